@@ -1,0 +1,1 @@
+"""Operations around `dbt build`: ingestion, runs, publishing. Command line: `lakeops`."""

@@ -1,0 +1,5 @@
+"""Parsing and printing only."""
+
+
+def main() -> None:
+    """Runs the command line."""
