@@ -1,0 +1,50 @@
+{#-- One MERGE: the changed rows of the timeline into the storage table. Insert-only when no stored row changes. --#}
+{% macro cdc_merge(o, storage, source, predicate, has_updates) -%}
+{%- set columns = _cdc_physical_columns(o) -%}
+merge into {{ storage }} as stored
+using (
+    select {{ _cdc_columns(columns) }}
+    from {{ source }}
+    where _cdc_insert or _cdc_update
+) as changed
+on {{ _cdc_equal(o.unique_key + o.sequence, 'stored', 'changed') }}
+    and {{ predicate }}
+{% if has_updates -%}
+when matched then update set
+    {%- for name in columns %}
+    `{{ name }}` = changed.`{{ name }}`{{ ',' if not loop.last }}
+    {%- endfor %}
+{% endif -%}
+when not matched then insert ({{ _cdc_columns(columns) }}) values ({{ _cdc_columns(columns, 'changed') }})
+{%- endmacro %}
+
+
+{#-- First load, or a full refresh: the same rows, clustered by key so that files cover narrow ranges. --#}
+{% macro cdc_create_storage(o, storage, source, rows, properties) -%}
+create or replace table {{ storage }}
+using delta
+{% if o.cluster_by -%}cluster by ({{ _cdc_columns(o.cluster_by) }}){%- endif %}
+{{ "comment 'Every event of " ~ storage.identifier | replace('__cdc', '') ~ ", hidden ones included. Read the view of that name instead.'" }}
+tblproperties ({{ _cdc_properties(properties) }})
+as
+select {{ '/*+ repartition_by_range(' ~ [1, rows // 500000] | max ~ ', ' ~ _cdc_columns(o.unique_key) ~ ') */' }}
+    {{ _cdc_columns(_cdc_physical_columns(o)) }}
+from {{ source }}
+where _cdc_insert
+{%- endmacro %}
+
+
+{#-- Key, sequence, batch and derived columns first: Delta keeps statistics for the first 32 columns. --#}
+{% macro _cdc_physical_columns(o) -%}
+    {%- set first = [] -%}
+    {%- for name in o.unique_key + o.sequence + ([o.watermark] if o.watermark else []) if name not in first -%}{%- do first.append(name) -%}{%- endfor -%}
+    {%- set derived = ['_cdc_batch_id', '_cdc_valid_from', '_cdc_valid_to', '_cdc_visible', '_cdc_deleted', '_cdc_truncate', '_cdc_schema'] -%}
+    {{ return(first + derived + (o.stored | reject('in', first) | list) + (['_cdc_filled'] if o.fill else [])) }}
+{%- endmacro %}
+
+
+{% macro _cdc_properties(properties) -%}
+    {%- for name, value in properties.items() -%}
+        '{{ name }}' = '{{ _cdc_escape(value) }}'{{ ', ' if not loop.last }}
+    {%- endfor -%}
+{%- endmacro %}

@@ -1,0 +1,111 @@
+{#-- Validates a CDC model's configuration against its columns and returns everything the other macros need:
+     one dictionary, so that the SQL macros below it take data and read no configuration. `settings` is config-like
+     (has `get`), `columns` is [{name, type}] of the model's SELECT. Option list and defaults: docs/cdc.md. --#}
+{% macro cdc_options(settings, columns, on_schema_change='append_new_columns') -%}
+    {%- set names = columns | map(attribute='name') | list -%}
+    {%- set o = {
+        'strategy': settings.get('incremental_strategy'),
+        'unique_key': _cdc_as_list(settings.get('unique_key')),
+        'sequence': _cdc_as_list(settings.get('sequence_by')),
+        'effective_at': settings.get('effective_at'),
+        'delete_when': settings.get('delete_when'),
+        'truncate_when': settings.get('truncate_when'),
+        'watermark': settings.get('watermark') or ('_batch_id' if '_batch_id' in names else none),
+        'unsent': settings.get('unsent') or ('_unsent' if '_unsent' in names else none),
+        'moved_from': _cdc_as_list(settings.get('moved_from')),
+        'except': _cdc_as_list(settings.get('except_columns', ['_op'])),
+        'on_tie': settings.get('on_tie') or 'error',
+        'on_schema_change': on_schema_change,
+    } -%}
+    {%- do _cdc_check_named(o, names) -%}
+    {%- set types = {} -%}
+    {%- for column in columns -%}{%- do types.update({column.name: column.type}) -%}{%- endfor -%}
+    {%- set scd2 = o.strategy == 'cdc_scd2' -%}
+    {%- if scd2 and not o.effective_at -%}
+        {%- if types[o.sequence[0]] in ['timestamp', 'timestamp_ntz', 'date'] -%}
+            {%- do o.update({'effective_at': o.sequence[0]}) -%}
+        {%- else -%}
+            {%- do _cdc_fail('effective_at', 'a timestamp column (the first sequence_by column is '
+                ~ types[o.sequence[0]] ~ ')', 'nothing', "add effective_at='<timestamp column>'") -%}
+        {%- endif -%}
+    {%- endif -%}
+    {%- if o.effective_at and types[o.effective_at] not in ['timestamp', 'timestamp_ntz', 'date'] -%}
+        {%- do _cdc_fail('effective_at', 'a timestamp or date column', types[o.effective_at], 'cast it in the SELECT') -%}
+    {%- endif -%}
+    {%- set stored = names | reject('in', o.except) | list -%}
+    {%- set engine = o.unique_key + o.sequence + [o.watermark, o.unsent, o.effective_at] -%}
+    {%- set attributes = stored | reject('in', engine) | list -%}
+    {%- set described = [] -%}
+    {%- for name in attributes if not name.startswith('_') -%}{%- do described.append(name) -%}{%- endfor -%}
+    {%- set tracked = _cdc_as_list(settings.get('track_history')) or
+        (described | reject('in', _cdc_as_list(settings.get('track_history_except'))) | list) -%}
+    {%- set ignore_null = settings.get('ignore_null_updates') -%}
+    {%- set ignore_null = described if ignore_null is sameas true else _cdc_as_list(ignore_null) -%}
+    {%- set fill = described if o.unsent else ignore_null -%}
+    {%- set payload = described + ([o.effective_at] if o.effective_at and o.effective_at not in o.sequence else [])
+        + ([o.unsent] if o.unsent else []) -%}
+    {%- do o.update({'names': names, 'types': types, 'stored': stored, 'attributes': attributes, 'tracked': tracked,
+        'ignore_null': ignore_null, 'fill': fill, 'payload': payload, 'scd2': scd2,
+        'batch_type': types[o.watermark] if o.watermark else 'bigint',
+        'cluster_by': _cdc_cluster_by(settings, o.unique_key, types)}) -%}
+    {%- do _cdc_check_columns(o) -%}
+    {{ return(o) }}
+{%- endmacro %}
+
+
+{% macro _cdc_as_list(value) -%}
+    {{ return([] if not value else [value] if value is string else value | list) }}
+{%- endmacro %}
+
+
+{% macro _cdc_fail(option, expected, got, fix) -%}
+    {%- do exceptions.raise_compiler_error(
+        option ~ ': expected ' ~ expected ~ ', got ' ~ got ~ '. Fix: ' ~ fix ~ '.') -%}
+{%- endmacro %}
+
+
+{#-- Required options are there, and every option that names columns names columns of the SELECT. --#}
+{% macro _cdc_check_named(o, names) -%}
+    {%- if not o.unique_key -%}{%- do _cdc_fail('unique_key', 'a column or list', 'nothing', "add unique_key='<column>'") -%}{%- endif -%}
+    {%- if not o.sequence -%}
+        {%- do _cdc_fail('sequence_by', "the column(s) that order one key's changes", 'nothing', "add sequence_by=['<column>']") -%}
+    {%- endif -%}
+    {%- for option, wanted in [('unique_key', o.unique_key), ('sequence_by', o.sequence), ('effective_at', [o.effective_at]),
+            ('watermark', [o.watermark]), ('unsent', [o.unsent]), ('moved_from', o.moved_from)] -%}
+        {%- for name in wanted if name and name not in names -%}
+            {%- do _cdc_fail(option, 'a column of the SELECT (' ~ names | join(', ') ~ ')', name, 'select it or correct the name') -%}
+        {%- endfor -%}
+    {%- endfor -%}
+    {%- if o.on_tie not in ['error', 'warn'] -%}{%- do _cdc_fail('on_tie', "'error' or 'warn'", o.on_tie, 'use one of the two') -%}{%- endif -%}
+    {%- if o.on_schema_change not in ['ignore', 'fail', 'append_new_columns', 'sync_all_columns'] -%}
+        {%- do _cdc_fail('on_schema_change', 'ignore, fail, append_new_columns or sync_all_columns', o.on_schema_change, 'use one of the four') -%}
+    {%- endif -%}
+{%- endmacro %}
+
+
+{#-- Columns the engine cannot work with are refused by name. --#}
+{% macro _cdc_check_columns(o) -%}
+    {%- for name in o.names if name.startswith('_cdc_') or name in ['valid_from', 'valid_to', 'is_current'] -%}
+        {%- do _cdc_fail('column ' ~ name, 'another name (the engine makes columns of this name)', name, 'rename it in the SELECT') -%}
+    {%- endfor -%}
+    {%- for name in o.stored if o.types[name].startswith('map') or o.types[name] == 'variant' -%}
+        {%- do _cdc_fail('column ' ~ name, 'a type that can be compared', o.types[name], 'use to_json(' ~ name ~ ')') -%}
+    {%- endfor -%}
+    {%- for name in o.tracked + o.ignore_null if name not in o.stored -%}
+        {%- do _cdc_fail('track_history / ignore_null_updates', 'stored columns (' ~ o.stored | join(', ') ~ ')', name, 'correct the name') -%}
+    {%- endfor -%}
+    {%- if o.truncate_when and o.unique_key | length == 0 -%}{%- do _cdc_fail('truncate_when', 'a unique_key', 'none', 'add it') -%}{%- endif -%}
+    {%- for name in o.unique_key + o.sequence + o.moved_from + [o.effective_at] if name and name in o.except -%}
+        {%- do _cdc_fail('except_columns', 'columns the engine does not store', name, 'remove it from except_columns') -%}
+    {%- endfor -%}
+{%- endmacro %}
+
+
+{#-- Liquid clustering columns: those of the key for which Delta keeps statistics, at most four. --#}
+{% macro _cdc_cluster_by(settings, keys, types) -%}
+    {%- set chosen = _cdc_as_list(settings.get('cluster_by')) -%}
+    {%- if not chosen -%}
+        {%- for key in keys if _cdc_has_literal(types[key]) -%}{%- do chosen.append(key) -%}{%- endfor -%}
+    {%- endif -%}
+    {{ return(chosen[:4]) }}
+{%- endmacro %}

@@ -1,0 +1,128 @@
+{#-- What the storage table already is, brought in line with the model: schema changes by the four words of on_schema_change,
+     changed options. Changes `o` when columns are to be ignored. Returns version, properties, schemas (payload columns by
+     number, the last is today's), columns for the view, whether truncates are stored, and whether all keys must be re-derived. --#}
+{% macro cdc_reconcile_storage(o, storage) -%}
+    {%- set version = run_query('describe history ' ~ storage ~ ' limit 1').rows[0]['version'] | int -%}
+    {%- set properties = {} -%}
+    {%- for row in run_query('show tblproperties ' ~ storage).rows -%}{%- do properties.update({row[0]: row[1]}) -%}{%- endfor -%}
+    {%- set then = fromjson(properties.get('lakehouse.cdc.options', '{}')) -%}
+    {%- do _cdc_refuse_changed_identity(o, then) -%}
+
+    {%- set types = {} -%}
+    {%- set before = [] -%}
+    {%- for column in adapter.get_columns_in_relation(storage) -%}
+        {%- do types.update({column.name: column.dtype}) -%}
+        {%- if not column.name.startswith('_cdc_') -%}{%- do before.append(column.name) -%}{%- endif -%}
+    {%- endfor -%}
+    {%- do _cdc_check_types(o, types) -%}
+    {%- set new = o.stored | reject('in', before) | list -%}
+    {%- set gone = before | reject('in', o.stored) | list -%}
+    {%- if o.on_schema_change == 'fail' and (new or gone) -%}
+        {%- do _cdc_fail('on_schema_change=fail', 'the stored columns (' ~ before | join(', ') ~ ')',
+            'new: ' ~ new | join(', ') ~ '; missing: ' ~ gone | join(', '), 'undo the change, or choose another on_schema_change') -%}
+    {%- endif -%}
+    {%- if o.on_schema_change == 'ignore' -%}
+        {%- for part in ['stored', 'attributes', 'tracked', 'ignore_null', 'fill', 'payload'] -%}
+            {%- do o.update({part: o[part] | reject('in', new) | list}) -%}
+        {%- endfor -%}
+    {%- elif new -%}
+        {%- if o.scd2 and o.effective_at in new -%}
+            {%- do _cdc_fail('effective_at', 'a stored column', o.effective_at ~ ' (stored events lack it)', 'run with --full-refresh') -%}
+        {%- endif -%}
+        {%- do _cdc_add_columns(o, storage, types, new) -%}
+    {%- endif -%}
+    {%- if o.fill and '_cdc_filled' not in types -%}
+        {%- do run_query('alter table ' ~ storage ~ ' add columns (_cdc_filled ' ~ _cdc_filled_type(o) ~ ')') -%}
+    {%- endif -%}
+
+    {%- set schemas = fromjson(properties.get('lakehouse.cdc.schemas', '[]')) or [o.payload] -%}
+    {%- if schemas[-1] != o.payload -%}{%- set schemas = schemas + [o.payload] -%}{%- endif -%}
+    {%- set now = _cdc_shape(o) -%}
+    {%- set rederive = namespace(needed=false) -%}
+    {%- for part, value in now.shape.items() -%}
+        {%- set was = then.get('shape', {}).get(part) -%}
+        {%- if (value | reject('in', new) | list if value is not string and value is iterable else value) != was -%}
+            {%- set rederive.needed = true -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {%- if new or gone or now != then or schemas | length != fromjson(properties.get('lakehouse.cdc.schemas', '[]')) | length -%}
+        {%- do properties.update({'changed': true}) -%}
+    {%- endif -%}
+    {%- set truncates = o.truncate_when and run_query('select count(*) from ' ~ storage ~ ' where `' ~ o.unique_key[0] ~ '` is null').rows[0][0] > 0 -%}
+    {{ return({
+        'version': run_query('describe history ' ~ storage ~ ' limit 1').rows[0]['version'] | int if new or (o.fill and '_cdc_filled' not in types) else version,
+        'properties': properties, 'schemas': schemas, 'rederive': rederive.needed, 'truncates': truncates,
+        'columns': o.stored + (gone if o.on_schema_change != 'sync_all_columns' else []),
+    }) }}
+{%- endmacro %}
+
+
+{% macro _cdc_add_columns(o, storage, types, new) -%}
+    {%- set added = [] -%}
+    {%- for name in new -%}{%- do added.append('`' ~ name ~ '` ' ~ o.types[name]) -%}{%- endfor -%}
+    {%- if '_cdc_filled' in types -%}
+        {%- for name in o.fill if name in new -%}{%- do added.append('_cdc_filled.`' ~ name ~ '` ' ~ o.types[name]) -%}{%- endfor -%}
+    {%- endif -%}
+    {%- do run_query('alter table ' ~ storage ~ ' add columns (' ~ added | join(', ') ~ ')') -%}
+{%- endmacro %}
+
+
+{% macro _cdc_check_types(o, types) -%}
+    {%- for name in o.stored if name in types and types[name] != o.types[name] -%}
+        {%- do _cdc_fail('column ' ~ name, types[name] ~ ', as stored', o.types[name], 'cast it in the SELECT, or run with --full-refresh') -%}
+    {%- endfor -%}
+{%- endmacro %}
+
+
+{#-- Stored events were read with these; another meaning needs them read again. --#}
+{% macro _cdc_refuse_changed_identity(o, then) -%}
+    {%- for part, value in _cdc_shape(o).identity.items() if then and then.identity.get(part) != value -%}
+        {%- do _cdc_fail(part, then.identity.get(part) ~ ', as the stored events were read', value, 'run with --full-refresh') -%}
+    {%- endfor -%}
+{%- endmacro %}
+
+
+{#-- What the stored rows depend on. `identity`: what the raw events mean. `shape`: how derived columns follow from them. --#}
+{% macro _cdc_shape(o) -%}
+    {{ return({
+        'identity': {'unique_key': o.unique_key, 'sequence_by': o.sequence, 'delete_when': (o.delete_when or '').split() | join(' '),
+            'truncate_when': (o.truncate_when or '').split() | join(' '), 'watermark': o.watermark or ''},
+        'shape': {'strategy': o.strategy, 'effective_at': o.effective_at or '', 'tracked': o.tracked if o.scd2 else [],
+            'ignore_null': o.ignore_null, 'fill': o.fill, 'unsent': o.unsent or '', 'moved_from': o.moved_from},
+    }) }}
+{%- endmacro %}
+
+
+{% macro _cdc_storage_properties(o, stored) -%}
+    {{ return({'lakehouse.cdc.options': tojson(_cdc_shape(o), sort_keys=true), 'lakehouse.cdc.schemas': tojson(stored.schemas)}) }}
+{%- endmacro %}
+
+
+{#-- The two views, rewritten only when their text changes or one is missing; then the storage table's properties too, last,
+     so that a crash before it only repeats the work. --#}
+{% macro cdc_keep_views(o, storage, stored) -%}
+    {%- set comments = {} -%}
+    {%- if config.persist_column_docs() -%}
+        {%- for name, column in model.columns.items() -%}{%- do comments.update({name: column.description}) -%}{%- endfor -%}
+    {%- endif -%}
+    {%- set changes = _cdc_sibling(this, 'changes') -%}
+    {%- set view_sql = cdc_view(o, this, storage, stored.get('columns', o.stored), comments, model.description if config.persist_relation_docs() else '') -%}
+    {%- set changes_sql = cdc_changes_view(o, changes, storage) -%}
+    {%- set existing = load_relation(this) -%}
+    {%- set text = local_md5(view_sql ~ changes_sql) -%}
+    {%- set properties = stored.get('properties', {}) -%}
+    {%- if properties.get('lakehouse.cdc.views') != text or existing is none or not existing.is_view or load_relation(changes) is none -%}
+        {%- if existing is not none and not existing.is_view -%}
+            {%- do log(this ~ ' was a table; it becomes a view on ' ~ storage, info=true) -%}
+            {%- do adapter.drop_relation(existing) -%}
+        {%- endif -%}
+        {%- do run_query(view_sql) -%}
+        {%- do run_query(changes_sql) -%}
+        {%- do adapter.cache_added(changes) if adapter.cache_added is defined -%}
+    {%- endif -%}
+    {%- if properties.get('lakehouse.cdc.views') != text or properties.get('changed') -%}
+        {%- set all = _cdc_storage_properties(o, stored) -%}
+        {%- do all.update({'lakehouse.cdc.views': text}) -%}
+        {%- do _cdc_set_properties(storage, all) -%}
+    {%- endif -%}
+{%- endmacro %}
