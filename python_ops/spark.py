@@ -70,8 +70,7 @@ def session(settings: Settings) -> SparkSession:
             return builder.getOrCreate()
     except (PySparkRuntimeError, FileNotFoundError) as exc:
         raise OpsError(
-            f"Spark did not start ({exc}). Its output is in {log}. "
-            "`lakeops doctor` checks Java and the jars."
+            f"Spark did not start ({exc}). Its output is in {log}. `lakeops doctor` checks Java and the jars."
         ) from exc
 
 

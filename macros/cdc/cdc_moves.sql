@@ -32,8 +32,8 @@ select
     count(*) over (partition by {{ _cdc_columns(o.unique_key + o.sequence, 'givers') }}) as _cdc_takers
 from takers
 inner join givers
-    on {{ _cdc_equal(o.moved_from, 'takers', 'givers') }}
-    and not ({{ _cdc_equal(o.unique_key, 'takers', 'givers') }})
+    on {% for name in o.moved_from %}takers.`{{ name }}` = givers.`{{ name }}` and {% endfor %}
+        not ({{ _cdc_equal(o.unique_key, 'takers', 'givers') }})
 {%- endmacro %}
 
 
@@ -81,22 +81,11 @@ left join {{ chains }} as further
 {%- endmacro %}
 
 
-{#-- Keys whose timelines hang together with the touched ones through key changes: one step. --#}
-{% macro cdc_widen_touched(o, touched, moves) -%}
-select distinct {{ _cdc_columns(o.unique_key) }}
-from (
-    select {{ _cdc_columns(o.unique_key) }} from {{ touched }}
-    union all
-    select {{ _cdc_columns(o.unique_key, 'moves') }}
-    from {{ moves }} as moves
-    left semi join {{ touched }} as touched
-        on {% for key in o.unique_key %}touched.`{{ key }}` <=> moves._cdc_old_key.`{{ key }}`{{ ' and ' if not loop.last }}{% endfor %}
-    union all
-    select {% for key in o.unique_key %}moves._cdc_old_key.`{{ key }}`{{ ', ' if not loop.last }}{% endfor %}
-    from {{ moves }} as moves
-    left semi join {{ touched }} as touched
-        on {{ _cdc_equal(o.unique_key, 'touched', 'moves') }}
-)
+{#-- Every key that gave or took values in a key change: when one of them is touched, all are re-derived. --#}
+{% macro cdc_moved_keys(o, moves) -%}
+select {{ _cdc_columns(o.unique_key) }} from {{ moves }}
+union all
+select {% for key in o.unique_key %}_cdc_old_key.`{{ key }}` as `{{ key }}`{{ ', ' if not loop.last }}{% endfor %} from {{ moves }}
 {%- endmacro %}
 
 

@@ -12,7 +12,7 @@
 {% macro _cdc_sibling(relation, suffix) -%}
     {{ return(api.Relation.create(
         database=relation.database, schema=relation.schema, identifier=relation.identifier ~ '__' ~ suffix,
-        type='table' if suffix == 'cdc' else 'view')) }}
+        type='view' if suffix == 'changes' else 'table')) }}
 {%- endmacro %}
 
 

@@ -43,18 +43,14 @@ class Lab:
         self.folder = folder
         self.schema = schema
         (folder / "models").mkdir(parents=True, exist_ok=True)
-        (folder / "dbt_project.yml").write_text(
-            PROJECT.format(macros=ROOT / "macros", schema=schema)
-        )
+        (folder / "dbt_project.yml").write_text(PROJECT.format(macros=ROOT / "macros", schema=schema))
         spark.sql(f"create schema if not exists {schema}")
         self.sources: list[str] = []
         self.messages: dict[str, str] = {}
 
     def bronze(self, name: str, columns: str) -> None:
         """Creates an empty bronze table with the given key and value columns and the usual metadata."""
-        self.spark.sql(
-            f"create or replace table {self.schema}.{name} ({columns}, {METADATA}) using delta"
-        )
+        self.spark.sql(f"create or replace table {self.schema}.{name} ({columns}, {METADATA}) using delta")
         self.sources.append(name)
         listed = "".join(f"\n      - name: {source}" for source in self.sources)
         (self.folder / "models" / "_sources.yml").write_text(
@@ -102,8 +98,7 @@ class Lab:
         """Rows of a view or table as dictionaries."""
         listed = columns if isinstance(columns, str) else ", ".join(columns)
         return [
-            row.asDict(recursive=True)
-            for row in self.spark.sql(f"select {listed} from {self.schema}.{name}").collect()
+            row.asDict(recursive=True) for row in self.spark.sql(f"select {listed} from {self.schema}.{name}").collect()
         ]
 
     def version(self, name: str) -> int:

@@ -1,0 +1,47 @@
+# `make help` lists the targets. Every target sets up what it needs; a machine with Python 3.11, make and Java 17 is enough.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export DBT_PROFILES_DIR := profiles
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+# The stamp is newer than the lock only when everything in it is installed.
+$(VENV)/installed: requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not on PATH. Install Python 3.11, or name one: make PYTHON=python3.12 …" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: setup
+setup: $(VENV)/installed ## Make .venv from requirements.lock (pins and hashes)
+
+.PHONY: lint
+lint: setup ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: test-fast
+test-fast: setup ## Tests that need no Spark (under a minute)
+	$(BIN)/pytest -m "not spark"
+
+.PHONY: test
+test: lint setup ## Everything that CI runs
+	$(BIN)/pytest
+
+.PHONY: lock
+lock: ## Pin every dependency again, with hashes and no index addresses
+	$(PYTHON) -m venv target/lock && target/lock/bin/pip install --quiet uv
+	target/lock/bin/uv pip compile pyproject.toml --group test --python-version 3.11 --generate-hashes \
+		--no-strip-extras --no-header --no-annotate --upgrade --output-file requirements.lock
+
+.PHONY: clean
+clean: ## Remove what runs and builds left (.lake/, target/), not .venv
+	rm -rf .lake target logs

@@ -1,0 +1,32 @@
+"""One Spark session for all tests, on a home of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from python_ops.config import Settings
+from python_ops.spark import session
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+sys.path.insert(0, str(Path(__file__).parent / "e2e"))
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings of an environment that lives in a temporary home."""
+    return Settings(home=tmp_path_factory.mktemp("lake"))
+
+
+@pytest.fixture(scope="session")
+def spark(settings: Settings) -> Iterator[SparkSession]:
+    """The process's Spark session."""
+    running = session(settings)
+    yield running
+    running.stop()

@@ -1,0 +1,424 @@
+"""The scenarios of docs/cdc.md, and what must not break them: hostile keys, concurrency, changed models, bad events."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cdc_lab import Lab
+
+pytestmark = pytest.mark.spark
+
+ORIGIN = dt.datetime(2025, 1, 1)
+ARRIVED = dt.datetime(2025, 12, 31)
+SELECT = "k, a, c, _op, seq, ts, _arrived_at, _batch_id"
+BASE: dict[str, Any] = {
+    "unique_key": "k", "sequence_by": "seq", "delete_when": "_op = 'd'", "truncate_when": "_op = 't'",
+}  # fmt: skip
+SCD2: dict[str, Any] = {"incremental_strategy": "cdc_scd2", "effective_at": "ts", **BASE}
+SCD1: dict[str, Any] = {"incremental_strategy": "cdc_scd1", **BASE}
+
+
+def event(key: Any, seq: int, a: str | None, batch: int = 1, op: str = "u", **other: Any) -> tuple[Any, ...]:
+    """A bronze row: at hour `seq` the key has value `a`."""
+    at = ORIGIN + dt.timedelta(hours=other.get("time", seq))
+    unsent, move = other.get("unsent"), other.get("move")
+    return (key, a, other.get("c"), op, seq, at, unsent, move, other.get("arrived", ARRIVED), batch)
+
+
+def versions(lab: Lab, model: str) -> dict[Any, list[tuple[Any, ...]]]:
+    """Per key: (value, from, to) in hours, oldest first; None is open."""
+    found: dict[Any, list[tuple[Any, ...]]] = {}
+    hours = lambda t: None if t is None else int((t - ORIGIN).total_seconds() // 3600)  # noqa: E731
+    for row in sorted(lab.rows(model), key=lambda r: r["valid_from"]):
+        found.setdefault(row["k"], []).append((row["a"], hours(row["valid_from"]), hours(row["valid_to"])))
+    return found
+
+
+def states(lab: Lab, model: str) -> dict[Any, Any]:
+    """Per living key: its value."""
+    return {row["k"]: row["a"] for row in lab.rows(model)}
+
+
+@pytest.fixture
+def lab(spark: Any, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """An empty laboratory with one bronze table `t` (key k string, values a and c)."""
+    schema = "s_" + "".join(ch if ch.isalnum() else "_" for ch in request.node.name)[:60].lower()
+    made = Lab(spark, tmp_path, schema)
+    made.bronze("t", "k string, a string, c string")
+    yield made
+    spark.sql(f"drop schema if exists {schema} cascade")
+
+
+# Scenario: events of the first batch, events of the second, scd2 versions at the end, scd1 value at the end.
+SCENARIOS: dict[str, tuple[list[Any], list[Any], list[Any], str | None]] = {
+    "S1": ([(10, "A"), (20, "B"), (30, "C")], [], [("A", 10, 20), ("B", 20, 30), ("C", 30, None)], "C"),
+    "S2": ([(10, "A"), (30, "C")], [(20, "B")], [("A", 10, 20), ("B", 20, 30), ("C", 30, None)], "C"),
+    "S3": ([(20, "B")], [(10, "A")], [("A", 10, 20), ("B", 20, None)], "B"),
+    "S4": ([(17, "A"), (20, None, "d")], [(18, "S")], [("A", 17, 18), ("S", 18, 20)], None),
+    "S5": ([(20, None, "d")], [(10, "A")], [("A", 10, 20)], None),
+    "S6": ([(10, "A"), (20, None, "d"), (30, "A")], [], [("A", 10, 20), ("A", 30, None)], "A"),
+    "S7": ([(10, "A"), (10, "A"), (20, "B")], [(20, "B"), (10, "A")], [("A", 10, 20), ("B", 20, None)], "B"),
+    "S8": ([(10, "A"), (20, "A"), (30, "B")], [(15, "B")],
+           [("A", 10, 15), ("B", 15, 20), ("A", 20, 30), ("B", 30, None)], "B"),
+    "S9a": ([(10, "A"), (30, "B")], [(20, "B")], [("A", 10, 20), ("B", 20, None)], "B"),
+    "S9b": ([(10, "A"), (30, "B")], [(20, "A")], [("A", 10, 30), ("B", 30, None)], "B"),
+    "S11": ([(10, None), (20, "x"), (30, None)], [], [(None, 10, 20), ("x", 20, 30), (None, 30, None)], None),
+}  # fmt: skip
+
+
+def test_scenarios_in_two_batches_and_in_one(lab: Lab) -> None:
+    lab.model("history", "t", SELECT, **SCD2)
+    lab.model("current", "t", SELECT.replace(" ts,", ""), **SCD1)
+    for batch in (0, 1):
+        lab.deliver("t", [
+            event(name, seq, a, batch + 1, *op)
+            for name, scenario in SCENARIOS.items() for seq, a, *op in scenario[batch]
+        ])  # fmt: skip
+        lab.build()
+    want = {name: scenario[2] for name, scenario in SCENARIOS.items()}
+    alive = {name: s[3] for name, s in SCENARIOS.items() if s[2][-1][2] is None}
+    assert versions(lab, "history") == want
+    assert states(lab, "current") == alive
+    lab.build(full_refresh=True)
+    assert versions(lab, "history") == want
+    assert states(lab, "current") == alive
+
+
+def test_s10_a_tie_stops_the_model_and_is_resolved_without_a_full_refresh(lab: Lab) -> None:
+    lab.model("history", "t", SELECT, **SCD2)
+    lab.deliver("t", [event("k", 10, "A"), event("other", 10, "A")])
+    lab.build()
+    version = lab.version("history__cdc")
+    lab.deliver("t", [event("k", 10, "B", 2), event("other", 20, "B", 2)])
+    (failed,) = lab.build(check=False)
+    assert failed.status == "error"
+    assert "1 tie(s)" in failed.message and "{k, 10}" in failed.message, failed.message
+    assert "on_tie='warn'" in failed.message and "No full refresh is needed" in failed.message
+    assert lab.version("history__cdc") == version, "a stopped model writes nothing"
+
+    lab.spark.sql(f"delete from {lab.schema}.history__cdc where k = 'k' and seq = 10")
+    lab.build()
+    assert versions(lab, "history") == {
+        "k": [("B", 10, None)],
+        "other": [("A", 10, 20), ("B", 20, None)],
+    }
+
+
+def test_s10_a_delete_wins_a_tie_when_asked_to(lab: Lab) -> None:
+    lab.model("history", "t", SELECT, **SCD2, on_tie="warn")
+    lab.deliver("t", [event("k", 10, "A"), event("k", 20, "B")])
+    lab.build()
+    lab.deliver("t", [event("k", 20, None, 2, "d")])
+    lab.build()
+    assert versions(lab, "history") == {"k": [("A", 10, 20)]}
+    assert len(lab.rows("history__cdc")) == 2, "the stored row lost: replaced, not doubled"
+
+
+def test_s12_a_late_value_flows_forward_where_null_means_not_sent(lab: Lab) -> None:
+    lab.model("history", "t", SELECT, **SCD2, ignore_null_updates=True)
+    lab.deliver("t", [event("k", 10, "a", c="X"), event("k", 30, None, c="Y")])
+    lab.build()
+    lab.deliver("t", [event("k", 20, "b", 2, c=None)])
+    lab.build()
+    found = sorted((r["valid_from"].hour + 24 * (r["valid_from"].day - 1), r["a"], r["c"]) for r in lab.rows("history"))
+    assert found == [(10, "a", "X"), (20, "b", "X"), (30, "b", "Y")]
+
+
+def test_s13_a_key_change_closes_one_key_and_opens_the_other_with_its_unsent_value(
+    lab: Lab,
+) -> None:
+    lab.model("history", "t", f"{SELECT}, _unsent, move as _move", **SCD2, moved_from="_move")
+    lab.deliver("t", [event("1", 10, "A", c="big"), event("1", 20, None, op="d", move=7)])
+    lab.build()
+    lab.deliver("t", [event("2", 20, "A", 2, unsent=["c"], move=7)])
+    lab.build()
+    assert versions(lab, "history") == {"1": [("A", 10, 20)], "2": [("A", 20, None)]}
+    assert {r["k"]: r["c"] for r in lab.rows("history")} == {"1": "big", "2": "big"}
+    lab.deliver("t", [event("1", 15, "A", 3, c="bigger")])
+    lab.build()
+    assert {r["k"]: r["c"] for r in lab.rows("history", "*") if r["is_current"]} == {"2": "bigger"}, (
+        "a late event of the old key must reach the new one"
+    )
+
+
+def test_s14_a_truncate_closes_every_key_also_for_later_arrivals(lab: Lab) -> None:
+    lab.model("history", "t", SELECT, **SCD2)
+    lab.model("current", "t", SELECT.replace(" ts,", ""), **SCD1)
+    lab.deliver("t", [event("a", 10, "A"), event("z", 20, "Z")])
+    lab.build()
+    lab.deliver("t", [event(None, 40, None, 2, "t"), event("new", 50, "N", 2)])
+    lab.build()
+    lab.deliver("t", [event("k", 35, "late", 3)])
+    lab.build()
+    assert versions(lab, "history") == {
+        "a": [("A", 10, 40)], "z": [("Z", 20, 40)], "k": [("late", 35, 40)], "new": [("N", 50, None)],
+    }  # fmt: skip
+    assert states(lab, "current") == {"new": "N"}
+
+
+HOSTILE = {
+    "string": [
+        "'",
+        "\\",
+        "a'b\\'c",
+        "${env:HOME}",
+        "${nope}",
+        "",
+        "null",
+        "None",
+        "2025-01-15",
+        "é\u2028x",
+        "--",
+        "007",
+    ],
+    "bigint": [2**53, 2**53 + 1, -1, 0, 2**63 - 1, -(2**63)],
+    "date": [
+        dt.date(1, 1, 1),
+        dt.date(1582, 10, 4),
+        dt.date(1969, 12, 31),
+        dt.date(2025, 1, 15),
+        dt.date(9999, 12, 31),
+    ],
+    "timestamp": [
+        dt.datetime(1969, 12, 31, 23, 59, 59, 999999),
+        dt.datetime(2025, 3, 30, 2, 30),
+        dt.datetime(9999, 12, 31),
+    ],
+}
+
+
+@pytest.mark.parametrize("key_type", [*HOSTILE, "decimal(20,2)"])
+def test_hostile_keys_find_their_stored_rows(lab: Lab, key_type: str) -> None:
+    from decimal import Decimal
+
+    keys = HOSTILE.get(
+        key_type,
+        [Decimal("9007199254740993.01"), Decimal("-0.01"), Decimal("0.00"), Decimal("1e17")],
+    )
+    lab.bronze("hostile", f"k {key_type}, a string, c string")
+    lab.model("history", "hostile", SELECT, **SCD2)
+    lab.deliver("hostile", [event(key, 10, "A") for key in keys])
+    lab.build()
+    lab.deliver("hostile", [event(key, 20, "B", 2) for key in keys])
+    lab.build()
+    assert versions(lab, "history") == {key: [("A", 10, 20), ("B", 20, None)] for key in keys}
+    merge = lab.spark.sql(f"describe history {lab.schema}.history__cdc").where("operation = 'MERGE'").collect()[0]
+    assert merge["operationMetrics"]["numTargetRowsUpdated"] == str(len(keys))
+
+
+def test_one_outlier_does_not_make_the_merge_scan_everything(lab: Lab) -> None:
+    """Twenty files of narrow key ranges: a batch of local keys and one far outlier may open three of them."""
+    lab.model("history", "t", SELECT, **SCD2)
+    lab.deliver("t", [event(f"K{n:05d}", 10, "A") for n in range(2000)])
+    lab.build()
+    table = f"{lab.schema}.history__cdc"
+    lab.spark.conf.set("spark.sql.files.maxRecordsPerFile", "100")
+    try:
+        rows = lab.spark.table(table).orderBy("k").coalesce(1)
+        rows.write.format("delta").mode("overwrite").saveAsTable(table)
+    finally:
+        lab.spark.conf.unset("spark.sql.files.maxRecordsPerFile")
+    lab.deliver("t", [event(f"K{n:05d}", 20, "B", 2) for n in [*range(1900, 1910), 5]])
+    lab.build()
+    metrics = lab.spark.sql(f"describe history {table} limit 1").collect()[0]["operationMetrics"]
+    assert int(metrics["numTargetRowsUpdated"]) == 11
+    assert int(metrics["numTargetFilesRemoved"]) + int(metrics["numTargetDeletionVectorsAdded"]) <= 3, metrics
+    merge = lab.spark.sql(f"describe history {table}").where("operation = 'MERGE'").collect()[0]
+    assert "K00005" in merge["operationParameters"]["predicate"], "the outlier is a range of its own"
+
+
+def test_rows_that_arrive_while_the_engine_works_are_left_for_the_next_run(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dbt.adapters.spark.session as session
+
+    lab.model("history", "t", SELECT, **SCD2)
+    lab.deliver("t", [event("k", 10, "A")])
+    lab.build()
+    lab.deliver("t", [event("k", 20, "B", 2)])
+    execute = session.Cursor.execute
+    delivered = []
+
+    def execute_and_append(cursor: Any, sql: str, *parameters: Any) -> None:
+        if "__cdc_diff as" in sql and not delivered:
+            delivered.append(True)
+            lab.deliver("t", [event("k", 30, "C", 3), event("k", 15, "late", 3)])
+        execute(cursor, sql, *parameters)
+
+    monkeypatch.setattr(session.Cursor, "execute", execute_and_append)
+    lab.build()
+    assert delivered
+    assert versions(lab, "history") == {"k": [("A", 10, 20), ("B", 20, None)]}
+    lab.build()
+    assert versions(lab, "history") == {"k": [("A", 10, 15), ("late", 15, 20), ("B", 20, 30), ("C", 30, None)]}
+
+
+def test_a_commit_by_another_run_between_read_and_merge_fails_the_model_and_loses_nothing(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dbt.adapters.spark.session as session
+
+    lab.model("history", "t", SELECT, **SCD2)
+    lab.deliver("t", [event("k", 10, "A")])
+    lab.build()
+    lab.deliver("t", [event("k", 20, "B", 2)])
+    execute = session.Cursor.execute
+    table = f"{lab.schema}.history__cdc"
+
+    def execute_after_a_rival(cursor: Any, sql: str, *parameters: Any) -> None:
+        if "merge into" in sql.lower() and "using (" in sql:
+            monkeypatch.setattr(session.Cursor, "execute", execute)
+            lab.spark.sql(
+                f"merge into {table} t using {table} s on t.k = s.k when matched then update set t.c = 'rival'"
+            )
+        execute(cursor, sql, *parameters)
+
+    monkeypatch.setattr(session.Cursor, "execute", execute_after_a_rival)
+    (failed,) = lab.build(check=False)
+    assert failed.status == "error" and "another run changed this table" in failed.message, failed.message
+    lab.build()
+    assert versions(lab, "history") == {"k": [("A", 10, 20), ("B", 20, None)]}
+
+
+def test_a_restored_storage_table_catches_up(lab: Lab) -> None:
+    lab.model("history", "t", SELECT, **SCD2)
+    lab.deliver("t", [event("k", 10, "A")])
+    lab.build()
+    before = lab.version("history__cdc")
+    lab.deliver("t", [event("k", 20, "B", 2)])
+    lab.build()
+    lab.deliver("t", [event("k", 20, "B", 3)])
+    lab.build()
+    lab.spark.sql(f"restore table {lab.schema}.history__cdc to version as of {before}")
+    lab.build()
+    assert versions(lab, "history") == {"k": [("A", 10, 20), ("B", 20, None)]}
+
+
+def test_a_model_that_changes_strategy_is_derived_again_from_its_stored_events(lab: Lab) -> None:
+    lab.model("entity", "t", SELECT, **SCD1)
+    lab.deliver(
+        "t",
+        [
+            event("k", 10, "A"),
+            event("k", 20, "B"),
+            event("gone", 10, "G"),
+            event("gone", 20, None, op="d"),
+        ],
+    )
+    lab.build()
+    assert states(lab, "entity") == {"k": "B"}
+    lab.model("entity", "t", SELECT, **SCD2)
+    lab.build()
+    assert versions(lab, "entity") == {
+        "k": [("A", 10, 20), ("B", 20, None)],
+        "gone": [("G", 10, 20)],
+    }
+    lab.model("entity", "t", SELECT, **SCD1)
+    lab.build()
+    assert states(lab, "entity") == {"k": "B"}
+
+
+def test_a_table_of_the_same_name_becomes_a_cdc_model_and_back(lab: Lab) -> None:
+    lab.deliver("t", [event("k", 10, "A")])
+    lab.model("entity", "t", SELECT, materialized="table")
+    lab.build()
+    lab.model("entity", "t", SELECT, **SCD2)
+    lab.build()
+    assert versions(lab, "entity") == {"k": [("A", 10, None)]}
+    lab.model("entity", "t", SELECT, materialized="table")
+    lab.build()
+    assert states(lab, "entity") == {"k": "A"}
+
+
+def test_a_new_column_is_appended_and_an_old_event_delivered_again_is_still_a_duplicate(
+    lab: Lab,
+) -> None:
+    lab.model("history", "t", SELECT.replace(" c,", ""), **SCD2)
+    lab.deliver("t", [event("k", 10, "A", c="x")])
+    lab.build()
+    lab.model("history", "t", SELECT, **SCD2)
+    lab.deliver("t", [event("k", 10, "A", 2, c="x"), event("k", 20, "A", 2, c="y")])
+    lab.build()
+    found = sorted((r["valid_from"].hour, r["a"], r["c"]) for r in lab.rows("history"))
+    assert found == [(10, "A", None), (20, "A", "y")]
+    assert "duplicates 1" in lab.messages["history"]
+
+
+def test_on_schema_change_fail_and_ignore_and_sync(lab: Lab) -> None:
+    narrow = SELECT.replace(" c,", "")
+    for word in ("fail", "ignore", "sync_all_columns"):
+        lab.model(
+            word,
+            "t",
+            narrow if word != "sync_all_columns" else SELECT,
+            **SCD2,
+            on_schema_change=word,
+        )
+    lab.deliver("t", [event("k", 10, "A", c="x")])
+    lab.build()
+    for word in ("fail", "ignore", "sync_all_columns"):
+        lab.model(
+            word,
+            "t",
+            SELECT if word != "sync_all_columns" else narrow,
+            **SCD2,
+            on_schema_change=word,
+        )
+    lab.deliver("t", [event("k", 20, "B", 2, c="y")])
+    outcome = {r.node.name: r for r in lab.build(check=False)}
+    assert outcome["fail"].status == "error" and "on_schema_change=fail" in outcome["fail"].message
+    assert outcome["ignore"].status == outcome["sync_all_columns"].status == "success", outcome
+    assert "c" not in lab.rows("ignore")[0] and "c" not in lab.rows("sync_all_columns")[0]
+    assert {r["c"] for r in lab.rows("sync_all_columns__cdc")} == {"x", None}, "hidden, not dropped"
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        (event(None, 10, "A"), "1 event(s) without a key (k)"),
+        (("k", "A", None, "u", None, ORIGIN, None, None, ARRIVED, 1), "1 event(s) without a sequence (seq)"),
+        (("k", "A", None, "u", 10, None, None, None, ARRIVED, 1), "1 event(s) without ts"),
+        (("k", "A", None, "u", 10, ORIGIN, None, None, ARRIVED, None), "1 event(s) without _batch_id"),
+        (event("k", 72, "A", arrived=ORIGIN), "more than a day after their arrival"),
+    ],
+)  # fmt: skip
+def test_events_the_engine_cannot_place_stop_the_model(lab: Lab, row: tuple[Any, ...], text: str) -> None:
+    lab.model("history", "t", SELECT, **SCD2)
+    lab.deliver("t", [event("good", 10, "A"), row])
+    (failed,) = lab.build(check=False)
+    assert failed.status == "error" and text in failed.message and "Nothing was written" in failed.message, (
+        failed.message
+    )
+
+
+def test_a_full_refresh_that_would_lose_history_is_refused(lab: Lab) -> None:
+    lab.model("history", "t", SELECT, **SCD2)
+    lab.deliver("t", [event("k", 10, "A", 1), event("k", 20, "B", 2)])
+    lab.build()
+    lab.spark.sql(f"delete from {lab.schema}.t where _batch_id = 1")
+    (failed,) = lab.build(full_refresh=True, check=False)
+    assert failed.status == "error" and "--full-refresh refused" in failed.message, failed.message
+    assert versions(lab, "history") == {"k": [("A", 10, 20), ("B", 20, None)]}
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"unique_key": None}, "unique_key: expected"),
+        ({"sequence_by": None}, "sequence_by: expected"),
+        ({"sequence_by": "nope"}, "sequence_by: expected a column of the SELECT"),
+        ({"effective_at": None}, "effective_at: expected a timestamp column"),
+        ({"effective_at": "a"}, "effective_at: expected a timestamp or date column"),
+        ({"on_tie": "guess"}, "on_tie: expected"),
+        ({"track_history": ["nope"]}, "track_history"),
+    ],
+)  # fmt: skip
+def test_a_wrong_configuration_says_expected_got_and_fix(lab: Lab, change: dict[str, Any], text: str) -> None:
+    lab.model("history", "t", SELECT, **{**SCD2, **change})
+    lab.deliver("t", [event("k", 10, "A")])
+    (failed,) = lab.build(check=False)
+    assert failed.status == "error" and text in failed.message and "Fix:" in failed.message, failed.message
