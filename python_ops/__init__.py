@@ -1,1 +1,1 @@
-"""Operations around `dbt build`: ingestion, runs, publishing. Command line: `lakeops`."""
+"""Operations around `dbt build`."""

@@ -70,7 +70,8 @@ def session(settings: Settings) -> SparkSession:
             return builder.getOrCreate()
     except (PySparkRuntimeError, FileNotFoundError) as exc:
         raise OpsError(
-            f"Spark did not start ({exc}). Its output is in {log}. `lakeops doctor` checks Java and the jars."
+            f"Spark did not start ({exc}). Its output is in {log}. "
+            "Java 17 or 21 must be on PATH or in JAVA_HOME; the log names a jar that could not be fetched."
         ) from exc
 
 

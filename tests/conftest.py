@@ -15,7 +15,8 @@ from python_ops.spark import session
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-sys.path.insert(0, str(Path(__file__).parent / "e2e"))
+for folder in ("e2e", "macros"):
+    sys.path.insert(0, str(Path(__file__).parent / folder))
 
 
 @pytest.fixture(scope="session")

@@ -30,22 +30,3 @@ class Settings(BaseSettings):
     def home_path(self) -> Path:
         """The home as an absolute path."""
         return self.home if self.home.is_absolute() else PROJECT_ROOT / self.home
-
-    @property
-    def landing(self) -> Path:
-        """Files as the source delivered them: landing/<source>/<file>."""
-        return self.home_path / "landing"
-
-    @property
-    def state(self) -> Path:
-        """Ledgers, manifests of batches, locks."""
-        return self.home_path / "state"
-
-    @property
-    def published(self) -> Path:
-        """What is published to local files (DuckDB)."""
-        return self.home_path / "published"
-
-    def schema_name(self, layer: str) -> str:
-        """Name of a layer's schema, e.g. `silver` or `ada_silver`."""
-        return f"{self.schema_prefix}_{layer}" if self.schema_prefix else layer

@@ -1,5 +1,0 @@
-"""Parsing and printing only."""
-
-
-def main() -> None:
-    """Runs the command line."""
