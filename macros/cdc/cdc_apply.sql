@@ -10,6 +10,7 @@
     {%- set o = cdc_options(config, _cdc_describe_query(model_sql), model.unrendered_config.get('on_schema_change', 'append_new_columns')) -%}
     {%- do _cdc_refuse_what_cannot_work(o) -%}
     {%- do _cdc_drop_temporary(temporary) -%}
+    {%- do cdc_release_session() -%}
 
     {%- set exists = load_relation(storage) is not none -%}
     {%- set first_load = not exists or should_full_refresh() -%}
@@ -31,7 +32,7 @@
     {%- endif -%}
     {%- do _cdc_lap(clock, 'stage') -%}
 
-    {%- set counts = {'read': profile['rows_read'], 'inserted': 0, 'updated': 0} -%}
+    {%- set counts = {'read': profile['rows_read'], 'inserted': 0, 'updated': 0, 'newest': none} -%}
     {%- if first_load or profile['rows_read'] > 0 or stored.rederive -%}
         {%- set plan = cdc_plan(o, storage, stage, temporary, stored, marks, profile, first_load) -%}
         {%- set diff = temporary ~ '__cdc_diff' -%}
@@ -48,7 +49,7 @@
         {%- do _cdc_lap(clock, 'write') -%}
     {%- endif -%}
 
-    {%- do _cdc_remember_mark(o, storage, marks, stored) -%}
+    {%- do _cdc_remember_mark(storage, marks, counts.newest) -%}
     {%- do cdc_keep_views(o, storage, stored) -%}
     {%- do _cdc_drop_temporary(temporary) -%}
     {%- do _cdc_lap(clock, 'views') -%}
@@ -128,22 +129,19 @@
     {%- for text in [applied, remembered] if text -%}{%- do lows.append(cdc_literal(text, o.batch_type)) -%}{%- endfor -%}
     {%- set low = none if not lows else lows[0] if lows | length == 1 else 'greatest(' ~ lows | join(', ') ~ ')' -%}
     {%- set row = run_query(
-        "select concat('=', cast(max(" ~ mark ~ ") as string)) as high, coalesce(max(" ~ mark ~ ") > " ~ (low or 'null')
-        ~ ", max(" ~ mark ~ ") is not null) as is_new, count_if(" ~ mark ~ " is null) as unmarked from (\n" ~ model_sql ~ "\n)").rows[0] -%}
+        "select concat('=', cast(max(" ~ mark ~ ") as string)) as high, count_if(" ~ mark ~ " is null) as unmarked from (\n"
+        ~ model_sql ~ "\n)" ~ (" where " ~ mark ~ " > " ~ low ~ " or " ~ mark ~ " is null" if low else "")).rows[0] -%}
     {%- set high = cdc_literal(_cdc_text(row['high']), o.batch_type) if row['high'] else none -%}
-    {{ return({'low': low, 'high': high, 'high_or_run': high or 'cast(null as ' ~ o.batch_type ~ ')', 'high_text': _cdc_text(row['high']),
-        'applied': applied, 'is_new': row['is_new'] or row['unmarked'] > 0}) }}
+    {{ return({'low': low, 'high': high, 'high_or_run': high or low or 'cast(null as ' ~ o.batch_type ~ ')',
+        'high_text': _cdc_text(row['high']), 'is_new': high is not none or row['unmarked'] > 0}) }}
 {%- endmacro %}
 
 
 {#-- A batch of pure duplicates inserts nothing, so the storage table's highest batch does not move: then, and only then, the
      mark is kept as a table property, so that the batch is not read for ever. RESTORE takes it back with the rows. --#}
-{% macro _cdc_remember_mark(o, storage, marks, stored) -%}
-    {%- if o.watermark and marks.high -%}
-        {%- set applied = _cdc_text(run_query("select concat('=', cast(max(`" ~ o.watermark ~ "`) as string)) from " ~ storage).rows[0][0]) -%}
-        {%- if applied != marks.high_text and stored.get('properties', {}).get('lakehouse.cdc.watermark') != marks.high_text -%}
-            {%- do _cdc_set_properties(storage, {'lakehouse.cdc.watermark': marks.high_text}) -%}
-        {%- endif -%}
+{% macro _cdc_remember_mark(storage, marks, newest) -%}
+    {%- if marks.high_text and newest != marks.high_text -%}
+        {%- do _cdc_set_properties(storage, {'lakehouse.cdc.watermark': marks.high_text}) -%}
     {%- endif -%}
 {%- endmacro %}
 
@@ -154,12 +152,22 @@
     {%- do run_query("set spark.databricks.delta.write.txnAppId = cdc:" ~ storage.schema ~ '.' ~ storage.identifier) -%}
     {%- do run_query("set spark.databricks.delta.write.txnVersion = " ~ (version + 1)) -%}
     {%- set merged = run_query(cdc_merge(o, storage, diff, predicate, counts.updated > 0)) -%}
-    {%- do run_query("reset spark.databricks.delta.write.txnAppId") -%}
-    {%- do run_query("reset spark.databricks.delta.write.txnVersion") -%}
+    {%- do cdc_release_session() -%}
     {%- if merged.rows | length == 0 -%}
         {%- do _cdc_drop_temporary(temporary) -%}
         {%- do exceptions.raise_compiler_error(
             storage ~ ': another run changed this table while this one was reading it. Nothing was written. Fix: run the model again.') -%}
+    {%- endif -%}
+{%- endmacro %}
+
+
+{#-- Takes the transaction number off the session. Jinja has no `finally`: after a MERGE that failed the number would stay,
+     and a later write to one table under it could be skipped as done. So it also runs at the start of every CDC model and
+     in dbt_project.yml's on-run-end. --#}
+{% macro cdc_release_session() -%}
+    {%- if execute -%}
+        {%- do run_query('reset spark.databricks.delta.write.txnAppId') -%}
+        {%- do run_query('reset spark.databricks.delta.write.txnVersion') -%}
     {%- endif -%}
 {%- endmacro %}
 
@@ -171,8 +179,11 @@
         ~ " count_if(_cdc_update) as updated, count_if(_cdc_tied and _cdc_new_copies > 0) as ties, count_if(_cdc_clamped) as clamped,"
         ~ " count_if(_cdc_late) as late, count_if(_cdc_insert and _cdc_deleted) as deletes, count_if(_cdc_opens) as opened,"
         ~ " count_if(_cdc_closes) as closed, count_if(_cdc_update and not _cdc_opens and not _cdc_closes) as moved,"
-        ~ " concat('=', cast(slice(collect_list(case when _cdc_tied and _cdc_new_copies > 0 then struct("
+        ~ (" concat('=', cast(max(case when _cdc_insert then `" ~ o.watermark ~ "` end) as string))" if o.watermark else " cast(null as string)")
+        ~ " as newest, concat('=', cast(slice(collect_list(case when _cdc_tied and _cdc_new_copies > 0 then struct("
         ~ _cdc_columns(o.unique_key + o.sequence) ~ ") end), 1, 3) as string)) as examples from " ~ diff).rows[0] -%}
+    {%- set counts = dict(row.dict()) -%}
+    {%- do counts.update({'newest': _cdc_text(row['newest'])}) -%}
     {%- if row['ties'] > 0 -%}
         {%- set told -%}
 {{ this }}: {{ row['ties'] }} tie(s): events with the same key and sequence, and different payloads. The first: {{ _cdc_text(row['examples']) }}.
@@ -188,7 +199,7 @@ Expected one payload per key and sequence. Nothing was written. Fix, one of:
             {%- do exceptions.warn(this ~ ': ' ~ row['ties'] ~ ' tie(s) resolved by on_tie=warn. The first: ' ~ _cdc_text(row['examples'])) -%}
         {%- endif -%}
     {%- endif -%}
-    {{ return(dict(row.dict())) }}
+    {{ return(counts) }}
 {%- endmacro %}
 
 

@@ -21,6 +21,7 @@ profile: lakehouse
 model-paths: [models]
 macro-paths: ["{macros}"]
 flags: {{send_anonymous_usage_stats: false}}
+on-run-end: "{{{{ cdc_release_session() }}}}"
 models: {{+schema: {schema}, +file_format: delta, +materialized: incremental}}
 """
 
@@ -88,11 +89,12 @@ class Lab:
         result = dbtRunner().invoke(arguments)
         if result.exception:
             raise result.exception
-        failed = [f"{r.node.name}: {r.message}" for r in result.result if r.status != "success"]
-        self.messages = {r.node.name: str(r.message) for r in result.result}
+        models = [r for r in result.result if r.node.resource_type == "model"]
+        failed = [f"{r.node.name}: {r.message}" for r in models if r.status != "success"]
+        self.messages = {r.node.name: str(r.message) for r in models}
         if check:
             assert not failed, "\n".join(failed)
-        return result.result
+        return models
 
     def rows(self, name: str, columns: Iterable[str] | str = "*") -> list[dict[str, Any]]:
         """Rows of a view or table as dictionaries."""

@@ -284,6 +284,29 @@ def test_a_commit_by_another_run_between_read_and_merge_fails_the_model_and_lose
     assert versions(lab, "history") == {"k": [("A", 10, 20), ("B", 20, None)]}
 
 
+def test_a_merge_that_fails_leaves_no_transaction_number_on_the_session(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dbt.adapters.spark.session as session
+
+    lab.model("history", "t", SELECT, **SCD2)
+    lab.deliver("t", [event("k", 10, "A")])
+    lab.build()
+    lab.deliver("t", [event("k", 20, "B", 2)])
+    execute = session.Cursor.execute
+
+    def execute_a_broken_merge(cursor: Any, sql: str, *parameters: Any) -> None:
+        execute(cursor, sql.replace("merge into", "merge over"), *parameters)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(session.Cursor, "execute", execute_a_broken_merge)
+        (failed,) = lab.build(check=False)
+    assert failed.status == "error"
+    assert lab.spark.conf.get("spark.databricks.delta.write.txnAppId", None) is None
+    lab.build()
+    assert versions(lab, "history") == {"k": [("A", 10, 20), ("B", 20, None)]}
+
+
 def test_a_restored_storage_table_catches_up(lab: Lab) -> None:
     lab.model("history", "t", SELECT, **SCD2)
     lab.deliver("t", [event("k", 10, "A")])
