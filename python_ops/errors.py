@@ -1,7 +1,9 @@
 """The error tree. Each class carries the exit code that a command ends with.
 
 OpsError            1  something failed; the message says what, on what, and the next step
-└── ConfigError     2  usage or configuration
+├── ConfigError     2  usage or configuration
+│   └── ContractError  a data contract is missing or not valid
+└── BusyError       4  another run holds what this one needs
 """
 
 from __future__ import annotations
@@ -17,3 +19,13 @@ class ConfigError(OpsError):
     """Wrong usage or configuration."""
 
     exit_code = 2
+
+
+class ContractError(ConfigError):
+    """A data contract is missing or not valid."""
+
+
+class BusyError(OpsError):
+    """Another run holds what this one needs."""
+
+    exit_code = 4

@@ -30,3 +30,21 @@ class Settings(BaseSettings):
     def home_path(self) -> Path:
         """The home as an absolute path."""
         return self.home if self.home.is_absolute() else PROJECT_ROOT / self.home
+
+    @cached_property
+    def landing(self) -> Path:
+        """Folder of the delivered files: `<landing>/<source>/<file>`."""
+        return self.home_path / "landing"
+
+    @cached_property
+    def state(self) -> Path:
+        """Folder of ledgers and manifests; one per schema prefix, as the tables are."""
+        return self.home_path / "state" / self.schema_prefix
+
+    def schema_name(self, layer: str) -> str:
+        """Name of a layer's schema, as macros/overrides/generate_schema_name.sql gives it."""
+        return f"{self.schema_prefix}_{layer}" if self.schema_prefix else layer
+
+    def table_path(self, layer: str, table: str) -> Path:
+        """Folder of a managed Delta table."""
+        return self.home_path / "warehouse" / f"{self.schema_name(layer)}.db" / table

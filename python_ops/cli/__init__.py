@@ -1,0 +1,65 @@
+"""The command line: parsing, printing and exit codes. One module per noun."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict, is_dataclass
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from python_ops.config import Settings
+from python_ops.errors import ConfigError, OpsError
+
+
+class Environment(StrEnum):
+    """Environments that this project has."""
+
+    LOCAL = "local"
+    CI = "ci"
+
+
+Env = Annotated[Environment, typer.Option("--env", help="Environment: a target of profiles/profiles.yml.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+
+
+def settings_for(env: Environment) -> Settings:
+    """Settings of an environment.
+
+    Raises:
+        ConfigError: a LAKEHOUSE_* variable has a value that it cannot have.
+    """
+    try:
+        return Settings(target=env.value)
+    except ValidationError as exc:
+        faults = "; ".join(f"LAKEHOUSE_{str(f['loc'][0]).upper()}: {f['msg']}" for f in exc.errors())
+        raise ConfigError(f"Wrong environment variable. {faults}.") from exc
+
+
+def print_json(value: Any) -> None:
+    """Prints dataclasses, lists and dictionaries as JSON."""
+    typer.echo(json.dumps(value, default=_as_data, indent=2))
+
+
+def _as_data(item: Any) -> Any:
+    return asdict(item) if is_dataclass(item) and not isinstance(item, type) else str(item)
+
+
+def main() -> None:
+    """Runs a command; a failure is one message on stderr and its exit code."""
+    from python_ops.cli.app import app
+
+    try:
+        app()
+    except OpsError as exc:
+        typer.echo(f"lakeops: {exc}", err=True)
+        if os.environ.get("LAKEHOUSE_DEBUG"):
+            raise
+        sys.exit(exc.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("lakeops: interrupted. What was committed is kept; run again to finish the rest.", err=True)
+        sys.exit(130)

@@ -1,0 +1,105 @@
+"""The ledger of one source: a manifest per batch, written before the batch is read and closed after its commit.
+
+A manifest that is frozen and not closed is what an interrupted run left: the next run takes it up, with the same files
+and the same number. Delivered files that came later make the next batch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from python_ops.errors import OpsError
+from python_ops.ingest.landing import LandingFile
+
+
+class State(StrEnum):
+    """Where a batch stands. `lost`: committed once, and gone since the table was restored; its files are new again."""
+
+    FROZEN = "frozen"
+    COMMITTED = "committed"
+    LOST = "lost"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One batch of one source.
+
+    Attributes:
+        counts: Records by outcome: read = accepted + quarantined + ignored.
+        arrived_at: ISO 8601, UTC; the `_arrived_at` of its rows.
+    """
+
+    batch_id: int
+    source: str
+    contract_version: str
+    arrived_at: str
+    files: tuple[LandingFile, ...]
+    state: State = State.FROZEN
+    counts: dict[str, int] = field(default_factory=dict)
+    extra_columns: tuple[str, ...] = ()
+
+
+class Ledger:
+    """Manifests of one source under `folder`, oldest first."""
+
+    def __init__(self, folder: Path, source: str) -> None:
+        self.folder = folder / source
+        self.source = source
+        self.manifests = [self._read(path) for path in sorted(self.folder.glob("batch_*.json"))]
+
+    @property
+    def open_batch(self) -> Manifest | None:
+        """The batch that an interrupted run left."""
+        return next((m for m in self.manifests if m.state is State.FROZEN), None)
+
+    @property
+    def last_number(self) -> int:
+        """Highest number ever given, 0 at the beginning."""
+        return max((m.batch_id for m in self.manifests), default=0)
+
+    def taken(self) -> dict[str, LandingFile]:
+        """Files of all batches that are not lost, by name."""
+        return {file.name: file for m in self.manifests if m.state is not State.LOST for file in m.files}
+
+    def freeze(self, batch_id: int, contract_version: str, files: Sequence[LandingFile]) -> Manifest:
+        """Writes the manifest of a new batch."""
+        now = datetime.now(UTC).isoformat(timespec="microseconds")
+        return self.save(Manifest(batch_id, self.source, contract_version, now, tuple(files)))
+
+    def set_state(self, manifest: Manifest, state: State, **changes: Any) -> Manifest:
+        """Writes the manifest again with its new state."""
+        return self.save(replace(manifest, state=state, **changes))
+
+    def save(self, manifest: Manifest) -> Manifest:
+        """Writes a manifest so that a crash leaves the old one or the new one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"batch_{manifest.batch_id:06d}.json"
+        draft = path.with_suffix(".tmp")
+        with draft.open("w", encoding="utf-8") as file:
+            json.dump(asdict(manifest), file, indent=1, ensure_ascii=False)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+        self.manifests = sorted(
+            [m for m in self.manifests if m.batch_id != manifest.batch_id] + [manifest], key=lambda m: m.batch_id
+        )
+        return manifest
+
+    def _read(self, path: Path) -> Manifest:
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            files = tuple(LandingFile(**file) for file in data.pop("files"))
+            state, extra = State(data.pop("state")), tuple(data.pop("extra_columns"))
+            return Manifest(files=files, state=state, extra_columns=extra, **data)
+        except (ValueError, KeyError, TypeError) as exc:
+            raise OpsError(
+                f"{path} is not a batch manifest ({exc}). Move it away: the next run rebuilds the ledger from bronze "
+                "when all manifests of the source are gone."
+            ) from exc

@@ -1,0 +1,110 @@
+"""Bronze and dead-letter tables: made from the contract, appended to once per batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deltalake import DeltaTable
+
+from python_ops.config import Settings
+from python_ops.contracts import Column, Contract
+from python_ops.errors import OpsError
+from python_ops.ingest.projection import DLQ_COLUMNS, METADATA
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+class AppendOnlyTable:
+    """A Delta table that one batch number is appended to at most once.
+
+    Args:
+        settings: The environment.
+        layer: `bronze` or `dlq`.
+        contract: The source's contract.
+    """
+
+    def __init__(self, settings: Settings, layer: str, contract: Contract) -> None:
+        self.name = f"{settings.schema_name(layer)}.{contract.source}"
+        self.schema = settings.schema_name(layer)
+        self.path = settings.table_path(layer, contract.source)
+        self.columns: tuple[Column, ...] = (*contract.columns, *METADATA) if layer == "bronze" else DLQ_COLUMNS
+        self.comment = contract.description if layer == "bronze" else f"Rejected records of {contract.source}."
+        self.writer_id = f"ingest:{self.name}"
+
+    def exists(self) -> bool:
+        """Whether the table has a Delta log. Starts no JVM."""
+        return DeltaTable.is_deltatable(str(self.path))
+
+    def create(self, spark: SparkSession) -> None:
+        """Creates the table, or adds the columns that a newer contract brought.
+
+        Raises:
+            OpsError: a column of the table has another type than the contract says.
+        """
+        if not self.exists():
+            spark.sql(f"create schema if not exists {self.schema}")
+            columns = ", ".join(_definition(column) for column in self.columns)
+            spark.sql(f"create table if not exists {self.name} ({columns}) using delta comment '{_text(self.comment)}'")
+            return
+        given = {field.name: field.dataType.simpleString() for field in spark.table(self.name).schema.fields}
+        changed = [
+            f"{c.name} ({given[c.name]} → {c.type})" for c in self.columns if given.get(c.name, c.type) != c.type
+        ]
+        if changed:
+            raise OpsError(
+                f"{self.name}: the contract changes the type of {', '.join(changed)}. A type cannot change in place; "
+                "add a column under a new name instead."
+            )
+        if added := [column for column in self.columns if column.name not in given]:
+            spark.sql(f"alter table {self.name} add columns ({', '.join(_definition(column) for column in added)})")
+
+    def append(self, rows: DataFrame, batch_id: int) -> None:
+        """Appends a batch in one commit. Delta skips it when this number was appended before."""
+        names = [f"`{column.name}`" for column in self.columns]
+        writer = rows.selectExpr(*names).coalesce(1).write.format("delta").mode("append")
+        writer.option("txnAppId", self.writer_id).option("txnVersion", batch_id).save(str(self.path))
+
+    def holds(self, spark: SparkSession, batch_id: int, rows: int) -> bool:
+        """Whether exactly `rows` rows of the batch are there. This proves a commit; a transaction identifier does not,
+        it survives RESTORE.
+        """
+        found = spark.sql(f"select count(*) as n from {self.name} where _batch_id = {batch_id}").collect()[0]["n"]
+        return bool(found == rows)
+
+    def row_count(self) -> int:
+        """Rows of the current version, from the Delta log. Starts no JVM."""
+        if not self.exists():
+            return 0
+        counts = DeltaTable(str(self.path)).get_add_actions(flatten=True).column("num_records").to_pylist()
+        return sum(int(count) for count in counts)
+
+    def last_number(self) -> int:
+        """Highest batch number that Delta remembers for this writer: lower ones would be skipped. Starts no JVM."""
+        if not self.exists():
+            return 0
+        return int(DeltaTable(str(self.path)).transaction_version(self.writer_id) or 0)
+
+    def batches(self, spark: SparkSession) -> dict[int, int]:
+        """Rows per batch number."""
+        if not self.exists():
+            return {}
+        rows = spark.sql(f"select _batch_id, count(*) as n from {self.name} group by _batch_id").collect()
+        return {int(row["_batch_id"]): int(row["n"]) for row in rows}
+
+    def files(self, spark: SparkSession, column: str) -> dict[int, list[str]]:
+        """Landing files per batch number, in name order."""
+        if not self.exists():
+            return {}
+        rows = spark.sql(
+            f"select _batch_id, sort_array(collect_set(`{column}`)) as files from {self.name} group by _batch_id"
+        ).collect()
+        return {int(row["_batch_id"]): list(row["files"]) for row in rows}
+
+
+def _definition(column: Column) -> str:
+    return f"`{column.name}` {column.type} comment '{_text(column.description)}'"
+
+
+def _text(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("'", "\\'")
