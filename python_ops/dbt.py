@@ -1,0 +1,53 @@
+"""dbt, called in this process so that it shares the Spark session. One invocation at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from python_ops.config import PROJECT_ROOT, Settings
+from python_ops.spark import PROFILES, export_environment
+
+
+def arguments(
+    command: Sequence[str],
+    settings: Settings,
+    select: Sequence[str] = (),
+    full_refresh: bool = False,
+    target_path: Path | None = None,
+) -> list[str]:
+    """dbt's argument list.
+
+    Args:
+        command: Such as `["build"]` or `["docs", "generate"]`.
+        settings: The environment; its target is dbt's target.
+        select: dbt's node selection; everything when empty.
+        full_refresh: Adds `--full-refresh`.
+        target_path: Folder of the artifacts; dbt_project.yml's when None.
+    """
+    listed = [*command, "--target", settings.target, "--profiles-dir", str(PROFILES.parent)]
+    listed += ["--project-dir", str(PROJECT_ROOT), "--log-path", str(settings.home_path / "logs")]
+    listed += ["--select", *select] if select else []
+    listed += ["--full-refresh"] if full_refresh else []
+    listed += ["--target-path", str(target_path)] if target_path else []
+    return listed
+
+
+def invoke(settings: Settings, listed: Sequence[str], on_event: Callable[[Any], None] | None = None) -> Any:
+    """Runs dbt.
+
+    Args:
+        settings: The environment, exported as the variables that profiles.yml reads.
+        listed: Arguments, as `arguments` gives them.
+        on_event: Called with each of dbt's structured events.
+
+    Returns:
+        dbt's `dbtRunnerResult`: `success`, `result`, `exception`.
+    """
+    export_environment(settings)
+    os.chdir(PROJECT_ROOT)  # profiles.yml names log4j2's file relative to the project
+    from dbt.cli.main import dbtRunner
+
+    return dbtRunner(callbacks=[on_event] if on_event else []).invoke(list(listed))
