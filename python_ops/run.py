@@ -45,8 +45,8 @@ class Job:
 
     Args:
         settings: The environment.
-        report: Called as ("step", Step) when a step begins and ends, ("ingest", IngestResult), ("publish", PublishResult),
-            and ("node", dbt's event) when a node begins and ends.
+        report: Called as ("step", Step) when a step begins and ends, ("node", dbt's event) when a node does,
+            ("ingest", IngestResult) and ("publish", PublishResult) with each result.
         command: What is being run, for the record.
     """
 

@@ -41,4 +41,4 @@ def _as_integer(column: str, type_: str, engine: str) -> str:
         return f"cast({column} as {whole})"
     text = f"cast({column} as {'string' if spark else 'varchar'})"
     first = f"left(md5({text}), 8)"
-    return f"cast(conv({first}, 16, 10) as {whole})" if spark else f"cast(concat('0x', {first}) as bigint)"
+    return f"cast(conv({first}, 16, 10) as {whole})" if spark else f"cast('0x' || {first} as bigint)"

@@ -62,9 +62,9 @@ class DuckDBTarget:
                 f"{path} cannot be opened ({exc}). Move it away; the next run publishes everything."
             ) from exc
         if not read_only:
-            self.connection.execute("create schema if not exists lakehouse")
+            self.connection.execute("create schema if not exists ops")
             self.connection.execute(
-                "create table if not exists lakehouse.publications ("
+                "create table if not exists ops.publications ("
                 "table_name varchar primary key, table_id varchar, version bigint, row_count bigint, "
                 "published_at timestamp)"
             )
@@ -80,7 +80,7 @@ class DuckDBTarget:
     def ledger(self) -> dict[str, Publication]:
         """Publications by table name."""
         rows = self.connection.execute(
-            "select table_name, table_id, version, row_count, cast(published_at as varchar) from lakehouse.publications"
+            "select table_name, table_id, version, row_count, cast(published_at as varchar) from ops.publications"
         ).fetchall()
         return {row[0]: Publication(row[1], row[2], row[3], row[4]) for row in rows}
 
@@ -96,9 +96,9 @@ class DuckDBTarget:
             for item in staged:
                 self._load(item)
                 self._audit(item)
-                self.connection.execute("delete from lakehouse.publications where table_name = ?", [item.table])
+                self.connection.execute("delete from ops.publications where table_name = ?", [item.table])
                 self.connection.execute(
-                    "insert into lakehouse.publications values (?, ?, ?, ?, ?)",
+                    "insert into ops.publications values (?, ?, ?, ?, ?)",
                     [item.table, item.table_id, item.version, item.rows, now],
                 )
             self.connection.commit()
