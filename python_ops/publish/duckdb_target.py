@@ -1,0 +1,191 @@
+"""Publishing to a DuckDB file. DuckDB admits one writing process, or any number of reading ones."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+from python_ops.errors import BusyError, OpsError
+from python_ops.publish.fingerprint import DUCKDB, ROWS, Field, Fingerprint, Kind, differences
+from python_ops.publish.target import Served, StagedTable, Version
+
+_LEDGER = """
+create schema if not exists ops;
+create table if not exists ops.publish_ledger (
+    table_name varchar primary key,
+    delta_table_id varchar not null,
+    delta_version bigint not null,
+    row_count bigint not null,
+    published_at timestamptz not null
+);
+comment on table ops.publish_ledger is
+    'One row per published table: the version of the Delta table that is served. Written by lakeops publish run.';
+"""
+
+_TYPES = {
+    "tinyint": "tinyint", "smallint": "smallint", "int": "integer", "bigint": "bigint", "float": "float",
+    "double": "double", "string": "varchar", "boolean": "boolean", "binary": "blob", "date": "date",
+    "timestamp": "timestamptz", "timestamp_ntz": "timestamp",
+}  # fmt: skip
+
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "memory_limit": "1GB",  # Spark's JVM is beside it; what does not fit spills to a folder next to the file
+    "preserve_insertion_order": False,
+    "autoinstall_known_extensions": False,  # nothing is fetched from the network
+}
+
+
+class DuckDBTarget:
+    """A DuckDB file whose tables carry the names that they have in the lake.
+
+    Args:
+        path: The database file; made on first use.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def served(self) -> dict[str, Served]:
+        """The ledger; see `Target`.
+
+        Raises:
+            BusyError: another process is writing to the file.
+            OpsError: the file is not a DuckDB database.
+        """
+        if not self.path.exists():
+            return {}
+        with self._open(read_only=True) as connection:
+            return _ledger(connection)
+
+    def prepare(self) -> None:
+        """Makes the file and its ledger.
+
+        Raises:
+            BusyError: another process has the file open.
+            OpsError: it cannot be written.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._open() as connection:
+            connection.execute(_LEDGER)
+
+    def replace(self, tables: Sequence[StagedTable], ledger: Mapping[str, Served]) -> dict[str, float]:
+        """One transaction; see `Target`.
+
+        Raises:
+            BusyError: another process has the file open, or published meanwhile.
+            OpsError: an audit failed, or the disk is full. What was served is still served.
+        """
+        with self._open() as connection:
+            connection.begin()  # closing the connection before the commit rolls back
+            if _ledger(connection) != dict(ledger):
+                raise BusyError(
+                    f"Another run published to {self.path} meanwhile, so nothing was published by this one. "
+                    "Run `lakeops publish run` again."
+                )
+            seconds = {}
+            for table in tables:
+                started = time.monotonic()
+                _load(connection, table)
+                _audit(connection, table)
+                seconds[table.model.table] = time.monotonic() - started
+            connection.commit()
+        return seconds
+
+    @contextmanager
+    def _open(self, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        try:
+            with duckdb.connect(self.path, read_only=read_only, config=_CONFIG) as connection:
+                connection.execute("set TimeZone = 'UTC'")
+                yield connection
+        except duckdb.Error as exc:
+            raise self._failure(exc) from exc
+
+    def _failure(self, exc: duckdb.Error) -> OpsError:
+        text = str(exc).splitlines()[0]
+        if "set lock on file" in text:
+            holder = re.search(r"PID (\d+)", text)
+            who = f"process {holder[1]}" if holder else "another process"
+            return BusyError(
+                f"{self.path} is held open by {who}. Close it (DuckDB admits one writer, or only readers), "
+                "then run `lakeops publish run` again."
+            )
+        if "No space left" in text:
+            return OpsError(
+                f"The disk under {self.path.parent} is full. What was served before is still served. "
+                "Free space, then run `lakeops publish run` again."
+            )
+        if "not a valid DuckDB database" in text:
+            return OpsError(f"{self.path} is not a DuckDB database. Move it away; the next publish makes it anew.")
+        return OpsError(f"Publishing to {self.path} failed: {text[:300]} What was served before is still served.")
+
+
+def _ledger(connection: duckdb.DuckDBPyConnection) -> dict[str, Served]:
+    """Rows of the ledger; none in a database that was not made by publishing."""
+    if not connection.execute(
+        "from duckdb_tables() where schema_name = 'ops' and table_name = 'publish_ledger'"
+    ).fetchall():
+        return {}
+    rows = connection.execute(
+        "select table_name, delta_table_id, delta_version, row_count, "
+        "strftime(published_at, '%Y-%m-%dT%H:%M:%SZ') from ops.publish_ledger"
+    ).fetchall()
+    return {table: Served(Version(table_id, number), count, at) for table, table_id, number, count, at in rows}
+
+
+def _load(connection: duckdb.DuckDBPyConnection, table: StagedTable) -> None:
+    """Replaces a table by its staged files, with comments, and writes its row of the ledger."""
+    model = table.model
+    name = f"{DUCKDB.name(model.schema)}.{DUCKDB.name(model.alias)}"
+    columns = ", ".join(f"cast({DUCKDB.name(f.name)} as {_type(f)}) as {DUCKDB.name(f.name)}" for f in table.fields)
+    files = _text(str(table.folder / "*.parquet"))
+    connection.execute(f"create schema if not exists {DUCKDB.name(model.schema)}")
+    connection.execute(f"create or replace table {name} as select {columns} from read_parquet({files})")
+    connection.execute(f"comment on table {name} is {_text(model.description)}")
+    present = {field.name.lower() for field in table.fields}
+    for column in model.columns:
+        if column.description and column.name.lower() in present:
+            connection.execute(f"comment on column {name}.{DUCKDB.name(column.name)} is {_text(column.description)}")
+    connection.execute(
+        "insert or replace into ops.publish_ledger values (?, ?, ?, ?, now())",
+        [model.table, table.version.table_id, table.version.number, table.fingerprint[ROWS]],
+    )
+
+
+def _audit(connection: duckdb.DuckDBPyConnection, table: StagedTable) -> None:
+    """Compares the loaded table with what Spark read from Delta.
+
+    Raises:
+        OpsError: they differ; the text names the parts.
+    """
+    copy = fingerprint(connection, table.model.schema, table.model.alias, table.fields)
+    if wrong := differences(table.fingerprint, copy):
+        counts = f" ({table.fingerprint[ROWS]} in the lake, {copy[ROWS]} loaded)" if ROWS in wrong else ""
+        raise OpsError(
+            f"Publishing {table.model.table}: the audit against Delta version {table.version.number} failed on "
+            f"{', '.join(wrong)}{counts}. Nothing was published; what was served before is still served. "
+            "Run `lakeops publish run` again; it stages the table anew."
+        )
+
+
+def fingerprint(connection: duckdb.DuckDBPyConnection, schema: str, table: str, fields: Sequence[Field]) -> Fingerprint:
+    """The fingerprint of a DuckDB table."""
+    parts = DUCKDB.aggregates(fields)
+    name = f"{DUCKDB.name(schema)}.{DUCKDB.name(table)}"
+    row = connection.execute(f"select {', '.join(parts.values())} from {name}").fetchone()
+    return dict(zip(parts, row or (), strict=True))
+
+
+def _type(field: Field) -> str:
+    if field.kind is Kind.DECIMAL:
+        return field.type
+    return "varchar" if field.kind is Kind.TEXT else _TYPES[field.type]
+
+
+def _text(value: str) -> str:
+    """A string literal. DuckDB knows no escapes in it but the doubled quote."""
+    return "'" + value.replace("'", "''") + "'"
