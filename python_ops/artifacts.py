@@ -1,42 +1,100 @@
-"""The one place that reads dbt's artifacts: manifest.json and run_results.json."""
+"""The one place that reads dbt's artifacts: target/manifest.json and target/run_results.json."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from python_ops.config import PROJECT_ROOT
 from python_ops.errors import OpsError
 
-TARGET = PROJECT_ROOT / "target"
+TARGET_FOLDER = PROJECT_ROOT / "target"
+
+# Every other status (error, fail, runtime error, partial success, skipped) means that a node did not do its work.
+GREEN = frozenset({"success", "pass", "warn", "no-op", "reused"})
+# Of the other commands, `compile` and `docs generate` list tests as successes without running them.
+RUNS_TESTS = frozenset({"build", "test", "retry"})
+
+
+@dataclass(frozen=True)
+class Column:
+    """A documented column of a model; `data_type` is what the model's contract declares, or None."""
+
+    name: str
+    description: str
+    data_type: str | None
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model of the manifest.
+    """A dbt model.
 
     Attributes:
-        schema: The schema it is built in, prefix included.
-        columns: Descriptions by column name.
-        meta: Policy, as dbt merged it.
+        layer: The schema as configured, without LAKEHOUSE_SCHEMA_PREFIX ("gold").
+        schema: The schema it is built in ("dev_gold").
+        alias: The table's name, which is the model's name unless configured.
+        strategy: Its incremental strategy, None where it has none.
+        path: Its file, relative to the project.
     """
 
     unique_id: str
     name: str
+    layer: str
     schema: str
     alias: str
-    description: str
     materialized: str
-    meta: dict[str, Any] = field(default_factory=dict)
-    columns: dict[str, str] = field(default_factory=dict)
-    depends_on: tuple[str, ...] = ()
+    strategy: str | None
+    description: str
+    meta: Mapping[str, Any]
+    columns: tuple[Column, ...]
+    path: str
+
+    @property
+    def table(self) -> str:
+        """Schema and table name."""
+        return f"{self.schema}.{self.alias}"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What the project consists of.
+
+    Attributes:
+        parents: For each node, the nodes that it depends on directly.
+        tests: Identifiers of data tests and unit tests.
+    """
+
+    models: Mapping[str, Model]
+    parents: Mapping[str, frozenset[str]]
+    tests: frozenset[str]
+
+    def upstream(self, nodes: Iterable[str]) -> frozenset[str]:
+        """The nodes and everything they depend on."""
+        found: set[str] = set()
+        waiting = list(nodes)
+        while waiting:
+            node = waiting.pop()
+            if node not in found:
+                found.add(node)
+                waiting.extend(self.parents.get(node, ()))
+        return frozenset(found)
+
+    def tests_of(self, nodes: Iterable[str]) -> frozenset[str]:
+        """Tests that depend directly on one of the nodes."""
+        wanted = frozenset(nodes)
+        return frozenset(test for test in self.tests if wanted & self.parents.get(test, frozenset()))
 
 
 @dataclass(frozen=True)
 class NodeResult:
-    """What became of a node in dbt's last invocation. `seconds` is wall time."""
+    """How one node ended.
+
+    Attributes:
+        seconds: Execution time.
+    """
 
     unique_id: str
     status: str
@@ -44,86 +102,117 @@ class NodeResult:
     seconds: float
 
     @property
-    def is_bad(self) -> bool:
-        """Whether it failed, or was not run because something before it failed."""
-        return self.status in ("error", "fail", "runtime error", "skipped", "partial success")
+    def green(self) -> bool:
+        """Whether the node did its work and found nothing wrong."""
+        return self.status in GREEN
 
 
-class Artifacts:
-    """dbt's artifacts in one target folder.
+@dataclass(frozen=True)
+class RunResults:
+    """What the last dbt command did.
 
-    Args:
-        folder: The target folder; `target/` of the project when None.
-
-    Raises:
-        OpsError: manifest.json is missing or not JSON.
+    Attributes:
+        command: The dbt command (`build`, `run`, `test`).
+        generated_at: When it ended, ISO 8601, UTC.
+        nodes: Results by node.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or TARGET
-        self._manifest = self._read("manifest.json")
-        self.models: dict[str, Model] = {
-            unique_id: Model(
-                unique_id=unique_id,
-                name=node["name"],
-                schema=node["schema"],
-                alias=node["alias"],
-                description=node["description"],
-                materialized=node["config"]["materialized"],
-                meta=node["config"].get("meta", {}),
-                columns={name: column["description"] for name, column in node["columns"].items()},
-                depends_on=tuple(node["depends_on"]["nodes"]),
+    command: str
+    generated_at: str
+    nodes: Mapping[str, NodeResult]
+
+    def failed(self, among: Iterable[str] | None = None) -> list[NodeResult]:
+        """Nodes that are not green, of all or of those given; causes first, what was skipped because of them last."""
+        wanted = self.nodes if among is None else frozenset(among)
+        red = [result for node, result in self.nodes.items() if node in wanted and not result.green]
+        return sorted(red, key=lambda result: (result.status == "skipped", result.unique_id))
+
+    def green_models(self) -> frozenset[str]:
+        """Models that were built."""
+        return frozenset(node for node, r in self.nodes.items() if r.green and node.startswith("model."))
+
+    def green_tests(self) -> frozenset[str]:
+        """Tests that ran and passed."""
+        if self.command not in RUNS_TESTS:
+            return frozenset()
+        return frozenset(node for node, r in self.nodes.items() if r.green and node.startswith(("test.", "unit_test.")))
+
+
+def load_manifest(folder: Path = TARGET_FOLDER) -> Manifest:
+    """Reads manifest.json.
+
+    Raises:
+        OpsError: there is none, or it is not one.
+    """
+    data = _read(folder / "manifest.json")
+    try:
+        nodes: dict[str, Any] = {**data["nodes"], **data.get("unit_tests", {})}
+        return Manifest(
+            models={key: _model(node) for key, node in nodes.items() if node["resource_type"] == "model"},
+            parents={key: frozenset(node.get("depends_on", {}).get("nodes", ())) for key, node in nodes.items()},
+            tests=frozenset(key for key, node in nodes.items() if node["resource_type"] in ("test", "unit_test")),
+        )
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise _unreadable(folder / "manifest.json", exc) from exc
+
+
+def load_run_results(folder: Path = TARGET_FOLDER) -> RunResults:
+    """Reads run_results.json.
+
+    Raises:
+        OpsError: there is none, or it is not one.
+    """
+    data = _read(folder / "run_results.json")
+    try:
+        results = [
+            NodeResult(
+                unique_id=result["unique_id"],
+                status=str(result["status"]),
+                message=str(result.get("message") or ""),
+                seconds=float(result["execution_time"]),
             )
-            for unique_id, node in self._manifest["nodes"].items()
-            if node["resource_type"] == "model"
-        }
+            for result in data["results"]
+        ]
+        return RunResults(
+            command=data["args"]["which"],
+            generated_at=data["metadata"]["generated_at"],
+            nodes={result.unique_id: result for result in results},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise _unreadable(folder / "run_results.json", exc) from exc
 
-    def results(self) -> dict[str, NodeResult]:
-        """Results of the last invocation that ran nodes, by unique id.
 
-        Raises:
-            OpsError: run_results.json is missing or not JSON.
-        """
-        return {
-            result["unique_id"]: NodeResult(
-                result["unique_id"], str(result["status"]), result["message"] or "", float(result["execution_time"])
-            )
-            for result in self._read("run_results.json")["results"]
-        }
+def _model(node: Mapping[str, Any]) -> Model:
+    config = node["config"]
+    return Model(
+        unique_id=node["unique_id"],
+        name=node["name"],
+        layer=config.get("schema") or "ops",  # as macros/overrides/generate_schema_name.sql
+        schema=node["schema"],
+        alias=node["alias"],
+        materialized=config["materialized"],
+        strategy=config.get("incremental_strategy"),
+        description=node["description"],
+        meta=config.get("meta") or {},
+        columns=tuple(
+            Column(column["name"], column.get("description") or "", column.get("data_type"))
+            for column in node["columns"].values()
+        ),
+        path=node["original_file_path"],
+    )
 
-    def published_to(self, target: str) -> list[Model]:
-        """Models whose meta `publish_to` names the target, by name."""
-        chosen = [model for model in self.models.values() if target in model.meta.get("publish_to", [])]
-        return sorted(chosen, key=lambda model: model.name)
 
-    def bad_nodes_under(self, models: list[Model]) -> list[NodeResult]:
-        """Bad results of the models, of everything they are made from, and of tests on any of these."""
-        wanted = self._with_ancestors([model.unique_id for model in models])
-        tests = {
-            unique_id
-            for unique_id, node in self._manifest["nodes"].items()
-            if node["resource_type"] == "test" and wanted.intersection(node["depends_on"]["nodes"])
-        }
-        return [result for name, result in self.results().items() if result.is_bad and name in wanted | tests]
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as exc:
+        raise OpsError(f"{path} does not exist: run `dbt build` first.") from exc
+    except (OSError, ValueError) as exc:
+        raise _unreadable(path, exc) from exc
+    if not isinstance(data, dict):
+        raise _unreadable(path, TypeError("not an object"))
+    return data
 
-    def _with_ancestors(self, names: list[str]) -> set[str]:
-        found: set[str] = set()
-        waiting = list(names)
-        while waiting:
-            name = waiting.pop()
-            if name in found:
-                continue
-            found.add(name)
-            node = self._manifest["nodes"].get(name)
-            waiting += node["depends_on"]["nodes"] if node else []
-        return found
 
-    def _read(self, name: str) -> dict[str, Any]:
-        path = self.folder / name
-        try:
-            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as exc:
-            raise OpsError(f"{path} is missing. Run `dbt build` or `lakeops run` first.") from exc
-        except ValueError as exc:
-            raise OpsError(f"{path} is not JSON ({exc}). Run `dbt build` again.") from exc
-        return data
+def _unreadable(path: Path, cause: Exception) -> OpsError:
+    return OpsError(f"{path} is not an artifact of dbt-core 1.11 ({cause!r}). Delete it and run `dbt build` again.")

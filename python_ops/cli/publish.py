@@ -1,51 +1,53 @@
-"""`lakeops publish`: gold to the serving database."""
+"""`lakeops publish`: gold tables to the warehouse."""
 
 from __future__ import annotations
 
 import typer
 
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.cli.tables import print_rows
 from python_ops.lock import exclusive
-from python_ops.publish import PublishResult
-from python_ops.publish import publish as publish_tables
-from python_ops.publish.duckdb_target import DuckDBTarget
+from python_ops.publish import Action, PublishResult, publish
+from python_ops.publish import status as publish_status
 from python_ops.spark import session
 
-app = typer.Typer(help="Gold tables to the serving database.", no_args_is_help=True)
+app = typer.Typer(help="Gold tables to the warehouse, audited, as a set.", no_args_is_help=True)
 
 
 @app.command()
 def run(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
-    """Send the gold tables that changed, as one set, after a green build.
+    """Publish the tables that changed since they were last published. Needs a green `dbt build`.
 
     Example: lakeops publish run
     """
     settings = settings_for(env)
     with exclusive(settings, "publish run"):
-        results = publish_tables(settings, lambda: session(settings), on_event=None if as_json else _print)
+        results = publish(
+            settings, lambda: session(settings), None if as_json else lambda event: typer.echo(line(event))
+        )
     if as_json:
         print_json(results)
+    elif not results:
+        typer.echo("publish  no model has `publish_to: [duckdb]` in its meta")
 
 
 @app.command()
 def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
-    """Show what is served, and from which version.
+    """Show which version of each table is served, and which the lake has.
 
     Example: lakeops publish status --json
     """
-    path = settings_for(env).home_path / "published" / "lakehouse.duckdb"
-    served = {}
-    if path.exists():
-        with DuckDBTarget(path, read_only=True) as target:
-            served = target.ledger()
+    found = publish_status(settings_for(env))
     if as_json:
-        print_json(served)
+        print_json(found)
         return
-    for name, table in served.items():
-        typer.echo(f"{name:<27} {table.rows} rows, Delta version {table.version}, since {table.published_at}")
-    if not served:
-        typer.echo("Nothing was published yet. `lakeops run` builds and publishes.")
+    print_rows(
+        ["table", "state", "lake version", "served version", "rows", "published at"],
+        [[s.table, s.state, s.lake_version, s.served_version, s.rows, s.published_at] for s in found],
+    )
 
 
-def _print(result: PublishResult) -> None:
-    typer.echo(f"{result.table:<27} {result.action}: {result.rows} rows, Delta version {result.version}")
+def line(event: PublishResult) -> str:
+    """A result as one line."""
+    text = f"publish  {event.table:<32} {event.action.value:<9} version {event.version}, {event.rows} rows"
+    return text if event.action is Action.UNCHANGED else f"{text}, {event.seconds:.1f} s"

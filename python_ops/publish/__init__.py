@@ -1,161 +1,244 @@
-"""Gold tables to a serving database: staged, audited, then swapped as one set.
+"""Gold tables to the warehouse of the environment: staged, audited against the lake, and served together or not at all.
 
-Only tables whose rows changed since the last publication are sent. A table of the set that fails its audit leaves every
-table as it was: a new fact is never served beside an old dimension.
+A model is published where its `meta` says so: `publish_to: [duckdb]`. The guide, docs/guides/publishing.md, says what
+this protects and what it does not.
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from deltalake import DeltaTable
-
-from python_ops.artifacts import Artifacts, Model
+from python_ops.artifacts import TARGET_FOLDER, Manifest, Model, RunResults, load_manifest, load_run_results
 from python_ops.config import Settings
-from python_ops.errors import OpsError
-from python_ops.publish.audit import checksums
-from python_ops.publish.duckdb_target import DuckDBTarget, Staged
+from python_ops.errors import ConfigError, OpsError
+from python_ops.publish.duckdb_target import DuckDBTarget
+from python_ops.publish.fingerprint import ROWS
+from python_ops.publish.stage import current_version, stage
+from python_ops.publish.target import Served, StagedTable, Target, Version
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+TARGET_NAME = "duckdb"
+
+
+class Action(StrEnum):
+    """What was done with a table. `staged` is reported on the way and is never a result."""
+
+    STAGED = "staged"
+    PUBLISHED = "published"
+    UNCHANGED = "unchanged"
+
 
 @dataclass(frozen=True)
 class PublishResult:
-    """What happened to one table. `version` is the Delta version that is served now."""
+    """What was done with one table.
+
+    Attributes:
+        table: Schema and table name.
+        version: Delta version that is served now.
+        rows: Its row count.
+        seconds: Time spent on this table.
+    """
 
     table: str
     version: int
     rows: int
-    action: str
+    action: Action
     seconds: float
+
+
+class State(StrEnum):
+    """How what is served compares with the lake. `dropped`: served, but the project publishes it no more."""
+
+    CURRENT = "current"
+    BEHIND = "behind"
+    NEVER = "never published"
+    NOT_BUILT = "not built"
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True)
+class PublishStatus:
+    """Where one table stands; a version is None where there is none.
+
+    Attributes:
+        published_at: ISO 8601, UTC.
+    """
+
+    table: str
+    state: State
+    lake_version: int | None
+    served_version: int | None
+    rows: int | None
+    published_at: str | None
 
 
 def publish(
     settings: Settings,
     spark: Callable[[], SparkSession],
-    artifacts: Artifacts | None = None,
     on_event: Callable[[PublishResult], None] | None = None,
+    artifacts: Path = TARGET_FOLDER,
 ) -> list[PublishResult]:
-    """Sends the gold models whose meta `publish_to` names `duckdb`.
+    """Publishes every table whose Delta version is not the served one, as a set.
 
     Args:
         settings: The environment.
-        spark: Gives the session; called only when a table changed.
-        artifacts: dbt's artifacts of the last build; those in `target/` when None.
-        on_event: Called with each result, after the whole set is served.
+        spark: Gives the session; called only when a table has changed.
+        on_event: Told of each table when it is staged, and of each result.
+        artifacts: Folder of dbt's artifacts.
+
+    Returns:
+        One result per table to publish, by name. Empty where no model has `publish_to`.
 
     Raises:
-        OpsError: the last build was not green, a table is missing, or an audit failed. What was served stays served.
-        BusyError: another process has the database open.
+        ConfigError: the manifest is of another environment, or a column cannot be published.
+        BusyError: the warehouse is in use by another process.
+        OpsError: the last dbt run is not green, a table is missing, an audit failed. Nothing was published.
     """
-    artifacts = artifacts or Artifacts()
-    models = artifacts.published_to("duckdb")
-    if bad := artifacts.bad_nodes_under(models):
-        names = ", ".join(sorted(result.unique_id.split(".")[2] for result in bad))
-        raise OpsError(
-            f"Nothing was published: {names} did not succeed in the last build, and the published tables rest on it. "
-            "The tables of the last publication are still served. Mend it, run `dbt build`, then `lakeops publish run`."
-        )
-    stage = settings.state / "publish" / "stage"
-    shutil.rmtree(stage, ignore_errors=True)
-    with DuckDBTarget(settings.home_path / "published" / "lakehouse.duckdb") as target:
-        served = target.ledger()
-        waiting: list[tuple[Model, str, int]] = []
-        results = []
-        for model in models:
-            table_id, version = data_version(settings.home_path / "warehouse" / f"{model.schema}.db" / model.alias)
-            last = served.get(_served_name(model))
-            if last and (last.table_id, last.version) == (table_id, version):
-                results.append(PublishResult(_served_name(model), version, last.rows, "unchanged", 0.0))
-            else:
-                waiting.append((model, table_id, version))
-        if waiting:
-            session = _session_for_stage(spark())
-            staged, seconds = [], {}
-            for model, table_id, version in waiting:
-                started = time.monotonic()
-                staged.append(_stage(session, settings, stage, model, table_id, version))
-                seconds[staged[-1].table] = time.monotonic() - started
-            target.swap(staged)
-            results += [
-                PublishResult(item.table, item.version, item.rows, "published", seconds[item.table]) for item in staged
-            ]
-    shutil.rmtree(stage, ignore_errors=True)
-    results.sort(key=lambda result: result.table)
+    tell = on_event or (lambda event: None)
+    staging = settings.state / "publish" / "stage"
+    shutil.rmtree(staging, ignore_errors=True)  # what a killed run left
+    manifest = load_manifest(artifacts)
+    models = published_models(manifest, settings)
+    if not models:
+        return []
+    last_run = load_run_results(artifacts)
+    _refuse_red(manifest, last_run, models)
+    target = warehouse(settings)
+    ledger = target.served()
+    versions = {model.table: current_version(model, _path(model, settings)) for model in models}
+    changed = [m for m in models if m.table not in ledger or ledger[m.table].version != versions[m.table]]
+    unchanged = [
+        PublishResult(m.table, versions[m.table].number, ledger[m.table].rows, Action.UNCHANGED, 0.0)
+        for m in models
+        if m not in changed
+    ]
+    published: list[PublishResult] = []
+    if changed:
+        _refuse_untested(manifest, last_run, changed)
+        target.prepare()
+        session = spark()
+        try:
+            staged = []
+            for model in changed:
+                folder = staging / model.schema / model.alias
+                table = stage(session, model, _path(model, settings), versions[model.table], folder)
+                tell(_result(table, Action.STAGED, table.seconds))
+                staged.append(table)
+            loading = target.replace(staged, ledger)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        published = [_result(t, Action.PUBLISHED, t.seconds + loading[t.model.table]) for t in staged]
+    results = sorted(unchanged + published, key=lambda result: result.table)
     for result in results:
-        if on_event:
-            on_event(result)
+        tell(result)
     return results
 
 
-def data_version(path: Path) -> tuple[str, int]:
-    """A Delta table's id and the version that last changed its rows. Starts no JVM.
+def status(settings: Settings, artifacts: Path = TARGET_FOLDER) -> list[PublishStatus]:
+    """How what is served compares with the lake, by table. Starts no JVM.
 
     Raises:
-        OpsError: there is no Delta table.
+        OpsError: there is no manifest, or the warehouse cannot be read.
     """
-    if not DeltaTable.is_deltatable(str(path)):
-        raise OpsError(f"{path} is not a Delta table. Run `dbt build` first.")
-    table = DeltaTable(str(path))
-    current = table.version()
-    for commit in table.history():
-        if _changes_rows(commit):
-            return str(table.metadata().id), int(commit.get("version", current))
-    return str(table.metadata().id), int(current)
+    models = {model.table: model for model in published_models(load_manifest(artifacts), settings)}
+    ledger = warehouse(settings).served()
+    schemas = {settings.schema_name(layer) for layer in ("gold", *(model.layer for model in models.values()))}
+    dropped = {table for table in ledger if table not in models and table.split(".")[0] in schemas}
+    found = []
+    for table in sorted({*models, *dropped}):
+        served = ledger.get(table)
+        lake = None
+        if model := models.get(table):
+            with contextlib.suppress(OpsError):
+                lake = current_version(model, _path(model, settings))
+        found.append(
+            PublishStatus(
+                table=table,
+                state=_state(table in models, lake, served),
+                lake_version=lake.number if lake else None,
+                served_version=served.version.number if served else None,
+                rows=served.rows if served else None,
+                published_at=served.published_at if served else None,
+            )
+        )
+    return found
 
 
-def _changes_rows(commit: dict[str, Any]) -> bool:
-    operation = str(commit.get("operation", ""))
-    if operation == "MERGE":
-        metrics = commit.get("operationMetrics", {})
-        counted = ("numTargetRowsInserted", "numTargetRowsUpdated", "numTargetRowsDeleted")
-        return any(int(metrics.get(name, 1)) for name in counted)
-    without_rows = (
-        "SET TBLPROPERTIES",
-        "UNSET TBLPROPERTIES",
-        "CHANGE COLUMN",
-        "CHANGE COLUMNS",
-        "OPTIMIZE",
-        "ADD CONSTRAINT",
-    )
-    return operation not in without_rows and not operation.startswith("VACUUM")
+def published_models(manifest: Manifest, settings: Settings) -> list[Model]:
+    """Models that this environment publishes, by name.
+
+    Raises:
+        ConfigError: `publish_to` is not a list of names, or the manifest was made for another schema prefix.
+    """
+    models = []
+    for model in manifest.models.values():
+        wanted = model.meta.get("publish_to", [])
+        if not isinstance(wanted, list) or not all(isinstance(name, str) for name in wanted):
+            raise ConfigError(f"{model.path}: meta publish_to of {model.name} must be a list, such as [duckdb].")
+        if TARGET_NAME not in wanted:
+            continue
+        if model.schema != settings.schema_name(model.layer):
+            raise ConfigError(
+                f"The manifest places {model.name} in schema {model.schema}; this environment's is "
+                f"{settings.schema_name(model.layer)}. Run `dbt build` with the same LAKEHOUSE_SCHEMA_PREFIX."
+            )
+        models.append(model)
+    return sorted(models, key=lambda model: model.table)
 
 
-def _served_name(model: Model) -> str:
-    """`gold.<table>`, without a developer's prefix: one home has one database."""
-    return f"gold.{model.alias}"
+def warehouse(settings: Settings) -> Target:
+    """Where the environment publishes to."""
+    return DuckDBTarget(settings.home_path / "published" / "lakehouse.duckdb")
 
 
-def _session_for_stage(spark: SparkSession) -> SparkSession:
-    """A session that writes timestamps as exact microseconds, those of the first years included."""
-    session = spark.newSession()
-    session.conf.set("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
-    session.conf.set("spark.sql.parquet.datetimeRebaseModeInWrite", "CORRECTED")
-    return session
+def _path(model: Model, settings: Settings) -> Path:
+    return settings.table_path(model.layer, model.alias)
 
 
-def _stage(spark: SparkSession, settings: Settings, folder: Path, model: Model, table_id: str, version: int) -> Staged:
-    source = settings.home_path / "warehouse" / f"{model.schema}.db" / model.alias
-    rows = spark.read.format("delta").option("versionAsOf", version).load(str(source))
-    types = {f.name: f.dataType.simpleString() for f in rows.schema.fields}
-    path = folder / model.alias
-    # Served timestamps are UTC without a zone: a reader's time zone must not move a day's revenue.
-    columns = [f"cast(`{n}` as timestamp_ntz) as `{n}`" if t == "timestamp" else f"`{n}`" for n, t in types.items()]
-    rows.selectExpr(*columns).coalesce(1).write.mode("overwrite").parquet(str(path))
-    expected = rows.selectExpr(*checksums(types, "spark")).collect()[0].asDict()
-    return Staged(
-        table=_served_name(model),
-        table_id=table_id,
-        version=version,
-        files=str(path / "*.parquet"),
-        types=types,
-        checksums={name: None if value is None else int(value) for name, value in expected.items()},
-        description=model.description,
-        columns=model.columns,
-    )
+def _result(table: StagedTable, action: Action, seconds: float) -> PublishResult:
+    rows = int(table.fingerprint[ROWS] or 0)
+    return PublishResult(table.model.table, table.version.number, rows, action, round(seconds, 3))
+
+
+def _refuse_red(manifest: Manifest, last_run: RunResults, models: Sequence[Model]) -> None:
+    """Raises OpsError when a node that the models depend on, or a test of one, is not green."""
+    nodes = manifest.upstream(model.unique_id for model in models)
+    if failed := last_run.failed(nodes | manifest.tests_of(nodes)):
+        names = _listed([f"{result.unique_id} ({result.status})" for result in failed])
+        raise OpsError(
+            f"The last `dbt {last_run.command}` is not green: {names}. "
+            "Nothing was published; what was served before is still served. Correct it, run `dbt build`, then publish."
+        )
+
+
+def _refuse_untested(manifest: Manifest, last_run: RunResults, changed: Sequence[Model]) -> None:
+    """Raises OpsError when a changed table has a test that the last run did not run."""
+    missing = manifest.tests_of(model.unique_id for model in changed) - last_run.green_tests()
+    if missing:
+        raise OpsError(
+            f"The last `dbt {last_run.command}` did not run {len(missing)} tests of tables that changed: "
+            f"{_listed(sorted(missing))}. Nothing was published. Run `dbt test`, or `dbt build`, then publish."
+        )
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _state(wanted: bool, lake: Version | None, served: Served | None) -> State:
+    if not wanted:
+        return State.DROPPED
+    if lake is None:
+        return State.NOT_BUILT
+    if served is None:
+        return State.NEVER
+    return State.CURRENT if served.version == lake else State.BEHIND

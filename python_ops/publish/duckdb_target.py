@@ -1,143 +1,191 @@
-"""DuckDB as the serving database: one file, swapped in one transaction."""
+"""Publishing to a DuckDB file. DuckDB admits one writing process, or any number of reading ones."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 import duckdb
 
 from python_ops.errors import BusyError, OpsError
-from python_ops.publish.audit import checksums
+from python_ops.publish.fingerprint import DUCKDB, ROWS, Field, Fingerprint, Kind, differences
+from python_ops.publish.target import Served, StagedTable, Version
 
+_LEDGER = """
+create schema if not exists ops;
+create table if not exists ops.publish_ledger (
+    table_name varchar primary key,
+    delta_table_id varchar not null,
+    delta_version bigint not null,
+    row_count bigint not null,
+    published_at timestamptz not null
+);
+comment on table ops.publish_ledger is
+    'One row per published table: the version of the Delta table that is served. Written by lakeops publish run.';
+"""
 
-@dataclass(frozen=True)
-class Staged:
-    """A table's rows in parquet files, with what the source version's checksums are."""
+_TYPES = {
+    "tinyint": "tinyint", "smallint": "smallint", "int": "integer", "bigint": "bigint", "float": "float",
+    "double": "double", "string": "varchar", "boolean": "boolean", "binary": "blob", "date": "date",
+    "timestamp": "timestamptz", "timestamp_ntz": "timestamp",
+}  # fmt: skip
 
-    table: str
-    table_id: str
-    version: int
-    files: str
-    types: dict[str, str]
-    checksums: dict[str, int | None]
-    description: str
-    columns: dict[str, str]
-
-    @property
-    def rows(self) -> int:
-        """Rows of the source version."""
-        return self.checksums["rows"] or 0
-
-
-@dataclass(frozen=True)
-class Publication:
-    """What the ledger says is served under a name."""
-
-    table_id: str
-    version: int
-    rows: int
-    published_at: str
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "memory_limit": "1GB",  # Spark's JVM is beside it; what does not fit spills to a folder next to the file
+    "preserve_insertion_order": False,
+    "autoinstall_known_extensions": False,  # nothing is fetched from the network
+}
 
 
 class DuckDBTarget:
-    """The database file; a context manager.
+    """A DuckDB file whose tables carry the names that they have in the lake.
 
-    Raises:
-        BusyError: another process has the file open for writing.
-        OpsError: the file is not a database.
+    Args:
+        path: The database file; made on first use.
     """
 
-    def __init__(self, path: Path, read_only: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self.connection = duckdb.connect(str(path), read_only=read_only)
-        except duckdb.IOException as exc:
-            if "lock" in str(exc).lower():
-                raise BusyError(f"{path} is open in another process. Close it, then run again.") from exc
-            raise OpsError(
-                f"{path} cannot be opened ({exc}). Move it away; the next run publishes everything."
-            ) from exc
-        if not read_only:
-            self.connection.execute("create schema if not exists ops")
-            self.connection.execute(
-                "create table if not exists ops.publications ("
-                "table_name varchar primary key, table_id varchar, version bigint, row_count bigint, "
-                "published_at timestamp)"
-            )
 
-    def __enter__(self) -> DuckDBTarget:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.connection.close()
-
-    def ledger(self) -> dict[str, Publication]:
-        """Publications by table name."""
-        rows = self.connection.execute(
-            "select table_name, table_id, version, row_count, cast(published_at as varchar) from ops.publications"
-        ).fetchall()
-        return {row[0]: Publication(row[1], row[2], row[3], row[4]) for row in rows}
-
-    def swap(self, staged: list[Staged]) -> None:
-        """Loads and audits every table, then makes all of them visible at once.
+    def served(self) -> dict[str, Served]:
+        """The ledger; see `Target`.
 
         Raises:
-            OpsError: an audit failed, or the load did. The tables of before are still served.
+            BusyError: another process is writing to the file.
+            OpsError: the file is not a DuckDB database.
         """
-        now = datetime.now(UTC).replace(tzinfo=None)
-        self.connection.begin()
+        if not self.path.exists():
+            return {}
+        with self._open(read_only=True) as connection:
+            return _ledger(connection)
+
+    def prepare(self) -> None:
+        """Makes the file and its ledger.
+
+        Raises:
+            BusyError: another process has the file open.
+            OpsError: it cannot be written.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._open() as connection:
+            connection.execute(_LEDGER)
+
+    def replace(self, tables: Sequence[StagedTable], ledger: Mapping[str, Served]) -> dict[str, float]:
+        """One transaction; see `Target`.
+
+        Raises:
+            BusyError: another process has the file open, or published meanwhile.
+            OpsError: an audit failed, or the disk is full. What was served is still served.
+        """
+        with self._open() as connection:
+            connection.begin()  # closing the connection before the commit rolls back
+            if _ledger(connection) != dict(ledger):
+                raise BusyError(
+                    f"Another run published to {self.path} meanwhile, so nothing was published by this one. "
+                    "Run `lakeops publish run` again."
+                )
+            seconds = {}
+            for table in tables:
+                started = time.monotonic()
+                _load(connection, table)
+                _audit(connection, table)
+                seconds[table.model.table] = time.monotonic() - started
+            connection.commit()
+        return seconds
+
+    @contextmanager
+    def _open(self, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         try:
-            for item in staged:
-                self._load(item)
-                self._audit(item)
-                self.connection.execute("delete from ops.publications where table_name = ?", [item.table])
-                self.connection.execute(
-                    "insert into ops.publications values (?, ?, ?, ?, ?)",
-                    [item.table, item.table_id, item.version, item.rows, now],
-                )
-            self.connection.commit()
-        except BaseException as exc:
-            self.connection.rollback()
-            if isinstance(exc, duckdb.Error | OSError):
-                raise OpsError(f"{self.path}: {exc}. Nothing was published; what was served is still served.") from exc
-            raise
+            with duckdb.connect(self.path, read_only=read_only, config=_CONFIG) as connection:
+                connection.execute("set TimeZone = 'UTC'")
+                yield connection
+        except duckdb.Error as exc:
+            raise self._failure(exc) from exc
 
-    def _load(self, item: Staged) -> None:
-        name = _quoted(item.table)
-        self.connection.execute(f"create schema if not exists {name.split('.')[0]}")
-        self.connection.execute(f"create or replace table {name} as select * from read_parquet(?)", [item.files])
-        self.connection.execute(f"comment on table {name} is '{_text(item.description)}'")
-        for column, text in item.columns.items():
-            if text and column in item.types:
-                self.connection.execute(f"comment on column {name}.{_quoted(column)} is '{_text(text)}'")
-
-    def _audit(self, item: Staged) -> None:
-        query = f"select {', '.join(checksums(item.types, 'duckdb'))} from {_quoted(item.table)}"
-        found = self.connection.execute(query).fetchone() or ()
-        given = [None if value is None else int(value) for value in found]
-        if given != list(item.checksums.values()):
-            wrong = [
-                name
-                for name, (want, got) in zip(
-                    item.checksums, zip(item.checksums.values(), given, strict=True), strict=True
-                )
-                if want != got
-            ]
-            raise OpsError(
-                f"{item.table}: the audit of version {item.version} failed at {', '.join(wrong)}. Nothing was "
-                "published; what was served is still served. Run `lakeops publish run` again."
+    def _failure(self, exc: duckdb.Error) -> OpsError:
+        text = str(exc).splitlines()[0]
+        if "set lock on file" in text:
+            holder = re.search(r"PID (\d+)", text)
+            who = f"process {holder[1]}" if holder else "another process"
+            return BusyError(
+                f"{self.path} is held open by {who}. Close it (DuckDB admits one writer, or only readers), "
+                "then run `lakeops publish run` again."
             )
+        if "No space left" in text:
+            return OpsError(
+                f"The disk under {self.path.parent} is full. What was served before is still served. "
+                "Free space, then run `lakeops publish run` again."
+            )
+        if "not a valid DuckDB database" in text:
+            return OpsError(f"{self.path} is not a DuckDB database. Move it away; the next publish makes it anew.")
+        return OpsError(f"Publishing to {self.path} failed: {text[:300]} What was served before is still served.")
 
 
-def _quoted(name: str) -> str:
-    return ".".join('"' + part.replace('"', '""') + '"' for part in name.split("."))
+def _ledger(connection: duckdb.DuckDBPyConnection) -> dict[str, Served]:
+    """Rows of the ledger; none in a database that was not made by publishing."""
+    if not connection.execute(
+        "from duckdb_tables() where schema_name = 'ops' and table_name = 'publish_ledger'"
+    ).fetchall():
+        return {}
+    rows = connection.execute(
+        "select table_name, delta_table_id, delta_version, row_count, "
+        "strftime(published_at, '%Y-%m-%dT%H:%M:%SZ') from ops.publish_ledger"
+    ).fetchall()
+    return {table: Served(Version(table_id, number), count, at) for table, table_id, number, count, at in rows}
 
 
-def _text(text: str) -> str:
-    return text.replace("'", "''")
+def _load(connection: duckdb.DuckDBPyConnection, table: StagedTable) -> None:
+    """Replaces a table by its staged files, with comments, and writes its row of the ledger."""
+    model = table.model
+    name = f"{DUCKDB.name(model.schema)}.{DUCKDB.name(model.alias)}"
+    columns = ", ".join(f"cast({DUCKDB.name(f.name)} as {_type(f)}) as {DUCKDB.name(f.name)}" for f in table.fields)
+    files = _text(str(table.folder / "*.parquet"))
+    connection.execute(f"create schema if not exists {DUCKDB.name(model.schema)}")
+    connection.execute(f"create or replace table {name} as select {columns} from read_parquet({files})")
+    connection.execute(f"comment on table {name} is {_text(model.description)}")
+    present = {field.name.lower() for field in table.fields}
+    for column in model.columns:
+        if column.description and column.name.lower() in present:
+            connection.execute(f"comment on column {name}.{DUCKDB.name(column.name)} is {_text(column.description)}")
+    connection.execute(
+        "insert or replace into ops.publish_ledger values (?, ?, ?, ?, now())",
+        [model.table, table.version.table_id, table.version.number, table.fingerprint[ROWS]],
+    )
+
+
+def _audit(connection: duckdb.DuckDBPyConnection, table: StagedTable) -> None:
+    """Compares the loaded table with what Spark read from Delta.
+
+    Raises:
+        OpsError: they differ; the text names the parts.
+    """
+    copy = fingerprint(connection, table.model.schema, table.model.alias, table.fields)
+    if wrong := differences(table.fingerprint, copy):
+        counts = f" ({table.fingerprint[ROWS]} in the lake, {copy[ROWS]} loaded)" if ROWS in wrong else ""
+        raise OpsError(
+            f"Publishing {table.model.table}: the audit against Delta version {table.version.number} failed on "
+            f"{', '.join(wrong)}{counts}. Nothing was published; what was served before is still served. "
+            "Run `lakeops publish run` again; it stages the table anew."
+        )
+
+
+def fingerprint(connection: duckdb.DuckDBPyConnection, schema: str, table: str, fields: Sequence[Field]) -> Fingerprint:
+    """The fingerprint of a DuckDB table."""
+    parts = DUCKDB.aggregates(fields)
+    name = f"{DUCKDB.name(schema)}.{DUCKDB.name(table)}"
+    row = connection.execute(f"select {', '.join(parts.values())} from {name}").fetchone()
+    return dict(zip(parts, row or (), strict=True))
+
+
+def _type(field: Field) -> str:
+    if field.kind is Kind.DECIMAL:
+        return field.type
+    return "varchar" if field.kind is Kind.TEXT else _TYPES[field.type]
+
+
+def _text(value: str) -> str:
+    """A string literal. DuckDB knows no escapes in it but the doubled quote."""
+    return "'" + value.replace("'", "''") + "'"

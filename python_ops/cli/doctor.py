@@ -1,0 +1,27 @@
+"""`lakeops doctor`: what must be true of this machine."""
+
+from __future__ import annotations
+
+import typer
+
+from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.cli.tables import print_rows
+from python_ops.doctor import Outcome, checks
+from python_ops.errors import OpsError
+
+
+def doctor(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
+    """Check Java, versions, disk, memory, ports, locks and storage. Starts no Spark; exits 1 when a check fails.
+
+    Example: lakeops doctor --json
+    """
+    found = checks(settings_for(env))
+    if as_json:
+        print_json(found)
+    else:
+        print_rows(["outcome", "check", "found"], [[check.outcome, check.name, check.found] for check in found])
+        for check in found:
+            if check.fix:
+                typer.echo(f"{check.name}: {check.fix}")
+    if failed := [check.name for check in found if check.outcome is Outcome.FAIL]:
+        raise OpsError(f"{len(failed)} of {len(found)} checks failed: {', '.join(failed)}.")

@@ -1,0 +1,468 @@
+"""Publishing gold tables to DuckDB: what is served is a set of whole, audited versions, whatever happens on the way."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import artifact_files as files
+import duckdb
+import pytest
+
+from python_ops.artifacts import load_manifest
+from python_ops.config import Settings
+from python_ops.errors import BusyError, ConfigError, OpsError
+from python_ops.publish import Action, PublishResult, State, publish, status
+from python_ops.publish.duckdb_target import DuckDBTarget, fingerprint
+from python_ops.publish.fingerprint import Field
+from python_ops.publish.target import StagedTable, Version
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+PREFIX = "publishing"  # schemas of these tests, beside those of other tests in the same session
+
+
+def no_session() -> SparkSession:
+    """For calls that must not start a JVM."""
+    raise AssertionError("asked for a Spark session")
+
+
+class Lake:
+    """Gold tables in Delta, dbt's artifacts for them, and the published file."""
+
+    def __init__(self, spark: SparkSession, settings: Settings, artifacts: Path) -> None:
+        self.spark = spark
+        self.settings = settings
+        self.artifacts = artifacts
+        self.schema = settings.schema_name("gold")
+        self.file = settings.home_path / "published" / "lakehouse.duckdb"
+
+    def sql(self, statement: str) -> None:
+        """Runs a statement in the gold schema."""
+        self.spark.sql(statement.replace("gold.", f"{self.schema}."))
+
+    def artifacts_for(self, *names: str, failed: Mapping[str, str] | None = None, **options: Any) -> None:
+        """A manifest with these models, a test on each, and the results of a green build but for what `failed` says."""
+        models = [files.model(n, publish_to=["duckdb"], prefix=PREFIX, parents=["slv_x"], **options) for n in names]
+        silver = files.model("slv_x", layer="silver", prefix=PREFIX)
+        tests = [files.test(f"unique_{n}", n) for n in ("slv_x", *names)]
+        files.write_manifest(self.artifacts, silver, *models, *tests)
+        statuses = {n["unique_id"]: "success" for n in (silver, *models)} | {t["unique_id"]: "pass" for t in tests}
+        files.write_run_results(self.artifacts, statuses | dict(failed or {}))
+
+    def publish(self, on_event: Any = None, session: Any = None) -> list[PublishResult]:
+        """Publishes; with the running session unless another is given."""
+        return publish(self.settings, session or (lambda: self.spark), on_event, self.artifacts)
+
+    def served(self, query: str) -> list[tuple[Any, ...]]:
+        """What a reader of the published file sees."""
+        with duckdb.connect(self.file, read_only=True) as connection:
+            return connection.execute(query.replace("gold.", f"{self.schema}.")).fetchall()
+
+    def leftovers(self) -> list[Path]:
+        """Staged files."""
+        return list((self.settings.state / "publish").rglob("*.parquet"))
+
+
+@pytest.fixture
+def lake(spark: SparkSession, settings: Settings, tmp_path: Path) -> Iterator[Lake]:
+    """An empty gold schema of its own, and nothing published."""
+    own = Settings(home=settings.home, schema_prefix=PREFIX)
+    spark.sql(f"create schema if not exists {own.schema_name('gold')}")
+    made = Lake(spark, own, tmp_path / "target")
+    yield made
+    spark.sql(f"drop schema {own.schema_name('gold')} cascade")
+    shutil.rmtree(made.file.parent, ignore_errors=True)
+
+
+EVERY_TYPE = """
+    create table gold.fct_types (
+        id bigint, tiny tinyint, small smallint, medium int, amount decimal(38,10), price decimal(18,2),
+        happened_at timestamp, local_at timestamp_ntz, day date, text string, flag boolean, ratio double,
+        single float, raw binary, `odd"'name` string
+    ) using delta
+"""
+EVERY_VALUE = """
+    insert into gold.fct_types values
+    (9007199254740993, 127, -32768, 2147483647, 1234567890123456789012345678.1234567891, -0.01,
+     timestamp'0001-01-01 00:00:00Z', timestamp_ntz'2024-03-31 02:30:00.000001',
+     date'0001-01-01', 'l\\u2028''é\\\\n', true, double('NaN'), float(0.1),
+     x'00ff', '"'),
+    (-9223372036854775808, 0, 0, 0, -0.0000000001, 0, timestamp'9999-12-31 23:59:59.999999Z', null, date'9999-12-31',
+     '', false, double('-Infinity'), float('Infinity'), x'', null),
+    (9223372036854775807, null, null, null, null, null, timestamp'2024-10-27 00:30:00.123456Z', null, null,
+     null, null, null, null, null, '${env:HOME}'),
+    (4, null, null, null, null, null, null, null, null, null, null, null, null, null, 'deleted')
+"""
+
+
+@pytest.mark.spark
+def test_every_type_arrives_exactly_without_deleted_rows(lake: Lake) -> None:
+    lake.sql(EVERY_TYPE)
+    lake.sql(EVERY_VALUE)
+    lake.sql("delete from gold.fct_types where id = 4")
+    log = lake.settings.table_path("gold", "fct_types") / "_delta_log" / "00000000000000000002.json"
+    assert '"deletionVector":{' in log.read_text()
+    lake.artifacts_for("fct_types", description="It's a fact.", columns={"id": "The 'key'.", "gone": "Not a column."})
+
+    (result,) = lake.publish()
+
+    assert (result.table, result.version, result.rows) == (f"{lake.schema}.fct_types", 2, 3)
+    assert result.action is Action.PUBLISHED
+    types = "select column_name, data_type from duckdb_columns() where table_name = 'fct_types' order by column_index"
+    assert [t for _, t in lake.served(types)] == [
+        "BIGINT", "TINYINT", "SMALLINT", "INTEGER", "DECIMAL(38,10)", "DECIMAL(18,2)", "TIMESTAMP WITH TIME ZONE",
+        "TIMESTAMP", "DATE", "VARCHAR", "BOOLEAN", "DOUBLE", "FLOAT", "BLOB", "VARCHAR",
+    ]  # fmt: skip
+    rows = lake.served(
+        "select id, tiny, small, medium, amount, price, epoch_us(happened_at), epoch_us(local_at), day::varchar, text, "
+        'flag, ratio::varchar, single = 0.1::float, raw, "odd""\'name" from gold.fct_types order by id'
+    )
+    micros = (-62135596800000000, 253402300799999999, 1729989000123456)
+    assert rows == [
+        (-(2**63), 0, 0, 0, Decimal("-1E-10"), Decimal("0.00"), micros[1], None, "9999-12-31",
+         "", False, "-inf", False, b"", None),
+        (2**53 + 1, 127, -32768, 2147483647, Decimal("1234567890123456789012345678.1234567891"), Decimal("-0.01"),
+         micros[0], 1711852200000001, "0001-01-01", "l\u2028'é\\n", True, "nan", True, b"\x00\xff", '"'),
+        (2**63 - 1, None, None, None, None, None, micros[2], None, None, None, None, None, None, None, "${env:HOME}"),
+    ]  # fmt: skip
+    assert lake.served("select comment from duckdb_tables() where table_name = 'fct_types'") == [("It's a fact.",)]
+    comments = "select column_name, comment from duckdb_columns() where table_name = 'fct_types'"
+    assert [c for c in lake.served(comments) if c[1]] == [("id", "The 'key'.")]
+    assert lake.leftovers() == []
+
+
+@pytest.mark.spark
+def test_an_unchanged_table_sends_nothing_and_starts_no_session(lake: Lake) -> None:
+    lake.sql("create table gold.dim_a (id int) using delta")
+    lake.sql("create table gold.fct_b (id int) using delta")
+    lake.sql("insert into gold.dim_a values (1)")
+    lake.artifacts_for("dim_a", "fct_b")
+    assert [s.state for s in status(lake.settings, lake.artifacts)] == [State.NEVER, State.NEVER]
+    assert [(r.action, r.rows) for r in lake.publish()] == [(Action.PUBLISHED, 1), (Action.PUBLISHED, 0)]
+    before = lake.file.stat().st_mtime_ns
+
+    again = lake.publish(session=no_session)
+
+    assert [(r.action, r.rows) for r in again] == [(Action.UNCHANGED, 1), (Action.UNCHANGED, 0)]
+    assert lake.file.stat().st_mtime_ns == before
+    lake.sql("insert into gold.fct_b values (7)")
+    assert [s.state for s in status(lake.settings, lake.artifacts)] == [State.CURRENT, State.BEHIND]
+    assert [r.action for r in lake.publish()] == [Action.UNCHANGED, Action.PUBLISHED]
+    assert lake.served("select * from gold.fct_b") == [(7,)]
+
+
+@pytest.mark.spark
+def test_a_table_made_anew_is_sent_although_its_version_is_the_same(lake: Lake) -> None:
+    lake.artifacts_for("dim_a")
+    for value in (1, 2):
+        lake.sql("drop table if exists gold.dim_a")
+        lake.sql(f"create table gold.dim_a using delta as select {value} as id")
+        (result,) = lake.publish()
+        assert (result.version, result.action) == (0, Action.PUBLISHED)
+        assert lake.served("select * from gold.dim_a") == [(value,)]
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize(
+    ("garbling", "named"),
+    [
+        ("select * replace (amount + 1 as amount) from {}", "failed on sum of amount, hash"),
+        ("select * replace (if(id = 1, 'b', 'a') as text) from {}", "failed on hash"),  # values of two rows swapped
+        ("from {} limit 0", r"failed on rows, values of id, .* \(2 in the lake, 0 loaded\)"),
+        ("select * replace (ratio + 1 as ratio) from {}", "failed on least ratio, greatest ratio"),
+        (None, "Publishing to .* failed"),
+    ],
+)
+def test_a_failed_audit_leaves_the_whole_old_set_served(lake: Lake, garbling: str | None, named: str) -> None:
+    lake.sql("create table gold.dim_a (id int, amount decimal(10,2), text string, ratio double) using delta")
+    lake.sql("create table gold.fct_b (id int) using delta")
+    lake.artifacts_for("dim_a", "fct_b")
+    lake.publish()
+    lake.sql("insert into gold.dim_a values (1, 1.10, 'a', 0.5), (2, 2.20, 'b', 0.5)")
+    lake.sql("insert into gold.fct_b values (1)")
+
+    def garble(event: PublishResult) -> None:
+        if event.action is Action.STAGED and event.table.endswith("dim_a"):
+            for path in lake.leftovers():
+                if garbling:
+                    duckdb.sql(f"create or replace temp table garbled as {garbling.format(repr(str(path)))}")
+                    duckdb.sql(f"copy garbled to '{path}' (format parquet)")
+                else:
+                    path.write_bytes(path.read_bytes()[:-20])
+
+    with pytest.raises(OpsError, match=named) as failure:
+        lake.publish(on_event=garble)
+
+    assert "still served" in str(failure.value)
+    assert "2.2" not in str(failure.value)
+    assert lake.served("select count(*) from gold.dim_a union all select count(*) from gold.fct_b") == [(0,), (0,)]
+    assert {s.state for s in status(lake.settings, lake.artifacts)} == {State.BEHIND}
+    assert lake.leftovers() == []
+    assert {r.action for r in lake.publish()} == {Action.PUBLISHED}
+    assert lake.served("select count(*) from gold.dim_a union all select count(*) from gold.fct_b") == [(2,), (1,)]
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("red", ["test.lakehouse.unique_dim_a", "model.lakehouse.slv_x", "test.lakehouse.unique_slv_x"])
+def test_a_red_run_is_not_published(lake: Lake, red: str) -> None:
+    lake.sql("create table gold.dim_a using delta as select 1 as id")
+    lake.artifacts_for("dim_a")
+    lake.publish()
+    lake.sql("insert into gold.dim_a values (2)")
+    lake.artifacts_for("dim_a", failed={red: "fail"})
+    with pytest.raises(OpsError, match=rf"not green: {red} \(fail\)"):
+        lake.publish(session=no_session)
+    assert lake.served("select * from gold.dim_a") == [(1,)]
+    lake.artifacts_for("dim_a", failed={"model.lakehouse.elsewhere": "error"})
+    assert [r.action for r in lake.publish()] == [Action.PUBLISHED]
+
+
+@pytest.mark.spark
+def test_a_changed_table_whose_tests_did_not_run_is_not_published(lake: Lake) -> None:
+    lake.sql("create table gold.dim_a using delta as select 1 as id")
+    lake.artifacts_for("dim_a")
+    for command, statuses in (
+        ("run", {"model.lakehouse.dim_a": "success"}),
+        ("generate", {"model.lakehouse.dim_a": "success", "test.lakehouse.unique_dim_a": "success"}),
+    ):
+        files.write_run_results(lake.artifacts, statuses, command)
+        with pytest.raises(OpsError, match=rf"`dbt {command}` did not run 1 tests .*unique_dim_a.* Run `dbt test`"):
+            lake.publish(session=no_session)
+    files.write_run_results(lake.artifacts, {"test.lakehouse.unique_dim_a": "pass"}, "test")
+    assert [r.action for r in lake.publish()] == [Action.PUBLISHED]
+    files.write_run_results(lake.artifacts, {"model.lakehouse.dim_a": "success"}, "run")
+    assert [r.action for r in lake.publish(session=no_session)] == [Action.UNCHANGED]
+
+
+@pytest.mark.spark
+def test_a_file_that_another_process_holds(lake: Lake) -> None:
+    lake.sql("create table gold.dim_a using delta as select 1 as id")
+    lake.artifacts_for("dim_a")
+    lake.publish()
+    lake.sql("insert into gold.dim_a values (2)")
+    with holder(lake.file) as pid:
+        with pytest.raises(BusyError, match=rf"held open by process {pid}\. Close it") as busy:
+            lake.publish(session=no_session)
+        assert busy.value.exit_code == 4
+    assert [r.action for r in lake.publish()] == [Action.PUBLISHED]
+    with holder(lake.file, read_only=True):
+        assert [r.action for r in lake.publish(session=no_session)] == [Action.UNCHANGED]
+
+
+@pytest.mark.spark
+def test_leftovers_of_a_killed_run_are_removed(lake: Lake) -> None:
+    lake.sql("create table gold.dim_a using delta as select 1 as id")
+    lake.artifacts_for("dim_a")
+    left = lake.settings.state / "publish" / "stage" / lake.schema / "dim_a" / "part-0.parquet"
+    left.parent.mkdir(parents=True)
+    left.write_text("half a file")
+    lake.publish()
+    assert lake.served("select * from gold.dim_a") == [(1,)]
+    assert lake.leftovers() == []
+
+
+@pytest.mark.spark
+def test_what_cannot_be_published_says_why(lake: Lake) -> None:
+    lake.artifacts_for("dim_a")
+    with pytest.raises(OpsError, match=r"dim_a .* has no Delta table .*run `dbt build --select dim_a`"):
+        lake.publish(session=no_session)
+    assert [s.state for s in status(lake.settings, lake.artifacts)] == [State.NOT_BUILT]
+    lake.sql("create table gold.dim_a using delta as select array(1) as ids")
+    with pytest.raises(ConfigError, match=r"ids is of type array<int>"):
+        lake.publish()
+    lake.sql("create or replace table gold.dim_a using delta as select 1 as id")
+    path = lake.settings.table_path("gold", "dim_a")
+    for part in path.glob("*.parquet"):
+        part.unlink()
+    with pytest.raises(OpsError, match=r"Staging .*dim_a at Delta version 1 failed"):
+        lake.publish()
+
+
+# Without Spark: the protocol of the DuckDB file, on parquet files written by DuckDB itself.
+
+
+def staged(folder: Path, name: str, version: int, rows: int = 3) -> StagedTable:
+    """A staged table with one column, whose least number is the version."""
+    manifest = folder / "manifest"
+    files.write_manifest(manifest, files.model(name))
+    out = folder / f"{name}_{version}"
+    out.mkdir()
+    fields = (Field("id", "bigint"),)
+    with duckdb.connect() as connection:
+        number = f"{version} + if(range = 0, 0, hash(range) % 1000000007)::bigint"
+        connection.execute(f"create table t as select {number} as id from range({rows})")
+        connection.execute(f"copy t to '{out}/part.parquet'")
+        parts = fingerprint(connection, "main", "t", fields)
+    model = load_manifest(manifest).models[f"model.lakehouse.{name}"]
+    return StagedTable(model, Version("table-id", version), fields, out, parts, seconds=0.0)
+
+
+class holder:
+    """Another process that has the file open."""
+
+    def __init__(self, path: Path, read_only: bool = False) -> None:
+        code = (
+            f"import duckdb, sys; c = duckdb.connect({str(path)!r}, read_only={read_only}); "
+            "print('open', flush=True); sys.stdin.read()"
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __enter__(self) -> int:
+        assert self.process.stdout and self.process.stdout.readline() == "open\n"
+        return self.process.pid
+
+    def __exit__(self, *_: object) -> None:
+        self.process.communicate()
+
+
+def read(path: Path, query: str) -> list[tuple[Any, ...]]:
+    """Rows of a query on the published file."""
+    with duckdb.connect(path, read_only=True) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_the_set_is_one_transaction(tmp_path: Path) -> None:
+    target = DuckDBTarget(tmp_path / "lakehouse.duckdb")
+    target.prepare()
+    target.replace([staged(tmp_path, "dim_a", 1), staged(tmp_path, "fct_b", 1)], {})
+    ledger = target.served()
+    assert {table: (s.version.number, s.rows) for table, s in ledger.items()} == {
+        "gold.dim_a": (1, 3),
+        "gold.fct_b": (1, 3),
+    }
+    good, bad = staged(tmp_path, "dim_a", 2), staged(tmp_path, "fct_b", 2)
+    (bad.folder / "part.parquet").unlink()
+    with pytest.raises(OpsError, match="still served"):
+        target.replace([good, bad], ledger)
+    assert read(target.path, "select min(id) from gold.dim_a") == [(1,)]
+    assert target.served() == ledger
+
+
+def test_a_plan_made_from_an_older_ledger_is_refused(tmp_path: Path) -> None:
+    target = DuckDBTarget(tmp_path / "lakehouse.duckdb")
+    target.prepare()
+    target.replace([staged(tmp_path, "dim_a", 2)], {})
+    with pytest.raises(BusyError, match="Another run published"):
+        target.replace([staged(tmp_path, "dim_a", 1)], {})
+    assert read(target.path, "select min(id) from gold.dim_a") == [(2,)]
+
+
+KILLED = """
+    import os, signal, sys
+    from pathlib import Path
+    sys.path[:0] = {path!r}
+    from python_ops.publish.duckdb_target import DuckDBTarget
+    from test_publish import staged
+
+    def tables(folder):
+        yield staged(folder, "dim_a", 2, rows=100_000)
+        {before}
+        yield staged(folder, "fct_b", 2)
+
+    folder = Path({folder!r})
+    target = DuckDBTarget(folder / "lakehouse.duckdb")
+    target.replace(tables(folder), target.served())
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("moment", ["between two tables", "after the commit"])
+def test_killed_at(tmp_path: Path, moment: str) -> None:
+    target = DuckDBTarget(tmp_path / "lakehouse.duckdb")
+    target.prepare()
+    target.replace([staged(tmp_path, "dim_a", 1), staged(tmp_path, "fct_b", 1)], {})
+    before = "os.kill(os.getpid(), signal.SIGKILL)" if moment == "between two tables" else "pass"
+    code = textwrap.dedent(KILLED).format(path=sys.path, folder=str(tmp_path), before=before)
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -9
+    version = 1 if moment == "between two tables" else 2
+    assert {s.version.number for s in target.served().values()} == {version}
+    lowest = "select min(id) from gold.dim_a union all select min(id) from gold.fct_b"
+    assert read(target.path, lowest) == [(version,), (version,)]
+
+
+FULL = """
+    import json, sys
+    from pathlib import Path
+    sys.path[:0] = {path!r}
+    from python_ops.errors import OpsError
+    from python_ops.publish.duckdb_target import DuckDBTarget
+    from test_publish import read, staged
+
+    folder, disk = Path({folder!r}), Path({disk!r})
+    target = DuckDBTarget(disk / "lakehouse.duckdb")
+    target.prepare()
+    target.replace([staged(folder, "dim_a", 1)], {{}})
+    other = disk / "other"
+    other.write_bytes(bytes(1_000_000))
+    try:
+        target.replace([staged(folder, "dim_a", 2, rows=5_000_000)], target.served())
+    except OpsError as exc:
+        print(json.dumps([str(exc), read(target.path, "select count(*), min(id) from gold.dim_a")]))
+    other.unlink()
+    target.replace([staged(folder, "dim_a", 3)], target.served())
+    print(json.dumps(read(target.path, "select count(*), min(id) from gold.dim_a")))
+"""
+
+
+def test_a_full_disk_leaves_the_old_version_served(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = f"mount -t tmpfs -o size=4m tmpfs '{disk}'"
+    own_mounts = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    if shutil.which("unshare") is None or subprocess.run([*own_mounts, mount], capture_output=True).returncode:
+        pytest.skip("this machine lets no one mount a small disk")
+    code = textwrap.dedent(FULL).format(path=sys.path, folder=str(tmp_path), disk=str(disk))
+    script = f'{mount} && exec "$0" -c "$1"'
+    done = subprocess.run([*own_mounts, script, sys.executable, code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (message, old), new = map(json.loads, done.stdout.splitlines())
+    assert "is full. What was served before is still served. Free space" in message
+    assert (old, new) == ([[3, 1]], [[3, 3]])
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    path = tmp_path / "lakehouse.duckdb"
+    path.write_text("not a database" * 100)
+    with pytest.raises(OpsError, match=r"is not a DuckDB database\. Move it away"):
+        DuckDBTarget(path).served()
+
+
+def test_a_project_without_published_models_publishes_nothing(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    files.write_manifest(tmp_path / "target", files.model("dim_a"), files.model("dim_b", publish_to=["redshift"]))
+    assert publish(settings, no_session, artifacts=tmp_path / "target") == []
+    assert status(settings, tmp_path / "target") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"publish_to": "duckdb"}, "publish_to of dim_a must be a list"),
+        ({"publish_to": ["duckdb"], "prefix": "other"}, "in schema other_gold; this environment's is gold"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    files.write_manifest(tmp_path / "target", files.model("dim_a", **options))
+    with pytest.raises(ConfigError, match=message):
+        publish(Settings(home=tmp_path), no_session, artifacts=tmp_path / "target")
+
+
+def test_a_table_that_the_project_publishes_no_more_is_told(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    target = DuckDBTarget(tmp_path / "published" / "lakehouse.duckdb")
+    target.prepare()
+    target.replace([staged(tmp_path, "dim_a", 1)], {})
+    files.write_manifest(tmp_path / "target", files.model("dim_b"))
+    (found,) = status(settings, tmp_path / "target")
+    assert (found.table, found.state, found.served_version, found.rows) == ("gold.dim_a", State.DROPPED, 1, 3)
