@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from python_ops.artifacts import TARGET, Artifacts
+from python_ops.artifacts import TARGET_FOLDER
 from python_ops.config import Settings
 from python_ops.dbt import arguments, invoke
 from python_ops.errors import OpsError
 from python_ops.ingest import ingest
-from python_ops.publish import publish
+from python_ops.publish import Action, publish
 from python_ops.spark import session
 
 if TYPE_CHECKING:
@@ -115,8 +115,8 @@ class Job:
             OpsError: the build was not green, or an audit failed; what was served is still served.
         """
         with _Recorded(self, "publish", "lakeops publish run") as step:
-            results = publish(self.settings, self.spark, Artifacts(), lambda result: self.report("publish", result))
-            sent = [result for result in results if result.action == "published"]
+            results = publish(self.settings, self.spark, lambda result: self.report("publish", result))
+            sent = [result for result in results if result.action is Action.PUBLISHED]
             step.summary = {"tables": len(results), "published": len(sent), "rows": sum(result.rows for result in sent)}
 
     def docs(self) -> Path:
@@ -131,7 +131,7 @@ class Job:
             result = invoke(self.settings, ["--quiet", *listed])
             if not result.success:
                 raise OpsError(f"dbt: {_first_line(str(result.exception))}")
-        return TARGET / "static_index.html"
+        return TARGET_FOLDER / "static_index.html"
 
     def _on_dbt_event(self, event: Any) -> None:
         if event.info.name in ("NodeStart", "NodeFinished"):

@@ -9,7 +9,8 @@ from python_ops.config import Settings
 from python_ops.contracts import sources
 from python_ops.ingest import landing
 from python_ops.ingest.ledger import Ledger, State
-from python_ops.publish.duckdb_target import DuckDBTarget, Publication
+from python_ops.publish import warehouse
+from python_ops.publish.target import Served
 from python_ops.run import last_run
 
 
@@ -33,7 +34,7 @@ class Status:
     home: str
     last_run: dict[str, Any] | None
     sources: list[SourceStatus]
-    published: dict[str, Publication]
+    published: dict[str, Served]
 
 
 def source_status(settings: Settings, source: str) -> SourceStatus:
@@ -53,14 +54,9 @@ def source_status(settings: Settings, source: str) -> SourceStatus:
 
 def status(settings: Settings) -> Status:
     """Sources, the last run and what is served."""
-    database = settings.home_path / "published" / "lakehouse.duckdb"
-    published: dict[str, Publication] = {}
-    if database.exists():
-        with DuckDBTarget(database, read_only=True) as target:
-            published = target.ledger()
     return Status(
         home=str(settings.home_path),
         last_run=last_run(settings),
         sources=[source_status(settings, source) for source in sources()],
-        published=published,
+        published=warehouse(settings).served(),
     )

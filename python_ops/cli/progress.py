@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.status import Status
 
 from python_ops.cli.ingest import line as ingest_line
+from python_ops.publish import Action
 from python_ops.run import Step
 
 
@@ -84,4 +85,6 @@ class Progress:
             self._say(f"model   {info.node_name:<27} {message} ({result.execution_time:.1f} s)")
 
     def _publish(self, result: Any) -> None:
-        self._say(f"publish {result.table:<27} {result.action}: {result.rows} rows, Delta version {result.version}")
+        self._now(f"publish {result.table}")
+        if result.action is not Action.STAGED:
+            self._say(f"publish {result.table:<27} {result.action}: {result.rows} rows, Delta version {result.version}")

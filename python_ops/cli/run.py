@@ -83,4 +83,6 @@ def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
             + (", a batch unfinished" if source.unfinished else "")
         )
     for name, table in shown.published.items():
-        typer.echo(f"served  {name:<27} {table.rows} rows, Delta version {table.version}, since {table.published_at}")
+        typer.echo(
+            f"served  {name:<27} {table.rows} rows, Delta version {table.version.number}, since {table.published_at}"
+        )
