@@ -66,10 +66,13 @@ def project(lines: DataFrame, contract: Contract) -> DataFrame:
 
 
 def _debezium(lines: DataFrame, contract: Contract) -> DataFrame:
-    events = lines.selectExpr(
+    # In brackets, because the parser stops at the end of the first value: a second one on the line would be lost.
+    # A byte order mark at the start of the file is not data.
+    text = "case when is_valid_utf8(raw) then concat('[', regexp_replace(raw, '^\\uFEFF', ''), ']') end"
+    events = lines.selectExpr("*", f"try_parse_json({text}) as parsed").selectExpr(
         "*",
-        # A byte order mark at the start of the file is not data.
-        "try_parse_json(case when is_valid_utf8(raw) then regexp_replace(raw, '^\\uFEFF', '') end) as event",
+        "case when try_variant_get(parsed, '$[1]', 'variant') is null"
+        " then try_variant_get(parsed, '$[0]', 'variant') end as event",
     )
     envelopes = events.selectExpr(
         "*",

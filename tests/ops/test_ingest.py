@@ -1,0 +1,326 @@
+"""Ingestion on real Delta: what is accepted, what is quarantined and why, and what a fault in the middle leaves."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from python_ops import ingest as ingest_module
+from python_ops.config import Settings
+from python_ops.ingest import IngestResult, ingest
+from python_ops.ingest.ledger import Ledger
+from python_ops.ingest.tables import AppendOnlyTable
+
+if TYPE_CHECKING:
+    from pyspark.sql import Row, SparkSession
+
+pytestmark = pytest.mark.spark
+
+PLACEHOLDER = "__debezium_unavailable_value"
+
+
+def event(op: str = "c", lsn: Any = 10, key: Any = None, table: str = "accounts", **after: Any) -> dict[str, Any]:
+    """A Debezium record of crm_accounts as it lies in a landing file."""
+    row = {"account_id": "A1", "name": "Acme", "updated_at": "2025-03-03T06:00:00.000001Z"} | after
+    row = {name: value for name, value in row.items() if value is not ...}
+    source = {"table": table, "lsn": lsn, "ts_us": 1741000000000001, "txId": 7}
+    value = {"before": None, "after": None if op in "dt" else row, "source": source, "op": op}
+    return {"topic": "t", "key": key or (None if op == "t" else {"account_id": row.get("account_id")}), "value": value}
+
+
+class Desk:
+    """One source's landing folder and tables, in schemas of their own."""
+
+    def __init__(self, spark: SparkSession, settings: Settings, source: str = "crm_accounts") -> None:
+        self.spark, self.settings, self.source = spark, settings, source
+        self.landing = settings.landing / source
+        self.landing.mkdir(parents=True, exist_ok=True)
+
+    def write(self, name: str, *lines: Any) -> Path:
+        texts = [line if isinstance(line, bytes) else json.dumps(line, ensure_ascii=False).encode() for line in lines]
+        path = self.landing / name
+        path.write_bytes(b"".join(text + b"\n" for text in texts))
+        return path
+
+    def ingest(self) -> IngestResult:
+        return ingest(self.settings, lambda: self.spark, [self.source])[0]
+
+    def bronze(self, *columns: str) -> list[Row]:
+        table = f"{self.settings.schema_name('bronze')}.{self.source}"
+        return list(
+            self.spark.table(table).selectExpr(*(columns or ("*",))).orderBy("_batch_id", "_file", "_line").collect()
+        )
+
+    def dlq(self) -> list[Row]:
+        return list(
+            self.spark.table(f"{self.settings.schema_name('dlq')}.{self.source}").orderBy("file", "line").collect()
+        )
+
+    def ledger(self) -> Ledger:
+        return Ledger(self.settings.state / "ingest", self.source)
+
+
+@pytest.fixture
+def desk(
+    spark: SparkSession, settings: Settings, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Desk]]:
+    """Makes a desk; its landing and state lie in a folder of the test, its tables in the shared warehouse."""
+    prefix = "t" + str(abs(hash(request.node.name)) % 10**8)
+    opened = settings.model_copy(update={"schema_prefix": prefix})
+    for name, value in (("landing", tmp_path / "landing"), ("state", tmp_path / "state")):
+        opened.__dict__[name] = value
+    yield lambda source="crm_accounts": Desk(spark, opened, source)
+    for layer in ("bronze", "dlq"):
+        spark.sql(f"drop schema if exists {opened.schema_name(layer)} cascade")
+
+
+BAD_RECORDS: list[tuple[str, Any, str, str | None]] = [
+    ("garbage", b"not json at all", "not one JSON object", None),
+    ("half a line", b'{"topic":"t","key":{"account_id":"A1"},"val', "not one JSON object", None),
+    ("an array", b"[1, 2]", "not one JSON object", None),
+    ("two objects", json.dumps(event()).encode() * 2, "not one JSON object", None),
+    ("two objects with a comma", b'{"a":1},{"b":2}', "not one JSON object", None),
+    ("a key twice", b'{"topic":"t","topic":"u","value":{}}', "not one JSON object", None),
+    ("not UTF-8", b'{"topic":"\xff\xfe"}', "not valid UTF-8", None),
+    ("no value", {"topic": "t", "key": {"account_id": "A1"}}, "no value", None),
+    ("unknown op", event("x"), "unknown operation", None),
+    ("no op", {"key": {}, "value": {"after": {}, "source": {}}}, "unknown operation", None),
+    ("another table", event(table="contacts"), "event of another table", None),
+    ("no position", event(lsn=None), "no log position", None),
+    ("a position as text", event(lsn="10"), "no log position", None),
+    ("no row", {**event(), "value": {**event()["value"], "after": None}}, "no row in the event", None),
+    ("missing required", event(name=...), "a required column is missing", "name"),
+    ("null required", event(name=None), "a required value is null", "name"),
+    ("null key", event(account_id=None), "a required value is null", "account_id"),
+    ("blank key", event(account_id="  "), "the key is blank", "account_id"),
+    ("delete without key", event("d", key={"other": 1}), "a required column is missing", "account_id"),
+    ("a number where a text belongs", event(name=5), "not a string", "name"),
+    ("a text where a number belongs", event(annual_revenue="1,234.50"), "not a decimal(38,10)", "annual_revenue"),
+    ("an exponent", event(annual_revenue="1e3"), "not a decimal(38,10)", "annual_revenue"),
+    ("too many digits", event(annual_revenue="9" * 29), "not a decimal(38,10)", "annual_revenue"),
+    ("scale loss", event(annual_revenue="0.00000000001"), "not a decimal(38,10)", "annual_revenue"),
+    ("not a number", event(annual_revenue="NaN"), "not a decimal(38,10)", "annual_revenue"),
+    ("no time zone", event(updated_at="2025-03-03T06:00:00"), "not a timestamp", "updated_at"),
+    ("no such day", event(updated_at="2025-02-30T06:00:00Z"), "not a timestamp", "updated_at"),
+    ("an object where a text belongs", event(industry={"a": 1}), "not a string", "industry"),
+]
+
+
+def test_every_bad_record_goes_to_the_dead_letter_queue_with_its_reason(desk: Callable[..., Desk]) -> None:
+    """Given one good record among bad ones, Then the good one is in bronze, every other is kept as it was received."""
+    here = desk()
+    path = here.write("a.jsonl", *[record for _, record, _, _ in BAD_RECORDS], event(), b"")
+
+    result = here.ingest()
+
+    assert (result.accepted, result.quarantined, result.ignored) == (1, len(BAD_RECORDS), 1)
+    assert result.read == result.accepted + result.quarantined + result.ignored
+    raw = here.spark.table(f"{here.settings.schema_name('dlq')}.crm_accounts").selectExpr(
+        "cast(raw as binary) as raw", "line"
+    )
+    received = path.read_bytes().split(b"\n")
+    assert {row["line"]: bytes(row["raw"]) for row in raw.collect()} == {
+        number: received[number - 1] for number in range(1, len(BAD_RECORDS) + 1)
+    }
+    told = [
+        f"{name}: expected {reason!r} at {column}, got {row['reason']!r} at {row['column']}"
+        for row, (name, _, reason, column) in zip(here.dlq(), BAD_RECORDS, strict=True)
+        if not row["reason"].startswith(reason) or row["column"] != column
+    ]
+    assert not told, "\n".join(told)
+    assert {(row["file"], row["contract_version"], row["_batch_id"]) for row in here.dlq()} == {("a.jsonl", "1.0.0", 1)}
+
+
+def test_what_is_accepted_arrives_exactly(desk: Callable[..., Desk]) -> None:
+    """Placeholders, extra columns, deletes, truncates, awkward strings and numbers; tombstones are no rows."""
+    here = desk()
+    awkward = "a\u2028b\u2029c\u0085d 'q' \\ ${env:HOME} \x01"
+    here.write(
+        "a.jsonl",
+        b"\xef\xbb\xbf"
+        + json.dumps(event("r", name=awkward, annual_revenue="12345678901234567890.123456789")).encode(),
+        event("u", 11, industry=PLACEHOLDER, name=PLACEHOLDER, nickname={"x": [1, 9007199254740993]}),
+        event("d", 12, key={"account_id": "A1"}),
+        {"topic": "t", "key": {"account_id": "A1"}, "value": None},
+        event("t", 13),
+    )
+
+    result = here.ingest()
+
+    assert (result.accepted, result.quarantined, result.ignored) == (4, 0, 1)
+    assert result.extra_columns == ("nickname",)
+    snapshot, update, delete, truncate = here.bronze()
+    assert snapshot["name"] == awkward and snapshot["annual_revenue"] == Decimal("12345678901234567890.1234567890")
+    assert snapshot["updated_at"] == datetime(2025, 3, 3, 6, 0, 0, 1) and snapshot["_source_lsn"] == 10
+    assert update["_unsent"] == ["name", "industry"] and update["name"] is None and update["industry"] is None
+    assert json.loads(update["_extra"]) == {"nickname": {"x": [1, 9007199254740993]}}
+    assert (delete["_op"], delete["account_id"], delete["name"]) == ("d", "A1", None)
+    assert (truncate["_op"], truncate["account_id"], truncate["_line"]) == ("t", None, 5)
+
+
+def test_dates_integers_and_booleans_are_typed(desk: Callable[..., Desk]) -> None:
+    here = desk("crm_opportunities")
+    row = {"opportunity_id": "O1", "account_id": "A", "stage": "new", "updated_at": "2025-03-03T06:00:00Z"}
+    source = {"table": "opportunities", "lsn": 1, "ts_us": 1}
+
+    def record(**values: Any) -> dict[str, Any]:
+        return {"key": {"opportunity_id": "O1"}, "value": {"op": "c", "source": source, "after": row | values}}
+
+    here.write(
+        "a.jsonl",
+        record(close_date=-141428, amount="9999999999.99"),
+        record(close_date=2932896, amount="-0.01"),
+        record(close_date=2932897),
+        record(close_date="2025-01-01"),
+        record(amount="10000000000.00"),
+    )
+
+    assert (here.ingest().accepted, here.dlq()[0]["column"]) == (2, "close_date")
+    assert [(r["close_date"], r["amount"]) for r in here.bronze()] == [
+        (date(1582, 10, 14), Decimal("9999999999.99")), (date(9999, 12, 31), Decimal("-0.01")),
+    ]  # fmt: skip
+    assert [row["line"] for row in here.dlq()] == [3, 4, 5]
+
+
+def test_csv_rows_are_checked_like_events(desk: Callable[..., Desk]) -> None:
+    here = desk("fx_rates")
+    good, many, short = b"2025-03-03,USD,1.0465", b"2025-03-03,JPY,many", b"2025-03-03,GBP"
+    no_day, no_date, quoted = b"2025-13-03,CHF,1", b",CHF,1", b'2025-03-03,"CHF",0.9437'
+    here.write("a.csv", b"rate_date,currency,units_per_eur", good, many, short, no_day, no_date, quoted)
+
+    result = here.ingest()
+
+    assert (result.read, result.accepted, result.quarantined, result.ignored) == (7, 2, 4, 1)
+    assert [(r["currency"], r["units_per_eur"], r["_line"]) for r in here.bronze()] == [
+        ("USD", Decimal("1.04650000"), 2), ("CHF", Decimal("0.94370000"), 7),
+    ]  # fmt: skip
+    assert [(row["line"], row["column"]) for row in here.dlq()] == [
+        (3, "units_per_eur"), (4, None), (5, "rate_date"), (6, "rate_date"),
+    ]  # fmt: skip
+
+
+def test_a_broken_file_is_rejected_whole_and_the_others_are_taken(desk: Callable[..., Desk]) -> None:
+    here = desk()
+    (here.landing / "a.jsonl.gz").write_bytes(gzip.compress(b"{}\n" * 9999)[:-9])
+    (here.landing / "b.jsonl").write_bytes(b"")
+    here.write("c.jsonl", event())
+
+    result = here.ingest()
+
+    assert result.rejected_files == {"a.jsonl.gz": "truncated gzip"}
+    assert (result.files, result.accepted, result.error) == (3, 1, None)
+    assert [(r["file"], r["line"], r["raw"], r["reason"]) for r in here.dlq()] == [
+        ("a.jsonl.gz", None, None, "truncated gzip")
+    ]
+
+
+@pytest.mark.parametrize("where", ["dead letters", "bronze", "ledger"])
+def test_a_run_that_dies_is_finished_by_the_next(
+    desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Given a run that dies before a step and files that arrive afterwards, When it runs again,
+    Then the frozen batch is finished under its number, the new files make the next, and nothing is there twice.
+    """
+    here = desk()
+    here.write("a.jsonl", event(), b"garbage")
+    real_append, real_state = AppendOnlyTable.append, Ledger.set_state
+
+    def append(table: AppendOnlyTable, rows: Any, batch_id: int) -> None:
+        if where == ("dead letters" if ".crm_accounts" in table.name and "dlq" in table.schema else "bronze"):
+            raise OSError("killed")
+        real_append(table, rows, batch_id)
+
+    def set_state(ledger: Ledger, *args: Any, **changes: Any) -> Any:
+        if where == "ledger":
+            raise OSError("killed")
+        return real_state(ledger, *args, **changes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AppendOnlyTable, "append", append)
+        patch.setattr(Ledger, "set_state", set_state)
+        assert "run again to finish it" in str(here.ingest().error)
+    here.write("b.jsonl", event(lsn=11))
+
+    first, second = here.ingest(), here.ingest()
+
+    assert (first.batch_id, first.accepted, first.quarantined) == (1, 1, 1)
+    assert (second.batch_id, second.accepted) == (2, 1)
+    assert [(r["_batch_id"], r["_source_lsn"]) for r in here.bronze()] == [(1, 10), (2, 11)]
+    assert len(here.dlq()) == 1
+    assert here.ingest().batch_id is None
+
+
+def test_a_restored_table_gets_its_lost_batches_again(desk: Callable[..., Desk]) -> None:
+    here = desk()
+    table = f"{here.settings.schema_name('bronze')}.crm_accounts"
+    for number in (1, 2, 3):
+        here.write(f"{number}.jsonl", event(lsn=number))
+        assert here.ingest().batch_id == number
+    here.spark.sql(f"restore table {table} to version as of 1").collect()
+
+    result = here.ingest()
+
+    assert (result.batch_id, result.files, result.accepted) == (4, 2, 2)
+    assert "no longer holds batch 2, 3" in result.warnings[0]
+    assert [r["_source_lsn"] for r in here.bronze()] == [1, 2, 3]
+    assert here.ingest().batch_id is None
+
+
+def test_a_lost_ledger_is_rebuilt_from_the_tables(desk: Callable[..., Desk]) -> None:
+    here = desk()
+    here.write("a.jsonl", event(), b"garbage")
+    here.ingest()
+    for manifest in here.ledger().folder.glob("*.json"):
+        manifest.unlink()
+    here.write("b.jsonl", event(lsn=11))
+
+    result = here.ingest()
+
+    assert (result.batch_id, result.accepted) == (2, 1)
+    assert [r["_source_lsn"] for r in here.bronze()] == [10, 11] and len(here.dlq()) == 1
+
+
+def test_a_replaced_file_is_reported_and_not_read_again(desk: Callable[..., Desk]) -> None:
+    here = desk()
+    here.write("a.jsonl", event())
+    here.ingest()
+    here.write("a.jsonl", event(), event(lsn=11))
+
+    result = here.ingest()
+
+    assert result.batch_id is None and "was replaced after it was taken" in result.warnings[0]
+    assert len(here.bronze()) == 1
+
+
+def test_a_frozen_file_that_changed_stops_the_batch(desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch) -> None:
+    here = desk()
+    path = here.write("a.jsonl", event())
+    delivered = path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest_module._Batch, "_write", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+        here.ingest()
+    path.write_bytes(delivered * 2)
+
+    assert "has changed since batch 1" in str(here.ingest().error)
+    path.write_bytes(delivered)
+    assert here.ingest().accepted == 1
+
+
+def test_a_source_that_fails_does_not_stop_the_others(desk: Callable[..., Desk]) -> None:
+    """Given a file where a source's folder belongs, Then that source fails by name, and the other one is taken."""
+    here, other = desk(), desk("fx_rates")
+    here.landing.rmdir()
+    here.landing.write_bytes(b"")
+    other.write("a.csv", b"rate_date,currency,units_per_eur", b"2025-03-03,USD,1.0465")
+
+    failed, taken = ingest(here.settings, lambda: here.spark, ["crm_accounts", "fx_rates"])
+
+    assert "cannot be read" in str(failed.error) and str(here.landing) in str(failed.error)
+    assert taken.accepted == 1
