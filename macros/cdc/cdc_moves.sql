@@ -81,6 +81,15 @@ left join {{ chains }} as further
 {%- endmacro %}
 
 
+{#-- How many links have a root that is itself a link. --#}
+{% macro cdc_unfinished_chains(o, chains) -%}
+select count(*)
+from {{ chains }} as link
+left semi join {{ chains }} as further
+    on {% for name in o.unique_key + ['_cdc_segment'] %}further.`{{ name }}` <=> link._cdc_root.`{{ name }}`{{ ' and ' if not loop.last }}{% endfor %}
+{%- endmacro %}
+
+
 {#-- Every key that gave or took values in a key change: when one of them is touched, all are re-derived. --#}
 {% macro cdc_moved_keys(o, moves) -%}
 select {{ _cdc_columns(o.unique_key) }} from {{ moves }}

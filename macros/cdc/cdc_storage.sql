@@ -18,7 +18,8 @@
 
 {#-- The manifest's node of a relation, or none while parsing. --#}
 {% macro _cdc_node(relation) -%}
-    {%- for node in graph.nodes.values() if execute and node.resource_type in ['model', 'snapshot', 'seed'] -%}
+    {%- if not execute -%}{{ return(none) }}{%- endif -%}
+    {%- for node in graph.nodes.values() if node.resource_type in ['model', 'snapshot', 'seed'] -%}
         {%- if node.schema == relation.schema and node.alias == relation.identifier -%}
             {{ return(node) }}
         {%- endif -%}

@@ -22,14 +22,13 @@
 {%- endmacro %}
 
 
-{#-- Follows each chain of key changes to its root, in doubling steps, until none gets longer. --#}
+{#-- Follows each chain of key changes to its root, in doubling steps, until no root is itself a link. Nearly always the
+     first look is enough: a key changes, and its new one has not changed since. --#}
 {% macro _cdc_find_chains(o, state, stage, schemas, truncations, moves) -%}
     {%- set now = namespace(
-        name=_cdc_write_scratch('chains0', cdc_chains(o, state, stage, schemas, truncations, moves)), reach=-1, more=true) -%}
+        name=_cdc_write_scratch('chains0', cdc_chains(o, state, stage, schemas, truncations, moves)), more=true) -%}
     {%- for step in range(1, 30) if now.more -%}
-        {%- set reach = run_query('select coalesce(sum(_cdc_depth), 0) from ' ~ now.name).rows[0][0] -%}
-        {%- set now.more = reach > now.reach and reach > 1 -%}
-        {%- set now.reach = reach -%}
+        {%- set now.more = run_query(cdc_unfinished_chains(o, now.name)).rows[0][0] > 0 -%}
         {%- if now.more -%}
             {%- set now.name = _cdc_write_scratch('chains' ~ step, cdc_lengthen_chains(o, now.name)) -%}
         {%- endif -%}
@@ -40,7 +39,8 @@
 
 {% macro _cdc_write_scratch(name, sql) -%}
     {%- set scratch = _cdc_sibling(this, 'cdc_scratch_' ~ name) -%}
-    {%- do run_query('create or replace table ' ~ scratch ~ ' using delta as ' ~ sql) -%}
+    {%- do run_query('drop table if exists ' ~ scratch) -%}
+    {%- do run_query('create table ' ~ scratch ~ ' using parquet as ' ~ sql) -%}
     {{ return(scratch | string) }}
 {%- endmacro %}
 

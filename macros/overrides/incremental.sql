@@ -1,8 +1,9 @@
-{#-- The root project's `incremental`: the two CDC strategies are ours, every other one is dbt-spark's own.
-     dbt-spark has a fixed list of strategies and does not dispatch it (dbt-spark 1.11, strategies.sql); delete this override
-     when it does. --#}
+{#-- The root project's `incremental`: the two CDC strategies are ours; a merge model whose upstreams have not changed is not
+     run; everything else is dbt-spark's own. dbt-spark has a fixed list of strategies and does not dispatch it (dbt-spark
+     1.11, strategies.sql); delete this override when it does. --#}
 {% materialization incremental, adapter='spark', supported_languages=['sql', 'python'] -%}
-    {%- if config.get('incremental_strategy') in ['cdc_scd1', 'cdc_scd2'] -%}
+    {%- set strategy = config.get('incremental_strategy') -%}
+    {%- if strategy in ['cdc_scd1', 'cdc_scd2'] -%}
         {{ run_hooks(pre_hooks) }}
         {%- set message = cdc_apply(sql) -%}
         {%- call noop_statement('main', message, 'CDC', rows_affected=-1) -%}{%- endcall -%}
@@ -10,5 +11,16 @@
         {{ run_hooks(post_hooks) }}
         {{ return({'relations': [relation]}) }}
     {%- endif -%}
-    {{ return(dbt.materialization_incremental_spark()) }}
+    {%- if strategy != 'merge' -%}{{ return(dbt.materialization_incremental_spark()) }}{%- endif -%}
+
+    {%- set now = upstreams() -%}
+    {%- if is_incremental() and upstreams_unchanged(now) -%}
+        {%- call noop_statement('main', 'nothing new', 'MERGE', rows_affected=0) -%}{%- endcall -%}
+        {{ return({'relations': [this.incorporate(type='table')]}) }}
+    {%- endif -%}
+    {%- do add_upstream_batches(now) -%}
+    {%- set result = dbt.materialization_incremental_spark() -%}
+    {%- do remember_upstreams(now) -%}
+    {%- do run_query('drop view if exists ' ~ _touched_view(this)) -%}
+    {{ return(result) }}
 {%- endmaterialization %}

@@ -60,6 +60,12 @@ def main() -> None:
         if os.environ.get("LAKEHOUSE_DEBUG"):
             raise
         sys.exit(exc.exit_code)
+    except Exception as exc:
+        if os.environ.get("LAKEHOUSE_DEBUG"):
+            raise
+        text = f"{type(exc).__name__}: {exc}".splitlines()[0][:500]
+        typer.echo(f"lakeops: unexpected {text}. Set LAKEHOUSE_DEBUG=1 for the stack trace.", err=True)
+        sys.exit(1)
     except KeyboardInterrupt:
         typer.echo("lakeops: interrupted. What was committed is kept; run again to finish the rest.", err=True)
         sys.exit(130)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from python_ops.cli import ingest
+from python_ops.cli import doctor, ingest, publish, run
 
 app = typer.Typer(
     name="lakeops",
@@ -14,3 +14,6 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(ingest.app, name="ingest")
+app.add_typer(publish.app, name="publish")
+for command in (run.run, run.demo, run.status, doctor.doctor):
+    app.command()(command)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
-from python_ops.contracts import load
 from python_ops.contracts import sources as known_sources
 from python_ops.errors import OpsError
 from python_ops.ingest import IngestResult
 from python_ops.ingest import ingest as run_ingest
-from python_ops.ingest.landing import names
-from python_ops.ingest.ledger import Ledger, State
 from python_ops.lock import exclusive
 from python_ops.spark import session
+from python_ops.status import source_status
 
 app = typer.Typer(help="Landing files to bronze, checked against contracts.", no_args_is_help=True)
 
@@ -48,31 +46,14 @@ def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
     Example: lakeops ingest status --json
     """
     settings = settings_for(env)
-    shown: list[dict[str, Any]] = []
-    for source in known_sources():
-        ledger = Ledger(settings.state / "ingest", source)
-        done = [m for m in ledger.manifests if m.state is State.COMMITTED]
-        waiting = [name for name in names(settings.landing / source) if name not in ledger.taken()]
-        shown.append(
-            {
-                "source": source,
-                "contract_version": load(source).version,
-                "batches": len(done),
-                "accepted": sum(m.counts["accepted"] for m in done),
-                "quarantined": sum(m.counts["quarantined"] for m in done),
-                "last_batch_at": done[-1].arrived_at if done else None,
-                "waiting_files": waiting,
-                "unfinished_batch": ledger.open_batch.batch_id if ledger.open_batch else None,
-            }
-        )
+    shown = [source_status(settings, source) for source in known_sources()]
     if as_json:
         print_json(shown)
         return
     for row in shown:
-        unfinished = f", batch {row['unfinished_batch']} unfinished" if row["unfinished_batch"] else ""
         typer.echo(
-            f"{row['source']:<20} {row['batches']:>4} batches {row['accepted']:>9} rows "
-            f"{row['quarantined']:>6} rejected {len(row['waiting_files']):>4} files waiting{unfinished}"
+            f"{row.source:<20} {row.batches:>4} batches {row.accepted:>9} rows {row.quarantined:>6} rejected "
+            f"{row.waiting_files:>4} files waiting" + (", a batch unfinished" if row.unfinished else "")
         )
 
 

@@ -1,0 +1,88 @@
+"""`lakeops run`, `lakeops demo` and `lakeops status`."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.cli.progress import Progress
+from python_ops.demo import demo as run_demo
+from python_ops.lock import exclusive
+from python_ops.run import last_run
+from python_ops.run import run as run_job
+from python_ops.status import status as read_status
+
+
+def run(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
+    """The daily job: ingest new files, dbt build, publish what changed.
+
+    Example: lakeops run --json
+    """
+    settings = settings_for(env)
+    with exclusive(settings, "run"), Progress(quiet=as_json) as progress:
+        started = time.monotonic()
+        run_job(settings, progress)
+    if as_json:
+        print_json(last_run(settings))
+        return
+    typer.echo(f"done    in {time.monotonic() - started:.0f} s. `lakeops status` says where things stand.")
+
+
+def demo(
+    env: Env = Environment.LOCAL,
+    every_batch: Annotated[bool, typer.Option("--every-batch", help="Build after each change day.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the job on the bundled batches: the first, then four change days that arrive in the wrong order.
+
+    Example: lakeops demo --every-batch
+    """
+    settings = settings_for(env)
+    with exclusive(settings, "demo"), Progress(quiet=as_json) as progress:
+        started = time.monotonic()
+        _, docs = run_demo(settings, progress, every_batch)
+    if as_json:
+        print_json(last_run(settings))
+        return
+    database = settings.home_path / "published" / "lakehouse.duckdb"
+    typer.echo(
+        f"done    in {time.monotonic() - started:.0f} s\n\n"
+        "What to look at\n"
+        f"  {docs}  the dbt docs site: every table, column and the lineage graph\n"
+        f"  {database}  the served tables; try\n"
+        f"      .venv/bin/python -c \"import duckdb; print(duckdb.connect('{database}', read_only=True)"
+        ".sql('from gold.rpt_daily_revenue order by order_date'))\"\n"
+        "  .venv/bin/lakeops status  what was taken, built and published\n"
+        "  dbt_project/models/silver/crm/slv_contacts_history.sql  all that the history of contacts takes"
+    )
+
+
+def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
+    """Where things stand: what was taken, what the last run did, what is served. Starts no JVM.
+
+    Example: lakeops status --json
+    """
+    shown = read_status(settings_for(env))
+    if as_json:
+        print_json(shown)
+        return
+    typer.echo(f"home    {shown.home}")
+    if shown.last_run:
+        typer.echo(f"last    `lakeops {shown.last_run['command']}` at {shown.last_run['started_at']}")
+        for step in shown.last_run["steps"]:
+            typer.echo(f"        {step['outcome']:<8} {step['name']} ({step['seconds']:.1f} s)")
+    else:
+        typer.echo("last    no run yet: `lakeops demo` or `lakeops run`")
+    for source in shown.sources:
+        typer.echo(
+            f"source  {source.source:<20} {source.batches} batches, {source.accepted} rows, "
+            f"{source.quarantined} rejected, {source.waiting_files} files waiting"
+            + (", a batch unfinished" if source.unfinished else "")
+        )
+    for name, table in shown.published.items():
+        typer.echo(
+            f"served  {name:<27} {table.rows} rows, Delta version {table.version.number}, since {table.published_at}"
+        )

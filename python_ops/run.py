@@ -1,0 +1,203 @@
+"""The daily job: ingest, `dbt build`, publish, in one process and one Spark session.
+
+What each step did is written to `state/last_run.json` as it happens, so that a run that died says how far it came.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from python_ops.artifacts import TARGET_FOLDER
+from python_ops.config import Settings
+from python_ops.dbt import arguments, invoke
+from python_ops.errors import OpsError
+from python_ops.ingest import ingest
+from python_ops.publish import Action, publish
+from python_ops.spark import session
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+Report = Callable[[str, Any], None]
+"""Called with the name of what happened and its result: see `Job`."""
+
+
+@dataclass
+class Step:
+    """One step of a run. `outcome` is `ok`, `failed` or `running`; `summary` has counts only, never values."""
+
+    name: str
+    outcome: str = "running"
+    seconds: float = 0.0
+    summary: dict[str, Any] = field(default_factory=dict)
+    resume: str = ""
+
+
+class Job:
+    """Steps that share one Spark session, each recorded.
+
+    Args:
+        settings: The environment.
+        report: Called as ("step", Step) when a step begins and ends, ("node", dbt's event) when a node does,
+            ("ingest", IngestResult) and ("publish", PublishResult) with each result.
+        command: What is being run, for the record.
+    """
+
+    def __init__(self, settings: Settings, report: Report, command: str = "run") -> None:
+        self.settings, self.report = settings, report
+        self.started_at = datetime.now(UTC)
+        self.command = command
+        self.steps: list[Step] = []
+        self._session: SparkSession | None = None
+
+    def spark(self) -> SparkSession:
+        """The process's session, started when first asked for."""
+        if self._session is None:
+            self._session = session(self.settings)
+        return self._session
+
+    def ingest(self) -> None:
+        """Takes new landing files.
+
+        Raises:
+            OpsError: a source failed.
+        """
+        with _Recorded(self, "ingest", "lakeops ingest run") as step:
+            results = ingest(self.settings, self.spark, on_event=lambda result: self.report("ingest", result))
+            taken = [result for result in results if result.batch_id is not None]
+            step.summary = {
+                "sources": len(results),
+                "batches": len(taken),
+                "read": sum(result.read for result in taken),
+                "accepted": sum(result.accepted for result in taken),
+                "quarantined": sum(result.quarantined for result in taken),
+                "rejected_files": sum(len(result.rejected_files) for result in taken),
+            }
+            if failed := [result for result in results if result.error]:
+                raise OpsError("; ".join(str(result.error) for result in failed))
+
+    def build(self) -> None:
+        """Runs `dbt build`.
+
+        Raises:
+            OpsError: a model or a test failed; those that depend on it were skipped, the others are done.
+        """
+        with _Recorded(self, "dbt build", "dbt build") as step:
+            self.spark()
+            listed = arguments(["build"], self.settings)
+            result = invoke(self.settings, ["--quiet", *listed], self._on_dbt_event)
+            nodes = result.result.results if result.result is not None else []
+            nodes = [node for node in nodes if node.node.resource_type in ("model", "test", "unit_test", "seed")]
+            statuses = [str(node.status) for node in nodes]
+            step.summary = {
+                "nodes": len(nodes),
+                "succeeded": sum(status in ("success", "pass") for status in statuses),
+                "warned": statuses.count("warn"),
+                "failed": sum(status in ("error", "fail", "runtime error") for status in statuses),
+                "skipped": statuses.count("skipped"),
+            }
+            if not result.success:
+                bad = [n for n in nodes if str(n.status) in ("error", "fail", "runtime error")]
+                told = "; ".join(f"{node.node.name}: {_first_line(node.message)}" for node in bad[:5])
+                raise OpsError(told or f"dbt: {_first_line(str(result.exception))}")
+
+    def publish(self) -> None:
+        """Sends changed gold tables to the serving database.
+
+        Raises:
+            OpsError: the build was not green, or an audit failed; what was served is still served.
+        """
+        with _Recorded(self, "publish", "lakeops publish run") as step:
+            results = publish(self.settings, self.spark, lambda result: self.report("publish", result))
+            sent = [result for result in results if result.action is Action.PUBLISHED]
+            step.summary = {"tables": len(results), "published": len(sent), "rows": sum(result.rows for result in sent)}
+
+    def docs(self) -> Path:
+        """Writes the dbt docs site as one static file.
+
+        Raises:
+            OpsError: dbt could not write it.
+        """
+        with _Recorded(self, "dbt docs", "dbt docs generate --static"):
+            self.spark()
+            listed = arguments(["docs", "generate", "--static", "--no-compile"], self.settings)
+            result = invoke(self.settings, ["--quiet", *listed])
+            if not result.success:
+                raise OpsError(f"dbt: {_first_line(str(result.exception))}")
+        return TARGET_FOLDER / "static_index.html"
+
+    def _on_dbt_event(self, event: Any) -> None:
+        if event.info.name in ("NodeStart", "NodeFinished"):
+            self.report("node", event)
+
+    def save(self) -> None:
+        """Writes the record of the run so far."""
+        self.settings.state.mkdir(parents=True, exist_ok=True)
+        record = {
+            "command": self.command,
+            "started_at": self.started_at.isoformat(timespec="seconds"),
+            "steps": [asdict(step) for step in self.steps],
+        }
+        path = self.settings.state / "last_run.json"
+        draft = path.with_suffix(".tmp")
+        draft.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        draft.replace(path)
+
+
+class _Recorded:
+    """Times a step and records how it ended."""
+
+    def __init__(self, job: Job, name: str, resume: str) -> None:
+        self.job, self.step = job, Step(name, resume=resume)
+
+    def __enter__(self) -> Step:
+        self.started = time.monotonic()
+        self.job.steps.append(self.step)
+        self.job.save()
+        self.job.report("step", self.step)
+        return self.step
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self.step.seconds = round(time.monotonic() - self.started, 1)
+        self.step.outcome = "failed" if error else "ok"
+        self.job.save()
+        self.job.report("step", self.step)
+        if isinstance(error, OpsError):
+            done = ", ".join(step.name for step in self.job.steps if step.outcome == "ok") or "nothing"
+            raise type(error)(
+                f"{self.step.name} failed: {error} Done before it: {done}. "
+                f"To go on: `{self.step.resume}`, then `lakeops run`."
+            ) from error
+
+
+def last_run(settings: Settings) -> dict[str, Any] | None:
+    """The record of the last run, or None."""
+    with suppress(OSError, ValueError):
+        record: dict[str, Any] = json.loads((settings.state / "last_run.json").read_text(encoding="utf-8"))
+        return record
+    return None
+
+
+def run(settings: Settings, report: Report) -> Job:
+    """Ingests, builds and publishes.
+
+    Raises:
+        OpsError: a step failed; the text says which, what was done before it and how to go on.
+    """
+    job = Job(settings, report)
+    job.ingest()
+    job.build()
+    job.publish()
+    return job
+
+
+def _first_line(message: str | None) -> str:
+    lines = [line.strip() for line in (message or "").splitlines() if line.strip()]
+    return " ".join(lines[:3])[:500]

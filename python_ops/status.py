@@ -1,0 +1,62 @@
+"""Where things stand, read from ledgers alone: no JVM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from python_ops.config import Settings
+from python_ops.contracts import sources
+from python_ops.ingest import landing
+from python_ops.ingest.ledger import Ledger, State
+from python_ops.publish import warehouse
+from python_ops.publish.target import Served
+from python_ops.run import last_run
+
+
+@dataclass(frozen=True)
+class SourceStatus:
+    """What was taken from a source, in rows, and what waits, in files."""
+
+    source: str
+    batches: int
+    accepted: int
+    quarantined: int
+    last_batch_at: str | None
+    waiting_files: int
+    unfinished: bool
+
+
+@dataclass(frozen=True)
+class Status:
+    """The lakehouse at a glance."""
+
+    home: str
+    last_run: dict[str, Any] | None
+    sources: list[SourceStatus]
+    published: dict[str, Served]
+
+
+def source_status(settings: Settings, source: str) -> SourceStatus:
+    """One source's ledger and landing folder."""
+    ledger = Ledger(settings.state / "ingest", source)
+    done = [manifest for manifest in ledger.manifests if manifest.state is State.COMMITTED]
+    return SourceStatus(
+        source=source,
+        batches=len(done),
+        accepted=sum(manifest.counts["accepted"] for manifest in done),
+        quarantined=sum(manifest.counts["quarantined"] for manifest in done),
+        last_batch_at=done[-1].arrived_at if done else None,
+        waiting_files=len(set(landing.names(settings.landing / source)) - ledger.taken().keys()),
+        unfinished=ledger.open_batch is not None,
+    )
+
+
+def status(settings: Settings) -> Status:
+    """Sources, the last run and what is served."""
+    return Status(
+        home=str(settings.home_path),
+        last_run=last_run(settings),
+        sources=[source_status(settings, source) for source in sources()],
+        published=warehouse(settings).served(),
+    )
