@@ -77,16 +77,15 @@ class Dialect:
 
     Attributes:
         quote: The character around identifiers.
-        text: Per kind, the value `{}` as text that every engine writes alike.
+        text: Per kind, the value `{0}` as text that every engine writes alike: strings after their length in bytes,
+            so that no two rows make one text; NULL for NULL.
         total: The exact sum of `{}`; NULL where the source's numbers end.
-        bytes: Length of the text `{}` in bytes.
-        hash: 60 bits of the MD5 of the text `{}`, as a number that does not overflow when summed.
+        hash: 32 bits of the MD5 of the text `{}` as a number; 2^31 of them sum up to a bigint.
     """
 
     quote: str
     text: Mapping[Kind, str]
     total: str
-    bytes: str
     hash: str
 
     def name(self, identifier: str) -> str:
@@ -110,13 +109,10 @@ class Dialect:
         return parts
 
     def _row(self, fields: Sequence[Field]) -> str:
-        """A row as one text from which each value could be told again: `<bytes>:<value>`, and `-` for NULL."""
+        """A row as one text from which each value could be told again; `-` is NULL."""
         texts = [self.text[field.kind].format(self.name(field.name)) for field in fields]
-        lengths = [self.bytes.format(text) for text in texts]
-        return " || ".join(
-            f"coalesce(cast({length} as string) || ':' || {text}, '-')"
-            for length, text in zip(lengths, texts, strict=True)
-        )
+        values = ", '|', ".join(f"coalesce({text}, '-')" for text in texts)
+        return f"concat({values}, '')"
 
 
 _PLAIN = "cast({} as string)"
@@ -126,7 +122,7 @@ SPARK = Dialect(
     text={
         Kind.INTEGER: _PLAIN,
         Kind.DECIMAL: _PLAIN,
-        Kind.TEXT: "{}",
+        Kind.TEXT: "cast(octet_length({0}) as string) || ':' || {0}",
         Kind.BOOLEAN: _PLAIN,
         Kind.BINARY: "hex({})",
         Kind.DATE: "cast(unix_date({}) as string)",
@@ -134,8 +130,7 @@ SPARK = Dialect(
         Kind.TIMESTAMP_NTZ: "cast(unix_micros(cast({} as timestamp)) as string)",
     },
     total="try_sum({})",
-    bytes="octet_length({})",
-    hash="cast(conv(substr(md5({}), 1, 15), 16, 10) as decimal(38,0))",
+    hash="cast(conv(substr(md5({}), 1, 8), 16, 10) as bigint)",
 )
 
 DUCKDB = Dialect(
@@ -143,7 +138,7 @@ DUCKDB = Dialect(
     text={
         Kind.INTEGER: _PLAIN,
         Kind.DECIMAL: _PLAIN,
-        Kind.TEXT: "{}",
+        Kind.TEXT: "cast(strlen({0}) as string) || ':' || {0}",
         Kind.BOOLEAN: _PLAIN,
         Kind.BINARY: "hex({})",
         Kind.DATE: "cast({} - date '1970-01-01' as string)",
@@ -151,8 +146,7 @@ DUCKDB = Dialect(
         Kind.TIMESTAMP_NTZ: "cast(epoch_us({}) as string)",
     },
     total="sum({})",
-    bytes="strlen({})",
-    hash="cast(concat('0x', substr(md5({}), 1, 15)) as ubigint)",
+    hash="cast(concat('0x', substr(md5({}), 1, 8)) as ubigint)",
 )
 
 

@@ -87,7 +87,7 @@ EVERY_TYPE = """
     create table gold.fct_types (
         id bigint, tiny tinyint, small smallint, medium int, amount decimal(38,10), price decimal(18,2),
         happened_at timestamp, local_at timestamp_ntz, day date, text string, flag boolean, ratio double,
-        single float, raw binary, `odd"'name` string
+        single float, raw binary, `odd"'name` string, large decimal(38,0)
     ) using delta
 """
 EVERY_VALUE = """
@@ -95,12 +95,13 @@ EVERY_VALUE = """
     (9007199254740993, 127, -32768, 2147483647, 1234567890123456789012345678.1234567891, -0.01,
      timestamp'0001-01-01 00:00:00Z', timestamp_ntz'2024-03-31 02:30:00.000001',
      date'0001-01-01', 'l\\u2028''é\\\\n', true, double('NaN'), float(0.1),
-     x'00ff', '"'),
+     x'00ff', '"', 99999999999999999999999999999999999999),
     (-9223372036854775808, 0, 0, 0, -0.0000000001, 0, timestamp'9999-12-31 23:59:59.999999Z', null, date'9999-12-31',
-     '', false, double('-Infinity'), float('Infinity'), x'', null),
+     '', false, double('-Infinity'), float('Infinity'), x'', null,
+     99999999999999999999999999999999999999),
     (9223372036854775807, null, null, null, null, null, timestamp'2024-10-27 00:30:00.123456Z', null, null,
-     null, null, null, null, null, '${env:HOME}'),
-    (4, null, null, null, null, null, null, null, null, null, null, null, null, null, 'deleted')
+     null, null, null, null, null, '${env:HOME}', null),
+    (4, null, null, null, null, null, null, null, null, null, null, null, null, null, 'deleted', null)
 """
 
 
@@ -119,8 +120,8 @@ def test_every_type_arrives_exactly_without_deleted_rows(lake: Lake) -> None:
     assert result.action is Action.PUBLISHED
     types = "select column_name, data_type from duckdb_columns() where table_name = 'fct_types' order by column_index"
     assert [t for _, t in lake.served(types)] == [
-        "BIGINT", "TINYINT", "SMALLINT", "INTEGER", "DECIMAL(38,10)", "DECIMAL(18,2)", "TIMESTAMP WITH TIME ZONE",
-        "TIMESTAMP", "DATE", "VARCHAR", "BOOLEAN", "DOUBLE", "FLOAT", "BLOB", "VARCHAR",
+        "BIGINT", "TINYINT", "SMALLINT", "INTEGER", "DECIMAL(38,10)", "DECIMAL(18,2)", "TIMESTAMP",
+        "TIMESTAMP", "DATE", "VARCHAR", "BOOLEAN", "DOUBLE", "FLOAT", "BLOB", "VARCHAR", "DECIMAL(38,0)",
     ]  # fmt: skip
     rows = lake.served(
         "select id, tiny, small, medium, amount, price, epoch_us(happened_at), epoch_us(local_at), day::varchar, text, "
