@@ -22,6 +22,10 @@ $(VENV)/installed: requirements.lock pyproject.toml
 .PHONY: setup
 setup: $(VENV)/installed ## Make .venv from requirements.lock (pins and hashes)
 
+.PHONY: demo
+demo: setup ## Run the job on the bundled batches: load, build, four late batches, build, publish, docs
+	$(BIN)/lakeops demo
+
 .PHONY: lint
 lint: setup ## Style and types
 	$(BIN)/ruff check .
