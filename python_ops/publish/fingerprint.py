@@ -103,7 +103,8 @@ class Dialect:
             elif field.kind is Kind.FLOAT:
                 parts[f"least {field.name}"] = f"min({column})"
                 parts[f"greatest {field.name}"] = f"max({column})"
-        hashed = [field for field in fields if field.kind is not Kind.FLOAT]
+        # Spark writes small decimals with an exponent; their sum tells a change.
+        hashed = [field for field in fields if field.kind not in (Kind.FLOAT, Kind.DECIMAL)]
         if hashed:
             parts[HASH] = f"sum({self.hash.format(self._row(hashed))})"
         return parts
