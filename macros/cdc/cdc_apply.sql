@@ -4,7 +4,7 @@
        1 validate, 2 read the marks, 3 stage the new events (source evaluated once), 4 touched keys and their ranges,
        5 timeline, 6 one MERGE, 7 views --#}
 {% macro cdc_apply(model_sql) -%}
-    {%- set clock = namespace(started=modules.datetime.datetime.now(), last=modules.datetime.datetime.now(), steps=[]) -%}
+    {%- set clock = namespace(last=modules.datetime.datetime.now(), steps=[]) -%}
     {%- set storage = _cdc_sibling(this, 'cdc') -%}
     {%- set temporary = (this.schema ~ '__' ~ this.identifier) -%}
     {%- set o = cdc_options(config, _cdc_describe_query(model_sql), model.unrendered_config.get('on_schema_change', 'append_new_columns')) -%}
@@ -15,7 +15,7 @@
     {%- set exists = load_relation(storage) is not none -%}
     {%- set first_load = not exists or should_full_refresh() -%}
     {%- set stored = {'schemas': [o.payload], 'version': none} if first_load else cdc_reconcile_storage(o, storage) -%}
-    {%- set marks = _cdc_marks(o, model_sql, none if first_load else storage, stored) -%}
+    {%- set marks = _cdc_marks(o, model_sql, none if first_load else storage, stored.get('properties', {})) -%}
     {%- do _cdc_lap(clock, 'marks') -%}
 
     {%- if not first_load and o.watermark and not marks.is_new and not stored.rederive -%}
@@ -60,7 +60,7 @@
 {#-- Which rows of the storage table the timeline reads, and under which literal predicates. --#}
 {% macro cdc_plan(o, storage, stage, temporary, stored, marks, profile, first_load) -%}
     {%- set pinned = none if first_load else '(select * from ' ~ storage ~ ' version as of ' ~ stored.version ~ ')' -%}
-    {%- set has_truncates = o.truncate_when and (profile['truncates'] > 0 or stored.truncates) -%}
+    {%- set has_truncates = o.truncate_when and (profile['truncates'] > 0 or marks.truncates) -%}
     {%- set truncations = cdc_truncations(o, pinned, stage) if has_truncates else none -%}
     {%- set everything = first_load or stored.rederive or profile['truncates'] > 0 -%}
     {%- set touched = namespace(name='(select distinct ' ~ _cdc_columns(o.unique_key) ~ ' from ' ~ stage ~ ' where not _cdc_truncate)') -%}
@@ -116,24 +116,29 @@
 {%- endmacro %}
 
 
-{#-- The marks: what is applied, and how far to read. `high` is read once, here, and bounds everything that follows. --#}
-{% macro _cdc_marks(o, model_sql, storage, stored) -%}
-    {%- if not o.watermark -%}
-        {%- set run = run_query('select coalesce(max(_cdc_batch_id), 0) + 1 from ' ~ storage).rows[0][0] if storage else 1 -%}
-        {{ return({'low': none, 'high': none, 'high_or_run': run, 'is_new': true}) }}
-    {%- endif -%}
+{#-- The marks: what is applied, how far to read, and whether truncates are stored. `high` is read once, here, and bounds
+     everything that follows. --#}
+{% macro _cdc_marks(o, model_sql, storage, properties) -%}
     {%- set mark = '`' ~ o.watermark ~ '`' -%}
-    {%- set applied = _cdc_text(run_query("select concat('=', cast(max(" ~ mark ~ ") as string)) from " ~ storage).rows[0][0]) if storage else none -%}
-    {%- set remembered = stored.properties.get('lakehouse.cdc.watermark') if storage else none -%}
+    {%- set applied = {'mark': none, 'run': 1, 'truncates': 0} if not storage else run_query(
+        'select ' ~ ("concat('=', cast(max(" ~ mark ~ ") as string))" if o.watermark else 'cast(null as string)') ~ ' as mark,'
+        ~ (' cast(null as bigint)' if o.watermark else ' coalesce(max(_cdc_batch_id), 0) + 1') ~ ' as run,'
+        ~ ' count_if(`' ~ o.unique_key[0] ~ '` is null) as truncates from ' ~ storage).rows[0] -%}
+    {%- if not o.watermark -%}
+        {{ return({'low': none, 'high': none, 'high_or_run': applied['run'], 'is_new': true, 'truncates': applied['truncates'] > 0}) }}
+    {%- endif -%}
     {%- set lows = [] -%}
-    {%- for text in [applied, remembered] if text -%}{%- do lows.append(cdc_literal(text, o.batch_type)) -%}{%- endfor -%}
+    {%- for text in [_cdc_text(applied['mark']), properties.get('lakehouse.cdc.watermark')] if text -%}
+        {%- do lows.append(cdc_literal(text, o.batch_type)) -%}
+    {%- endfor -%}
     {%- set low = none if not lows else lows[0] if lows | length == 1 else 'greatest(' ~ lows | join(', ') ~ ')' -%}
     {%- set row = run_query(
         "select concat('=', cast(max(" ~ mark ~ ") as string)) as high, count_if(" ~ mark ~ " is null) as unmarked from (\n"
         ~ model_sql ~ "\n)" ~ (" where " ~ mark ~ " > " ~ low ~ " or " ~ mark ~ " is null" if low else "")).rows[0] -%}
     {%- set high = cdc_literal(_cdc_text(row['high']), o.batch_type) if row['high'] else none -%}
     {{ return({'low': low, 'high': high, 'high_or_run': high or low or 'cast(null as ' ~ o.batch_type ~ ')',
-        'high_text': _cdc_text(row['high']), 'is_new': high is not none or row['unmarked'] > 0}) }}
+        'high_text': _cdc_text(row['high']), 'is_new': high is not none or row['unmarked'] > 0,
+        'truncates': applied['truncates'] > 0}) }}
 {%- endmacro %}
 
 

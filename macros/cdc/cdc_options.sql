@@ -94,7 +94,6 @@
     {%- for name in o.tracked + o.ignore_null if name not in o.stored -%}
         {%- do _cdc_fail('track_history / ignore_null_updates', 'stored columns (' ~ o.stored | join(', ') ~ ')', name, 'correct the name') -%}
     {%- endfor -%}
-    {%- if o.truncate_when and o.unique_key | length == 0 -%}{%- do _cdc_fail('truncate_when', 'a unique_key', 'none', 'add it') -%}{%- endif -%}
     {%- for name in o.unique_key + o.sequence + o.moved_from + [o.effective_at] if name and name in o.except -%}
         {%- do _cdc_fail('except_columns', 'columns the engine does not store', name, 'remove it from except_columns') -%}
     {%- endfor -%}

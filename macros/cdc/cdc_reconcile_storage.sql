@@ -1,6 +1,6 @@
 {#-- What the storage table already is, brought in line with the model: schema changes by the four words of on_schema_change,
      changed options. Changes `o` when columns are to be ignored. Returns version, properties, schemas (payload columns by
-     number, the last is today's), columns for the view, whether truncates are stored, and whether all keys must be re-derived. --#}
+     number, the last is today's), columns for the view, and whether all keys must be re-derived. --#}
 {% macro cdc_reconcile_storage(o, storage) -%}
     {%- set version = run_query('describe history ' ~ storage ~ ' limit 1').rows[0]['version'] | int -%}
     {%- set properties = {} -%}
@@ -48,10 +48,9 @@
     {%- if new or gone or now != then or schemas | length != fromjson(properties.get('lakehouse.cdc.schemas', '[]')) | length -%}
         {%- do properties.update({'changed': true}) -%}
     {%- endif -%}
-    {%- set truncates = o.truncate_when and run_query('select count(*) from ' ~ storage ~ ' where `' ~ o.unique_key[0] ~ '` is null').rows[0][0] > 0 -%}
     {{ return({
         'version': run_query('describe history ' ~ storage ~ ' limit 1').rows[0]['version'] | int if new or (o.fill and '_cdc_filled' not in types) else version,
-        'properties': properties, 'schemas': schemas, 'rederive': rederive.needed, 'truncates': truncates,
+        'properties': properties, 'schemas': schemas, 'rederive': rederive.needed,
         'columns': o.stored + (gone if o.on_schema_change != 'sync_all_columns' else []),
     }) }}
 {%- endmacro %}
@@ -93,8 +92,14 @@
 {%- endmacro %}
 
 
+{#-- `derived_by`: the dbt invocation that last derived every key; readers that keep a mark take all keys as changed then. --#}
 {% macro _cdc_storage_properties(o, stored) -%}
-    {{ return({'lakehouse.cdc.options': tojson(_cdc_shape(o), sort_keys=true), 'lakehouse.cdc.schemas': tojson(stored.schemas)}) }}
+    {%- set derived_anew = stored.version is none or stored.rederive -%}
+    {{ return({
+        'lakehouse.cdc.options': tojson(_cdc_shape(o), sort_keys=true),
+        'lakehouse.cdc.schemas': tojson(stored.schemas),
+        'lakehouse.cdc.derived_by': invocation_id if derived_anew else stored.properties.get('lakehouse.cdc.derived_by', ''),
+    }) }}
 {%- endmacro %}
 
 
@@ -118,7 +123,6 @@
         {%- endif -%}
         {%- do run_query(view_sql) -%}
         {%- do run_query(changes_sql) -%}
-        {%- do adapter.cache_added(changes) if adapter.cache_added is defined -%}
     {%- endif -%}
     {%- if properties.get('lakehouse.cdc.views') != text or properties.get('changed') -%}
         {%- set all = _cdc_storage_properties(o, stored) -%}

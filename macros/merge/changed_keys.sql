@@ -4,12 +4,21 @@
            {{ changed_keys('slv_shop_orders') }}
        ), …
 
-     An upstream that was restored or rebuilt to before this model's mark counts as changed as a whole. --#}
+     Every key counts as changed when this model's SQL changed, or the upstream was derived anew (a full refresh, changed
+     options) or restored to before this model's mark. --#}
 {% macro changed_keys(upstream) -%}
     {%- set changes = cdc_changes(ref(upstream)) -%}
-    {%- set mark = upstreams_applied().get('read', {}).get(upstream, {}).get('batch', -1) if execute and is_incremental() else -1 -%}
+    {%- set mark = _applied_batch(upstream) if execute and is_incremental() else -1 -%}
 select
     *
 from {{ changes }}
 where _batch_id > case when (select max(_batch_id) from {{ changes }}) < {{ mark }} then -1 else {{ mark }} end
+{%- endmacro %}
+
+
+{% macro _applied_batch(upstream) -%}
+    {%- set applied = upstreams_applied() -%}
+    {%- set read = applied.get('read', {}).get(upstream, {}) -%}
+    {%- set is_same = applied.get('sql') == _model_hash() and read.get('derived_by') == cdc_derived_by(cdc_storage(ref(upstream))) -%}
+    {{ return(read.get('batch', -1) if is_same else -1) }}
 {%- endmacro %}

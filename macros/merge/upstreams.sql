@@ -8,7 +8,7 @@
         {%- set is_cdc = node.config.get('incremental_strategy') in ['cdc_scd1', 'cdc_scd2'] -%}
         {%- set storage = cdc_storage(relation) -%}
         {%- set version = run_query('describe history ' ~ storage ~ ' limit 1').rows[0]['version'] | int -%}
-        {%- do found.update({node.name: {'version': version, 'storage': storage | string, 'is_cdc': is_cdc, 'batch': none}}) -%}
+        {%- do found.update({node.name: {'version': version, 'storage': storage | string, 'is_cdc': is_cdc, 'batch': none, 'derived_by': none}}) -%}
     {%- endfor -%}
     {{ return(found) }}
 {%- endmacro %}
@@ -29,7 +29,8 @@
 {%- endmacro %}
 
 
-{#-- What the last run of this model read: {upstream: {version, batch}} and the hash of its SQL. {} at the beginning. --#}
+{#-- What the last run of this model read: {upstream: {version, batch, derived_by}} and the hash of its SQL. {} at the
+     beginning. --#}
 {% macro upstreams_applied() -%}
     {%- set value = run_query("show tblproperties " ~ this ~ " ('lakehouse.upstreams')").rows[0]['value'] -%}
     {{ return(fromjson(value) if value and value.startswith('{') else {}) }}
@@ -51,22 +52,33 @@
 {% macro remember_upstreams(now) -%}
     {%- set read = {} -%}
     {%- for name, state in now.items() -%}
-        {%- do read.update({name: {'version': state.version, 'batch': state.batch}}) -%}
+        {%- do read.update({name: {'version': state.version, 'batch': state.batch, 'derived_by': state.derived_by}}) -%}
     {%- endfor -%}
     {%- set value = tojson({'sql': _model_hash(), 'read': read}, sort_keys=true) -%}
     {%- do run_query("alter table " ~ this ~ " set tblproperties ('lakehouse.upstreams' = '" ~ value ~ "')") -%}
 {%- endmacro %}
 
 
-{#-- Adds the highest batch of each CDC upstream; read only when a run has something to do. --#}
+{#-- Adds the highest batch of each CDC upstream, and what derived it; read only when a run has something to do. --#}
 {% macro add_upstream_batches(now) -%}
     {%- for state in now.values() if state.is_cdc -%}
-        {%- do state.update({'batch': run_query(
+        {%- do state.update({'derived_by': cdc_derived_by(state.storage), 'batch': run_query(
             'select coalesce(max(_cdc_batch_id), 0) from ' ~ state.storage ~ ' version as of ' ~ state.version).rows[0][0] | int}) -%}
     {%- endfor -%}
 {%- endmacro %}
 
 
+{#-- Hash of what gives the model its rows: its SQL, its keys, and the SQL of the views between it and its upstreams. --#}
 {% macro _model_hash() -%}
-    {{ return(local_md5(model.raw_code ~ tojson(config.model.config.get('unique_key')) ~ config.get('replace_by', ''))) }}
+    {{ return(local_md5(model.raw_code ~ tojson(config.model.config.get('unique_key')) ~ config.get('replace_by', '') ~ _views_between(model) | join)) }}
+{%- endmacro %}
+
+
+{% macro _views_between(reader) -%}
+    {%- set found = [] -%}
+    {%- for id in reader.depends_on.nodes if id in graph.nodes and graph.nodes[id].config.materialized == 'view' -%}
+        {%- do found.append(graph.nodes[id].raw_code) -%}
+        {%- do found.extend(_views_between(graph.nodes[id])) -%}
+    {%- endfor -%}
+    {{ return(found) }}
 {%- endmacro %}

@@ -15,12 +15,20 @@
 
     {%- set now = upstreams() -%}
     {%- if is_incremental() and upstreams_unchanged(now) -%}
+        {%- do _drop_merge_views() -%}
         {%- call noop_statement('main', 'nothing new', 'MERGE', rows_affected=0) -%}{%- endcall -%}
         {{ return({'relations': [this.incorporate(type='table')]}) }}
     {%- endif -%}
     {%- do add_upstream_batches(now) -%}
     {%- set result = dbt.materialization_incremental_spark() -%}
     {%- do remember_upstreams(now) -%}
-    {%- do run_query('drop view if exists ' ~ _touched_view(this)) -%}
+    {%- do _drop_merge_views() -%}
     {{ return(result) }}
 {%- endmaterialization %}
+
+
+{#-- Temporary views are the session's: they would stay for the next dbt command in it, and `docs generate` fails on them. --#}
+{% macro _drop_merge_views() -%}
+    {%- do run_query('drop view if exists ' ~ _touched_view(this)) -%}
+    {%- do run_query('drop view if exists ' ~ make_temp_relation(this).include(schema=false)) -%}
+{%- endmacro %}

@@ -66,10 +66,12 @@ class Lab:
 
     def model(self, name: str, source: str, select: str, **config: Any) -> None:
         """Writes a CDC model: a plain projection of the bronze table."""
+        self.sql(name, f"select {select} from {{{{ source('bronze', '{source}') }}}}", **config)
+
+    def sql(self, name: str, query: str, **config: Any) -> None:
+        """Writes a model of any kind."""
         options = ", ".join(f"{key}={value!r}" for key, value in config.items())
-        (self.folder / "models" / f"{name}.sql").write_text(
-            f"{{{{ config({options}) }}}}\nselect {select} from {{{{ source('bronze', '{source}') }}}}\n"
-        )
+        (self.folder / "models" / f"{name}.sql").write_text(f"{{{{ config({options}) }}}}\n{query}\n")
 
     def build(self, *select: str, full_refresh: bool = False, check: bool = True) -> Any:
         """Runs `dbt run`; keeps each model's message in `messages`.
