@@ -272,7 +272,7 @@ def test_a_commit_by_another_run_between_read_and_merge_fails_the_model_and_lose
     def execute_after_a_rival(cursor: Any, sql: str, *parameters: Any) -> None:
         if "merge into" in sql.lower() and "using (" in sql:
             monkeypatch.setattr(session.Cursor, "execute", execute)
-            lab.spark.sql(
+            lab.spark.newSession().sql(
                 f"merge into {table} t using {table} s on t.k = s.k when matched then update set t.c = 'rival'"
             )
         execute(cursor, sql, *parameters)

@@ -1,8 +1,9 @@
-"""The recorded batches through ingestion and silver, against PostgreSQL's own contents."""
+"""The recorded batches through ingestion, silver and gold, against PostgreSQL's own contents."""
 
 from __future__ import annotations
 
 import gzip
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from recording import (
     truth_history,
 )
 
-from python_ops.config import Settings
+from python_ops.config import PROJECT_ROOT, Settings
 from python_ops.dbt import arguments, invoke
 from python_ops.ingest import ingest
 from python_ops.spark import export_environment
@@ -34,7 +35,7 @@ pytestmark = pytest.mark.spark
 
 
 class Lake:
-    """Ingestion and silver in schemas of their own, on the shared session."""
+    """Ingestion, silver and gold in schemas of their own, on the shared session."""
 
     def __init__(self, spark: SparkSession, settings: Settings, target: Path) -> None:
         self.spark, self.settings, self.target = spark, settings, target
@@ -46,7 +47,7 @@ class Lake:
         return {result.source: result.accepted for result in results}
 
     def build(self, full_refresh: bool = False) -> None:
-        listed = arguments(["run"], self.settings, ["silver"], full_refresh, self.target)
+        listed = arguments(["run"], self.settings, (), full_refresh, self.target)
         result = invoke(self.settings, ["--quiet", *listed])
         assert result.success, [f"{r.node.name}: {r.message}" for r in result.result if r.status != "success"]
 
@@ -70,6 +71,12 @@ class Lake:
             wrong += differences(expected, stored_history(self.spark, entity, self.silver(str(entity.history))))
         return wrong
 
+    def gold(self) -> dict[str, list[str]]:
+        """Every gold table's rows, as sorted text."""
+        schema = self.settings.schema_name("gold")
+        names = [row["tableName"] for row in self.spark.sql(f"show tables in {schema}").collect() if row["namespace"]]
+        return {name: sorted(map(str, self.spark.table(f"{schema}.{name}").collect())) for name in names}
+
     def snapshot_time(self, entity: Entity) -> str:
         bronze = f"{self.settings.schema_name('bronze')}.{entity.source}"
         shown = "date_format(max(_source_ts), \"yyyy-MM-dd'T'HH:mm:ss.SSSSSS'Z'\") as at"
@@ -81,6 +88,7 @@ class Lake:
             f"{self.settings.schema_name('bronze')}.{folder.name}" for folder in LANDING.iterdir() if folder.is_dir()
         ]
         tables += [self.silver(f"{entity.history or entity.current}__cdc") for entity in ENTITIES]
+        tables += [f"{self.settings.schema_name('gold')}.{name}" for name in self.gold()]
         return {
             table: int(self.spark.sql(f"describe history {table} limit 1").collect()[0]["version"]) for table in tables
         }
@@ -123,9 +131,13 @@ def test_a_run_with_nothing_new_commits_nothing(in_order: Lake) -> None:
 
 
 def test_a_full_refresh_gives_the_same(in_order: Lake) -> None:
+    """Silver is what PostgreSQL held, and gold, merged after each of five batches, what it is when built at once."""
+    merged = in_order.gold()
+    assert len(merged) == 9 and all(merged.values())
     in_order.build(full_refresh=True)
     assert not in_order.wrong_rows(BATCHES[-1])[1]
     assert not in_order.wrong_versions()
+    assert in_order.gold() == merged
 
 
 def test_other_orders_batchings_and_replays_give_the_same(
@@ -150,6 +162,46 @@ def test_other_orders_batchings_and_replays_give_the_same(
     wrong = lake.wrong_rows(BATCHES[-1])[1]
     assert not wrong, f"{len(wrong)} wrong, the first: {wrong[:3]}"
     assert not lake.wrong_versions()
+    assert lake.gold() == in_order.gold()
+
+
+def test_the_analysts_guide_does_what_it_says(in_order: Lake, tmp_path: Path) -> None:
+    """Given the project, When the guide's edits are made and its commands run, Then both tables hold what it says."""
+    project = tmp_path / "project"
+    for name in ("dbt_project", "macros", "tests/contracts"):
+        shutil.copytree(PROJECT_ROOT / name, project / name)
+    shutil.copy(PROJECT_ROOT / "dbt_project.yml", project)
+    apply_guide(project)
+    export_environment(in_order.settings)
+    for options in (["slv_contacts_history", "--full-refresh"], ["slv_contacts_history+"]):
+        listed = ["--quiet", "build", "--project-dir", str(project), "--select", *options]
+        result = invoke(in_order.settings, [*listed, "--log-path", str(tmp_path)])
+        assert result.success, [f"{r.node.name}: {r.message}" for r in result.result if r.failures or r.message]
+
+    contacts = in_order.spark.table(in_order.silver("slv_contacts_history"))
+    assert contacts.where("email like '%@%' and email_domain is null").count() == 0
+    report = in_order.spark.table(f"{in_order.settings.schema_name('gold')}.rpt_customers_by_domain")
+    assert report.count() > 1
+    assert report.selectExpr("sum(customer_count) as n").collect()[0]["n"] == contacts.where("is_current").count()
+
+
+def apply_guide(project: Path) -> None:
+    """Makes the edits of docs/guides/analyst.md: a place in backticks, then the text to put there."""
+    guide = (PROJECT_ROOT / "docs" / "guides" / "analyst.md").read_text(encoding="utf-8")
+    edits = re.findall(
+        r"`(dbt_project/\S+)`([^`]*(?:`[^`\n]+`[^`\n]*)?):\n\n```(?:sql|yaml)\n(.*?)```", guide, re.DOTALL
+    )
+    assert len(edits) == 4
+    for file, place, text in edits:
+        path = project / file
+        if anchor := re.search(r"(after|before)\s[^`]*`([^`]+)`", place):
+            given = path.read_text(encoding="utf-8")
+            assert f"{anchor[2]}\n" in given, f"{file} has no {anchor[2]!r}"
+            old = f"{anchor[2]}\n"
+            path.write_text(given.replace(old, old + text if anchor[1] == "after" else text + old, 1), encoding="utf-8")
+        else:
+            with path.open("a", encoding="utf-8") as end:
+                end.write(text)
 
 
 def deliver_halves(settings: Settings, batches: list[int], prefix: str) -> None:

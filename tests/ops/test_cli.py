@@ -1,0 +1,116 @@
+"""The command line as CI and people use it: help, documentation, exit codes."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from python_ops.cli.app import app
+from python_ops.config import PROJECT_ROOT
+
+DOCUMENTED = (PROJECT_ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+
+
+def commands(group: Any, path: str = "lakeops") -> Iterator[tuple[str, Any]]:
+    if not hasattr(group, "commands"):
+        yield path, group
+        return
+    for name, command in group.commands.items():
+        yield from commands(command, f"{path} {name}")
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "lake"
+
+
+def lakeops(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command in a process of its own."""
+    given = {**os.environ, "LAKEHOUSE_HOME": str(home), "LAKEHOUSE_SCHEMA_PREFIX": "", **environment}
+    return subprocess.run(
+        [sys.executable, "-m", "python_ops", *arguments], env=given, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_documented_and_has_help_with_an_example(name: str) -> None:
+    help_text = COMMANDS[name].help or ""
+    assert f"`{name}`" in DOCUMENTED, f"{name} is not in docs/commands.md"
+    assert re.search(rf"Example: {name}\b", help_text), f"{name} --help has no example"
+    options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+    assert {"--env", "--json"} <= options
+
+
+def test_every_documented_command_exists() -> None:
+    assert set(re.findall(r"`(lakeops [a-z -]+)`", DOCUMENTED)) == set(COMMANDS)
+
+
+def test_help_and_status_start_no_jvm(home: Path) -> None:
+    done = lakeops(home, "status", "--json", PATH="", JAVA_HOME="/nowhere")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [source["batches"] for source in json.loads(done.stdout)["sources"]] == [0] * 7
+    assert "no run yet" in lakeops(home, "status").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "told"),
+    [
+        (("ingest", "run", "nope"), {}, "Unknown source nope. Known sources: crm_accounts"),
+        (("ingest", "run"), {"LAKEHOUSE_SCHEMA_PREFIX": "a-b"}, "Wrong environment variable. LAKEHOUSE_SCHEMA_PREFIX"),
+        (("run", "--env", "nowhere"), {}, "nowhere"),
+        (("nonsense",), {}, "No such command"),
+    ],
+)
+def test_wrong_usage_exits_2(home: Path, arguments: tuple[str, ...], environment: dict[str, str], told: str) -> None:
+    done = lakeops(home, *arguments, **environment)
+    assert done.returncode == 2, done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_java_a_run_says_so_and_takes_nothing(home: Path) -> None:
+    landing = home / "landing" / "fx_rates"
+    landing.mkdir(parents=True)
+    (landing / "a.csv").write_text("rate_date,currency,units_per_eur\n2025-01-02,USD,1.03\n")
+    done = lakeops(home, "ingest", "run", PATH="/nowhere", JAVA_HOME="/nowhere")
+    assert done.returncode == 1
+    assert "Spark did not start" in done.stderr and "Java 17 or 21" in done.stderr
+    assert "Traceback" not in done.stderr
+    (waiting,) = [
+        s for s in json.loads(lakeops(home, "ingest", "status", "--json").stdout) if s["source"] == "fx_rates"
+    ]
+    assert (waiting["batches"], waiting["waiting_files"]) == (0, 1)
+
+
+@pytest.mark.parametrize("arguments", [("run",), ("demo",), ("ingest", "run"), ("publish", "run")])
+def test_a_second_run_exits_4_and_says_who_holds_the_lake(home: Path, arguments: tuple[str, ...]) -> None:
+    (home / "state").mkdir(parents=True)
+    with (home / "state" / "lock.json").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(json.dumps({"command": "run", "pid": 4711, "since": "2026-01-01T00:00:00+00:00"}))
+        file.flush()
+        done = lakeops(home, *arguments)
+    assert done.returncode == 4
+    assert "in use by `lakeops run` (process 4711, since 2026-01-01T00:00:00+00:00)" in done.stderr
+
+
+def test_an_unreadable_landing_folder_fails_its_source_and_names_it(home: Path) -> None:
+    (home / "landing").mkdir(parents=True)
+    (home / "landing" / "fx_rates").write_text("not a folder")
+    done = lakeops(home, "ingest", "run")
+    assert done.returncode == 1
+    assert re.search(r"fx_rates +FAILED .*landing/fx_rates cannot be read", done.stdout)
+    assert "1 of 7 sources failed: fx_rates. The others are done." in done.stderr
