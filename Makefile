@@ -43,7 +43,7 @@ test: lint setup ## Everything that CI runs
 .PHONY: lock
 lock: ## Pin every dependency again, with hashes and no index addresses
 	$(PYTHON) -m venv target/lock && target/lock/bin/pip install --quiet uv
-	target/lock/bin/uv pip compile pyproject.toml --group test --python-version 3.11 --generate-hashes \
+	target/lock/bin/uv pip compile pyproject.toml --all-extras --group test --python-version 3.11 --generate-hashes \
 		--no-strip-extras --no-header --no-annotate --upgrade --output-file requirements.lock
 
 .PHONY: clean

@@ -10,20 +10,21 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
-from python_ops.config import Settings
-from python_ops.errors import ConfigError, OpsError
+from python_ops.config import Settings, load_settings
+from python_ops.errors import OpsError
 
 
 class Environment(StrEnum):
     """Environments that this project has."""
 
     LOCAL = "local"
+    DEV = "dev"
     CI = "ci"
+    PROD = "prod"
 
 
-Env = Annotated[Environment, typer.Option("--env", help="Environment: a target of profiles/profiles.yml.")]
+Env = Annotated[Environment, typer.Option("--env", help="Environment: a file of python_ops/config.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
 
@@ -33,11 +34,7 @@ def settings_for(env: Environment) -> Settings:
     Raises:
         ConfigError: a LAKEHOUSE_* variable has a value that it cannot have.
     """
-    try:
-        return Settings(target=env.value)
-    except ValidationError as exc:
-        faults = "; ".join(f"LAKEHOUSE_{str(f['loc'][0]).upper()}: {f['msg']}" for f in exc.errors())
-        raise ConfigError(f"Wrong environment variable. {faults}.") from exc
+    return load_settings(env.value)
 
 
 def print_json(value: Any) -> None:

@@ -1,23 +1,41 @@
-"""Settings of one environment, parsed once."""
+"""Settings of one environment, parsed once: python_ops/config/<environment>.yml, then LAKEHOUSE_* variables over it."""
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field
+import yaml
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from python_ops.errors import ConfigError
+
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
+FOLDER = Path(__file__).parent
 
 
 class Settings(BaseSettings):
-    """What an environment is made of. Each field is the variable LAKEHOUSE_<NAME>.
+    """What an environment is made of. Each field is the variable LAKEHOUSE_<NAME>, lists and all as JSON.
 
     Attributes:
         home: Folder under which everything is written (relative to the project's root).
         schema_prefix: Schemas become `<prefix>_silver` and so on; letters, digits, underscores.
-        target: Target of profiles/profiles.yml.
+        target: The environment, which is also the target of profiles/profiles.yml.
+        secrets: Where credentials come from when no LAKEHOUSE_SECRET_* variable has them: the file
+            `<home>/secrets.json`, or AWS Secrets Manager.
+        secrets_prefix: Names in AWS Secrets Manager begin with this.
+        state_store: Where watermarks and leases are: JSON files under the home, or a DynamoDB table.
+        state_table: Name of the DynamoDB table.
+        lineage: Where OpenLineage events go: a file under the home, or HTTP.
+        lineage_url: Base address of the receiver (Marquez), for HTTP.
+        metrics: Where metrics go besides the local file.
+        metrics_namespace: CloudWatch namespace.
+        alerts: Where SLA alerts go.
+        alerts_topic: ARN of the SNS topic.
+        publish: Warehouses that this environment publishes to, of those that a model's `publish_to` names.
     """
 
     model_config = SettingsConfigDict(env_prefix="LAKEHOUSE_", frozen=True, extra="ignore")
@@ -25,6 +43,17 @@ class Settings(BaseSettings):
     home: Path = Path(".lake")
     schema_prefix: str = Field(default="", pattern=r"^[a-z0-9_]*$")
     target: str = "local"
+    secrets: Literal["file", "aws"] = "file"
+    secrets_prefix: str = "lakehouse/"
+    state_store: Literal["file", "dynamodb"] = "file"
+    state_table: str = "lakehouse-state"
+    lineage: Literal["file", "http"] = "file"
+    lineage_url: str = ""
+    metrics: Literal["file", "cloudwatch"] = "file"
+    metrics_namespace: str = "Lakehouse"
+    alerts: tuple[Literal["console", "slack", "sns"], ...] = ("console",)
+    alerts_topic: str = ""
+    publish: tuple[Literal["duckdb", "postgres", "redshift", "snowflake"], ...] = ("duckdb",)
 
     @cached_property
     def home_path(self) -> Path:
@@ -48,3 +77,33 @@ class Settings(BaseSettings):
     def table_path(self, layer: str, table: str) -> Path:
         """Folder of a managed Delta table."""
         return self.home_path / "warehouse" / f"{self.schema_name(layer)}.db" / table
+
+
+def environments() -> tuple[str, ...]:
+    """Environments that have a file here."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.yml")))
+
+
+def load_settings(environment: str) -> Settings:
+    """Settings of an environment.
+
+    Raises:
+        ConfigError: there is no such environment, its file names what does not exist, or a value cannot be.
+    """
+    path = FOLDER / f"{environment}.yml"
+    if environment not in environments():
+        raise ConfigError(f"There is no environment {environment!r}. Known: {', '.join(environments())}.")
+    given = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    if unknown := sorted(given.keys() - Settings.model_fields.keys()):
+        raise ConfigError(f"{path} sets {', '.join(unknown)}. Known: {', '.join(sorted(Settings.model_fields))}.")
+    chosen = {name: value for name, value in given.items() if f"LAKEHOUSE_{name.upper()}" not in os.environ}
+    try:
+        return Settings(**{**chosen, "target": environment})
+    except ValidationError as exc:
+        faults = "; ".join(f"{_where(str(fault['loc'][0]), path)}: {fault['msg']}" for fault in exc.errors())
+        raise ConfigError(f"Wrong settings of environment {environment}. {faults}.") from exc
+
+
+def _where(name: str, path: Path) -> str:
+    variable = f"LAKEHOUSE_{name.upper()}"
+    return variable if variable in os.environ else f"{name} in {path.name}"

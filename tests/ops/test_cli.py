@@ -69,7 +69,11 @@ def test_help_and_status_start_no_jvm(home: Path) -> None:
     ("arguments", "environment", "told"),
     [
         (("ingest", "run", "nope"), {}, "Unknown source nope. Known sources: crm_accounts"),
-        (("ingest", "run"), {"LAKEHOUSE_SCHEMA_PREFIX": "a-b"}, "Wrong environment variable. LAKEHOUSE_SCHEMA_PREFIX"),
+        (
+            ("ingest", "run"),
+            {"LAKEHOUSE_SCHEMA_PREFIX": "a-b"},
+            "Wrong settings of environment local. LAKEHOUSE_SCHEMA_PREFIX",
+        ),
         (("run", "--env", "nowhere"), {}, "nowhere"),
         (("nonsense",), {}, "No such command"),
     ],
