@@ -27,7 +27,7 @@ def test_a_variable_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_unknown_environment_and_an_unknown_setting_are_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="no environment 'nowhere'. Known: ci, dev, local, prod"):
+    with pytest.raises(ConfigError, match=r"no environment 'nowhere'\. Known: ci, dev, local, prod"):
         load_settings("nowhere")
     monkeypatch.setattr(config, "FOLDER", tmp_path)
     (tmp_path / "odd.yml").write_text("colour: red\n")
