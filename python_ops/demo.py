@@ -7,6 +7,7 @@ from pathlib import Path
 
 from python_ops.config import PROJECT_ROOT, Settings
 from python_ops.run import Job, Report
+from python_ops.unchanged import remember
 
 BUNDLED = PROJECT_ROOT / "seeds" / "landing"
 SHUFFLED = (3, 1, 4, 2)
@@ -52,4 +53,5 @@ def demo(settings: Settings, report: Report, every_batch: bool = False) -> tuple
         if every_batch or batch == 0 or place == len(SHUFFLED):
             job.build()
     job.publish()
+    remember(settings)
     return job, job.docs()

@@ -21,6 +21,7 @@ from python_ops.errors import OpsError
 from python_ops.ingest import ingest
 from python_ops.publish import Action, publish
 from python_ops.spark import session
+from python_ops.unchanged import green_since, reason_to_run, remember
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -46,7 +47,7 @@ class Job:
     Args:
         settings: The environment.
         report: Called as ("step", Step) when a step begins and ends, ("node", dbt's event) when a node does,
-            ("ingest", IngestResult) and ("publish", PublishResult) with each result.
+            ("ingest", IngestResult) and ("publish", PublishResult) with each result, ("reason", text) with why it runs.
         command: What is being run, for the record.
     """
 
@@ -55,6 +56,7 @@ class Job:
         self.started_at = datetime.now(UTC)
         self.command = command
         self.steps: list[Step] = []
+        self.unchanged_since: str | None = None
         self._session: SparkSession | None = None
 
     def spark(self) -> SparkSession:
@@ -144,6 +146,7 @@ class Job:
             "command": self.command,
             "started_at": self.started_at.isoformat(timespec="seconds"),
             "steps": [asdict(step) for step in self.steps],
+            "unchanged_since": self.unchanged_since,
         }
         path = self.settings.state / "last_run.json"
         draft = path.with_suffix(".tmp")
@@ -185,16 +188,27 @@ def last_run(settings: Settings) -> dict[str, Any] | None:
     return None
 
 
-def run(settings: Settings, report: Report) -> Job:
-    """Ingests, builds and publishes.
+def run(settings: Settings, report: Report, always: bool = False) -> Job:
+    """Ingests, builds and publishes; starts no JVM and writes nothing but its record when there is nothing to do.
+
+    Args:
+        settings: The environment.
+        report: As in `Job`.
+        always: Run although nothing has changed.
 
     Raises:
         OpsError: a step failed; the text says which, what was done before it and how to go on.
     """
     job = Job(settings, report)
+    if not always and (reason := reason_to_run(settings)) is None:
+        job.unchanged_since = green_since(settings)
+        job.save()
+        return job
+    report("reason", "--always" if always else reason)
     job.ingest()
     job.build()
     job.publish()
+    remember(settings)
     return job
 
 

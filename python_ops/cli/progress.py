@@ -61,6 +61,9 @@ class Progress:
         style = "green" if step.outcome == "ok" else "red"
         self._say(f"{step.outcome:<7} {step.name}: {counts or 'done'} ({step.seconds:.1f} s)", style)
 
+    def _reason(self, text: str) -> None:
+        self._say(f"run     because: {text}")
+
     def _delivery(self, delivered: tuple[int, int]) -> None:
         batch, files = delivered
         self._say(f"deliver batch {batch}: {files} files" + ("" if files else " (all there already)"), "bold")

@@ -16,17 +16,24 @@ from python_ops.run import run as run_job
 from python_ops.status import status as read_status
 
 
-def run(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
-    """The daily job: ingest new files, dbt build, publish what changed.
+def run(
+    env: Env = Environment.LOCAL,
+    always: Annotated[bool, typer.Option("--always", help="Run although nothing has changed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The daily job: ingest new files, dbt build, publish what changed. Nothing new: seconds, and no JVM.
 
     Example: lakeops run --json
     """
     settings = settings_for(env)
     with exclusive(settings, "run"), Progress(quiet=as_json) as progress:
         started = time.monotonic()
-        run_job(settings, progress)
+        job = run_job(settings, progress, always)
     if as_json:
         print_json(last_run(settings))
+        return
+    if job.unchanged_since:
+        typer.echo(f"nothing new since the green run of {job.unchanged_since}; `lakeops run --always` runs anyway.")
         return
     typer.echo(f"done    in {time.monotonic() - started:.0f} s. `lakeops status` says where things stand.")
 
@@ -72,6 +79,8 @@ def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
     typer.echo(f"home    {shown.home}")
     if shown.last_run:
         typer.echo(f"last    `lakeops {shown.last_run['command']}` at {shown.last_run['started_at']}")
+        if shown.last_run.get("unchanged_since"):
+            typer.echo(f"        nothing new since the green run of {shown.last_run['unchanged_since']}")
         for step in shown.last_run["steps"]:
             typer.echo(f"        {step['outcome']:<8} {step['name']} ({step['seconds']:.1f} s)")
     else:

@@ -71,11 +71,15 @@ class Lake:
             wrong += differences(expected, stored_history(self.spark, entity, self.silver(str(entity.history))))
         return wrong
 
+    def gold_tables(self) -> list[str]:
+        schema = self.settings.schema_name("gold")
+        listed = self.spark.sql(f"show tables in {schema}").collect()
+        return [f"{schema}.{row['tableName']}" for row in listed if row["namespace"]]
+
     def gold(self) -> dict[str, list[str]]:
         """Every gold table's rows, as sorted text."""
-        schema = self.settings.schema_name("gold")
-        names = [row["tableName"] for row in self.spark.sql(f"show tables in {schema}").collect() if row["namespace"]]
-        return {name: sorted(map(str, self.spark.table(f"{schema}.{name}").collect())) for name in names}
+        rows = {name: self.spark.table(name).selectExpr("to_json(struct(*)) as row") for name in self.gold_tables()}
+        return {name.split(".")[1]: sorted(row["row"] for row in found.collect()) for name, found in rows.items()}
 
     def snapshot_time(self, entity: Entity) -> str:
         bronze = f"{self.settings.schema_name('bronze')}.{entity.source}"
@@ -88,7 +92,7 @@ class Lake:
             f"{self.settings.schema_name('bronze')}.{folder.name}" for folder in LANDING.iterdir() if folder.is_dir()
         ]
         tables += [self.silver(f"{entity.history or entity.current}__cdc") for entity in ENTITIES]
-        tables += [f"{self.settings.schema_name('gold')}.{name}" for name in self.gold()]
+        tables += self.gold_tables()
         return {
             table: int(self.spark.sql(f"describe history {table} limit 1").collect()[0]["version"]) for table in tables
         }

@@ -1,0 +1,125 @@
+"""Whether a run would find anything to do, decided without a JVM: from ledgers, Delta logs and a hash of the project.
+
+What a green run left is remembered in `state/green.json`: the hash of the project, the day, and every table's Delta
+identifier and version. A run is skipped only when all of it still holds, nothing waits in the landing folders, and
+the last dbt command, by whoever, was green.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from deltalake import DeltaTable
+
+from python_ops.artifacts import TARGET_FOLDER, Manifest, load_manifest, load_run_results
+from python_ops.config import PROJECT_ROOT, Settings
+from python_ops.contracts import sources
+from python_ops.errors import OpsError
+from python_ops.ingest import has_new_files
+from python_ops.publish import State
+from python_ops.publish import status as publish_status
+
+# What a build's result depends on, besides the data.
+_PROJECT = (
+    "dbt_project", "macros", "profiles", "python_ops", "seeds/reference", "tests/contracts", "dbt_project.yml",
+    "requirements.lock",
+)  # fmt: skip
+
+
+def remember(settings: Settings, artifacts: Path = TARGET_FOLDER) -> None:
+    """Keeps what a green run left. Call it last."""
+    record = {**_now(settings), "tables": _tables(settings, load_manifest(artifacts))}
+    path = settings.state / "green.json"
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    draft.replace(path)
+
+
+def reason_to_run(settings: Settings, artifacts: Path = TARGET_FOLDER) -> str | None:
+    """The first thing that a run would find to do, or None.
+
+    Raises:
+        OpsError: a landing folder or a ledger cannot be read.
+    """
+    try:
+        then = json.loads((settings.state / "green.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "no green run yet"
+    if waiting := [source for source in sources() if has_new_files(settings, source)]:
+        return f"new files of {', '.join(waiting)}"
+    now = _now(settings)
+    if then.get("project") != now["project"]:
+        return "the project has changed"
+    try:
+        manifest = load_manifest(artifacts)
+        if failed := load_run_results(artifacts).failed():
+            return f"the last dbt command was not green: {failed[0].unique_id}"
+        if then.get("day") != now["day"] and (daily := daily_models(manifest)):
+            return f"a new day for {', '.join(daily)}"
+        tables = _tables(settings, manifest)
+        if changed := sorted(name for name in tables if tables[name] != then.get("tables", {}).get(name)):
+            return f"changed since the last green run: {', '.join(changed)}"
+        if behind := [table.table for table in publish_status(settings, artifacts) if _is_behind(table.state)]:
+            return f"not published yet: {', '.join(behind)}"
+    except OpsError as exc:
+        return str(exc)
+    return None
+
+
+def green_since(settings: Settings) -> str:
+    """When the last green run ended, ISO 8601, UTC."""
+    return str(json.loads((settings.state / "green.json").read_text(encoding="utf-8"))["at"])
+
+
+def daily_models(manifest: Manifest) -> list[str]:
+    """Models whose rows depend on the date, which they say with `meta: {runs_daily: true}`."""
+    return sorted(model.name for model in manifest.models.values() if model.meta.get("runs_daily"))
+
+
+def _is_behind(state: State) -> bool:
+    return state not in (State.CURRENT, State.DROPPED)
+
+
+def _now(settings: Settings) -> dict[str, Any]:
+    at = datetime.now(UTC)
+    return {
+        "project": _project_hash(settings),
+        "day": at.date().isoformat(),
+        "at": at.isoformat(timespec="seconds"),
+    }
+
+
+def _project_hash(settings: Settings) -> str:
+    digest = hashlib.sha256(settings.target.encode())
+    for path in _project_files():
+        digest.update(str(path.relative_to(PROJECT_ROOT)).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _project_files() -> Iterator[Path]:
+    for name in _PROJECT:
+        path = PROJECT_ROOT / name
+        found = [path] if path.is_file() else sorted(path.rglob("*"))
+        yield from (file for file in found if file.is_file() and "__pycache__" not in file.parts)
+
+
+def _tables(settings: Settings, manifest: Manifest) -> dict[str, list[Any]]:
+    """Delta identifier and version of every table of the environment that exists."""
+    paths = {f"bronze.{source}": settings.table_path("bronze", source) for source in sources()}
+    for model in manifest.models.values():
+        table = f"{model.alias}__cdc" if re.match("cdc_scd", model.strategy or "") else model.alias
+        if model.materialized != "view":
+            paths[f"{model.layer}.{table}"] = settings.table_path(model.layer, table)
+    found = {}
+    for name, path in paths.items():
+        if DeltaTable.is_deltatable(str(path)):
+            table_ = DeltaTable(str(path), without_files=True)
+            found[name] = [str(table_.metadata().id), table_.version()]
+    return found

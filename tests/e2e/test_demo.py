@@ -1,0 +1,82 @@
+"""The two commands as a user runs them, in processes of their own: the demo, and then the daily run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deltalake import DeltaTable
+
+from python_ops.config import PROJECT_ROOT
+
+pytestmark = pytest.mark.spark
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo")
+
+
+def lakeops(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    given = {**os.environ, "LAKEHOUSE_HOME": str(home), "LAKEHOUSE_SCHEMA_PREFIX": "", **environment}
+    return subprocess.run([sys.executable, "-m", "python_ops", *arguments], env=given, capture_output=True, text=True)
+
+
+def versions(home: Path) -> dict[str, int]:
+    logs = sorted((home / "warehouse").glob("*.db/*/_delta_log"))
+    return {str(log.parent.relative_to(home)): DeltaTable(str(log.parent)).version() for log in logs}
+
+
+def steps(home: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((home / "state" / "last_run.json").read_text())
+    return {step["name"]: step for step in record["steps"]}
+
+
+NO_JVM = {"PATH": "/nowhere", "JAVA_HOME": "/nowhere"}
+
+
+def test_the_demo_builds_publishes_and_documents(home: Path) -> None:
+    done = lakeops(home, "demo")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.stdout.count("failed 0, skipped 0") == 2
+    assert "published 9" in done.stdout
+    assert (home / "logs" / "spark-start.log").read_text().count(":: resolution report ::") <= 1, "Spark started once"
+    page = (PROJECT_ROOT / "target" / "static_index.html").read_text(encoding="utf-8")
+    assert "fct_orders" in page and "Change feeds of the CRM and the shop" in page
+
+
+def test_a_run_with_nothing_new_starts_no_jvm_and_commits_nothing(home: Path) -> None:
+    before, started = versions(home), time.monotonic()
+    done = lakeops(home, "run", **NO_JVM)
+    assert done.returncode == 0, done.stderr
+    assert "nothing new since the green run of" in done.stdout
+    assert versions(home) == before
+    print(f"nothing new: {time.monotonic() - started:.1f} s")
+    assert json.loads(lakeops(home, "run", "--json", **NO_JVM).stdout)["unchanged_since"]
+
+
+def test_a_new_file_a_restored_table_and_a_red_run_are_reasons_to_run(home: Path) -> None:
+    """Given nothing new, When anything changes, Then a run finds it, and without Java it fails instead of passing."""
+    target = PROJECT_ROOT / "target" / "run_results.json"
+    green = target.read_text()
+    target.write_text(green.replace('"status": "pass"', '"status": "fail"', 1))
+    red = lakeops(home, "run", **NO_JVM)
+    target.write_text(green)
+    assert red.returncode == 1 and "the last dbt command was not green: test.lakehouse" in red.stdout
+    late = home / "landing" / "fx_rates" / "late.csv"
+    shutil.copy(next((home / "landing" / "fx_rates").glob("batch_1.*")), late)
+    new = lakeops(home, "run", **NO_JVM)
+    assert new.returncode == 1 and "because: new files of fx_rates" in new.stdout
+    assert lakeops(home, "run", **NO_JVM).returncode == 1, "a run that failed is not forgotten"
+
+    done = lakeops(home, "run")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert steps(home)["ingest"]["summary"]["batches"] == 1
+    assert "nothing new since" in lakeops(home, "run", **NO_JVM).stdout
