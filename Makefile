@@ -40,11 +40,24 @@ test-fast: setup ## Tests that need no Spark (under a minute)
 test: lint setup ## Everything that CI runs
 	$(BIN)/pytest
 
+# Airflow pins what dbt pins otherwise, so it has an environment of its own.
+target/airflow/installed: infra/airflow/requirements.lock
+	$(PYTHON) -m venv target/airflow
+	target/airflow/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+.PHONY: test-airflow
+test-airflow: setup target/airflow/installed ## The DAGs in real Airflow, on the bundled data
+	AIRFLOW_HOME=$(CURDIR)/target/airflow-home AIRFLOW__CORE__LOAD_EXAMPLES=False AIRFLOW__CORE__UNIT_TEST_MODE=False \
+		target/airflow/bin/pytest -q -c infra/airflow/pytest.ini infra/airflow/tests
+
 .PHONY: lock
 lock: ## Pin every dependency again, with hashes and no index addresses
 	$(PYTHON) -m venv target/lock && target/lock/bin/pip install --quiet uv
 	target/lock/bin/uv pip compile pyproject.toml --all-extras --group test --python-version 3.11 --generate-hashes \
 		--no-strip-extras --no-header --no-annotate --upgrade --output-file requirements.lock
+	target/lock/bin/uv pip compile infra/airflow/requirements.in --python-version 3.11 --generate-hashes --no-header \
+		--no-annotate --upgrade --output-file infra/airflow/requirements.lock
 
 .PHONY: clean
 clean: ## Remove what runs and builds left (.lake/, target/), not .venv

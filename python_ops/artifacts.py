@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,13 @@ class Model:
         """Schema and table name."""
         return f"{self.schema}.{self.alias}"
 
+    @property
+    def storage(self) -> str | None:
+        """Name of the Delta table that holds its rows: `<alias>__cdc` of a CDC model; None for a view."""
+        if self.materialized == "view":
+            return None
+        return f"{self.alias}__cdc" if (self.strategy or "").startswith("cdc_scd") else self.alias
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -65,11 +72,13 @@ class Manifest:
     Attributes:
         parents: For each node, the nodes that it depends on directly.
         tests: Identifiers of data tests and unit tests.
+        source_meta: `meta` of the source tables, by table.
     """
 
     models: Mapping[str, Model]
     parents: Mapping[str, frozenset[str]]
     tests: frozenset[str]
+    source_meta: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def upstream(self, nodes: Iterable[str]) -> frozenset[str]:
         """The nodes and everything they depend on."""
@@ -151,6 +160,10 @@ def load_manifest(folder: Path = TARGET_FOLDER) -> Manifest:
             models={key: _model(node) for key, node in nodes.items() if node["resource_type"] == "model"},
             parents={key: frozenset(node.get("depends_on", {}).get("nodes", ())) for key, node in nodes.items()},
             tests=frozenset(key for key, node in nodes.items() if node["resource_type"] in ("test", "unit_test")),
+            source_meta={
+                source["name"]: source.get("config", {}).get("meta") or {}
+                for source in data.get("sources", {}).values()
+            },
         )
     except (KeyError, TypeError, AttributeError) as exc:
         raise _unreadable(folder / "manifest.json", exc) from exc

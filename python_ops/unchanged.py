@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from deltalake import DeltaTable
 from python_ops.artifacts import TARGET_FOLDER, Manifest, load_manifest, load_run_results
 from python_ops.config import PROJECT_ROOT, Settings
 from python_ops.contracts import sources
+from python_ops.delta import exists, rows_changed_since
 from python_ops.errors import OpsError
 from python_ops.ingest import has_new_files
 from python_ops.publish import State
@@ -62,8 +62,7 @@ def reason_to_run(settings: Settings, artifacts: Path = TARGET_FOLDER) -> str | 
             return f"the last dbt command was not green: {failed[0].unique_id}"
         if then.get("day") != now["day"] and (daily := daily_models(manifest)):
             return f"a new day for {', '.join(daily)}"
-        tables = _tables(settings, manifest)
-        if changed := sorted(name for name in tables if tables[name] != then.get("tables", {}).get(name)):
+        if changed := _changed(settings, manifest, then.get("tables", {})):
             return f"changed since the last green run: {', '.join(changed)}"
         if behind := [table.table for table in publish_status(settings, artifacts) if _is_behind(table.state)]:
             return f"not published yet: {', '.join(behind)}"
@@ -110,16 +109,33 @@ def _project_files() -> Iterator[Path]:
         yield from (file for file in found if file.is_file() and "__pycache__" not in file.parts)
 
 
+def _changed(settings: Settings, manifest: Manifest, then: dict[str, list[Any]]) -> list[str]:
+    """Tables that are new, gone, made anew, or whose rows may have changed; OPTIMIZE and the like do not count."""
+    now = _tables(settings, manifest)
+    paths = _paths(settings, manifest)
+    return sorted(
+        name
+        for name in now.keys() | then.keys()
+        if name not in now
+        or name not in then
+        or now[name][0] != then[name][0]
+        or rows_changed_since(paths[name], then[name][1])
+    )
+
+
 def _tables(settings: Settings, manifest: Manifest) -> dict[str, list[Any]]:
     """Delta identifier and version of every table of the environment that exists."""
+    found = {}
+    for name, path in _paths(settings, manifest).items():
+        if exists(path):
+            table = DeltaTable(str(path), without_files=True)
+            found[name] = [str(table.metadata().id), table.version()]
+    return found
+
+
+def _paths(settings: Settings, manifest: Manifest) -> dict[str, Path]:
     paths = {f"bronze.{source}": settings.table_path("bronze", source) for source in sources()}
     for model in manifest.models.values():
-        table = f"{model.alias}__cdc" if re.match("cdc_scd", model.strategy or "") else model.alias
-        if model.materialized != "view":
-            paths[f"{model.layer}.{table}"] = settings.table_path(model.layer, table)
-    found = {}
-    for name, path in paths.items():
-        if DeltaTable.is_deltatable(str(path)):
-            table_ = DeltaTable(str(path), without_files=True)
-            found[name] = [str(table_.metadata().id), table_.version()]
-    return found
+        if model.storage:
+            paths[f"{model.layer}.{model.storage}"] = settings.table_path(model.layer, model.storage)
+    return paths

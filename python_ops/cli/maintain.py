@@ -1,0 +1,87 @@
+"""`lakeops maintain`: how the tables lie on disk, and what is done about it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.errors import OpsError
+from python_ops.lock import exclusive
+from python_ops.maintenance import TablePlan
+from python_ops.maintenance import plan as plan_maintenance
+from python_ops.maintenance import run as run_maintenance
+from python_ops.spark import session
+
+app = typer.Typer(help="OPTIMIZE, REORG, VACUUM and checkpoints, where a table asks for them.", no_args_is_help=True)
+
+Tables = Annotated[list[str] | None, typer.Argument(help="Tables as schema.table; all when none is named.")]
+
+
+@app.command()
+def plan(tables: Tables = None, env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
+    """Show what maintenance would do, and why. Starts no JVM.
+
+    Example: lakeops maintain plan gold.fct_orders
+    """
+    _show(plan_maintenance(settings_for(env), tables or ()), as_json)
+
+
+@app.command()
+def run(
+    tables: Tables = None,
+    execute: Annotated[bool, typer.Option("--execute", help="Act; without it the plan is shown.")] = False,
+    env: Env = Environment.LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Do what `maintain plan` says. VACUUM removes files that no version within the retention needs.
+
+    Example: lakeops maintain run --execute
+    """
+    settings = settings_for(env)
+    if not execute:
+        _show(plan_maintenance(settings, tables or ()), as_json)
+        if not as_json:
+            typer.echo("Nothing was done. `--execute` acts.")
+        return
+    with exclusive(settings, "maintain run"):
+        tell = None if as_json else lambda done: typer.echo(line(done)) if done.actions else None
+        done = run_maintenance(settings, lambda: session(settings), tables or (), tell)
+    if as_json:
+        print_json(done)
+    else:
+        typer.echo(_total(done))
+    if failed := [planned.table for planned in done if planned.error]:
+        raise OpsError(f"Maintenance of {', '.join(failed)} failed; the other tables are done.")
+
+
+def line(planned: TablePlan) -> str:
+    """A table's plan or result, a line for each action."""
+    lines = [f"{planned.table:<40} {action.act.value:<12} {action.reason}" for action in planned.actions]
+    if planned.after:
+        before, after = planned.before, planned.after
+        lines.append(
+            f"{'':<40} {'→':<12} {before.files} → {after.files} files, {before.bytes} → {after.bytes} bytes live, "
+            f"{before.bytes_on_disk} → {after.bytes_on_disk} bytes on disk"
+        )
+    if planned.error:
+        lines.append(f"{'':<40} {'FAILED':<12} {planned.error}")
+    return "\n".join(lines)
+
+
+def _show(plans: list[TablePlan], as_json: bool) -> None:
+    if as_json:
+        print_json(plans)
+        return
+    for planned in plans:
+        if planned.actions:
+            typer.echo(line(planned))
+    typer.echo(_total(plans))
+
+
+def _total(plans: list[TablePlan]) -> str:
+    due = sum(bool(planned.actions) for planned in plans)
+    return (
+        f"{len(plans)} tables, {due} with something to do, {sum(p.before.bytes_on_disk for p in plans)} bytes on disk"
+    )
