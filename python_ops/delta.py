@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from deltalake import DeltaTable
@@ -26,3 +27,11 @@ def rows_changed_since(path: Path, version: int) -> bool:
         return behind < 0
     commits = table.history(behind)
     return len(commits) < behind or any(commit.get("operation") not in _KEEPS_ROWS for commit in commits)
+
+
+def last_change(path: Path) -> datetime | None:
+    """When rows last may have changed, UTC; None where the history no longer says."""
+    for commit in DeltaTable(str(path), without_files=True).history():
+        if commit.get("operation") not in _KEEPS_ROWS:
+            return datetime.fromtimestamp(int(commit["timestamp"]) / 1000, UTC)
+    return None

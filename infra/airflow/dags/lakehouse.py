@@ -5,7 +5,7 @@ Where the project stands and which environment is meant come from Airflow's envi
 - `LAKEHOUSE_PROJECT`: the checkout, with its `.venv`; required
 - `LAKEHOUSE_ENV`: `--env` of every command; `prod` when not set
 
-Retries only where a step may be repeated: ingestion, the build and publishing are no-ops on what they have done; a check
+Retries only where a step may be repeated: ingestion, build and publishing are no-ops on what they have done; a check
 that finds a breach (exit 3) has given its answer.
 """
 
