@@ -51,6 +51,10 @@ test-airflow: setup target/airflow/installed ## The DAGs in real Airflow, on the
 	AIRFLOW_HOME=$(CURDIR)/target/airflow-home AIRFLOW__CORE__LOAD_EXAMPLES=False AIRFLOW__CORE__UNIT_TEST_MODE=False \
 		target/airflow/bin/pytest -q -c infra/airflow/pytest.ini infra/airflow/tests
 
+.PHONY: bench-maintenance
+bench-maintenance: setup ## Micro-merges with and without maintenance (about ten minutes)
+	$(BIN)/python bench/maintenance.py
+
 .PHONY: lock
 lock: ## Pin every dependency again, with hashes and no index addresses
 	$(PYTHON) -m venv target/lock && target/lock/bin/pip install --quiet uv

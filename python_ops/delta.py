@@ -21,7 +21,7 @@ def exists(path: Path) -> bool:
 
 def rows_changed_since(path: Path, version: int) -> bool:
     """Whether a commit after `version` may have changed rows; yes where the history does not reach back that far."""
-    table = DeltaTable(str(path), without_files=True)
+    table = DeltaTable(str(path))
     behind = table.version() - version
     if behind <= 0:
         return behind < 0
@@ -31,7 +31,7 @@ def rows_changed_since(path: Path, version: int) -> bool:
 
 def last_change(path: Path) -> datetime | None:
     """When rows last may have changed, UTC; None where the history no longer says."""
-    for commit in DeltaTable(str(path), without_files=True).history():
+    for commit in DeltaTable(str(path)).history():
         if commit.get("operation") not in _KEEPS_ROWS:
             return datetime.fromtimestamp(int(commit["timestamp"]) / 1000, UTC)
     return None

@@ -128,7 +128,7 @@ def _tables(settings: Settings, manifest: Manifest) -> dict[str, list[Any]]:
     found = {}
     for name, path in _paths(settings, manifest).items():
         if exists(path):
-            table = DeltaTable(str(path), without_files=True)
+            table = DeltaTable(str(path))
             found[name] = [str(table.metadata().id), table.version()]
     return found
 

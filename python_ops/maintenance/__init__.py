@@ -20,7 +20,7 @@ from python_ops.config import Settings
 from python_ops.contracts import sources
 from python_ops.delta import exists
 from python_ops.errors import ConfigError, OpsError
-from python_ops.maintenance.state import TableState, read_state
+from python_ops.maintenance.state import SMALL_BYTES, TableState, read_state
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -29,7 +29,8 @@ LEAST_RETAIN_HOURS = 24
 """Shorter retention is refused: a query, an export or a copy of the files may hold a version for a day."""
 
 _PURGE_SHARE = 0.2  # of rows behind deletion vectors: a scan reads a fifth for nothing
-_UNCLUSTERED_SHARE = 0.5  # of bytes since the last OPTIMIZE, in a table of several files
+_UNCLUSTERED_SHARE = 0.5  # of bytes since the last OPTIMIZE
+_UNCLUSTERED_BYTES = 8 * SMALL_BYTES  # below it, order saves nothing
 _VACUUM_SHARE = 0.1  # of removable bytes
 _VACUUM_FILES = 20
 _CHECKPOINT_COMMITS = 30
@@ -143,17 +144,21 @@ def run(
     done = []
     for policy in policies(settings, load_manifest(artifacts), tables):
         planned = _decide(policy)
-        if planned.actions:
-            try:
-                for action in planned.actions:
-                    _act(spark(), policy, action.act)
-            except OpsError as exc:
-                planned = replace(planned, error=str(exc))
-            planned = replace(planned, after=read_state(policy.path, policy.retain_hours))
-        done.append(planned)
+        done.append(maintain_table(spark(), policy) if planned.actions else planned)
         if on_event:
-            on_event(planned)
+            on_event(done[-1])
     return done
+
+
+def maintain_table(spark: SparkSession, policy: Policy) -> TablePlan:
+    """Does what one table asks for. `error` says what failed; the table's rows are as they were."""
+    planned = _decide(policy)
+    try:
+        for action in planned.actions:
+            _act(spark, policy, action.act)
+    except OpsError as exc:
+        planned = replace(planned, error=str(exc))
+    return replace(planned, after=read_state(policy.path, policy.retain_hours))
 
 
 def _policy(settings: Settings, layer: str, table: str, meta: Any, where: str) -> Policy:
@@ -184,7 +189,7 @@ def _decide(policy: Policy) -> TablePlan:
         actions.append(Action(Act.PURGE, f"{state.deleted_share:.0%} of the rows are behind deletion vectors"))
     if state.compactable_files >= policy.optimize_after_files:
         actions.append(Action(Act.OPTIMIZE, f"{state.compactable_files} small files can be merged"))
-    elif state.files >= policy.optimize_after_files and state.unclustered_share >= _UNCLUSTERED_SHARE:
+    elif state.unclustered_share >= _UNCLUSTERED_SHARE and state.unclustered_share * state.bytes >= _UNCLUSTERED_BYTES:
         actions.append(Action(Act.OPTIMIZE, f"{state.unclustered_share:.0%} of the bytes came since the last OPTIMIZE"))
     if state.commits_since_checkpoint >= _CHECKPOINT_COMMITS:
         actions.append(Action(Act.CHECKPOINT, f"{state.commits_since_checkpoint} commits since the last checkpoint"))

@@ -133,7 +133,12 @@ class _Log:
 
 
 def _data_files(path: Path) -> list[Path]:
-    return [file for file in path.rglob("*") if file.is_file() and "_delta_log" not in file.parts]
+    """Files that VACUUM would consider; it leaves hidden ones, such as Hadoop's checksums, alone."""
+    return [
+        file
+        for file in path.rglob("*")
+        if file.is_file() and not file.name.startswith((".", "_")) and "_delta_log" not in file.parts
+    ]
 
 
 def _last_optimize(table: DeltaTable) -> int:

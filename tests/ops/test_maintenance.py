@@ -201,4 +201,5 @@ def age(path: Path, hours: int) -> None:
                 line = json.dumps(action, separators=(",", ":"))
             lines.append(line)
         entry.write_text("\n".join(lines), encoding="utf-8")
+        entry.with_name(f".{entry.name}.crc").unlink(missing_ok=True)  # Hadoop's checksum of the old text
         os.utime(entry, (then, then))
