@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +46,9 @@ def main() -> None:
     upkeep = []
     for number in range(merges):
         for name in ("kept", "left") if number % 2 else ("left", "kept"):
-            seconds[name].append(timed(lambda name=name: merge(spark, name, number)))
+            seconds[name].append(timed(partial(merge, spark, name, number)))
         if (number + 1) % EVERY == 0:
-            upkeep.append(timed(lambda: maintain_table(spark, policy)))
+            upkeep.append(timed(partial(maintain_table, spark, policy)))
             print(f"{number + 1} of {merges} merges", flush=True)
     difference = spark.sql(
         "select count(*) as n from (select * from gold.kept except select * from gold.left)"

@@ -13,6 +13,7 @@ import typer
 
 from python_ops.config import Settings, load_settings
 from python_ops.errors import OpsError
+from python_ops.secrets import mask
 
 
 class Environment(StrEnum):
@@ -53,14 +54,14 @@ def main() -> None:
     try:
         app()
     except OpsError as exc:
-        typer.echo(f"lakeops: {exc}", err=True)
+        typer.echo(f"lakeops: {mask(str(exc))}", err=True)
         if os.environ.get("LAKEHOUSE_DEBUG"):
             raise
         sys.exit(exc.exit_code)
     except Exception as exc:
         if os.environ.get("LAKEHOUSE_DEBUG"):
             raise
-        text = f"{type(exc).__name__}: {exc}".splitlines()[0][:500]
+        text = mask(f"{type(exc).__name__}: {exc}".splitlines()[0][:500])
         typer.echo(f"lakeops: unexpected {text}. Set LAKEHOUSE_DEBUG=1 for the stack trace.", err=True)
         sys.exit(1)
     except KeyboardInterrupt:

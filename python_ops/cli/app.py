@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from python_ops.cli import doctor, ingest, maintain, publish, report, run
+from python_ops.cli import doctor, ingest, maintain, publish, report, run, secrets
 
 app = typer.Typer(
     name="lakeops",
@@ -16,5 +16,6 @@ app = typer.Typer(
 app.add_typer(ingest.app, name="ingest")
 app.add_typer(publish.app, name="publish")
 app.add_typer(maintain.app, name="maintain")
+app.add_typer(secrets.app, name="secrets")
 for command in (run.run, run.demo, run.status, report.report, doctor.doctor):
     app.command()(command)

@@ -169,6 +169,17 @@ def test_other_orders_batchings_and_replays_give_the_same(
     assert lake.gold() == in_order.gold()
 
 
+def test_the_analyses_compile_and_run(in_order: Lake, tmp_path: Path) -> None:
+    export_environment(in_order.settings)
+    listed = arguments(["compile"], in_order.settings, ["resource_type:analysis"], target_path=tmp_path)
+    result = invoke(in_order.settings, ["--quiet", *listed])
+    assert result.success, result.exception
+    found = {r.node.name: in_order.spark.sql(r.node.compiled_code).count() for r in result.result}
+    assert set(found) == {path.stem for path in (PROJECT_ROOT / "dbt_project" / "analyses").glob("*.sql")}
+    orders = in_order.spark.table(f"{in_order.settings.schema_name('gold')}.fct_orders").count()
+    assert found["customer_of_an_order_at_its_time"] == orders, "a point-in-time join neither loses nor doubles"
+
+
 def test_the_analysts_guide_does_what_it_says(in_order: Lake, tmp_path: Path) -> None:
     """Given the project, When the guide's edits are made and its commands run, Then both tables hold what it says."""
     project = tmp_path / "project"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from python_ops import ingest as ingest_module
 from python_ops.config import Settings
+from python_ops.contracts import Column, load
 from python_ops.ingest import IngestResult, ingest
 from python_ops.ingest.ledger import Ledger
 from python_ops.ingest.tables import AppendOnlyTable
@@ -324,3 +326,27 @@ def test_a_source_that_fails_does_not_stop_the_others(desk: Callable[..., Desk])
 
     assert "cannot be read" in str(failed.error) and str(here.landing) in str(failed.error)
     assert taken.accepted == 1
+
+
+def test_a_newer_contract_adds_a_column_and_a_changed_type_is_refused(
+    desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given rows under one contract, When a column is added, Then old rows have NULL; a changed type stops the source."""
+    here = desk()
+    here.write("a.jsonl", event())
+    here.ingest()
+    contract = load("crm_accounts")
+    added = replace(contract, version="1.1.0", columns=(*contract.columns, Column("region", "string", "Sales region.")))
+    monkeypatch.setattr(ingest_module, "load", lambda source: added)
+    here.write("b.jsonl", event(account_id="A2", region="north"))
+    assert (here.ingest().accepted, here.ingest().error) == (1, None)
+    rows = [tuple(row) for row in here.bronze("account_id", "region", "_contract_version")]
+    assert rows == [("A1", None, contract.version), ("A2", "north", "1.1.0")]
+
+    narrowed = tuple(replace(c, type="int") if c.name == "region" else c for c in added.columns)
+    monkeypatch.setattr(ingest_module, "load", lambda source: replace(added, columns=narrowed))
+    here.write("c.jsonl", event(account_id="A3", region=5))
+    failed = here.ingest()
+    assert failed.error and "region (string → int)" in failed.error and "new name" in failed.error
+    monkeypatch.setattr(ingest_module, "load", lambda source: added)
+    assert here.ingest().error is None, "the file waits until the contract is right again"
