@@ -59,8 +59,8 @@ class FileProvider:
         status = self.path.stat()
         if stat.S_IMODE(status.st_mode) != 0o600 or status.st_uid != os.getuid():
             raise ConfigError(
-                f"{self.path} holds secrets and has mode {stat.S_IMODE(status.st_mode):04o}; it must belong to this user and "
-                f"be private. Nothing was read. `chmod 600 {self.path}`."
+                f"{self.path} holds secrets and has mode {stat.S_IMODE(status.st_mode):04o}; it must belong to this user "
+                f"and be private. Nothing was read. `chmod 600 {self.path}`."
             )
         try:
             found = json.loads(self.path.read_text(encoding="utf-8"))
@@ -102,12 +102,13 @@ class AwsProvider:
             if code == "ResourceNotFoundException":
                 return None
             raise OpsError(
-                f"AWS Secrets Manager refused {self.prefix + name} ({code}). This role needs secretsmanager:GetSecretValue."
+                f"AWS Secrets Manager refused {self.prefix + name} ({code}). "
+                "This role needs secretsmanager:GetSecretValue."
             ) from exc
         except BotoCoreError as exc:
             raise OpsError(
-                f"AWS Secrets Manager did not give {self.prefix + name} ({type(exc).__name__}). Look at AWS_REGION, the "
-                "role and the network, then run again."
+                f"AWS Secrets Manager did not give {self.prefix + name} ({type(exc).__name__}). "
+                "Look at AWS_REGION, the role and the network, then run again."
             ) from exc
 
     def where(self, name: str) -> str:

@@ -1,0 +1,124 @@
+"""`lakeops watermark`: how far sources were extracted and ingested."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import typer
+
+from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.cli.tables import print_rows
+from python_ops.errors import ConfigError
+from python_ops.state import store_for
+from python_ops.state.watermarks import Watermark, advance, read
+from python_ops.status import Progress, ingestion_progress
+
+app = typer.Typer(help="How far sources were extracted and ingested.", no_args_is_help=True)
+
+Execute = Annotated[bool, typer.Option("--execute", help="Act; without it the change is shown.")]
+Source = Annotated[str, typer.Argument(help="Name of the source.")]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What `set` and `reset` do, or would do."""
+
+    source: str
+    before: Watermark | None
+    after: Watermark | None
+    executed: bool
+
+
+@app.command("list")
+def list_(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
+    """List the watermarks of extraction, and of each source the last batch by ledger and by table.
+
+    Example: lakeops watermark list
+    """
+    settings = settings_for(env)
+    store = store_for(settings)
+    marks = {source: read(store, source)[0] for source in store.names("watermark")}
+    batches = ingestion_progress(settings)
+    if as_json:
+        print_json({"extraction": marks, "ingestion": batches})
+        return
+    shown: list[list[Any]] = [
+        [b.source, b.ledger_batch, b.table_batch, _verdict(b), _text(marks.pop(b.source, None))] for b in batches
+    ]
+    shown += [[source, None, None, "extraction only", _text(mark)] for source, mark in marks.items()]
+    print_rows(["source", "batch in ledger", "batch in bronze", "state", "extracted up to"], shown)
+
+
+@app.command()
+def get(source: Source, env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
+    """Show one source's watermark of extraction.
+
+    Example: lakeops watermark get snowflake_orders
+    """
+    mark, _ = read(store_for(settings_for(env)), source)
+    if mark is None:
+        raise ConfigError(f"{source} has no watermark: its first extraction takes everything.")
+    if as_json:
+        print_json(mark)
+    else:
+        typer.echo(_text(mark))
+
+
+@app.command("set")
+def set_(
+    source: Source,
+    at: Annotated[str, typer.Argument(help="ISO 8601 time with its zone.")],
+    key: Annotated[str, typer.Option("--key", help="Key of the last row at that time.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Also backwards.")] = False,
+    execute: Execute = False,
+    env: Env = Environment.LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Set a source's watermark. Rows before it that were not extracted yet are skipped for good.
+
+    Example: lakeops watermark set snowflake_orders 2025-03-01T00:00:00Z --execute
+    """
+    store = store_for(settings_for(env))
+    before, revision = read(store, source)
+    after = Watermark(at, key)
+    if execute:
+        advance(store, source, after, revision, force)
+    _show(Change(source, before, after, execute), as_json)
+
+
+@app.command()
+def reset(source: Source, execute: Execute = False, env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
+    """Forget a source's watermark: its next extraction takes everything, and the engine drops what it knows.
+
+    Example: lakeops watermark reset snowflake_orders --execute
+    """
+    store = store_for(settings_for(env))
+    before, revision = read(store, source)
+    if before is None:
+        raise ConfigError(f"{source} has no watermark.")
+    if execute:
+        store.delete("watermark", source, revision)
+    _show(Change(source, before, None, execute), as_json)
+
+
+def _show(change: Change, as_json: bool) -> None:
+    if as_json:
+        print_json(asdict(change))
+        return
+    done = "is" if change.executed else "would be"
+    typer.echo(f"{change.source}: {_text(change.before)} {done} replaced by {_text(change.after)}")
+    if not change.executed:
+        typer.echo("Nothing was done. `--execute` acts.")
+
+
+def _verdict(batch: Progress) -> str:
+    if batch.ledger_batch > batch.table_batch:
+        return "ledger ahead: the next ingest run takes the missing batches again"
+    if batch.ledger_batch < batch.table_batch:
+        return "ledger behind: the next ingest run rebuilds it from bronze"
+    return "agree"
+
+
+def _text(mark: Watermark | None) -> str:
+    return f"{mark.at} {mark.key}".strip() if mark else "nothing"

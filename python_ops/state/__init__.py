@@ -1,0 +1,21 @@
+"""Small shared state: watermarks of extraction and leases, each a record that is replaced only from its last revision.
+
+Two stores with the same rules (`settings.state_store`): JSON files under the home for one machine, a DynamoDB table for
+several. A writer gives the revision that it read; if another has written since, the store refuses.
+"""
+
+from __future__ import annotations
+
+from python_ops.config import Settings
+from python_ops.state.dynamodb import DynamoStore
+from python_ops.state.files import FileStore
+from python_ops.state.store import Record, Store
+
+__all__ = ["Record", "Store", "store_for"]
+
+
+def store_for(settings: Settings) -> Store:
+    """The store of an environment."""
+    if settings.state_store == "dynamodb":
+        return DynamoStore(settings.state_table, settings.schema_prefix)
+    return FileStore(settings.state / "shared")

@@ -1,0 +1,143 @@
+"""Leases: one holder for a name at a time, over all machines that share a store.
+
+A lease runs out unless its holder renews it, so a dead holder's is taken over. A holder that was merely slow finds that
+out by `Lease.check`, which must stand right before a commit. Between that check and the commit nothing but the table
+itself can refuse: CDC models carry the version they were computed from as their Delta transaction number (docs/cdc.md,
+rule 12), ingestion its batch number.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from python_ops.errors import BusyError, OpsError
+from python_ops.state.store import Record, Store
+
+TTL_SECONDS = 60.0
+_KEPT_SECONDS = 7 * 24 * 3600  # how long a store keeps a lease that nobody renews: its token must not be given again
+
+
+@dataclass
+class Lease:
+    """A lease that is held.
+
+    Attributes:
+        token: Grows with every new holder of the name; a later holder has a higher one.
+    """
+
+    store: Store
+    name: str
+    holder: str
+    ttl: float
+    clock: Callable[[], float]
+    token: int = 0
+    _record: Record | None = None
+    _guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self) -> None:
+        """Takes the lease if it is free or has run out.
+
+        Raises:
+            BusyError: another holds it; the text says who, since when, and until when.
+        """
+        given = self.store.get("lease", self.name)
+        now = self.clock()
+        if given and given.value["until"] > now and given.value["holder"]:
+            raise BusyError(
+                f"{self.name} is held by {given.value['holder']} since {_shown(given.value['since'])}, until "
+                f"{_shown(given.value['until'])} unless renewed. Wait, then run again."
+            )
+        self.token = (int(given.value["token"]) if given else 0) + 1
+        self._write(given.revision if given else 0, now, now)
+
+    def renew(self) -> None:
+        """Extends the lease.
+
+        Raises:
+            BusyError: it was lost.
+        """
+        with self._guard:
+            assert self._record is not None
+            self._write(self._record.revision, self._record.value["since"], self.clock())
+
+    def check(self) -> None:
+        """Makes sure, right before a commit, that the lease is still held.
+
+        Raises:
+            BusyError: it ran out or was taken over.
+        """
+        given = self.store.get("lease", self.name)
+        is_own = given is not None and given.value["token"] == self.token and given.value["holder"] == self.holder
+        if given is None or not is_own or given.value["until"] <= self.clock():
+            who = given.value["holder"] if given and not is_own else "nobody"
+            raise BusyError(
+                f"The lease of {self.name} was lost; {who or 'nobody'} holds it now. Nothing was committed."
+            )
+
+    def release(self) -> None:
+        """Gives the lease back; its token stays, so that the next is higher."""
+        with self._guard, suppress(BusyError):  # lost: it is not ours to give back
+            assert self._record is not None
+            value = {**self._record.value, "holder": "", "until": 0}
+            self.store.put("lease", self.name, value, self._record.revision, self._expiry())
+
+    def _write(self, revision: int, since: float, now: float) -> None:
+        value = {"holder": self.holder, "token": self.token, "since": since, "until": now + self.ttl}
+        self._record = self.store.put("lease", self.name, value, revision, self._expiry())
+
+    def _expiry(self) -> int:
+        return int(self.clock()) + _KEPT_SECONDS
+
+
+@contextmanager
+def lease(
+    store: Store,
+    name: str,
+    command: str,
+    ttl: float = TTL_SECONDS,
+    clock: Callable[[], float] = time.time,
+) -> Iterator[Lease]:
+    """Holds a lease while the block runs, renewed every third of its time by a thread.
+
+    Args:
+        store: Where it is kept.
+        name: What is held, such as `environment` or `gold.fct_orders`.
+        command: What the holder does, for those who wait.
+        ttl: Seconds after which a lease that is not renewed runs out.
+        clock: Unix seconds.
+
+    Raises:
+        BusyError: another holds it.
+    """
+    held = Lease(store, name, f"`{command}` (process {os.getpid()} on {socket.gethostname()})", ttl, clock)
+    held.take()
+    stop = threading.Event()
+
+    def keep() -> None:
+        while not stop.wait(ttl / 3):
+            try:
+                held.renew()
+            except BusyError:
+                return  # check() tells the holder
+            except OpsError:
+                continue  # the store did not answer; the lease has time left
+
+    thread = threading.Thread(target=keep, name=f"lease {name}", daemon=True)
+    thread.start()
+    try:
+        yield held
+    finally:
+        stop.set()
+        thread.join()
+        held.release()
+
+
+def _shown(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
