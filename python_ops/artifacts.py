@@ -51,6 +51,8 @@ class Model:
     meta: Mapping[str, Any]
     columns: tuple[Column, ...]
     path: str
+    group: str | None = None
+    unique_key: tuple[str, ...] = ()
 
     @property
     def table(self) -> str:
@@ -66,6 +68,15 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Exposure:
+    """What depends on models from outside: a dashboard, an application, the daily run itself."""
+
+    name: str
+    owner: str
+    meta: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What the project consists of.
 
@@ -73,12 +84,16 @@ class Manifest:
         parents: For each node, the nodes that it depends on directly.
         tests: Identifiers of data tests and unit tests.
         source_meta: `meta` of the source tables, by table.
+        owners: Who owns each group, by group.
+        exposures: What reads the tables, by name.
     """
 
     models: Mapping[str, Model]
     parents: Mapping[str, frozenset[str]]
     tests: frozenset[str]
     source_meta: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    owners: Mapping[str, str] = field(default_factory=dict)
+    exposures: Mapping[str, Exposure] = field(default_factory=dict)
 
     def upstream(self, nodes: Iterable[str]) -> frozenset[str]:
         """The nodes and everything they depend on."""
@@ -164,6 +179,13 @@ def load_manifest(folder: Path = TARGET_FOLDER) -> Manifest:
                 source["name"]: source.get("config", {}).get("meta") or {}
                 for source in data.get("sources", {}).values()
             },
+            owners={group["name"]: _owner(group) for group in data.get("groups", {}).values()},
+            exposures={
+                exposure["name"]: Exposure(
+                    exposure["name"], _owner(exposure), exposure.get("config", {}).get("meta") or {}
+                )
+                for exposure in data.get("exposures", {}).values()
+            },
         )
     except (KeyError, TypeError, AttributeError) as exc:
         raise _unreadable(folder / "manifest.json", exc) from exc
@@ -212,7 +234,14 @@ def _model(node: Mapping[str, Any]) -> Model:
             for column in node["columns"].values()
         ),
         path=node["original_file_path"],
+        group=config.get("group"),
+        unique_key=(key,) if isinstance(key := config.get("unique_key") or (), str) else tuple(key),
     )
+
+
+def _owner(node: Mapping[str, Any]) -> str:
+    owner = node.get("owner") or {}
+    return str(owner.get("name") or owner.get("email") or "nobody")
 
 
 def _read(path: Path) -> dict[str, Any]:

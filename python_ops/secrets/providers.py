@@ -59,8 +59,8 @@ class FileProvider:
         status = self.path.stat()
         if stat.S_IMODE(status.st_mode) != 0o600 or status.st_uid != os.getuid():
             raise ConfigError(
-                f"{self.path} holds secrets and has mode {stat.S_IMODE(status.st_mode):04o}; it must belong to this user "
-                f"and be private. Nothing was read. `chmod 600 {self.path}`."
+                f"{self.path} holds secrets and has mode {stat.S_IMODE(status.st_mode):04o}; it must belong to this "
+                f"user and be private. Nothing was read. `chmod 600 {self.path}`."
             )
         try:
             found = json.loads(self.path.read_text(encoding="utf-8"))

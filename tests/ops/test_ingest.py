@@ -331,7 +331,7 @@ def test_a_source_that_fails_does_not_stop_the_others(desk: Callable[..., Desk])
 def test_a_newer_contract_adds_a_column_and_a_changed_type_is_refused(
     desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given rows under one contract, When a column is added, Then old rows have NULL; a changed type stops the source."""
+    """Given rows under one contract, When a column is added, Then old rows have NULL; a changed type is refused."""
     here = desk()
     here.write("a.jsonl", event())
     here.ingest()

@@ -83,7 +83,7 @@ def test_a_secret_is_shown_nowhere(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_aws_secrets_manager_and_its_rotation(aws: str) -> None:
-    """Given a secret that was rotated, When a system still takes the old one, Then the previous version is tried once."""
+    """Given a rotated secret, When a system still takes the old one, Then the previous version is tried once."""
     client = boto3.client("secretsmanager")
     client.create_secret(Name="lakehouse/postgres", SecretString="first")
     secrets = Secrets([EnvironmentProvider({}), AwsProvider("lakehouse/")])
@@ -108,7 +108,7 @@ def test_aws_secrets_manager_and_its_rotation(aws: str) -> None:
     with pytest.raises(Refused):
         secrets.with_rotation("postgres", connect("neither", tried), lambda exc: isinstance(exc, Refused))
     assert tried == ["second", "first"], "each at most once"
-    with pytest.raises(ConfigError, match="'lakehouse/gone' in AWS Secrets Manager"):
+    with pytest.raises(ConfigError, match=r"'lakehouse/gone' in AWS Secrets Manager"):
         secrets.get("gone")
 
 
@@ -130,7 +130,7 @@ def test_secrets_manager_out_of_reach_is_one_clear_error(monkeypatch: pytest.Mon
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-    with pytest.raises(OpsError, match="did not give lakehouse/x .*network"):
+    with pytest.raises(OpsError, match=r"did not give lakehouse/x .*network"):
         AwsProvider("lakehouse/").get("x")
 
 

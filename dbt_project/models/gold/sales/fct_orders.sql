@@ -5,7 +5,7 @@
     unique_key='order_id',
     replace_by='order_id',
     partition_by='order_month',
-    meta={'zorder_by': 'order_id', 'sla_minutes': 60, 'sla_min_rows': 1, 'publish_to': ['duckdb']},
+    meta={'zorder_by': 'order_id'},
 ) }}
 
 with slv_shop_orders as (
