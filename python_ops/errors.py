@@ -3,6 +3,7 @@
 OpsError            1  something failed; the message says what, on what, and the next step
 ├── ConfigError     2  usage or configuration
 │   └── ContractError  a data contract is missing or not valid
+├── SlaBreached     3  a service level does not hold
 └── BusyError       4  another run holds what this one needs
 """
 
@@ -23,6 +24,12 @@ class ConfigError(OpsError):
 
 class ContractError(ConfigError):
     """A data contract is missing or not valid."""
+
+
+class SlaBreached(OpsError):
+    """A service level does not hold."""
+
+    exit_code = 3
 
 
 class BusyError(OpsError):

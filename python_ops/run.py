@@ -5,21 +5,25 @@ What each step did is written to `state/last_run.json` as it happens, so that a 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from python_ops.alerts import Breach, check
+from python_ops.alerts.notify import notify
 from python_ops.artifacts import TARGET_FOLDER
 from python_ops.config import Settings
 from python_ops.dbt import arguments, invoke
 from python_ops.errors import OpsError
 from python_ops.ingest import ingest
+from python_ops.metrics import collect, record
+from python_ops.metrics.cloudwatch import push
 from python_ops.publish import Action, publish
+from python_ops.report import gather, write
+from python_ops.run_record import save_run
 from python_ops.spark import session
 from python_ops.unchanged import green_since, reason_to_run, remember
 
@@ -141,17 +145,13 @@ class Job:
 
     def save(self) -> None:
         """Writes the record of the run so far."""
-        self.settings.state.mkdir(parents=True, exist_ok=True)
         record = {
             "command": self.command,
             "started_at": self.started_at.isoformat(timespec="seconds"),
             "steps": [asdict(step) for step in self.steps],
             "unchanged_since": self.unchanged_since,
         }
-        path = self.settings.state / "last_run.json"
-        draft = path.with_suffix(".tmp")
-        draft.write_text(json.dumps(record, indent=1), encoding="utf-8")
-        draft.replace(path)
+        save_run(self.settings, record)
 
 
 class _Recorded:
@@ -180,14 +180,6 @@ class _Recorded:
             ) from error
 
 
-def last_run(settings: Settings) -> dict[str, Any] | None:
-    """The record of the last run, or None."""
-    with suppress(OSError, ValueError):
-        record: dict[str, Any] = json.loads((settings.state / "last_run.json").read_text(encoding="utf-8"))
-        return record
-    return None
-
-
 def run(settings: Settings, report: Report, always: bool = False) -> Job:
     """Ingests, builds and publishes; starts no JVM and writes nothing but its record when there is nothing to do.
 
@@ -210,6 +202,41 @@ def run(settings: Settings, report: Report, always: bool = False) -> Job:
     job.publish()
     remember(settings)
     return job
+
+
+def aftermath(settings: Settings, say: Callable[[str], None]) -> list[Breach]:
+    """What follows a run, however it ended: figures recorded and sent, service levels checked, alerts, the report.
+
+    None of it changes the run's outcome; what could not be done is said.
+
+    Args:
+        settings: The environment.
+        say: Prints a line.
+
+    Returns:
+        Service levels that are breached.
+    """
+    breaches: list[Breach] = []
+
+    def figures() -> None:
+        record(settings, collect(settings))
+        if settings.metrics == "cloudwatch":
+            push(settings)
+
+    def levels() -> None:
+        breaches.extend(check(settings))
+        for warning in notify(settings, breaches, say):
+            say(f"warning: {warning}")
+
+    def page() -> None:
+        say(f"report  {write(gather(settings), settings.home_path / 'report.html')}")
+
+    for do in (figures, levels, page):
+        try:
+            do()
+        except OpsError as exc:
+            say(f"warning: {exc}")
+    return breaches
 
 
 def _first_line(message: str | None) -> str:

@@ -12,7 +12,7 @@ from python_ops.ingest.ledger import Ledger, State
 from python_ops.ingest.tables import AppendOnlyTable
 from python_ops.publish import warehouse
 from python_ops.publish.target import Served
-from python_ops.run import last_run
+from python_ops.run_record import last_run
 
 
 @dataclass(frozen=True)

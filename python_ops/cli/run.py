@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -10,9 +12,11 @@ import typer
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
 from python_ops.cli.progress import Progress
 from python_ops.demo import demo as run_demo
+from python_ops.errors import SlaBreached
 from python_ops.lock import exclusive
-from python_ops.run import last_run
+from python_ops.run import aftermath
 from python_ops.run import run as run_job
+from python_ops.run_record import last_run
 from python_ops.status import status as read_status
 
 
@@ -21,14 +25,24 @@ def run(
     always: Annotated[bool, typer.Option("--always", help="Run although nothing has changed.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """The daily job: ingest new files, dbt build, publish what changed. Nothing new: seconds, and no JVM.
+    """The daily job: ingest, dbt build, publish what changed; then figures, service levels, alerts and the report.
+
+    With nothing new it takes seconds and starts no JVM.
 
     Example: lakeops run --json
     """
     settings = settings_for(env)
     with exclusive(settings, "run"), Progress(quiet=as_json) as progress:
         started = time.monotonic()
-        job = run_job(settings, progress, always)
+        say: Callable[[str], None] = partial(typer.echo, err=as_json)
+        try:
+            job = run_job(settings, progress, always)
+        except BaseException:
+            aftermath(settings, say)
+            raise
+        breaches = [] if job.unchanged_since else aftermath(settings, say)
+    if breaches:
+        raise SlaBreached(f"The run is done; {len(breaches)} service levels are breached: {breaches[0].identity}.")
     if as_json:
         print_json(last_run(settings))
         return
@@ -51,6 +65,7 @@ def demo(
     with exclusive(settings, "demo"), Progress(quiet=as_json) as progress:
         started = time.monotonic()
         _, docs = run_demo(settings, progress, every_batch)
+        aftermath(settings, partial(typer.echo, err=as_json))
     if as_json:
         print_json(last_run(settings))
         return
@@ -58,6 +73,7 @@ def demo(
     typer.echo(
         f"done    in {time.monotonic() - started:.0f} s\n\n"
         "What to look at\n"
+        f"  {settings.home_path / 'report.html'}  how everything stands, for a browser\n"
         f"  {docs}  the dbt docs site: every table, column and the lineage graph\n"
         f"  {database}  the served tables; try\n"
         f"      .venv/bin/python -c \"import duckdb; print(duckdb.connect('{database}', read_only=True)"

@@ -22,7 +22,7 @@ from python_ops.maintenance import plan as plan_maintenance
 from python_ops.publish import PublishStatus
 from python_ops.publish import status as publish_status
 from python_ops.report.graph import Node, sparkline, svg
-from python_ops.run import last_run
+from python_ops.run_record import last_run
 from python_ops.status import SourceStatus, source_status
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +59,22 @@ def write_manifest(folder: Path, *nodes: Mapping[str, Any]) -> None:
     (folder / "manifest.json").write_text(json.dumps({"nodes": rest, "unit_tests": unit}))
 
 
-def write_run_results(folder: Path, statuses: Mapping[str, str], command: str = "build") -> None:
-    """run_results.json with one result per node."""
+def add_to_manifest(folder: Path, **sections: Any) -> None:
+    """Adds sections such as `groups` to a manifest.json."""
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **sections}))
+
+
+def write_run_results(
+    folder: Path, statuses: Mapping[str, str], command: str = "build", seconds: float = 0.5, at: str = ""
+) -> None:
+    """run_results.json with one result per node; `at` is now when empty."""
     folder.mkdir(parents=True, exist_ok=True)
     results = [
-        {"unique_id": node, "status": status, "message": f"{node} {status}", "execution_time": 0.5}
+        {"unique_id": node, "status": status, "message": f"{node} {status}", "execution_time": seconds}
         for node, status in statuses.items()
     ]
-    metadata = {"generated_at": "2026-01-02T03:04:05.000000Z"}
+    metadata = {"generated_at": at or datetime.now(UTC).isoformat().replace("+00:00", "Z")}
     (folder / "run_results.json").write_text(
         json.dumps({"metadata": metadata, "args": {"which": command}, "results": results})
     )

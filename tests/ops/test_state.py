@@ -47,7 +47,7 @@ def test_a_record_is_replaced_only_from_its_last_revision(store: Store) -> None:
     assert store.get("watermark", "a/b c") == first
     store.put("watermark", "a/b c", {"x": 2}, first.revision)
     for stale in (0, first.revision):
-        with pytest.raises(BusyError, match="changed by another process"):
+        with pytest.raises(BusyError, match=r"changed by another process"):
             store.put("watermark", "a/b c", {"x": 3}, stale)
         with pytest.raises(BusyError):
             store.delete("watermark", "a/b c", stale)
@@ -78,7 +78,7 @@ def test_a_watermark_goes_forward(store: Store) -> None:
     advance(store, "s", LATE, 0)
     mark, revision = read(store, "s")
     assert mark == LATE
-    with pytest.raises(ConfigError, match="2025-03-01.* is before it and would be extracted again"):
+    with pytest.raises(ConfigError, match=r"2025-03-01.* is before it and would be extracted again"):
         advance(store, "s", EARLY, revision)
     assert read(store, "s") == (LATE, revision)
     advance(store, "s", EARLY, revision, force=True)
@@ -113,7 +113,7 @@ def test_a_second_holder_is_told_who_has_it(holder: Callable[..., Lease]) -> Non
     first, second = holder("first", clock), holder("second", clock)
     first.take()
     with pytest.raises(
-        BusyError, match="gold.fct_orders is held by first since 1970-01-12T13:46:40.*, until 1970-01-12T13:47:40"
+        BusyError, match=r"gold.fct_orders is held by first since 1970-01-12T13:46:40.*, until 1970-01-12T13:47:40"
     ):
         second.take()
     first.release()
@@ -133,11 +133,11 @@ def test_a_dead_holders_lease_is_taken_over_and_the_zombie_cannot_commit(holder:
         heir.take()
     zombie.check()
     clock.now += 2
-    with pytest.raises(BusyError, match="was lost; nobody holds it"):
+    with pytest.raises(BusyError, match=r"was lost; nobody holds it"):
         zombie.check()
     heir.take()
     assert heir.token == zombie.token + 1
-    with pytest.raises(BusyError, match="was lost; heir holds it now. Nothing was committed"):
+    with pytest.raises(BusyError, match=r"was lost; heir holds it now. Nothing was committed"):
         zombie.check()
     with pytest.raises(BusyError):
         zombie.renew()
@@ -156,7 +156,7 @@ def test_a_lease_is_renewed_while_its_block_runs(store: Store) -> None:
 
 
 def test_a_missing_table_and_a_broken_file_are_explained(aws: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no DynamoDB table nowhere. Make it with the string key `record`"):
+    with pytest.raises(ConfigError, match=r"no DynamoDB table nowhere. Make it with the string key `record`"):
         DynamoStore("nowhere").get("lease", "x")
     files = FileStore(tmp_path)
     files.put("watermark", "s", {}, 0)

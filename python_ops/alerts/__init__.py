@@ -1,0 +1,227 @@
+"""Service levels: what is checked, against which limits, and what a breach says.
+
+Limits are dbt `meta`: of each model (`sla_minutes`, `sla_min_rows`, `sla_max_seconds`), of each source (`sla_minutes`,
+`sla_max_rejected`), and of the daily run in the exposure `daily_run` (`sla_minutes`, `sla_max_seconds`).
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from python_ops.artifacts import TARGET_FOLDER, Manifest, Model, RunResults, load_manifest, load_run_results
+from python_ops.config import Settings
+from python_ops.contracts import load as load_contract
+from python_ops.contracts import sources
+from python_ops.delta import exists
+from python_ops.errors import ConfigError, OpsError
+from python_ops.ingest.ledger import Ledger, State
+from python_ops.maintenance.state import read_state
+from python_ops.metrics import history
+from python_ops.run_record import last_run
+
+RUNBOOK = "docs/runbooks/sla_breach.md"
+
+_LEAST_SAMPLE = 8  # runs before the volume of the next is judged
+_DEVIATIONS = 6.0  # of the median absolute deviation, scaled to a standard deviation
+_FLOOR_SHARE, _FLOOR_ROWS = 0.05, 10  # a steady history must not make a small change an alarm
+
+
+class Kind(StrEnum):
+    """What is wrong. The order is that of causes: what comes first explains what follows."""
+
+    LAST_RUN = "last run failed"
+    MISSED_RUN = "run missing"
+    TESTS = "tests failed"
+    QUARANTINE = "too many rejected"
+    FRESHNESS = "stale"
+    ROWS = "too few rows"
+    VOLUME = "unusual volume"
+    RUNTIME = "too slow"
+
+
+@dataclass(frozen=True)
+class Breach:
+    """One limit that does not hold. `expected` and `got` are counts, times and names: never a row's values."""
+
+    kind: Kind
+    subject: str
+    expected: str
+    got: str
+    owner: str
+    next_action: str
+
+    @property
+    def runbook(self) -> str:
+        """Where to read on."""
+        return f"{RUNBOOK}#{self.kind.value.replace(' ', '-')}"
+
+    @property
+    def identity(self) -> str:
+        """The same for the same fault in every run."""
+        return f"{self.kind.value}: {self.subject}"
+
+
+def check(settings: Settings, artifacts: Path = TARGET_FOLDER, now: datetime | None = None) -> list[Breach]:
+    """Everything that breaches its limit, causes first. Starts no JVM.
+
+    Raises:
+        ConfigError: a limit is not a number.
+        OpsError: there is no manifest.
+    """
+    now = now or datetime.now(UTC)
+    manifest = load_manifest(artifacts)
+    try:
+        results = load_run_results(artifacts)
+    except OpsError:
+        results = None
+    found = [
+        *_run(settings, manifest, now),
+        *_tests(manifest, results),
+        *(breach for source in sources() for breach in _source(settings, manifest, source, now)),
+        *_models(settings, manifest, results, now),
+    ]
+    order = list(Kind)
+    return sorted(found, key=lambda breach: (order.index(breach.kind), breach.subject))
+
+
+def _run(settings: Settings, manifest: Manifest, now: datetime) -> Iterator[Breach]:
+    daily = manifest.exposures.get("daily_run")
+    meta, owner = (daily.meta, daily.owner) if daily else ({}, "nobody")
+    limit = _limit(meta, "sla_minutes", "exposure daily_run")
+    record = last_run(settings)
+    if record is None:
+        yield Breach(Kind.MISSED_RUN, "run", "a run", "none was ever recorded", owner, "`lakeops run`")
+        return
+    age = (now - datetime.fromisoformat(record["started_at"])).total_seconds() / 60
+    if limit is not None and age > limit:
+        got = f"the last began {_span(age)} ago, at {record['started_at']}"
+        yield Breach(
+            Kind.MISSED_RUN, "run", f"a run every {_span(limit)}", got, owner, "look at the scheduler, `lakeops run`"
+        )
+    if broken := [step for step in record["steps"] if step["outcome"] != "ok"]:
+        step = broken[0]
+        yield Breach(
+            Kind.LAST_RUN, step["name"], "every step ok", f"{step['name']} {step['outcome']}", owner,
+            f"`{step['resume']}`, then `lakeops run`",
+        )  # fmt: skip
+    seconds = sum(step["seconds"] for step in record["steps"])
+    most = _limit(meta, "sla_max_seconds", "exposure daily_run")
+    if most is not None and seconds > most:
+        yield Breach(Kind.RUNTIME, "run", f"at most {most:.0f} s", f"{seconds:.0f} s", owner, "`lakeops maintain plan`")
+
+
+def _tests(manifest: Manifest, results: RunResults | None) -> Iterator[Breach]:
+    for result in results.failed() if results else ():
+        if result.status != "skipped":  # what was skipped follows from what failed
+            parents = [manifest.models[p] for p in manifest.parents.get(result.unique_id, ()) if p in manifest.models]
+            model = manifest.models.get(result.unique_id) or (parents[0] if parents else None)
+            name = result.unique_id.split(".")[2]
+            yield Breach(
+                Kind.TESTS, name, "success", result.status, _owner(manifest, model), f"`dbt build --select {name}`"
+            )
+
+
+def _source(settings: Settings, manifest: Manifest, source: str, now: datetime) -> Iterator[Breach]:
+    meta, where = manifest.source_meta.get(source, {}), f"source {source}"
+    owner = load_contract(source).owner
+    done = [m for m in Ledger(settings.state / "ingest", source).manifests if m.state is State.COMMITTED]
+    if not done:
+        return  # a source that never delivered anything has not begun
+    limit = _limit(meta, "sla_minutes", where)
+    age = (now - datetime.fromisoformat(done[-1].arrived_at)).total_seconds() / 60
+    if limit is not None and age > limit:
+        yield Breach(
+            Kind.FRESHNESS, source, f"a delivery every {_span(limit)}", f"the last came {_span(age)} ago", owner,
+            f"look for files in the landing folder of {source}, then at its system",
+        )  # fmt: skip
+    counts = done[-1].counts
+    most = _limit(meta, "sla_max_rejected", where)
+    if most is not None and counts["read"] and counts["quarantined"] / counts["read"] > most:
+        yield Breach(
+            Kind.QUARANTINE, source, f"at most {most:.1%} of a batch",
+            f"{counts['quarantined']} of {counts['read']} records in batch {done[-1].batch_id}", owner,
+            f"select reason, count(*) from dlq.{source} where _batch_id = {done[-1].batch_id} group by reason",
+        )  # fmt: skip
+    yield from _volume(
+        source, [m.counts["read"] for m in done], "records read", owner, f"`lakeops ingest status`; {source}"
+    )
+
+
+def _models(settings: Settings, manifest: Manifest, results: RunResults | None, now: datetime) -> Iterator[Breach]:
+    rows_before = history(settings, "rows", "table")
+    built_at = datetime.fromisoformat(results.generated_at) if results else None
+    for model in manifest.models.values():
+        if model.storage is None or not (limits := _limits(model)):
+            continue
+        owner, build = _owner(manifest, model), f"`dbt build --select {model.name}`"
+        result = results.nodes.get(model.unique_id) if results else None
+        path = settings.table_path(model.layer, model.storage)
+        if not exists(path):
+            yield Breach(Kind.ROWS, model.name, "a table", "none", owner, build)
+            continue
+        if "sla_minutes" in limits and built_at and result and result.green:
+            age = (now - built_at).total_seconds() / 60
+            if age > limits["sla_minutes"]:
+                expected = f"a green build every {_span(limits['sla_minutes'])}"
+                yield Breach(
+                    Kind.FRESHNESS, model.name, expected, f"the last was {_span(age)} ago", owner, "`lakeops run`"
+                )
+        if "sla_max_seconds" in limits and result and result.seconds > limits["sla_max_seconds"]:
+            expected = f"at most {limits['sla_max_seconds']:.0f} s"
+            action = f"`lakeops maintain plan {model.table}`"
+            yield Breach(Kind.RUNTIME, model.name, expected, f"{result.seconds:.0f} s", owner, action)
+        if "sla_min_rows" in limits:
+            state = read_state(path, 168)
+            rows = state.rows - round((state.deleted_share or 0) * state.rows)
+            if rows < limits["sla_min_rows"]:
+                expected = f"at least {limits['sla_min_rows']:.0f} rows"
+                yield Breach(Kind.ROWS, model.name, expected, str(rows), owner, build)
+            past = [int(value) for value in rows_before.get(model.table, [])]
+            yield from _volume(model.name, [*past, rows], "rows", owner, build)
+
+
+def _volume(subject: str, counts: list[int], unit: str, owner: str, action: str) -> Iterator[Breach]:
+    """The newest count against those before it: further from their median than chance and habit explain."""
+    past, newest = counts[-31:-1], counts[-1]
+    if len(past) < _LEAST_SAMPLE:
+        return
+    middle = statistics.median(past)
+    spread = 1.4826 * statistics.median(abs(count - middle) for count in past)
+    allowed = max(_DEVIATIONS * spread, _FLOOR_SHARE * middle, _FLOOR_ROWS)
+    if abs(newest - middle) > allowed:
+        expected = f"{max(0, middle - allowed):.0f} to {middle + allowed:.0f} {unit}, as in the last {len(past)} runs"
+        yield Breach(Kind.VOLUME, subject, expected, str(newest), owner, action)
+
+
+def _limits(model: Model) -> dict[str, float]:
+    names = ("sla_minutes", "sla_min_rows", "sla_max_seconds")
+    found = {name: _limit(model.meta, name, model.path) for name in names}
+    return {name: limit for name, limit in found.items() if limit is not None}
+
+
+def _limit(meta: Mapping[str, Any], name: str, where: str) -> float | None:
+    value = meta.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+        raise ConfigError(f"{where}: meta {name} must be a number from 0, not {value!r}.")
+    return float(value)
+
+
+def _owner(manifest: Manifest, model: Model | None) -> str:
+    if model is None:
+        return "nobody"
+    daily = manifest.exposures.get("daily_run")
+    return manifest.owners.get(model.group or "") or (daily.owner if daily else "nobody")
+
+
+def _span(minutes: float) -> str:
+    if minutes < 120:
+        return f"{minutes:.0f} min"
+    return f"{minutes / 60:.0f} h" if minutes < 48 * 60 else f"{minutes / 1440:.0f} days"

@@ -1,0 +1,108 @@
+"""At most one message per run: when something is new, gone, or still open after hours; kept while it cannot be sent."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from python_ops.alerts import Breach
+from python_ops.alerts.targets import Console, Message, Slack, Sns, Target, Undelivered
+from python_ops.config import Settings
+from python_ops.errors import OpsError
+
+REMIND_AFTER = timedelta(hours=6)
+_MOST_PER_HOUR = 6
+_BUDGET_SECONDS = 5.0
+_KEPT = 20
+
+
+@dataclass
+class _Memory:
+    """What was said, per target: breaches that are open there, when it was told, and what waits for it."""
+
+    open: list[str] = field(default_factory=list)
+    told_at: list[str] = field(default_factory=list)
+    waiting: list[Any] = field(default_factory=list)
+
+
+def notify(
+    settings: Settings,
+    breaches: Sequence[Breach],
+    say: Callable[[str], None],
+    targets: Sequence[Target] | None = None,
+    now: datetime | None = None,
+) -> list[str]:
+    """Tells each target what has changed. Never fails and never takes longer than five seconds.
+
+    Args:
+        settings: The environment.
+        breaches: What is open now.
+        say: Prints for the console target.
+        targets: Of the environment, when None.
+        now: The time.
+
+    Returns:
+        Warnings: what could not be delivered and is kept for the next time.
+    """
+    now = now or datetime.now(UTC)
+    end = time.monotonic() + _BUDGET_SECONDS
+    warnings = []
+    memories = _load(settings)
+    for target in targets if targets is not None else _targets(settings, say):
+        memory = memories.setdefault(target.name, _Memory())
+        if message := _news(settings, memory, breaches, now):
+            memory.waiting = [*memory.waiting, target.payload(message)][-_KEPT:]
+            memory.open = [breach.identity for breach in breaches]
+            memory.told_at = [*memory.told_at, now.isoformat()][-_MOST_PER_HOUR:]
+        try:
+            while memory.waiting:
+                target.send(memory.waiting[0], end - time.monotonic())
+                memory.waiting.pop(0)
+        except (Undelivered, OpsError) as exc:
+            warnings.append(f"{exc}: {len(memory.waiting)} alerts for {target.name} are kept and sent next time.")
+    _save(settings, memories)
+    return warnings
+
+
+def _news(settings: Settings, memory: _Memory, breaches: Sequence[Breach], now: datetime) -> Message | None:
+    open_now = {breach.identity for breach in breaches}
+    told = [datetime.fromisoformat(at) for at in memory.told_at]
+    recovered = [identity for identity in memory.open if identity not in open_now]
+    is_new = bool(open_now - set(memory.open))
+    is_due = bool(open_now) and bool(told) and now - told[-1] >= REMIND_AFTER
+    if not (is_new or recovered or is_due):
+        return None
+    if sum(now - at < timedelta(hours=1) for at in told) >= _MOST_PER_HOUR:
+        return None  # what is open is told by the next message
+    return Message(settings.target, breaches, recovered)
+
+
+def _targets(settings: Settings, say: Callable[[str], None]) -> list[Target]:
+    made: dict[str, Callable[[], Target]] = {
+        "console": lambda: Console(say),
+        "slack": lambda: Slack(settings),
+        "sns": lambda: Sns(settings),
+    }
+    return [made[name]() for name in settings.alerts]
+
+
+def _load(settings: Settings) -> dict[str, _Memory]:
+    try:
+        data = json.loads((settings.state / "alerts.json").read_text(encoding="utf-8"))
+        return {name: _Memory(**memory) for name, memory in data.items()}
+    except (OSError, ValueError, TypeError):
+        return {}  # the worst that comes of it is one message twice
+
+
+def _save(settings: Settings, memories: dict[str, _Memory]) -> None:
+    settings.state.mkdir(parents=True, exist_ok=True)
+    path = settings.state / "alerts.json"
+    draft = path.with_suffix(".tmp")
+    draft.write_text(
+        json.dumps({name: asdict(memory) for name, memory in memories.items()}, indent=1), encoding="utf-8"
+    )
+    draft.replace(path)

@@ -1,0 +1,179 @@
+"""Where alerts go: the console, a Slack channel, an SNS topic. Each takes one message per run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from python_ops.alerts import Breach
+from python_ops.config import Settings
+from python_ops.secrets import secrets_for
+
+if TYPE_CHECKING:
+    from mypy_boto3_sns import SNSClient
+
+_SHOWN = 8  # breaches that a message spells out
+
+
+class Undelivered(Exception):
+    """A target did not take a message; `str` says why, without addresses or values."""
+
+
+class Message:
+    """What is said about one run.
+
+    Args:
+        environment: Its name.
+        breaches: Open ones, causes first; none: everything is well again.
+        recovered: Identities of breaches that are gone since the last message.
+    """
+
+    def __init__(self, environment: str, breaches: Sequence[Breach], recovered: Sequence[str] = ()) -> None:
+        self.environment, self.breaches, self.recovered = environment, list(breaches), list(recovered)
+
+    @property
+    def title(self) -> str:
+        """One line: the cause first."""
+        if not self.breaches:
+            return f"Lakehouse {self.environment}: recovered"
+        first, more = self.breaches[0], len(self.breaches) - 1
+        return f"Lakehouse {self.environment}: {first.subject} {first.kind.value}" + (
+            f", and {more} more" if more else ""
+        )
+
+    def text(self) -> str:
+        """The message in plain text."""
+        lines = [self.title]
+        for breach in self.breaches[:_SHOWN]:
+            lines += [
+                f"- {breach.subject}: {breach.kind.value}. Expected {breach.expected}, got {breach.got}.",
+                f"  Owner: {breach.owner}. Next: {breach.next_action}. Runbook: {breach.runbook}",
+            ]
+        if len(self.breaches) > _SHOWN:
+            lines.append(f"- and {len(self.breaches) - _SHOWN} more: `lakeops sla check` lists them")
+        lines += [f"- recovered: {identity}" for identity in self.recovered[:_SHOWN]]
+        return "\n".join(lines)
+
+    def blocks(self) -> list[dict[str, Any]]:
+        """The message in Slack's Block Kit."""
+        shown: list[dict[str, Any]] = [
+            {"type": "header", "text": {"type": "plain_text", "text": self.title[:150], "emoji": False}}
+        ]
+        for breach in self.breaches[:_SHOWN]:
+            told = (
+                f"*{_escaped(breach.subject)}*: {breach.kind.value}\n"
+                f"Expected {_escaped(breach.expected)}, got {_escaped(breach.got)}\n"
+                f"Owner: {_escaped(breach.owner)} · Next: {_escaped(breach.next_action)} · {_escaped(breach.runbook)}"
+            )
+            shown.append({"type": "section", "text": {"type": "mrkdwn", "text": told[:3000]}})
+        rest = []
+        if len(self.breaches) > _SHOWN:
+            rest.append(f"and {len(self.breaches) - _SHOWN} more: `lakeops sla check` lists them")
+        if self.recovered:
+            rest.append("Recovered: " + _escaped(", ".join(self.recovered[:_SHOWN])))
+        if rest:
+            shown.append({"type": "context", "elements": [{"type": "mrkdwn", "text": t[:3000]} for t in rest]})
+        return shown
+
+
+class Target(Protocol):
+    """A place that takes messages."""
+
+    name: str
+
+    def send(self, payload: Any, seconds: float) -> None:
+        """Delivers a payload within `seconds`.
+
+        Raises:
+            Undelivered: it was not taken.
+        """
+
+    def payload(self, message: Message) -> Any:
+        """The message as JSON values: what is kept when it cannot be delivered now."""
+
+
+class Console:
+    """Standard output of the command."""
+
+    name = "console"
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+
+    def send(self, payload: Any, seconds: float) -> None:
+        """See `Target`."""
+        self.say(payload)
+
+    def payload(self, message: Message) -> str:
+        """See `Target`."""
+        return message.text()
+
+
+class Slack:
+    """An incoming webhook; its address is the secret `slack_webhook_url`."""
+
+    name = "slack"
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def payload(self, message: Message) -> dict[str, Any]:
+        """See `Target`."""
+        return {"text": _escaped(message.title), "blocks": message.blocks()}
+
+    def send(self, payload: Any, seconds: float) -> None:
+        """See `Target`. Waits as long as a 429 asks, if that is within `seconds`."""
+        import requests
+
+        address = secrets_for(self.settings).get("slack_webhook_url").reveal()
+        end = time.monotonic() + seconds
+        while True:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise Undelivered("Slack did not answer in time")
+            try:
+                answer = requests.post(address, json=payload, timeout=left)
+            except requests.RequestException as exc:
+                raise Undelivered(
+                    f"Slack could not be reached ({type(exc).__name__})"
+                ) from None  # it names the address
+            if answer.status_code == 200:
+                return
+            wait = float(answer.headers.get("Retry-After", "1") or 1) if answer.status_code == 429 else None
+            if wait is None or wait >= end - time.monotonic():
+                raise Undelivered(f"Slack answered {answer.status_code}")
+            time.sleep(wait)
+
+
+class Sns:
+    """An Amazon SNS topic: `alerts_topic`."""
+
+    name = "sns"
+
+    def __init__(self, settings: Settings, client: SNSClient | None = None) -> None:
+        self.settings, self._client = settings, client
+
+    def payload(self, message: Message) -> dict[str, str]:
+        """See `Target`."""
+        return {"Subject": message.title.encode("ascii", "replace").decode()[:100], "Message": message.text()}
+
+    def send(self, payload: Any, seconds: float) -> None:
+        """See `Target`."""
+        import boto3
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        limit = max(0.1, seconds / 2)
+        limits = Config(connect_timeout=limit, read_timeout=limit, retries={"total_max_attempts": 1})
+        try:
+            client = self._client or boto3.client("sns", config=limits)
+            client.publish(TopicArn=self.settings.alerts_topic, **payload)
+        except (BotoCoreError, ClientError) as exc:
+            code = exc.response["Error"]["Code"] if isinstance(exc, ClientError) else type(exc).__name__
+            raise Undelivered(f"SNS did not take it ({code})") from exc
+
+
+def _escaped(text: str) -> str:
+    """Text for Slack: `<!channel>` in a name must not call anybody (Slack's formatting rules: &, <, > alone)."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,133 @@
+"""What runs and tables measured, one record per figure: kept in a local file, sent to CloudWatch from there.
+
+A record's subject is a job's step, a source, a model or a table: names from the project, never values from rows.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from python_ops.artifacts import TARGET_FOLDER, load_manifest, load_run_results
+from python_ops.config import Settings
+from python_ops.contracts import sources
+from python_ops.errors import OpsError
+from python_ops.ingest.ledger import Ledger, State
+from python_ops.maintenance import policies
+from python_ops.maintenance.state import read_state
+from python_ops.publish import status as publish_status
+from python_ops.run_record import last_run
+
+_KEEP_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure.
+
+    Attributes:
+        name: With its unit, such as `run_seconds` or `rows_accepted`.
+        subject: What was measured.
+        kind: `job`, `source`, `model` or `table`.
+        at: ISO 8601, UTC.
+        run: When the run began that it belongs to; tells runs apart.
+    """
+
+    name: str
+    kind: str
+    subject: str
+    value: float
+    at: str
+    run: str
+
+
+def collect(settings: Settings, artifacts: Path = TARGET_FOLDER) -> list[Metric]:
+    """Figures of the last run and of the tables as they are now. Starts no JVM.
+
+    Raises:
+        OpsError: nothing was ever run or built.
+    """
+    record = last_run(settings)
+    if record is None:
+        raise OpsError("No run has been recorded. `lakeops run` or `lakeops demo` makes the first.")
+    now, run = datetime.now(UTC), str(record["started_at"])
+    found: list[Metric] = []
+
+    def add(kind: str, subject: str, **values: float | None) -> None:
+        at = now.isoformat(timespec="seconds")
+        found.extend(Metric(n, kind, subject, float(v), at, run) for n, v in values.items() if v is not None)
+
+    steps: dict[str, float] = {}
+    for step in record["steps"]:
+        steps[step["name"]] = steps.get(step["name"], 0.0) + step["seconds"]
+    for name, seconds in steps.items():
+        add("job", name, run_seconds=seconds)
+    add("job", str(record["command"]), run_seconds=sum(steps.values()),
+        failed_steps=sum(step["outcome"] != "ok" for step in record["steps"]))  # fmt: skip
+    for source in sources():
+        done = [m for m in Ledger(settings.state / "ingest", source).manifests if m.state is State.COMMITTED]
+        if done:
+            counts = {f"rows_{name}": float(count) for name, count in done[-1].counts.items()}
+            lag = (now - datetime.fromisoformat(done[-1].arrived_at)).total_seconds()
+            add("source", source, watermark_lag_seconds=lag, batch_id=done[-1].batch_id, **counts)
+    manifest, results = load_manifest(artifacts), load_run_results(artifacts)
+    for node, result in results.nodes.items():
+        if model := manifest.models.get(node):
+            counts = {f"rows_{name}": float(count) for name, count in _COUNTS.findall(result.message)}
+            add("model", model.name, build_seconds=result.seconds, **counts)
+    for policy in policies(settings, manifest):
+        state = read_state(policy.path, policy.retain_hours)
+        deleted = round((state.deleted_share or 0) * state.rows)
+        add("table", policy.table, rows=state.rows - deleted, files=state.files, bytes=state.bytes,
+            bytes_on_disk=state.bytes_on_disk)  # fmt: skip
+    for table in publish_status(settings, artifacts):
+        if table.published_at and table.lake_version is not None and table.served_version is not None:
+            age = (now - datetime.fromisoformat(table.published_at)).total_seconds()
+            behind = table.state == "behind"
+            add("table", table.table, publish_lag_seconds=age if behind else 0.0)
+    return found
+
+
+# A CDC model's message, as macros/cdc/cdc_apply.sql makes it: `read 114, inserted 114, late 3 [marks 0.9 s, …]`.
+_COUNTS = re.compile(r"\b(read|duplicates|inserted|updated|opened|closed|moved|deletes|late|ties|clamped) (\d+)\b")
+
+
+def record(settings: Settings, metrics: Iterable[Metric]) -> Path:
+    """Appends figures to the local file; the oldest go when it is full."""
+    path = metrics_file(settings)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and path.stat().st_size > _KEEP_BYTES:
+        path.replace(path.with_suffix(".old.jsonl"))
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(asdict(metric)) + "\n" for metric in metrics)
+    return path
+
+
+def history(settings: Settings, name: str, kind: str) -> dict[str, list[float]]:
+    """Past values by subject, oldest first, one per run (a run's last)."""
+    found: dict[str, dict[str, float]] = {}
+    for metric in read(settings):
+        if metric.name == name and metric.kind == kind:
+            found.setdefault(metric.subject, {})[metric.run] = metric.value
+    return {subject: list(runs.values()) for subject, runs in found.items()}
+
+
+def read(settings: Settings) -> list[Metric]:
+    """Everything in the local file; a line that a killed process left half-written is skipped."""
+    found = []
+    path = metrics_file(settings)
+    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else ():
+        try:
+            found.append(Metric(**json.loads(line)))
+        except (ValueError, TypeError):
+            continue
+    return found
+
+
+def metrics_file(settings: Settings) -> Path:
+    """The local file."""
+    return settings.state / "metrics" / "metrics.jsonl"

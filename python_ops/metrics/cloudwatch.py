@@ -1,0 +1,150 @@
+"""Figures to Amazon CloudWatch, and a dashboard of them."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from python_ops.artifacts import Manifest
+from python_ops.config import Settings
+from python_ops.contracts import sources
+from python_ops.errors import OpsError
+from python_ops.metrics import Metric, metrics_file, read
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudwatch import CloudWatchClient
+
+_PER_CALL = 500  # CloudWatch takes 1000 figures and 1 MB in a call
+_BUDGET_SECONDS = 5.0
+
+
+def push(settings: Settings, client: CloudWatchClient | None = None) -> int:
+    """Sends what was not sent yet, in order; what CloudWatch does not take now is sent next time.
+
+    Returns:
+        Figures sent.
+
+    Raises:
+        OpsError: CloudWatch did not take them all within five seconds.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    waiting = _unsent(settings)
+    client = client or _client()
+    started, sent = time.monotonic(), 0
+    try:
+        for begin in range(0, len(waiting), _PER_CALL):
+            if time.monotonic() - started > _BUDGET_SECONDS:
+                raise OpsError(f"CloudWatch took {sent} of {len(waiting)} figures in time; the rest is sent next time.")
+            part = waiting[begin : begin + _PER_CALL]
+            client.put_metric_data(
+                Namespace=settings.metrics_namespace, MetricData=[_datum(settings, metric) for metric in part]
+            )
+            sent += len(part)
+    except (BotoCoreError, ClientError) as exc:
+        code = exc.response["Error"]["Code"] if isinstance(exc, ClientError) else type(exc).__name__
+        raise OpsError(
+            f"CloudWatch took {sent} of {len(waiting)} figures ({code}); the rest is sent next time."
+        ) from exc
+    finally:
+        if sent:
+            _remember(settings, waiting[sent - 1])
+    return sent
+
+
+def dashboard(settings: Settings, manifest: Manifest) -> dict[str, Any]:
+    """A CloudWatch dashboard body: jobs, sources, and each gold table."""
+    gold = sorted(model.name for model in manifest.models.values() if model.layer == "gold")
+    tables = [f"{settings.schema_name('gold')}.{name}" for name in gold]
+    rows = [
+        ("Seconds per step", [("run_seconds", "job", job) for job in ("ingest", "dbt build", "publish", "run")]),
+        ("Rows accepted", [("rows_accepted", "source", source) for source in sources()]),
+        ("Rows quarantined", [("rows_quarantined", "source", source) for source in sources()]),
+        ("Seconds since the last delivery", [("watermark_lag_seconds", "source", source) for source in sources()]),
+        ("Seconds per gold model", [("build_seconds", "model", name) for name in gold]),
+        ("Rows of gold tables", [("rows", "table", table) for table in tables]),
+        ("Publish lag in seconds", [("publish_lag_seconds", "table", table) for table in tables]),
+        ("Bytes on disk", [("bytes_on_disk", "table", table) for table in tables]),
+    ]
+    return {"widgets": [_widget(settings, place, title, lines) for place, (title, lines) in enumerate(rows)]}
+
+
+def put_dashboard(settings: Settings, body: dict[str, Any], client: CloudWatchClient | None = None) -> str:
+    """Makes or replaces the dashboard; returns its name.
+
+    Raises:
+        OpsError: CloudWatch refuses it.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    name = settings.metrics_namespace.replace("/", "-")
+    try:
+        (client or _client()).put_dashboard(DashboardName=name, DashboardBody=json.dumps(body))
+    except (BotoCoreError, ClientError) as exc:
+        raise OpsError(f"CloudWatch did not take the dashboard {name} ({type(exc).__name__}: {exc}).") from exc
+    return name
+
+
+def _widget(settings: Settings, place: int, title: str, lines: list[tuple[str, str, str]]) -> dict[str, Any]:
+    region = _client().meta.region_name
+    return {
+        "type": "metric",
+        "x": 12 * (place % 2),
+        "y": 6 * (place // 2),
+        "width": 12,
+        "height": 6,
+        "properties": {
+            "title": title,
+            "region": region,
+            "period": 3600,
+            "stat": "Maximum",
+            "view": "timeSeries",
+            "metrics": [
+                [settings.metrics_namespace, name, *(part for pair in _pairs(settings, kind, subject) for part in pair)]
+                for name, kind, subject in lines
+            ],
+        },
+    }
+
+
+def _datum(settings: Settings, metric: Metric) -> Any:
+    return {
+        "MetricName": metric.name,
+        "Dimensions": [{"Name": n, "Value": v} for n, v in _pairs(settings, metric.kind, metric.subject)],
+        "Timestamp": datetime.fromisoformat(metric.at),
+        "Value": metric.value,
+        "Unit": "Seconds" if metric.name.endswith("seconds") else "Bytes" if "bytes" in metric.name else "Count",
+    }
+
+
+def _pairs(settings: Settings, kind: str, subject: str) -> list[tuple[str, str]]:
+    return [("Environment", settings.target), (kind.capitalize(), subject)]
+
+
+def _unsent(settings: Settings) -> list[Metric]:
+    found = read(settings)
+    try:
+        last = Metric(**json.loads(_mark(settings).read_text(encoding="utf-8")))
+        return found[found.index(last) + 1 :]
+    except (OSError, ValueError, TypeError):
+        return found
+
+
+def _remember(settings: Settings, last: Metric) -> None:
+    draft = _mark(settings).with_suffix(".tmp")
+    draft.write_text(json.dumps(last.__dict__), encoding="utf-8")
+    draft.replace(_mark(settings))
+
+
+def _mark(settings: Settings) -> Any:
+    return metrics_file(settings).with_name("sent.json")
+
+
+def _client() -> CloudWatchClient:
+    import boto3
+    from botocore.config import Config
+
+    limits = Config(connect_timeout=2, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 1})
+    return boto3.client("cloudwatch", config=limits)

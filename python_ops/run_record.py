@@ -1,0 +1,26 @@
+"""The record of the last run: `state/last_run.json`, written as the run goes on."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any
+
+from python_ops.config import Settings
+
+
+def last_run(settings: Settings) -> dict[str, Any] | None:
+    """The record, or None: command, started_at, steps (name, outcome, seconds, summary), unchanged_since."""
+    with suppress(OSError, ValueError):
+        record: dict[str, Any] = json.loads((settings.state / "last_run.json").read_text(encoding="utf-8"))
+        return record
+    return None
+
+
+def save_run(settings: Settings, record: dict[str, Any]) -> None:
+    """Replaces the record, whole or not at all."""
+    settings.state.mkdir(parents=True, exist_ok=True)
+    path = settings.state / "last_run.json"
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    draft.replace(path)

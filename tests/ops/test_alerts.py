@@ -1,0 +1,221 @@
+"""Alerts against real receivers: one message per change, kept while it cannot be delivered, five seconds at most."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
+
+from python_ops.alerts import Breach, Kind
+from python_ops.alerts.notify import notify
+from python_ops.config import Settings
+from python_ops.errors import OpsError
+from python_ops.metrics import Metric, record
+from python_ops.metrics.cloudwatch import dashboard, push, put_dashboard
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+STALE = Breach(Kind.FRESHNESS, "fx_rates", "a delivery every 26 h", "the last came 3 days ago", "Platform", "look")
+FAILED = Breach(Kind.LAST_RUN, "dbt build", "every step ok", "dbt build failed", "Platform", "`dbt build`")
+
+
+class Desk:
+    """Settings with one target, and what was told."""
+
+    def __init__(self, home: Path, alerts: tuple[Any, ...], **settings: Any) -> None:
+        self.settings = Settings(home=home, alerts=alerts, **settings)
+        self.said: list[str] = []
+
+    def notify(self, *breaches: Breach, hours: float = 0) -> list[str]:
+        return notify(self.settings, breaches, self.said.append, now=NOW + timedelta(hours=hours))
+
+
+@pytest.fixture
+def slack(tmp_path: Path, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    monkeypatch.setenv("LAKEHOUSE_SECRET_SLACK_WEBHOOK_URL", httpserver.url_for("/services/T0/B0/canary"))
+    return Desk(tmp_path, ("slack",))
+
+
+def received(httpserver: HTTPServer) -> list[Any]:
+    return [request.get_json() for request, _ in httpserver.log]
+
+
+def test_what_is_new_is_told_once_and_so_is_its_end(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, ("console",))
+    desk.notify()
+    assert desk.said == []
+    desk.notify(STALE)
+    desk.notify(STALE, hours=1)
+    assert len(desk.said) == 1 and desk.said[0].startswith("Lakehouse local: fx_rates stale")
+    desk.notify(FAILED, STALE, hours=2)
+    assert desk.said[1].startswith("Lakehouse local: dbt build last run failed, and 1 more"), "the cause first"
+    desk.notify(STALE, hours=3)
+    assert "recovered: last run failed: dbt build" in desk.said[2]
+    desk.notify(STALE, hours=8.9)
+    assert len(desk.said) == 3
+    desk.notify(STALE, hours=9.1)
+    assert len(desk.said) == 4, "a reminder after six hours"
+    desk.notify(hours=10)
+    assert desk.said[4].startswith("Lakehouse local: recovered")
+    assert all("Owner: Platform. Next: " in said and "docs/runbooks/sla_breach.md#" in said for said in desk.said[:4])
+
+
+def test_a_flapping_breach_is_told_six_times_an_hour_at_most(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, ("console",))
+    for minute in range(0, 60, 2):
+        desk.notify(*([STALE] if minute % 4 else []), hours=minute / 60)
+    assert len(desk.said) == 6
+    desk.notify(STALE, FAILED, hours=2)
+    assert len(desk.said) == 7
+
+
+def test_slack_gets_one_message_of_blocks(slack: Desk, httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/services/T0/B0/canary", method="POST").respond_with_data("ok")
+    assert slack.notify(FAILED, STALE) == []
+    (message,) = received(httpserver)
+    assert [block["type"] for block in message["blocks"]] == ["header", "section", "section"]
+    assert "Owner: Platform · Next: `dbt build` · docs/runbooks/sla_breach.md#last-run-failed" in json.dumps(
+        message, ensure_ascii=False
+    )
+
+
+def test_a_name_cannot_call_the_channel(slack: Desk, httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/services/T0/B0/canary").respond_with_data("ok")
+    slack.notify(Breach(Kind.ROWS, "<!channel> & co", "1", "<@U1>", "<!here>", "x"))
+    (message,) = received(httpserver)
+    sections = json.dumps(message["blocks"][1:]) + message["text"]
+    assert "<" not in sections and "&lt;!channel&gt; &amp; co" in sections
+
+
+def test_many_breaches_are_counted(slack: Desk, httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/services/T0/B0/canary").respond_with_data("ok")
+    slack.notify(*(Breach(Kind.ROWS, f"t{n}", "1", "0", "o", "x") for n in range(60)))
+    (message,) = received(httpserver)
+    assert len(message["blocks"]) <= 50, "Slack's limit"
+    assert "and 52 more" in json.dumps(message)
+
+
+def hang(request: Request) -> Response:
+    time.sleep(8)
+    return Response("late")
+
+
+@pytest.mark.parametrize(
+    ("fail", "told"),
+    [
+        (lambda expected: expected.respond_with_data("no", status=500), "Slack answered 500"),
+        (lambda expected: expected.respond_with_data("", status=429, headers={"Retry-After": "3600"}), "answered 429"),
+        (lambda expected: expected.respond_with_handler(hang), "could not be reached"),
+    ],
+    ids=["500", "429 for an hour", "hanging"],
+)
+def test_what_slack_does_not_take_is_sent_next_time_in_order(
+    slack: Desk, httpserver: HTTPServer, fail: Callable[[Any], None], told: str
+) -> None:
+    """Given a receiver that fails, Then five seconds pass at most, nothing is raised, and nothing is lost or secret."""
+    fail(httpserver.expect_oneshot_request("/services/T0/B0/canary"))
+    started = time.monotonic()
+    (warning,) = slack.notify(STALE)
+    assert time.monotonic() - started < 5.5
+    assert told in warning and "1 alerts for slack are kept" in warning
+    assert "canary" not in warning + (slack.settings.state / "alerts.json").read_text()
+    httpserver.expect_request("/services/T0/B0/canary").respond_with_data("ok")
+    httpserver.clear_log()
+    assert slack.notify(STALE, FAILED, hours=1) == []
+    assert ["and 1 more" in message["text"] for message in received(httpserver)[-2:]] == [False, True]
+
+
+def test_a_short_retry_after_is_waited_for(slack: Desk, httpserver: HTTPServer) -> None:
+    httpserver.expect_oneshot_request("/services/T0/B0/canary").respond_with_data(
+        "", status=429, headers={"Retry-After": "1"}
+    )
+    httpserver.expect_request("/services/T0/B0/canary").respond_with_data("ok")
+    started = time.monotonic()
+    assert slack.notify(STALE) == []
+    assert 1 <= time.monotonic() - started < 5
+    assert len(received(httpserver)) == 2
+
+
+def test_nobody_listening_and_no_address_are_warnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(tmp_path, ("slack", "console"))
+    (warning,) = desk.notify(STALE)
+    assert "Secret slack_webhook_url is not set" in warning and len(desk.said) == 1, "the others are told all the same"
+    monkeypatch.setenv("LAKEHOUSE_SECRET_SLACK_WEBHOOK_URL", "http://127.0.0.1:9/canary")
+    (warning,) = desk.notify(STALE)
+    assert "could not be reached" in warning and "canary" not in warning
+
+
+def test_sns_delivers_to_its_subscribers(tmp_path: Path, aws: str) -> None:
+    sns, sqs = boto3.client("sns"), boto3.client("sqs")
+    topic = sns.create_topic(Name="alerts")["TopicArn"]
+    queue = sqs.create_queue(QueueName="alerts")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+    assert Desk(tmp_path, ("sns",), alerts_topic=topic).notify(STALE) == []
+    (message,) = sqs.receive_message(QueueUrl=queue)["Messages"]
+    body = json.loads(message["Body"])
+    assert body["Subject"] == "Lakehouse local: fx_rates stale"
+    assert "Expected a delivery every 26 h, got the last came 3 days ago" in body["Message"]
+    (warning,) = Desk(tmp_path / "other", ("sns",), alerts_topic=topic + "x").notify(STALE)
+    assert "SNS did not take it (NotFound" in warning
+
+
+def figures(count: int, at: datetime | None = None) -> list[Metric]:
+    now = (at or datetime.now(UTC)).isoformat(timespec="seconds")
+    return [Metric("rows", "table", f"gold.t{n}", n, now, "r") for n in range(count)]
+
+
+def test_cloudwatch_gets_each_figure_once(tmp_path: Path, aws: str) -> None:
+    settings = Settings(home=tmp_path, metrics_namespace="Lakehouse/test", target="dev")
+    record(settings, figures(1200))
+    assert (push(settings), push(settings)) == (1200, 0)
+    record(settings, [Metric("rows", "table", "gold.new", 5, datetime.now(UTC).isoformat(timespec="seconds"), "r2")])
+    assert push(settings) == 1
+    client = boto3.client("cloudwatch")
+    found = client.get_metric_statistics(
+        Namespace="Lakehouse/test",
+        MetricName="rows",
+        Dimensions=[{"Name": "Environment", "Value": "dev"}, {"Name": "Table", "Value": "gold.t7"}],
+        StartTime=datetime.now(UTC) - timedelta(hours=1),
+        EndTime=datetime.now(UTC) + timedelta(hours=1),
+        Period=3600,
+        Statistics=["Maximum"],
+    )["Datapoints"]
+    assert [point["Maximum"] for point in found] == [7.0]
+
+
+def test_what_cloudwatch_does_not_take_is_sent_next_time(
+    tmp_path: Path, aws: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(home=tmp_path)
+    record(settings, figures(3))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    started = time.monotonic()
+    with pytest.raises(OpsError, match=r"took 0 of 3 figures \(EndpointConnectionError\); the rest is sent next time"):
+        push(settings)
+    assert time.monotonic() - started < 5
+    monkeypatch.setenv("AWS_ENDPOINT_URL", aws)
+    assert push(settings) == 3
+
+
+def test_the_dashboard_is_made_from_the_manifest_and_accepted(tmp_path: Path, aws: str) -> None:
+    import artifact_files as files
+
+    from python_ops.artifacts import load_manifest
+
+    files.write_manifest(tmp_path / "target", files.model("dim_a"), files.model("slv_x", layer="silver"))
+    settings = Settings(home=tmp_path, metrics_namespace="Lakehouse/test")
+    body = dashboard(settings, load_manifest(tmp_path / "target"))
+    assert put_dashboard(settings, body) == "Lakehouse-test"
+    kept = json.loads(boto3.client("cloudwatch").get_dashboard(DashboardName="Lakehouse-test")["DashboardBody"])
+    assert kept == body
+    lines = [line for widget in kept["widgets"] for line in widget["properties"]["metrics"]]
+    assert ["Lakehouse/test", "rows", "Environment", "local", "Table", "gold.dim_a"] in lines
+    assert not any("slv_x" in line for line in lines)

@@ -1,0 +1,193 @@
+"""Service levels: each limit breached and kept, with its cause first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import artifact_files as files
+import pytest
+from deltalake import write_deltalake
+from test_cli import lakeops
+
+from python_ops.alerts import Kind, check
+from python_ops.config import Settings
+from python_ops.errors import ConfigError
+from python_ops.ingest.landing import LandingFile
+from python_ops.ingest.ledger import Ledger, State
+from python_ops.metrics import Metric, collect, history, read, record
+from python_ops.run import Job, Step
+
+NOW = datetime.now(UTC)
+
+
+@dataclass
+class Place:
+    """An environment with a green run, one gold table of ten rows, and its artifacts."""
+
+    settings: Settings
+    artifacts: Path
+
+    def run(self, *steps: Step, at: datetime = NOW) -> None:
+        job = Job(self.settings, lambda what, value: None)
+        job.started_at, job.steps = at, list(steps)
+        job.save()
+
+    def build(self, seconds: float = 1.0, status: str = "success", **meta: Any) -> None:
+        model = files.model("dim_a")
+        model["config"] |= {"meta": meta, "group": "sales"}
+        files.write_manifest(self.artifacts, model, files.test("key_of_a", "dim_a"))
+        files.add_to_manifest(
+            self.artifacts,
+            groups={"g": {"name": "sales", "owner": {"name": "Sales"}}},
+            exposures={
+                "e": {
+                    "name": "daily_run", "owner": {"name": "Platform"},
+                    "config": {"meta": {"sla_minutes": 1560, "sla_max_seconds": 100}},
+                }
+            },
+            sources={"s": {"name": "fx_rates", "config": {"meta": {"sla_minutes": 60, "sla_max_rejected": 0.1}}}},
+        )  # fmt: skip
+        results = {"model.lakehouse.dim_a": "success", "test.lakehouse.key_of_a": status}
+        files.write_run_results(self.artifacts, results, seconds=seconds)
+
+    def table(self, rows: int) -> None:
+        import pyarrow as pa
+
+        write_deltalake(
+            str(self.settings.table_path("gold", "dim_a")), pa.table({"id": list(range(rows))}), mode="overwrite"
+        )
+
+    def batch(self, read: int, quarantined: int = 0, at: datetime = NOW) -> None:
+        ledger = Ledger(self.settings.state / "ingest", "fx_rates")
+        manifest = ledger.freeze(ledger.last_number + 1, "1.0.0", [LandingFile("f", 1, "")])
+        counts = {"read": read, "accepted": read - quarantined, "quarantined": quarantined, "ignored": 0}
+        ledger.set_state(manifest, State.COMMITTED, counts=counts, arrived_at=at.isoformat())
+
+    def kinds(self, now: datetime = NOW) -> list[tuple[Kind, str]]:
+        return [(breach.kind, breach.subject) for breach in check(self.settings, self.artifacts, now)]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    place = Place(Settings(home=tmp_path / "lake"), tmp_path / "target")
+    place.run(Step("ingest", "ok", seconds=10), Step("dbt build", "ok", seconds=50))
+    place.build()
+    place.table(10)
+    return place
+
+
+def hours_ago(hours: float) -> datetime:
+    return NOW - timedelta(hours=hours)
+
+
+BREACHES: list[tuple[str, Callable[[Place], None], Kind, str, str]] = [
+    ("failed", lambda p: p.run(Step("build", "failed", resume="dbt build")), Kind.LAST_RUN, "build", "`dbt build`, "),
+    ("died", lambda p: p.run(Step("ingest", "running")), Kind.LAST_RUN, "ingest", "lakeops run"),
+    ("missing", lambda p: p.run(Step("ingest", "ok"), at=hours_ago(27)), Kind.MISSED_RUN, "run", "scheduler"),
+    ("slow run", lambda p: p.run(Step("dbt build", "ok", seconds=101)), Kind.RUNTIME, "run", "maintain plan"),
+    ("test", lambda p: p.build(status="fail"), Kind.TESTS, "key_of_a", "dbt build --select key_of_a"),
+    ("rejected", lambda p: p.batch(100, 11), Kind.QUARANTINE, "fx_rates", "dlq.fx_rates"),
+    ("stale source", lambda p: p.batch(1, at=hours_ago(1.1)), Kind.FRESHNESS, "fx_rates", "landing folder"),
+    ("slow model", lambda p: p.build(seconds=9, sla_max_seconds=8), Kind.RUNTIME, "dim_a", "maintain plan gold.dim_a"),
+    ("few rows", lambda p: p.build(sla_min_rows=11), Kind.ROWS, "dim_a", "dbt build --select dim_a"),
+]  # fmt: skip
+
+
+def test_everything_holds(place: Place) -> None:
+    place.batch(100, 10)
+    place.build(seconds=8, sla_max_seconds=8, sla_min_rows=10, sla_minutes=60)
+    assert place.kinds() == []
+
+
+@pytest.mark.parametrize(("do", "kind", "subject", "action"), [b[1:] for b in BREACHES], ids=[b[0] for b in BREACHES])
+def test_a_breach_names_its_subject_owner_and_next_action(
+    place: Place, do: Callable[[Place], None], kind: Kind, subject: str, action: str
+) -> None:
+    do(place)
+    (breach,) = check(place.settings, place.artifacts, NOW)
+    assert (breach.kind, breach.subject) == (kind, subject)
+    assert action in breach.next_action
+    assert breach.owner in {"Platform", "Sales", "data-platform"}
+    heading = breach.runbook.split("#")[1].replace("-", " ")
+    assert f"\n## {heading}\n" in (Path(__file__).parents[2] / breach.runbook.split("#")[0]).read_text()
+
+
+def test_zero_rows_breach_unless_allowed(place: Place) -> None:
+    place.table(0)
+    place.build(sla_min_rows=1)
+    assert place.kinds() == [(Kind.ROWS, "dim_a")]
+    place.build(sla_min_rows=0)
+    assert place.kinds() == []
+
+
+def test_a_build_that_grew_old_is_stale(place: Place) -> None:
+    place.build(sla_minutes=60)
+    assert place.kinds(NOW + timedelta(minutes=59)) == []
+    assert (Kind.FRESHNESS, "dim_a") in place.kinds(datetime.now(UTC) + timedelta(minutes=61))
+
+
+def test_causes_come_first(place: Place) -> None:
+    place.run(Step("dbt build", "failed", seconds=101))
+    place.build(status="fail", sla_min_rows=11)
+    assert [kind for kind, _ in place.kinds()] == [Kind.LAST_RUN, Kind.TESTS, Kind.ROWS, Kind.RUNTIME]
+
+
+def test_no_run_at_all_is_missing(tmp_path: Path) -> None:
+    place = Place(Settings(home=tmp_path / "lake"), tmp_path / "target")
+    place.build()
+    assert place.kinds() == [(Kind.MISSED_RUN, "run")]
+
+
+@pytest.mark.parametrize(
+    ("past", "newest", "is_unusual"),
+    [
+        ([100] * 7, 1000, False),  # too few runs to judge
+        ([100] * 8, 1000, True),
+        ([100] * 8, 0, True),
+        ([100] * 8, 109, False),  # a steady history: ten rows are no alarm
+        ([1000, 1100, 900, 1050, 950, 1020, 980, 1010], 1200, False),
+        ([1000, 1100, 900, 1050, 950, 1020, 980, 1010], 2000, True),
+        ([1000, 1100, 900, 1050, 950, 1020, 980, 1_000_000], 1010, False),  # one odd run does not move the median
+    ],
+)
+def test_volume_against_recent_runs(place: Place, past: list[int], newest: int, is_unusual: bool) -> None:
+    for count in (*past, newest):
+        place.batch(count)
+    assert place.kinds() == ([(Kind.VOLUME, "fx_rates")] if is_unusual else [])
+
+
+def test_a_tables_rows_against_recent_runs(place: Place) -> None:
+    place.build(sla_min_rows=1)
+    for number in range(8):
+        record(place.settings, [Metric("rows", "table", "gold.dim_a", 500, NOW.isoformat(), f"run {number}")])
+    assert place.kinds() == [(Kind.VOLUME, "dim_a")]
+
+
+@pytest.mark.parametrize("limit", ["soon", -1, True])
+def test_a_limit_that_is_no_number_is_refused(place: Place, limit: Any) -> None:
+    place.build(sla_minutes=limit)
+    with pytest.raises(ConfigError, match="meta sla_minutes must be a number"):
+        check(place.settings, place.artifacts)
+
+
+def test_figures_are_kept_one_per_run(place: Place) -> None:
+    place.batch(100, 10)
+    for _ in range(2):
+        record(place.settings, collect(place.settings, place.artifacts))
+    found = {(m.name, m.subject): m.value for m in read(place.settings)}
+    assert found["run_seconds", "dbt build"] == 50
+    assert (found["rows_quarantined", "fx_rates"], found["rows", "gold.dim_a"]) == (10, 10)
+    assert history(place.settings, "rows", "table") == {"gold.dim_a": [10.0]}, "the same run twice is one"
+    path = place.settings.state / "metrics" / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"name": "half')
+    assert len(read(place.settings)) == len(found) * 2
+
+
+def test_the_command_exits_3_on_a_breach(tmp_path: Path) -> None:
+    done = lakeops(tmp_path / "lake", "sla", "check")
+    assert done.returncode in (1, 3)
+    assert "manifest.json" in done.stderr or "run: run missing" in done.stdout
