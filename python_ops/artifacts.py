@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ class Model:
     path: str
     group: str | None = None
     unique_key: tuple[str, ...] = ()
+    compiled: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def table(self) -> str:
@@ -118,12 +121,16 @@ class NodeResult:
 
     Attributes:
         seconds: Execution time.
+        started_at: When it began, UTC; None when it was skipped.
+        ended_at: When it ended.
     """
 
     unique_id: str
     status: str
     message: str
     seconds: float
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
 
     @property
     def green(self) -> bool:
@@ -139,11 +146,13 @@ class RunResults:
         command: The dbt command (`build`, `run`, `test`).
         generated_at: When it ended, ISO 8601, UTC.
         nodes: Results by node.
+        invocation_id: dbt's identifier of the command.
     """
 
     command: str
     generated_at: str
     nodes: Mapping[str, NodeResult]
+    invocation_id: str = ""
 
     def failed(self, among: Iterable[str] | None = None) -> list[NodeResult]:
         """Nodes that are not green, of all or of those given; causes first, what was skipped because of them last."""
@@ -205,13 +214,17 @@ def load_run_results(folder: Path = TARGET_FOLDER) -> RunResults:
                 status=str(result["status"]),
                 message=str(result.get("message") or ""),
                 seconds=float(result["execution_time"]),
+                started_at=_moment(min((t["started_at"] for t in timing if t.get("started_at")), default=None)),
+                ended_at=_moment(max((t["completed_at"] for t in timing if t.get("completed_at")), default=None)),
             )
             for result in data["results"]
+            for timing in [result.get("timing") or []]
         ]
         return RunResults(
             command=data["args"]["which"],
             generated_at=data["metadata"]["generated_at"],
             nodes={result.unique_id: result for result in results},
+            invocation_id=data["metadata"].get("invocation_id") or "",
         )
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise _unreadable(folder / "run_results.json", exc) from exc
@@ -235,8 +248,14 @@ def _model(node: Mapping[str, Any]) -> Model:
         ),
         path=node["original_file_path"],
         group=config.get("group"),
+        compiled=node.get("compiled_code") or "",
+        config=config,
         unique_key=(key,) if isinstance(key := config.get("unique_key") or (), str) else tuple(key),
     )
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 def _owner(node: Mapping[str, Any]) -> str:

@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 
 from python_ops.config import Settings
 from python_ops.errors import BusyError
+from python_ops.lineage import job_run
 
 
 @contextmanager
 def exclusive(settings: Settings, command: str) -> Iterator[None]:
-    """Holds the home's lock while `command` works.
+    """Holds the home's lock while `command` works, as one run of the job `lakeops <command>` in the lineage.
 
     Spark's Derby metastore admits one process at a time, so all writing commands share one lock.
 
@@ -40,6 +41,7 @@ def exclusive(settings: Settings, command: str) -> Iterator[None]:
         file.write(json.dumps({"command": command, "pid": os.getpid(), "since": since}))
         file.flush()
         try:
-            yield
+            with job_run(settings, f"lakeops {command}"):
+                yield
         finally:
             file.truncate(0)

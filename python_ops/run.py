@@ -19,6 +19,7 @@ from python_ops.config import Settings
 from python_ops.dbt import arguments, invoke
 from python_ops.errors import OpsError
 from python_ops.ingest import ingest
+from python_ops.lineage.dbt import NodeEvents
 from python_ops.metrics import collect, record
 from python_ops.metrics.cloudwatch import push
 from python_ops.publish import Action, publish
@@ -61,6 +62,8 @@ class Job:
         self.command = command
         self.steps: list[Step] = []
         self.unchanged_since: str | None = None
+        self.began: dict[str, datetime] = {}
+        self.lineage = NodeEvents(settings)
         self._session: SparkSession | None = None
 
     def spark(self) -> SparkSession:
@@ -97,6 +100,7 @@ class Job:
         """
         with _Recorded(self, "dbt build", "dbt build") as step:
             self.spark()
+            self.lineage = NodeEvents(self.settings)
             listed = arguments(["build"], self.settings)
             result = invoke(self.settings, ["--quiet", *listed], self._on_dbt_event)
             nodes = result.result.results if result.result is not None else []
@@ -140,8 +144,16 @@ class Job:
         return TARGET_FOLDER / "static_index.html"
 
     def _on_dbt_event(self, event: Any) -> None:
-        if event.info.name in ("NodeStart", "NodeFinished"):
-            self.report("node", event)
+        if event.info.name not in ("NodeStart", "NodeFinished"):
+            return
+        node, invocation = event.data.node_info, event.info.invocation_id
+        if event.info.name == "NodeStart":
+            self.began[node.unique_id] = datetime.now(UTC)
+            self.lineage.start(node.unique_id, invocation)
+        else:
+            began = self.began.pop(node.unique_id, self.started_at)
+            self.lineage.finish(node.unique_id, invocation, node.node_status, began)
+        self.report("node", event)
 
     def save(self) -> None:
         """Writes the record of the run so far."""

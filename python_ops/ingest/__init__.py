@@ -22,6 +22,7 @@ from python_ops.ingest.landing import LandingFile
 from python_ops.ingest.ledger import Ledger, Manifest, State
 from python_ops.ingest.projection import project
 from python_ops.ingest.tables import AppendOnlyTable
+from python_ops.lineage import Dataset, JobRun, current_run, job_run
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -103,7 +104,8 @@ def ingest(
         session = _session_for_files(spark())
         # Small batches are bound by the latency of Spark's jobs, not by the cores.
         with ThreadPoolExecutor(max_workers=2) as pool:
-            for result in pool.map(lambda contract: _ingest_safely(settings, session, contract), waiting):
+            parent = current_run()
+            for result in pool.map(lambda contract: _ingest_safely(settings, session, contract, parent), waiting):
                 results[result.source] = result
                 if on_event:
                     on_event(result)
@@ -118,11 +120,24 @@ def _session_for_files(spark: SparkSession) -> SparkSession:
     return session
 
 
-def _ingest_safely(settings: Settings, spark: SparkSession, contract: Contract) -> IngestResult:
+def _ingest_safely(
+    settings: Settings, spark: SparkSession, contract: Contract, parent: JobRun | None = None
+) -> IngestResult:
     from pyspark.errors import PySparkException
 
+    delivered = Dataset(f"landing/{contract.source}", (settings.landing / contract.source).as_uri())
     try:
-        return _Batch(settings, spark, contract).run()
+        with job_run(settings, f"ingest.{contract.source}", [delivered], parent=parent) as run:
+            batch = _Batch(settings, spark, contract)
+            result = batch.run()
+            run.outputs = [
+                Dataset(table.name, table.path.as_uri(), columns, rows=rows)
+                for table, columns, rows in (
+                    (batch.bronze, tuple((c.name, c.type) for c in batch.bronze.columns), result.accepted),
+                    (batch.dlq, (), result.quarantined + len(result.rejected_files)),
+                )
+            ]
+        return result
     except OpsError as exc:
         return IngestResult(contract.source, error=str(exc))
     except (PySparkException, OSError) as exc:

@@ -20,6 +20,7 @@ from python_ops.config import Settings
 from python_ops.contracts import sources
 from python_ops.delta import exists
 from python_ops.errors import ConfigError, OpsError
+from python_ops.lineage import Dataset, job_run
 from python_ops.maintenance.state import SMALL_BYTES, TableState, read_state
 
 if TYPE_CHECKING:
@@ -144,7 +145,10 @@ def run(
     done = []
     for policy in policies(settings, load_manifest(artifacts), tables):
         planned = _decide(policy)
-        done.append(maintain_table(spark(), policy) if planned.actions else planned)
+        if planned.actions:
+            with job_run(settings, f"maintain.{policy.table}", outputs=[Dataset(policy.table, policy.path.as_uri())]):
+                planned = maintain_table(spark(), policy)
+        done.append(planned)
         if on_event:
             on_event(done[-1])
     return done

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from python_ops.artifacts import TARGET_FOLDER, Manifest, Model, RunResults, load_manifest, load_run_results
 from python_ops.config import Settings
 from python_ops.errors import ConfigError, OpsError
+from python_ops.lineage import Dataset, job_run
 from python_ops.publish.duckdb_target import DuckDBTarget
 from python_ops.publish.fingerprint import ROWS
 from python_ops.publish.stage import current_version, stage
@@ -132,7 +133,14 @@ def publish(
                 table = stage(session, model, _path(model, settings), versions[model.table], folder)
                 tell(_result(table, Action.STAGED, table.seconds))
                 staged.append(table)
-            loading = target.replace(staged, ledger)
+            inputs = [Dataset(table.model.table, _path(table.model, settings).as_uri()) for table in staged]
+            with job_run(settings, f"publish.{TARGET_NAME}", inputs) as run:
+                loading = target.replace(staged, ledger)
+                run.outputs = [
+                    Dataset(f"{TARGET_NAME}/{t.model.table}", columns=tuple((f.name, f.type) for f in t.fields),
+                            rows=int(t.fingerprint[ROWS] or 0))
+                    for t in staged
+                ]  # fmt: skip
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         published = [_result(t, Action.PUBLISHED, t.seconds + loading[t.model.table]) for t in staged]

@@ -1,0 +1,262 @@
+"""Lineage: where columns come from, that every job sends events, and that no receiver can harm a run."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import artifact_files as files
+import pytest
+from jsonschema import Draft202012Validator, FormatChecker
+from pytest_httpserver import HTTPServer
+from test_cli import COMMANDS, lakeops
+from werkzeug import Request, Response
+
+from python_ops.artifacts import Manifest, load_manifest
+from python_ops.config import Settings
+from python_ops.errors import ConfigError, OpsError
+from python_ops.lineage import Dataset, job_run
+from python_ops.lineage.columns import ColumnLineage
+from python_ops.lineage.dbt import NodeEvents, emit
+from python_ops.lock import exclusive
+
+# The core model's rules for a run event (openlineage.io, spec 2-0-2), in our words.
+FACETS = {
+    "additionalProperties": {"required": ["_producer", "_schemaURL"], "properties": {"_schemaURL": {"format": "uri"}}}
+}
+DATASETS = {"items": {"required": ["namespace", "name"], "properties": {"facets": FACETS}}}
+RUN_EVENT = {
+    "required": ["eventTime", "producer", "schemaURL", "run", "job"],
+    "properties": {
+        "eventTime": {"type": "string", "format": "date-time"},
+        "eventType": {"enum": ["START", "RUNNING", "COMPLETE", "ABORT", "FAIL", "OTHER"]},
+        "producer": {"type": "string", "format": "uri"},
+        "schemaURL": {"const": "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"},
+        "run": {"required": ["runId"], "properties": {"runId": {"format": "uuid"}, "facets": FACETS}},
+        "job": {"required": ["namespace", "name"], "properties": {"facets": FACETS}},
+        "inputs": DATASETS,
+        "outputs": DATASETS,
+    },
+}
+VALIDATOR = Draft202012Validator(RUN_EVENT, format_checker=FormatChecker())
+
+
+def events(settings: Settings, name: str = "events") -> list[Any]:
+    path = settings.state / "lineage" / f"{name}.jsonl"
+    found = [json.loads(line) for line in path.read_text().split("\n") if line] if path.exists() else []
+    for event in found:
+        VALIDATOR.validate(event)
+    return found
+
+
+def told(found: list[Any]) -> list[tuple[str, str]]:
+    return [(event["eventType"], event["job"]["name"]) for event in found]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "lake")
+
+
+# Commands that only read, or that write nothing but their own small state.
+READ_ONLY = {
+    "lakeops status", "lakeops report", "lakeops doctor", "lakeops ingest status", "lakeops publish status",
+    "lakeops maintain plan", "lakeops secrets list", "lakeops secrets check", "lakeops watermark list",
+    "lakeops watermark get", "lakeops watermark set", "lakeops watermark reset", "lakeops sla check",
+    "lakeops metrics push", "lakeops metrics dashboard", "lakeops lineage show", "lakeops lineage export",
+    "lakeops snapshot list", "lakeops snapshot verify",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in READ_ONLY])
+def test_every_command_that_writes_holds_the_lock_that_sends_events(name: str) -> None:
+    assert "exclusive(" in inspect.getsource(COMMANDS[name].callback)
+
+
+def test_a_command_is_a_run_and_what_happens_in_it_its_children(settings: Settings) -> None:
+    made = Dataset("gold.a", "file:///lake/a", (("id", "bigint"),), (("id", (("silver.b", "id"),)),), rows=5, bytes=7)
+    with exclusive(settings, "publish run"), job_run(settings, "publish.duckdb", [Dataset("silver.b")]) as run:
+        run.outputs = [made]
+    found = events(settings)
+    assert told(found) == [
+        ("START", "lakeops publish run"),
+        ("START", "publish.duckdb"),
+        ("COMPLETE", "publish.duckdb"),
+        ("COMPLETE", "lakeops publish run"),
+    ]
+    child = found[2]
+    assert child["run"]["facets"]["parent"]["run"]["runId"] == found[0]["run"]["runId"] == found[3]["run"]["runId"]
+    (output,) = child["outputs"]
+    assert output["outputFacets"]["outputStatistics"]["rowCount"] == 5
+    assert output["facets"]["columnLineage"]["fields"]["id"]["inputFields"][0]["name"] == "silver.b"
+    assert child["inputs"][0]["name"] == "silver.b"
+
+
+def test_a_failure_is_told_without_its_text(settings: Settings) -> None:
+    with pytest.raises(OpsError), job_run(settings, "ingest.x"):
+        raise OpsError("ann@example.com is there twice")
+    failed = events(settings)[-1]
+    assert (failed["eventType"], failed["run"]["facets"]["errorMessage"]["message"]) == ("FAIL", "OpsError")
+    assert "ann@example.com" not in json.dumps(failed)
+
+
+def receiver(settings: Settings, httpserver: HTTPServer) -> Settings:
+    return settings.model_copy(update={"lineage": "http", "lineage_url": httpserver.url_for("/")})
+
+
+def hang(request: Request) -> Response:
+    time.sleep(3)
+    return Response("late")
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        lambda expected: expected.respond_with_data("", status=429),
+        lambda expected: expected.respond_with_data("", status=500),
+        lambda expected: expected.respond_with_handler(hang),
+    ],
+    ids=["429", "500", "hanging"],
+)
+def test_what_a_receiver_does_not_take_is_sent_first_and_in_order_next_time(
+    settings: Settings, httpserver: HTTPServer, fail: Callable[[Any], None]
+) -> None:
+    there = receiver(settings, httpserver)
+    fail(httpserver.expect_request("/api/v1/lineage", method="POST"))
+    started = time.monotonic()
+    with job_run(there, "first"):
+        for number in range(20):
+            with job_run(there, f"inner {number}"):
+                pass
+    assert time.monotonic() - started < 5.5
+    spooled = told(events(there, "spool"))
+    assert len(spooled) == 42
+    time.sleep(3 if fail is not None else 0)
+    httpserver.clear()
+    httpserver.expect_request("/api/v1/lineage", method="POST").respond_with_data("", status=201)
+    with job_run(there, "second"):
+        pass
+    received = [request.get_json() for request, _ in httpserver.log]
+    assert told(received)[-44:] == [*spooled, ("START", "second"), ("COMPLETE", "second")]
+    assert not (there.state / "lineage" / "spool.jsonl").exists()
+
+
+def test_nobody_listening_harms_nothing(settings: Settings) -> None:
+    there = settings.model_copy(update={"lineage": "http", "lineage_url": "http://127.0.0.1:9"})
+    with job_run(there, "job"):
+        pass
+    assert told(events(there, "spool")) == [("START", "job"), ("COMPLETE", "job")]
+
+
+def sql_model(name: str, sql: str, layer: str = "gold", strategy: str = "merge", **config: Any) -> dict[str, Any]:
+    node = files.model(name, layer=layer, strategy=strategy)
+    node["config"] |= config
+    node["compiled_code"] = sql
+    return node
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Manifest:
+    """Contacts from bronze, a history, a current view and two gold tables that read them."""
+    history = sql_model(
+        "slv_contacts_history",
+        "select contact_id, email, _op, _source_lsn, _source_ts, _unsent, _batch_id from bronze.crm_contacts",
+        "silver", "cdc_scd2", effective_at="_source_ts", sequence_by=["_source_lsn"],
+    )  # fmt: skip
+    current = sql_model(
+        "slv_contacts",
+        "with h as (select * from silver.slv_contacts_history) "
+        "select contact_id, email, valid_from from h where is_current",
+        "silver",
+    )
+    current["config"]["materialized"] = "view"
+    dim = sql_model(
+        "dim_customer",
+        "with changed as (select * from gold__dim_customer__touched), c as (select slv_contacts.* from "
+        "silver.slv_contacts left semi join changed on slv_contacts.contact_id = changed.customer_id) "
+        "select md5(concat_ws('|', contact_id, valid_from)) as customer_key, contact_id as customer_id, "
+        "lower(email) as email from c union all select 'unknown', null, null",
+        replace_by="customer_id",
+    )
+    report = sql_model("rpt_domains", "select count(*) as n, max(email) as last_email from gold.dim_customer")
+    files.write_manifest(tmp_path / "target", history, current, dim, report)
+    return load_manifest(tmp_path / "target")
+
+
+def test_columns_are_followed_to_bronze(project: Manifest, tmp_path: Path) -> None:
+    columns = ColumnLineage(project, artifacts=tmp_path)
+    key = columns.upstream("gold.dim_customer", "customer_key")
+    assert key["gold.dim_customer", "customer_key"] == (
+        ("silver.slv_contacts", "contact_id"),
+        ("silver.slv_contacts", "valid_from"),
+    )
+    assert ("bronze.crm_contacts", "_source_ts") in key, "valid_from comes from effective_at"
+    assert columns.columns("silver.slv_contacts_history") == [
+        "contact_id", "email", "_source_lsn", "_source_ts", "valid_from", "valid_to", "is_current", "_batch_id",
+    ]  # fmt: skip
+    assert columns.of(columns.by_table["gold.rpt_domains"])["n"] == (), "a count of rows has no origin"
+
+
+def test_columns_are_followed_to_reports(project: Manifest, tmp_path: Path) -> None:
+    found = ColumnLineage(project, artifacts=tmp_path).downstream("bronze.crm_contacts", "email")
+    assert set(found) == {
+        ("bronze.crm_contacts", "email"),
+        ("silver.slv_contacts_history", "email"),
+        ("silver.slv_contacts", "email"),
+        ("gold.dim_customer", "email"),
+        ("gold.rpt_domains", "last_email"),
+    }
+
+
+def test_names_that_do_not_exist_and_models_that_are_not_compiled(project: Manifest, tmp_path: Path) -> None:
+    columns = ColumnLineage(project, artifacts=tmp_path)
+    assert columns.find("crm_contacts.email") == ("bronze.crm_contacts", "email")
+    with pytest.raises(ConfigError, match="no model or source 'nope'"):
+        columns.find("nope")
+    with pytest.raises(ConfigError, match="dim_customer has no column 'x'; it has customer_key"):
+        columns.find("dim_customer.x")
+    files.write_manifest(tmp_path / "t", files.model("dim_a"))
+    raw = ColumnLineage(load_manifest(tmp_path / "t"), artifacts=tmp_path / "t")
+    with pytest.raises(OpsError, match="dim_a is not compiled: run `dbt compile`"):
+        raw.of(raw.by_table["gold.dim_a"])
+
+
+def test_events_of_a_build_by_hand_are_the_same_runs_however_often_sent(
+    settings: Settings, project: Manifest, tmp_path: Path
+) -> None:
+    nodes = {"model.lakehouse.dim_customer": "success", "test.lakehouse.key": "fail"}
+    files.write_run_results(tmp_path / "target", nodes)
+    path = tmp_path / "target" / "run_results.json"
+    results = json.loads(path.read_text())
+    results["metadata"]["invocation_id"] = "abc"
+    for result in results["results"]:
+        result["timing"] = [
+            {"name": n, "started_at": "2026-01-02T03:04:05Z", "completed_at": "2026-01-02T03:04:09Z"}
+            for n in ("a", "b")
+        ]
+    path.write_text(json.dumps(results))
+    assert (emit(settings, tmp_path / "target"), emit(settings, tmp_path / "target")) == (2, 2)
+    found = events(settings)
+    assert told(found[:4]) == [
+        ("START", "dbt.dim_customer"), ("COMPLETE", "dbt.dim_customer"), ("START", "dbt.key"), ("FAIL", "dbt.key"),
+    ]  # fmt: skip
+    assert found[:4] == [{**event} for event in found[4:]], "the same runs, times and facets"
+    assert len({event["run"]["runId"] for event in found}) == 2
+    lineage = found[1]["outputs"][0]["facets"]["columnLineage"]["fields"]
+    (origin,) = lineage["email"]["inputFields"]
+    assert (origin["name"], origin["field"]) == ("silver.slv_contacts", "email")
+
+
+def test_dbt_goes_on_without_a_manifest(settings: Settings, tmp_path: Path) -> None:
+    NodeEvents(settings, tmp_path / "nothing").start("model.lakehouse.x", "abc")
+    assert events(settings) == []
+
+
+def test_a_command_that_fails_before_it_works_sends_fail(tmp_path: Path) -> None:
+    home = tmp_path / "lake"
+    assert lakeops(home, "ingest", "run", "nope").returncode == 2
+    assert told(events(Settings(home=home))) == [("START", "lakeops ingest run"), ("FAIL", "lakeops ingest run")]
