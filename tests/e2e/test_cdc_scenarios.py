@@ -268,13 +268,15 @@ def test_a_commit_by_another_run_between_read_and_merge_fails_the_model_and_lose
     lab.deliver("t", [event("k", 20, "B", 2)])
     execute = session.Cursor.execute
     table = f"{lab.schema}.history__cdc"
+    read = lab.version("history__cdc")
 
     def execute_after_a_rival(cursor: Any, sql: str, *parameters: Any) -> None:
         if "merge into" in sql.lower() and "using (" in sql:
             monkeypatch.setattr(session.Cursor, "execute", execute)
-            lab.spark.newSession().sql(
-                f"merge into {table} t using {table} s on t.k = s.k when matched then update set t.c = 'rival'"
-            )
+            rival = lab.spark.newSession()
+            rival.conf.set("spark.databricks.delta.write.txnAppId", f"cdc:{table}")
+            rival.conf.set("spark.databricks.delta.write.txnVersion", str(read + 1))
+            rival.sql(f"merge into {table} t using {table} s on t.k = s.k when matched then update set t.c = 'rival'")
         execute(cursor, sql, *parameters)
 
     monkeypatch.setattr(session.Cursor, "execute", execute_after_a_rival)
