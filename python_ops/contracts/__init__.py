@@ -43,7 +43,8 @@ class Contract:
 
     Attributes:
         format: `debezium_json` (envelopes with key and value, one per line; decimals as strings, timestamps as
-            ISO 8601 with zone, dates as days since 1970-01-01) or `csv` (header line, dates as ISO 8601).
+            ISO 8601 with zone, dates as days since 1970-01-01), `csv` (header line, dates as ISO 8601), `jsonl` (one
+            flat object per line), `parquet`, `avro`, or `dms` (csv or parquet as AWS DMS writes it to S3).
         table: Table name in a Debezium event's `source.table`; None for csv.
     """
 
