@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,55 @@ class Column:
     description: str
     required: bool = False
     pii: bool = False
+    lf_tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def precision_and_scale(self) -> tuple[int, int] | None:
         """Digits in all and after the point, of a decimal."""
         found = re.fullmatch(r"decimal\((\d+),(\d+)\)", self.type)
         return (int(found[1]), int(found[2])) if found else None
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What stops a batch before anything of it is visible; a limit that is None does not stop.
+
+    Attributes:
+        max_rejected_share: Largest share of records in the dead-letter queue, of those read.
+        max_delete_share: Largest share of the table's keys that one batch deletes.
+        position_backwards: What a source position before those already taken does: `warn` or `halt`.
+    """
+
+    max_rejected_share: float | None = None
+    max_delete_share: float | None = None
+    position_backwards: str = "warn"
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """How old the newest value of a timestamp column may be when the batch arrives."""
+
+    column: str
+    max_age_minutes: float
+
+
+@dataclass(frozen=True)
+class Expectations:
+    """What a batch as a whole should look like, which no single record can say. Judged by python_ops.quality.
+
+    Attributes:
+        recent_batches: How many batches before this one it is compared with.
+        row_count_change: Furthest that the row count may be from the median of the recent ones, as a share of it.
+        null_share: Largest share of NULLs, by column.
+        drift: Largest Kullback-Leibler divergence, in nats, from the values of the recent batches, by column.
+        freshness: Age of the newest row.
+    """
+
+    recent_batches: int = 10
+    row_count_change: float | None = None
+    null_share: Mapping[str, float] = field(default_factory=dict)
+    drift: Mapping[str, float] = field(default_factory=dict)
+    freshness: Freshness | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +89,9 @@ class Contract:
         format: `debezium_json` (envelopes with key and value, one per line; decimals as strings, timestamps as
             ISO 8601 with zone, dates as days since 1970-01-01), `csv` (header line, dates as ISO 8601), `jsonl` (one
             flat object per line), `parquet`, `avro`, or `dms` (csv or parquet as AWS DMS writes it to S3).
-        table: Table name in a Debezium event's `source.table`; None for csv.
+        table: Table name in a Debezium event's `source.table`; None for others.
+        lf_tags: Lake Formation tags of the table.
+        meta: Policy of the source, as dbt's meta.
     """
 
     source: str
@@ -56,6 +102,14 @@ class Contract:
     key: tuple[str, ...]
     columns: tuple[Column, ...]
     table: str | None = None
+    lf_tags: Mapping[str, str] = field(default_factory=dict)
+    meta: Mapping[str, str | float | bool] = field(default_factory=dict)
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    expectations: Expectations = field(default_factory=Expectations)
+
+    def column(self, name: str) -> Column:
+        """A column by its name."""
+        return next(column for column in self.columns if column.name == name)
 
 
 @cache
@@ -99,6 +153,7 @@ def parse(text: str, path: Path) -> Contract:
         faults += [f"key column {name} must be listed as required" for name in data["key"] if name not in required]
         if data["source"] != path.stem:
             faults.append(f"source is {data['source']!r}, the file is named {path.name}")
+        faults += _expectation_faults(data)
     if faults:
         raise ContractError(f"{path.name} is not a valid contract: {'; '.join(faults)}.")
     return Contract(
@@ -106,5 +161,33 @@ def parse(text: str, path: Path) -> Contract:
             **data,
             "key": tuple(data["key"]),
             "columns": tuple(Column(**column) for column in data["columns"]),
+            "thresholds": Thresholds(**data.get("thresholds", {})),
+            "expectations": _expectations(data.get("expectations", {})),
         }
     )
+
+
+def _expectations(data: Mapping[str, Any]) -> Expectations:
+    freshness = Freshness(**data["freshness"]) if "freshness" in data else None
+    return Expectations(**{**data, "freshness": freshness})
+
+
+def _expectation_faults(data: Mapping[str, Any]) -> list[str]:
+    types = {column["name"]: column["type"] for column in data["columns"]}
+    personal = {column["name"] for column in data["columns"] if column.get("pii")}
+    asked = data.get("expectations", {})
+    faults = [
+        f"expectations/{rule} names {name}, which is not a column"
+        for rule in ("null_share", "drift")
+        for name in asked.get(rule, {})
+        if name not in types
+    ]
+    faults += [
+        f"expectations/drift names {name}, which is personal data: its values would be shown"
+        for name in asked.get("drift", {})
+        if name in personal
+    ]
+    timed = asked.get("freshness", {}).get("column")
+    if timed is not None and timed != "_source_ts" and types.get(timed) != "timestamp":
+        faults.append(f"expectations/freshness names {timed}, which is not a timestamp column")
+    return faults
