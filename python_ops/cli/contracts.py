@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,7 +32,7 @@ def check(sources: Sources = None, env: Env = Environment.LOCAL, as_json: AsJson
     refused = [verdict.source for verdict in verdicts if verdict.faults]
     current = bool(refused) or exports.is_current()
     if as_json:
-        print_json({"contracts": verdicts, "dbt_sources_current": current and not refused})
+        print_json({"contracts": [_verdict_data(v) for v in verdicts], "dbt_sources_current": current and not refused})
     else:
         for verdict in verdicts:
             typer.echo(_verdict(verdict))
@@ -154,9 +156,13 @@ def _verdict(verdict: releases.Verdict) -> str:
     return "\n".join([*lines, *(f"    refused: {fault}." for fault in verdict.faults)])
 
 
+def _verdict_data(verdict: releases.Verdict) -> dict[str, Any]:
+    return {**asdict(verdict), "changes": _data(verdict.changes), "waits": verdict.waits}
+
+
 def _change(change: Change) -> str:
     return f"    {change.level.name.lower():<6} {change.where}: {change.text}"
 
 
-def _data(found: list[Change]) -> list[dict[str, str]]:
+def _data(found: Iterable[Change]) -> list[dict[str, str]]:
     return [{"level": change.level.name.lower(), "where": change.where, "text": change.text} for change in found]

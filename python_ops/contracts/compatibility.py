@@ -5,8 +5,8 @@ major: a reader that relied on the old contract may fail. minor: it sees somethi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from enum import IntEnum
 from typing import Any
 
@@ -35,6 +35,13 @@ class Change:
     level: Level
     where: str
     text: str
+
+
+# What a changed field raises; one that is not named here raises the minor number, so that none goes unseen.
+_LEVELS = {
+    "format": Level.MAJOR, "table": Level.MAJOR, "timestamp_column": Level.MAJOR, "complete": Level.MAJOR,
+    "description": Level.PATCH, "owner": Level.PATCH,
+}  # fmt: skip
 
 
 def changes(old: Contract, new: Contract) -> list[Change]:
@@ -81,14 +88,11 @@ def widens(old: Column, new: Column) -> bool:
 
 
 def _fields(old: Contract, new: Contract) -> Iterator[Change]:
-    levels = {
-        "format": Level.MAJOR, "table": Level.MAJOR, "lf_tags": Level.MINOR, "meta": Level.MINOR,
-        "thresholds": Level.MINOR, "expectations": Level.MINOR, "description": Level.PATCH, "owner": Level.PATCH,
-    }  # fmt: skip
     if old.key != new.key:
         yield Change(Level.MAJOR, "key", f"{', '.join(old.key)} → {', '.join(new.key)}")
-    for name, level in levels.items():
-        yield from _compared(level, name, name, getattr(old, name), getattr(new, name))
+    for name in (field.name for field in fields(Contract)):
+        if name not in ("source", "version", "key", "columns"):
+            yield from _compared(_LEVELS.get(name, Level.MINOR), name, name, getattr(old, name), getattr(new, name))
 
 
 def _columns(old: Contract, new: Contract) -> Iterator[Change]:
@@ -120,15 +124,34 @@ def _column(old: Column, new: Column) -> Iterator[Change]:
     if old.required != new.required:
         level, text = (Level.MAJOR, "optional → required") if new.required else (Level.MINOR, "required → optional")
         yield Change(level, where, text)
-    yield from _compared(Level.MINOR, where, "pii", old.pii, new.pii)
-    yield from _compared(Level.MINOR, where, "lf_tags", old.lf_tags, new.lf_tags)
-    yield from _compared(Level.PATCH, where, "description", old.description, new.description)
+    if not set(old.accepts) <= set(new.accepts):
+        yield Change(Level.MAJOR, where, f"accepts {_listed(old.accepts)} → {_listed(new.accepts)}")
+    elif old.accepts != new.accepts:
+        yield Change(Level.MINOR, where, f"accepts {_listed(old.accepts)} → {_listed(new.accepts)}")
+    for name, tightens in (("earliest", (new.earliest or "") > (old.earliest or "")),
+                           ("latest", (new.latest or "9999-12-31") < (old.latest or "9999-12-31"))):  # fmt: skip
+        level = Level.MAJOR if tightens else Level.MINOR
+        yield from _compared(level, where, name, getattr(old, name), getattr(new, name))
+    for name in (field.name for field in fields(Column)):
+        if name not in ("name", "type", "required", "accepts", "earliest", "latest"):
+            yield from _compared(_LEVELS.get(name, Level.MINOR), where, name, getattr(old, name), getattr(new, name))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "nothing more"
 
 
 def _compared(level: Level, where: str, name: str, old: Any, new: Any) -> Iterator[Change]:
     if old != new:
-        text = f"{old!r} → {new!r}"
+        text = f"{_shown(old)} → {_shown(new)}"
         yield Change(level, where, text if where == name else f"{name} {text}")
+
+
+def _shown(value: Any) -> str:
+    plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    if isinstance(plain, dict):
+        plain = {name: item for name, item in plain.items() if item not in (None, {}, ())}
+    return repr(plain)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

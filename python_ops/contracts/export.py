@@ -190,10 +190,14 @@ def _of_json(column: Column) -> Json:
         return _integer(*_INTEGERS[column.type])
     if column.type == "boolean":
         return {"type": "boolean"}
+    if any(way.startswith("epoch") for way in column.accepts):
+        return {"anyOf": [_of_text(column), {"type": "integer"}]}
     return _of_text(column)
 
 
 def _of_text(column: Column) -> Json:
+    if column.accepts:
+        return {"type": "string"}  # which ways of writing are read beyond the plain one is for ingestion to say
     if column.precision_and_scale:
         precision, scale = column.precision_and_scale
         return {"type": "string", "pattern": f"^-?0*[0-9]{{1,{max(precision - scale, 1)}}}([.][0-9]{{0,{scale}}}0*)?$"}

@@ -137,7 +137,7 @@ def _is_change(events: Iterable[dict[str, Any]]) -> bool:
 def _csv(text: str) -> Sample:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     names = list(reader.fieldnames or [])
-    records = []
+    records: list[dict[str, Any]] = []
     try:
         for row in reader:
             if len(records) == MOST_RECORDS:
@@ -161,7 +161,7 @@ def _parquet(path: Path) -> Sample:
             raise ValueError(str(exc).splitlines()[0]) from exc
         names = [str(column[0]) for column in found.description or ()]
         types = {str(column[0]): _parquet_type(str(column[1])) for column in found.description or ()}
-        records = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+        records: list[dict[str, Any]] = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
     return Sample("parquet", names, records, types, [])
 
 
