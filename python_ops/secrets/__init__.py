@@ -158,6 +158,11 @@ def needed(settings: Settings) -> dict[str, str]:
     found: dict[str, str] = {target: f"publishing to {target}" for target in settings.publish if target != "duckdb"}
     if "slack" in settings.alerts:
         found["slack_webhook_url"] = "alerts to Slack"
+    if settings.extract:
+        from python_ops.extract.sources import chosen  # which takes its credentials from here
+
+        for source in (source for source in chosen(settings.extract) if not source.url):
+            found[source.secret] = "; ".join(filter(None, [found.get(source.secret), f"extracting {source.name}"]))
     return found
 
 
