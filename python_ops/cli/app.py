@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from python_ops.cli import (
+    contracts,
     doctor,
     extract,
     ingest,
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(extract.app, name="extract")
 app.add_typer(ingest.app, name="ingest")
+app.add_typer(contracts.app, name="contracts")
 app.add_typer(publish.app, name="publish")
 app.add_typer(maintain.app, name="maintain")
 app.add_typer(lineage.app, name="lineage")

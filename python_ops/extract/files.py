@@ -155,7 +155,7 @@ class _JsonLines:
 
 
 class _Parquet:
-    """The contract's columns; decimals as wide as parquet has them: ingestion judges digits, not this file."""
+    """The contract's columns. A decimal is its text: ingestion judges its digits, and no file's scale cuts them."""
 
     def __init__(self, file: BinaryIO, contract: Contract) -> None:
         try:
@@ -168,10 +168,9 @@ class _Parquet:
         self.pa, self.columns = pa, contract.columns
         types: dict[str, Any] = {
             "string": pa.string(), "boolean": pa.bool_(), "int": pa.int64(), "bigint": pa.int64(), "date": pa.date32(),
-            "timestamp": pa.timestamp("us", tz="UTC"),
+            "timestamp": pa.timestamp("us", tz="UTC"), "double": pa.float64(),
         }  # fmt: skip
-        wide = pa.decimal128(38, 18)
-        self.schema = pa.schema([(column.name, types.get(column.type, wide)) for column in contract.columns])
+        self.schema = pa.schema([(column.name, types.get(column.type, pa.string())) for column in contract.columns])
         self.writer = pq.ParquetWriter(file, self.schema, compression="zstd")
 
     def write(self, rows: Sequence[Row]) -> None:
@@ -195,7 +194,7 @@ def _typed(column: Column, value: Any) -> Any:
     """A driver's value as the type that the column's parquet type wants."""
     if value is None:
         return None
-    if column.type == "string":
+    if column.type == "string" or column.precision_and_scale:
         return value if isinstance(value, str) else as_text(value)
     if column.type == "timestamp":
         found = moment(value)
@@ -209,9 +208,7 @@ def _typed(column: Column, value: Any) -> Any:
         if isinstance(value, bool) or number != number.to_integral_value():
             raise ValueError(column.type)
         return int(number)
-    if column.precision_and_scale:
-        return Decimal(str(value))
-    return value
+    return float(value) if column.type == "double" else value
 
 
 def as_text(value: Any) -> str:
@@ -224,7 +221,7 @@ def as_text(value: Any) -> str:
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, Decimal):
-        return f"{value:f}"
+        return _plain(value)
     if isinstance(value, (dict, list)):
         return as_json(value)
     return str(value)
@@ -237,10 +234,15 @@ def as_json(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(map(as_json, value)) + "]"
     if isinstance(value, Decimal) and value.is_finite():
-        return str(value)
+        return _plain(value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return json.dumps(value, ensure_ascii=False)
     return json.dumps(as_text(value), ensure_ascii=False)
+
+
+def _plain(number: Decimal) -> str:
+    """All digits of a number, unless a hostile exponent would make them millions."""
+    return f"{number:f}" if number.is_finite() and abs(number.adjusted()) < 100 else str(number)
 
 
 def _sha256(path: Path) -> str:
