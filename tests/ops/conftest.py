@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from postgres_server import postgres_server
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +34,13 @@ def aws(moto: str, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setenv(name, value)
     urllib.request.urlopen(urllib.request.Request(f"{moto}/moto-api/reset", method="POST"), timeout=10).close()
     return moto
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """DSN of a PostgreSQL server, as a superuser in an empty database.
+
+    All tests share it: make a database or schemas of your own, and leave roles and settings as they were.
+    """
+    with postgres_server() as dsn:
+        yield dsn
