@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from postgres_server import postgres_server
+from redshift_front import SHIMS, redshift_front
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +45,20 @@ def postgres() -> Iterator[str]:
     """
     with postgres_server() as dsn:
         yield dsn
+
+
+@pytest.fixture(scope="session")
+def redshift(postgres: str) -> Iterator[str]:
+    """DSN of the same server as redshift_connector takes it for Redshift; see redshift_front.py for what it is not.
+
+    Its database is `template_redshift`, which has the functions of Redshift that the project uses.
+    """
+    import psycopg
+
+    with psycopg.connect(postgres, autocommit=True) as admin:
+        admin.execute("create database template_redshift")
+    with psycopg.connect(postgres, dbname="template_redshift") as database:
+        database.execute(SHIMS)
+    parts = psycopg.conninfo.conninfo_to_dict(postgres)
+    with redshift_front(int(str(parts["port"]))) as port:
+        yield f"postgresql://{parts['user']}:{parts['password']}@127.0.0.1:{port}/template_redshift"

@@ -36,8 +36,7 @@ def postgres_server() -> Iterator[str]:
     group = account.pw_gid if account else None
     process: subprocess.Popen[bytes] | None = None
     try:
-        # md5, not scram: redshift_connector, which the tests point at this server, knows no scram. With `-A md5`
-        # initdb also stores passwords that way.
+        # md5: redshift_connector, which the tests point at this server, cannot do its scram.
         made = subprocess.run(
             [initdb, "-D", data, "-U", USER, "-A", "md5", f"--pwfile={password}", "-E", "UTF8", "--locale=C",
              "--no-sync"],
@@ -51,7 +50,7 @@ def postgres_server() -> Iterator[str]:
             process = subprocess.Popen(
                 [postgres, "-D", data, "-p", str(port), "-k", home, "-c", "listen_addresses=127.0.0.1",
                  "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "synchronous_commit=off",
-                 "-c", "shared_buffers=32MB", "-c", "max_connections=60", "-c", "password_encryption=md5"],
+                 "-c", "shared_buffers=32MB", "-c", "max_connections=60"],
                 user=user, group=group, extra_groups=[] if account else None, cwd=home, stdout=log,
                 stderr=subprocess.STDOUT,
             )  # fmt: skip
