@@ -7,6 +7,7 @@ import typer
 from python_ops.cli import (
     contracts,
     doctor,
+    extract,
     ingest,
     lineage,
     maintain,
@@ -26,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(extract.app, name="extract")
 app.add_typer(ingest.app, name="ingest")
 app.add_typer(contracts.app, name="contracts")
 app.add_typer(publish.app, name="publish")
