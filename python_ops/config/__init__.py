@@ -36,6 +36,7 @@ class Settings(BaseSettings):
         metrics_namespace: CloudWatch namespace.
         alerts: Where SLA alerts go.
         alerts_topic: ARN of the SNS topic.
+        extract: Sources that each run extracts, of those in python_ops/extract/sources.yml.
         publish: Warehouses that this environment publishes to, of those that a model's `publish_to` names.
     """
 
@@ -55,6 +56,7 @@ class Settings(BaseSettings):
     metrics_namespace: str = "Lakehouse"
     alerts: tuple[Literal["console", "slack", "sns"], ...] = ("console",)
     alerts_topic: str = ""
+    extract: tuple[str, ...] = ()
     publish: tuple[Literal["duckdb", "postgres", "redshift", "snowflake"], ...] = ("duckdb",)
 
     @cached_property
