@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from python_ops.ingest import landing
 from python_ops.ingest.landing import LandingFile
 from python_ops.ingest.ledger import Ledger, Manifest, State
 from python_ops.ingest.projection import project
+from python_ops.ingest.repair import Fault, compare, repair
 from python_ops.ingest.tables import AppendOnlyTable
 from python_ops.lineage import Dataset, JobRun, current_run, job_run
 from python_ops.lock import check_held, leased
@@ -132,9 +133,15 @@ def _ingest_safely(
     delivered = Dataset(f"landing/{contract.source}", (settings.landing / contract.source).as_uri())
     try:
         with job_run(settings, f"ingest.{contract.source}", [delivered], parent=parent) as run:
-            batch = _Batch(settings, spark, contract)
-            with leased(settings, [batch.bronze.name, batch.dlq.name], f"ingest {contract.source}"):
+            tables = [f"{settings.schema_name(layer)}.{contract.source}" for layer in ("bronze", "dlq")]
+            with leased(settings, tables, f"ingest {contract.source}"):
+                unknown = [f for f in compare(settings, contract) if f.fault is Fault.UNKNOWN]
+                repair(settings, contract, unknown)
+                batch = _Batch(settings, spark, contract)
                 result = batch.run()
+            if unknown:
+                told = f"the ledger did not know batches that {batch.bronze.name} holds: they were entered again"
+                result = replace(result, warnings=(*result.warnings, told))
             run.outputs = [
                 Dataset(table.name, table.path.as_uri(), columns, rows=rows)
                 for table, columns, rows in (
