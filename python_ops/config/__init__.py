@@ -36,6 +36,10 @@ class Settings(BaseSettings):
         metrics_namespace: CloudWatch namespace.
         alerts: Where SLA alerts go.
         alerts_topic: ARN of the SNS topic.
+        alerts_channel: Slack channel of the app whose token is the secret `slack_bot_token`: what follows a message is
+            said in its thread, and the message says when all is well. Without it, the webhook `slack_webhook_url`.
+        slack_api: Base address of Slack's API.
+        runbooks_url: Where the project's files can be read in a browser; alerts link their runbook there.
         extract: Sources that each run extracts, of those in python_ops/extract/sources.yml.
         publish: Warehouses that this environment publishes to, of those that a model's `publish_to` names.
     """
@@ -56,6 +60,9 @@ class Settings(BaseSettings):
     metrics_namespace: str = "Lakehouse"
     alerts: tuple[Literal["console", "slack", "sns"], ...] = ("console",)
     alerts_topic: str = ""
+    alerts_channel: str = ""
+    slack_api: str = "https://slack.com/api"
+    runbooks_url: str = ""
     extract: tuple[str, ...] = ()
     publish: tuple[Literal["duckdb", "postgres", "redshift", "snowflake"], ...] = ("duckdb",)
 

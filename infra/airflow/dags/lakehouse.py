@@ -1,4 +1,4 @@
-"""The lakehouse's three schedules. Every task is one command; what it does is python_ops's business.
+"""The lakehouse's schedules. Every task is one command; what it does is python_ops's business.
 
 Where the project stands and which environment is meant come from Airflow's environment:
 
@@ -59,6 +59,10 @@ with DAG("lakehouse_daily", schedule="0 4 * * *", **COMMON):
     ingest >> build >> publish >> check
     if has("catalog"):
         publish >> lakeops("register", "catalog register", retries=2) >> check
+
+# Apart from the daily run: it notices one that never came.
+with DAG("lakehouse_heartbeat", schedule="45 * * * *", **COMMON):
+    lakeops("sla_check", "sla check --notify")
 
 with DAG("lakehouse_maintenance", schedule="0 1 * * 0", **COMMON):
     lakeops("maintain", "maintain run --execute", retries=1)

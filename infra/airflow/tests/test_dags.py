@@ -27,8 +27,8 @@ def bag() -> DagBag:
 
 def test_every_dag_is_imported(bag: DagBag) -> None:
     assert bag.import_errors == {}
-    expected = {"lakehouse_daily", "lakehouse_maintenance"} | ({"lakehouse_dr"} if has("snapshot") else set())
-    assert set(bag.dags) == expected
+    expected = {"lakehouse_daily", "lakehouse_heartbeat", "lakehouse_maintenance"}
+    assert set(bag.dags) == expected | ({"lakehouse_dr"} if has("snapshot") else set())
     assert all(dag.max_active_runs == 1 and not dag.catchup for dag in bag.dags.values())
 
 
