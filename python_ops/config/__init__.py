@@ -29,12 +29,17 @@ class Settings(BaseSettings):
         secrets_prefix: Names in AWS Secrets Manager begin with this.
         state_store: Where watermarks and leases are: JSON files under the home, or a DynamoDB table.
         state_table: Name of the DynamoDB table.
+        lease_seconds: Time after which the lease of a holder that does not renew it is taken over.
         lineage: Where OpenLineage events go: a file under the home, or HTTP.
         lineage_url: Base address of the receiver (Marquez), for HTTP.
         metrics: Where metrics go besides the local file.
         metrics_namespace: CloudWatch namespace.
         alerts: Where SLA alerts go.
         alerts_topic: ARN of the SNS topic.
+        alerts_channel: Slack channel of the app whose token is the secret `slack_bot_token`: what follows a message is
+            said in its thread, and the message says when all is well. Without it, the webhook `slack_webhook_url`.
+        slack_api: Base address of Slack's API.
+        runbooks_url: Where the project's files can be read in a browser; alerts link their runbook there.
         extract: Sources that each run extracts, of those in python_ops/extract/sources.yml.
         publish: Warehouses that this environment publishes to, of those that a model's `publish_to` names.
     """
@@ -48,12 +53,16 @@ class Settings(BaseSettings):
     secrets_prefix: str = "lakehouse/"
     state_store: Literal["file", "dynamodb"] = "file"
     state_table: str = "lakehouse-state"
+    lease_seconds: float = Field(default=60.0, ge=0.3, le=3600)
     lineage: Literal["file", "http"] = "file"
     lineage_url: str = ""
     metrics: Literal["file", "cloudwatch"] = "file"
     metrics_namespace: str = "Lakehouse"
     alerts: tuple[Literal["console", "slack", "sns"], ...] = ("console",)
     alerts_topic: str = ""
+    alerts_channel: str = ""
+    slack_api: str = "https://slack.com/api"
+    runbooks_url: str = ""
     extract: tuple[str, ...] = ()
     publish: tuple[Literal["duckdb", "postgres", "redshift", "snowflake"], ...] = ("duckdb",)
 

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from python_ops.config import Settings
 from python_ops.contracts import Contract, load
 from python_ops.contracts import sources as known_sources
-from python_ops.errors import ConfigError, OpsError
+from python_ops.errors import BusyError, ConfigError, OpsError
 from python_ops.ingest import landing
 from python_ops.ingest.landing import LandingFile
 from python_ops.ingest.ledger import Ledger, Manifest, State
 from python_ops.ingest.projection import project
+from python_ops.ingest.repair import Fault, compare, repair
 from python_ops.ingest.tables import AppendOnlyTable
 from python_ops.lineage import Dataset, JobRun, current_run, job_run
+from python_ops.lock import check_held, leased
 from python_ops.spark import separate_session
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class IngestResult:
         extra_columns: Delivered columns that the contract lacks; their values are in `_extra`.
         warnings: What an operator should look at.
         error: Why the source failed; its files stay where they are.
+        is_busy: It failed because another process holds its tables.
     """
 
     source: str
@@ -53,6 +56,7 @@ class IngestResult:
     extra_columns: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     error: str | None = None
+    is_busy: bool = False
 
 
 def has_new_files(settings: Settings, source: str) -> bool:
@@ -129,8 +133,15 @@ def _ingest_safely(
     delivered = Dataset(f"landing/{contract.source}", (settings.landing / contract.source).as_uri())
     try:
         with job_run(settings, f"ingest.{contract.source}", [delivered], parent=parent) as run:
-            batch = _Batch(settings, spark, contract)
-            result = batch.run()
+            tables = [f"{settings.schema_name(layer)}.{contract.source}" for layer in ("bronze", "dlq")]
+            with leased(settings, tables, f"ingest {contract.source}"):
+                unknown = [f for f in compare(settings, contract) if f.fault is Fault.UNKNOWN]
+                repair(settings, contract, unknown)
+                batch = _Batch(settings, spark, contract)
+                result = batch.run()
+            if unknown:
+                told = f"the ledger did not know batches that {batch.bronze.name} holds: they were entered again"
+                result = replace(result, warnings=(*result.warnings, told))
             run.outputs = [
                 Dataset(table.name, table.path.as_uri(), columns, rows=rows)
                 for table, columns, rows in (
@@ -140,7 +151,7 @@ def _ingest_safely(
             ]
         return result
     except OpsError as exc:
-        return IngestResult(contract.source, error=str(exc))
+        return IngestResult(contract.source, error=str(exc), is_busy=isinstance(exc, BusyError))
     except (PySparkException, OSError) as exc:
         reason = str(exc).strip().splitlines()[0][:300]
         return IngestResult(
@@ -246,6 +257,7 @@ class _Batch:
                 counts = {name: int(total[name]) for name in counts}
                 extra = tuple(total["extra"])
             dead = self._dead_letters(manifest, rows if counts["quarantined"] else None, rejected_files)
+            check_held(self.bronze.name, self.dlq.name)
             if dead is not None:
                 self.dlq.append(dead, manifest.batch_id)
             if rows is not None and counts["accepted"]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from python_ops.artifacts import TARGET_FOLDER, load_manifest, load_run_results
 from python_ops.config import Settings
 from python_ops.contracts import sources
+from python_ops.delta import written_since
 from python_ops.errors import OpsError
 from python_ops.ingest.ledger import Ledger, State
 from python_ops.maintenance import policies
@@ -79,6 +80,10 @@ def collect(settings: Settings, artifacts: Path = TARGET_FOLDER) -> list[Metric]
         if model := manifest.models.get(node):
             counts = {f"rows_{name}": float(count) for name, count in _COUNTS.findall(result.message)}
             add("model", model.name, build_seconds=result.seconds, **counts)
+            path = settings.table_path(model.layer, model.storage) if model.storage else None
+            if path and result.started_at and (written := written_since(path, result.started_at)):
+                add("model", model.name, rows_applied=written.rows, rows_copied=written.rows_copied,
+                    files_touched=written.files, bytes_written=written.bytes)  # fmt: skip
     for policy in policies(settings, manifest):
         state = read_state(policy.path, policy.retain_hours)
         deleted = round((state.deleted_share or 0) * state.rows)
