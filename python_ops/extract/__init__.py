@@ -201,7 +201,7 @@ def _extract(settings: Settings, source: Source, secrets: Secrets, counts: Count
         counts.warnings.append(f"{counts.without_time} rows landed without a usable {source.watermark}")
     if counts.ahead:
         counts.warnings.append(
-            f"{counts.ahead} rows have a {source.watermark} after the source's clock; they land when it gets there"
+            f"{counts.ahead} rows have their {source.watermark} after the source's clock; they land when it gets there"
         )
 
 
@@ -272,5 +272,6 @@ def _record(result: ExtractResult) -> dict[str, Any]:
         "bytes": result.bytes,
         "files": len(result.files),
         "again": result.again,
+        "at": result.watermark[0] if result.watermark else None,
         "error": result.error,
     }

@@ -91,7 +91,8 @@ def clean(folder: Path, source: str) -> list[str]:
     Returns:
         Their names.
     """
-    left = sorted(folder.glob(f".{source}_*.tmp")) if folder.is_dir() else []
+    found = sorted(folder.glob(".*.tmp")) if folder.is_dir() else []
+    left = [path for path in found if number_of(source, path.name[1:])]
     for path in left:
         path.unlink(missing_ok=True)
     return [path.name for path in left]

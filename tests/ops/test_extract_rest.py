@@ -221,7 +221,7 @@ def test_the_sources_clock_counts_not_ours(desk: Desk, lake: Settings) -> None:
     desk.tickets.append(ticket(9, -30))
     result = pull(lake)
     assert result.rows == 0
-    assert "1 rows have a updated_at after the source's clock" in " ".join(result.warnings)
+    assert "1 rows have their updated_at after the source's clock" in " ".join(result.warnings)
     desk.now += timedelta(hours=1)
     assert pull(lake).rows == 1
 
