@@ -20,7 +20,7 @@ from test_cli import lakeops
 from test_state import make_table
 
 from python_ops.config import PROJECT_ROOT, Settings
-from python_ops.errors import ConfigError
+from python_ops.errors import ConfigError, OpsError
 from python_ops.extract import extract, status
 from python_ops.extract.journal import Journal
 from python_ops.extract.sources import Source, parse, sources
@@ -340,3 +340,49 @@ def test_wrong_usage_exits_2(
 def test_an_environment_that_extracts_nothing_says_so(tmp_path: Path) -> None:
     done = lakeops(tmp_path / "lake", "extract", "run")
     assert done.returncode == 0 and "python_ops/config/local.yml names no source" in done.stdout
+
+
+@pytest.mark.parametrize(("content", "outcome"), [(DAY_ONE, "ok"), ("nonsense", "failed")])
+def test_a_run_extracts_first_and_ends_with_what_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, outcome: str
+) -> None:
+    """Given an environment that extracts, When its source fails, Then the rest is still done, and the run fails."""
+    from python_ops import run as daily
+    from python_ops.run_record import last_run
+
+    (tmp_path / "rates.csv").write_text(content)
+    given = settings(tmp_path / "lake", fx_rates={"url": (tmp_path / "rates.csv").as_uri()})
+    given = given.model_copy(update={"extract": ("fx_rates",)})
+    steps: list[str] = []
+    for step in ("ingest", "build", "publish"):  # what starts a JVM
+        monkeypatch.setattr(daily.Job, step, lambda job, step=step: steps.append(step))
+    monkeypatch.setattr(daily, "remember", lambda settings: None)
+    reports: list[str] = []
+    try:
+        daily.run(given, lambda what, value: reports.append(what))
+        assert outcome == "ok"
+    except OpsError as exc:
+        assert outcome == "failed" and exc.exit_code == 1
+        assert "extract failed: fx_rates:" in str(exc) and "To go on: `lakeops extract run`" in str(exc)
+    assert steps == ["ingest", "build", "publish"]
+    assert reports == ["step", "extract", "step", "reason"]
+    record = last_run(given)
+    assert record is not None
+    (step,) = record["steps"]
+    assert (step["name"], step["outcome"], step["summary"]["rows"]) == ("extract", outcome, 2 if outcome == "ok" else 0)
+
+
+def test_a_run_with_nothing_new_has_asked_the_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a lake with nothing to do, When a source has nothing new either, Then no JVM starts, and it was asked."""
+    from python_ops import run as daily
+
+    (tmp_path / "rates.csv").write_text(DAY_ONE)
+    given = settings(tmp_path / "lake", fx_rates={"url": (tmp_path / "rates.csv").as_uri()})
+    given = given.model_copy(update={"extract": ("fx_rates",)})
+    extract(given, ["fx_rates"])
+    asked = Journal(given.state / "extract", "fx_rates").last()
+    monkeypatch.setattr(daily, "reason_to_run", lambda settings: None)
+    monkeypatch.setattr(daily, "green_since", lambda settings: "yesterday")
+    job = daily.run(given, lambda what, value: None)
+    assert job.unchanged_since == "yesterday" and [step.name for step in job.steps] == ["extract"]
+    assert Journal(given.state / "extract", "fx_rates").last()["rows"] == 0 != asked["rows"]
