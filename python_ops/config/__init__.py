@@ -29,6 +29,7 @@ class Settings(BaseSettings):
         secrets_prefix: Names in AWS Secrets Manager begin with this.
         state_store: Where watermarks and leases are: JSON files under the home, or a DynamoDB table.
         state_table: Name of the DynamoDB table.
+        lease_seconds: Time after which the lease of a holder that does not renew it is taken over.
         lineage: Where OpenLineage events go: a file under the home, or HTTP.
         lineage_url: Base address of the receiver (Marquez), for HTTP.
         metrics: Where metrics go besides the local file.
@@ -48,6 +49,7 @@ class Settings(BaseSettings):
     secrets_prefix: str = "lakehouse/"
     state_store: Literal["file", "dynamodb"] = "file"
     state_table: str = "lakehouse-state"
+    lease_seconds: float = Field(default=60.0, ge=0.3, le=3600)
     lineage: Literal["file", "http"] = "file"
     lineage_url: str = ""
     metrics: Literal["file", "cloudwatch"] = "file"

@@ -180,7 +180,7 @@ def _extract_safely(
 def _extract(settings: Settings, source: Source, secrets: Secrets, counts: Counts, stop: threading.Event) -> None:
     """One source under its lease; a source that goes away is asked again, from where its last file ended."""
     store = store_for(settings)
-    with lease(store, f"extract.{source.name}", "lakeops extract run") as held:
+    with lease(store, f"extract.{source.name}", f"extract {source.name}", settings.lease_seconds) as held:
 
         def check() -> None:
             if stop.is_set():

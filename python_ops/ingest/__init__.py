@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from python_ops.config import Settings
 from python_ops.contracts import Contract, load
 from python_ops.contracts import sources as known_sources
-from python_ops.errors import ConfigError, OpsError
+from python_ops.errors import BusyError, ConfigError, OpsError
 from python_ops.ingest import landing
 from python_ops.ingest.landing import LandingFile
 from python_ops.ingest.ledger import Ledger, Manifest, State
 from python_ops.ingest.projection import project
 from python_ops.ingest.tables import AppendOnlyTable
 from python_ops.lineage import Dataset, JobRun, current_run, job_run
+from python_ops.lock import check_held, leased
 from python_ops.spark import separate_session
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class IngestResult:
         extra_columns: Delivered columns that the contract lacks; their values are in `_extra`.
         warnings: What an operator should look at.
         error: Why the source failed; its files stay where they are.
+        is_busy: It failed because another process holds its tables.
     """
 
     source: str
@@ -53,6 +55,7 @@ class IngestResult:
     extra_columns: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     error: str | None = None
+    is_busy: bool = False
 
 
 def has_new_files(settings: Settings, source: str) -> bool:
@@ -130,7 +133,8 @@ def _ingest_safely(
     try:
         with job_run(settings, f"ingest.{contract.source}", [delivered], parent=parent) as run:
             batch = _Batch(settings, spark, contract)
-            result = batch.run()
+            with leased(settings, [batch.bronze.name, batch.dlq.name], f"ingest {contract.source}"):
+                result = batch.run()
             run.outputs = [
                 Dataset(table.name, table.path.as_uri(), columns, rows=rows)
                 for table, columns, rows in (
@@ -140,7 +144,7 @@ def _ingest_safely(
             ]
         return result
     except OpsError as exc:
-        return IngestResult(contract.source, error=str(exc))
+        return IngestResult(contract.source, error=str(exc), is_busy=isinstance(exc, BusyError))
     except (PySparkException, OSError) as exc:
         reason = str(exc).strip().splitlines()[0][:300]
         return IngestResult(
@@ -246,6 +250,7 @@ class _Batch:
                 counts = {name: int(total[name]) for name in counts}
                 extra = tuple(total["extra"])
             dead = self._dead_letters(manifest, rows if counts["quarantined"] else None, rejected_files)
+            check_held(self.bronze.name, self.dlq.name)
             if dead is not None:
                 self.dlq.append(dead, manifest.batch_id)
             if rows is not None and counts["accepted"]:

@@ -97,7 +97,6 @@ def test_a_kill_at_any_step_loses_nothing(lake: Settings, where: tuple[str, str]
     done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == -signal.SIGKILL, done.stderr
     before = landing.names(lake.landing / "tickets")
-    (lake.state / "shared" / "lease" / "extract.tickets.json").unlink()  # what waiting for its end would do
     result = pull(lake)
     assert set(versions(lake)) == {(str(n), f"2026-01-01T00:0{n}:00Z") for n in range(1, 7)}
     assert max(versions(lake).values()) <= at_most
@@ -114,7 +113,6 @@ def test_a_manifest_whose_file_is_gone_moves_no_watermark(lake: Settings) -> Non
     """Given a run that died before it saved the watermark, When its file is lost too, Then its rows are read again."""
     script = KILLED.format(where=("pull", "advance"), times=0, home=str(lake.home), tests=str(Path(__file__).parent))
     subprocess.run([sys.executable, "-c", script], cwd=PROJECT_ROOT, capture_output=True, timeout=60)
-    (lake.state / "shared" / "lease" / "extract.tickets.json").unlink()
     (file,) = (lake.landing / "tickets").iterdir()
     file.unlink()
     assert pull(lake).rows == 6 and len(versions(lake)) == 6
