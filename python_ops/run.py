@@ -249,7 +249,7 @@ def run(settings: Settings, report: Report, always: bool = False) -> Job:
     if settings.extract:
         try:
             job.extract()
-        except ConfigError:
+        except (ConfigError, Interrupted):
             raise
         except OpsError as exc:
             failure = exc

@@ -187,15 +187,19 @@ def _extract(settings: Settings, source: Source, secrets: Secrets, counts: Count
                 raise OpsError(f"{source.name}: stopped. What landed is safe; run again to go on.")
             held.check()
 
+        def sleep(seconds: float) -> None:
+            _sleep(stop, seconds)
+
         def once() -> None:
             pull = Pull(settings, source, store, check, counts)
             pull.resume()
-            with _opened(source, secrets) as reader:
+            with _opened(source, secrets, sleep) as reader:
                 pull.run(reader)
 
         tries = Retrying(
-            retry=retry_if_exception_type(SourceLostError), stop=stop_after_attempt(ATTEMPTS), wait=_pause, reraise=True
-        )
+            retry=retry_if_exception_type(SourceLostError), stop=stop_after_attempt(ATTEMPTS), wait=_pause,
+            sleep=sleep, reraise=True,
+        )  # fmt: skip
         tries(once)
     if counts.without_time:
         counts.warnings.append(f"{counts.without_time} rows landed without a usable {source.watermark}")
@@ -206,15 +210,15 @@ def _extract(settings: Settings, source: Source, secrets: Secrets, counts: Count
 
 
 @contextmanager
-def _opened(source: Source, secrets: Secrets) -> Iterator[Reader]:
+def _opened(source: Source, secrets: Secrets, sleep: Callable[[float], None]) -> Iterator[Reader]:
     """An open reader; credentials that are refused are read afresh, and then the previous ones tried."""
     reader: Any
     if source.system == "fx":
-        reader = _open_fx(source, secrets)
+        reader = _open_fx(source, secrets, sleep)
     elif source.system == "rest":
         from python_ops.extract.rest import RestReader
 
-        reader = RestReader(source, secrets)
+        reader = RestReader(source, secrets, sleep)
     else:
         reader = _open_database(source, secrets)
     try:
@@ -224,13 +228,13 @@ def _opened(source: Source, secrets: Secrets) -> Iterator[Reader]:
             reader.close()
 
 
-def _open_fx(source: Source, secrets: Secrets) -> Reader:
+def _open_fx(source: Source, secrets: Secrets, sleep: Callable[[float], None]) -> Reader:
     from python_ops.extract.fx import FxReader
 
     url = source.url
     if not url or secrets.source(source.secret):
         url = str(secrets.get(source.secret).json().get("url", url))
-    return FxReader(source, url)
+    return FxReader(source, url, sleep)
 
 
 def _open_database(source: Source, secrets: Secrets) -> Reader:
@@ -258,6 +262,11 @@ def _open_database(source: Source, secrets: Secrets) -> Reader:
             "network."
         ) from exc
     return reader
+
+
+def _sleep(stop: threading.Event, seconds: float) -> None:
+    """Waits, but not past the end of the run."""
+    stop.wait(seconds)
 
 
 def _uri(source: Source) -> str:

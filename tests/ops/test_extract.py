@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 import boto3
 import psycopg
 import pytest
-from extraction import contract, failed, mark, pull, settings, source, use, versions
+from extraction import contract, failed, landed, mark, pull, settings, source, use, versions
 from test_cli import lakeops
 from test_state import make_table
 
@@ -384,3 +386,27 @@ def test_a_run_with_nothing_new_has_asked_the_sources(tmp_path: Path, monkeypatc
     job = daily.run(given, lambda what, value: None)
     assert job.unchanged_since == "yesterday" and [step.name for step in job.steps] == ["extract"]
     assert Journal(given.state / "extract", "fx_rates").last()["rows"] == 0 != asked["rows"]
+
+
+def test_an_interrupted_run_stops_what_is_being_read(lake: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a long pull, When Ctrl-C comes, Then it ends at its next page, and nothing is built."""
+    from python_ops import run as daily
+    from python_ops.errors import Interrupted
+    from python_ops.extract.database import DatabaseReader
+
+    real = DatabaseReader.pages
+
+    def interrupted(reader: Any, *given: Any) -> Any:
+        for number, page in enumerate(real(reader, *given)):
+            if number == 2:
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+                time.sleep(0.5)
+            yield page
+
+    monkeypatch.setattr(DatabaseReader, "pages", interrupted)
+    monkeypatch.setattr(daily.Job, "ingest", lambda job: pytest.fail("nothing is to be done after Ctrl-C"))
+    with pytest.raises(Interrupted, match="extract was interrupted; what it committed is kept"):
+        daily.run(lake.model_copy(update={"extract": ("tickets",)}), lambda what, value: None)
+    assert len(landed(lake)) == 4 and mark(lake) == Watermark("2026-01-01T00:04:00Z", "4")
+    monkeypatch.setattr(DatabaseReader, "pages", real)
+    assert pull(lake).rows == 2 and set(versions(lake).values()) == {1}

@@ -127,7 +127,7 @@ def test_what_passes_is_tried_again_in_bounds(
     desk: Desk, lake: Settings, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("tenacity.nap.time.sleep", waits.append)
+    monkeypatch.setattr("python_ops.extract._sleep", lambda stop, seconds: waits.append(seconds))
     left = [3]
 
     def before(request: Request) -> Response | None:
