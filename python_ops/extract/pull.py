@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from python_ops.config import Settings
 from python_ops.errors import OpsError
 from python_ops.extract import files
-from python_ops.extract.files import Draft, File, as_json
+from python_ops.extract.files import Draft, File
 from python_ops.extract.journal import SEEN_ROWS, Journal, Manifest, Seen
 from python_ops.extract.reader import Reader, Row, key_of, moment
 from python_ops.extract.sources import Source
@@ -124,7 +124,7 @@ class Pull:
             if at is not None and at > self.until:
                 self.counts.ahead += at > self.now
                 continue
-            number, content = _hash(key), _hash(as_json(dict(row)))
+            number, content = _hash(key), _hash(repr(sorted(row.items())))
             if at is None:
                 self.counts.without_time += 1
             else:
