@@ -17,6 +17,7 @@ from python_ops.config import Settings
 from python_ops.contracts import sources
 from python_ops.delta import written_since
 from python_ops.errors import OpsError
+from python_ops.extract.journal import Journal
 from python_ops.ingest.ledger import Ledger, State
 from python_ops.maintenance import policies
 from python_ops.maintenance.state import read_state
@@ -75,6 +76,7 @@ def collect(settings: Settings, artifacts: Path = TARGET_FOLDER) -> list[Metric]
             counts = {f"rows_{name}": float(count) for name, count in done[-1].counts.items()}
             lag = (now - datetime.fromisoformat(done[-1].arrived_at)).total_seconds()
             add("source", source, watermark_lag_seconds=lag, batch_id=done[-1].batch_id, **counts)
+        add("source", source, **Journal(settings.state / "extract", source).figures(now))
     manifest, results = load_manifest(artifacts), load_run_results(artifacts)
     for node, result in results.nodes.items():
         if model := manifest.models.get(node):
