@@ -23,7 +23,14 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a contract. `type` is a Spark SQL type; `required` means present and not NULL."""
+    """A column of a contract. `type` is a Spark SQL type; `required` means present and not NULL.
+
+    Attributes:
+        accepts: Ways of writing a value that are read too, and counted: `thousands` (1,234.50), `exponent` (1e3),
+            `no_zone` (a time without a zone is UTC), `epoch_s`, `epoch_ms`, `epoch_us` (a number is a time).
+        earliest: A date or time before this day is rejected.
+        latest: A date or time after this day is rejected.
+    """
 
     name: str
     type: str
@@ -31,6 +38,9 @@ class Column:
     required: bool = False
     pii: bool = False
     lf_tags: Mapping[str, str] = field(default_factory=dict)
+    accepts: tuple[str, ...] = ()
+    earliest: str | None = None
+    latest: str | None = None
 
     @property
     def precision_and_scale(self) -> tuple[int, int] | None:
@@ -41,12 +51,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What stops a batch before anything of it is visible; a limit that is None does not stop.
+    """What halts a batch before anything of it is visible; a limit that is None does not.
 
     Attributes:
-        max_rejected_share: Largest share of records in the dead-letter queue, of those read.
-        max_delete_share: Largest share of the table's keys that one batch deletes.
-        position_backwards: What a source position before those already taken does: `warn` or `halt`.
+        max_rejected_share: Share of the records that may be rejected; a batch without one good record halts anyway,
+            unless this is 1.
+        max_delete_share: Share of the living keys that one batch may delete. Complete snapshots have a limit of a half
+            where the contract names none.
+        position_backwards: Whether a batch that lies behind what was taken is warned about or halts.
     """
 
     max_rejected_share: float | None = None
@@ -82,14 +94,31 @@ class Expectations:
 
 
 @dataclass(frozen=True)
+class SchemaVersion:
+    """Where a record says the version of its layout, and which versions the contract knows.
+
+    Attributes:
+        field: Path in the record, as `value.source.version`.
+        known: Versions; a record of another one halts the batch until the contract knows it.
+    """
+
+    field: str
+    known: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Contract:
     """What a source promises to deliver.
 
     Attributes:
         format: `debezium_json` (envelopes with key and value, one per line; decimals as strings, timestamps as
-            ISO 8601 with zone, dates as days since 1970-01-01), `csv` (header line, dates as ISO 8601), `jsonl` (one
-            flat object per line), `parquet`, `avro`, or `dms` (csv or parquet as AWS DMS writes it to S3).
+            ISO 8601 with zone, dates as days since 1970-01-01), `dms` (csv or parquet as AWS DMS writes it to S3), or
+            rows without operations: `csv` (header line, dates as ISO 8601), `jsonl` (one flat object per line),
+            `parquet`, `avro`.
         table: Table name in a Debezium event's `source.table`; None for others.
+        timestamp_column: Commit time that DMS adds to a row (`TimestampColumnName`).
+        complete: Every file is a complete snapshot: the keys it lacks are deleted.
+        schema_version: Where records say the version of their layout.
         lf_tags: Lake Formation tags of the table.
         meta: Policy of the source, as dbt's meta.
     """
@@ -106,6 +135,9 @@ class Contract:
     meta: Mapping[str, str | float | bool] = field(default_factory=dict)
     thresholds: Thresholds = field(default_factory=Thresholds)
     expectations: Expectations = field(default_factory=Expectations)
+    timestamp_column: str | None = None
+    complete: bool = False
+    schema_version: SchemaVersion | None = None
 
     def column(self, name: str) -> Column:
         """A column by its name."""
@@ -160,11 +192,17 @@ def parse(text: str, path: Path) -> Contract:
         **{
             **data,
             "key": tuple(data["key"]),
-            "columns": tuple(Column(**column) for column in data["columns"]),
+            "columns": tuple(Column(**_frozen(column)) for column in data["columns"]),
+            "schema_version": SchemaVersion(**_frozen(data["schema_version"])) if "schema_version" in data else None,
             "thresholds": Thresholds(**data.get("thresholds", {})),
             "expectations": _expectations(data.get("expectations", {})),
         }
     )
+
+
+def _frozen(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with tuples in place of lists."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
 
 
 def _expectations(data: Mapping[str, Any]) -> Expectations:
