@@ -158,6 +158,8 @@ def needed(settings: Settings) -> dict[str, str]:
     found: dict[str, str] = {target: f"publishing to {target}" for target in settings.publish if target != "duckdb"}
     if "slack" in settings.alerts:
         found["slack_webhook_url"] = "alerts to Slack"
+    if settings.kafka_protocol.startswith("SASL"):
+        found["kafka"] = "streams"
     return found
 
 
