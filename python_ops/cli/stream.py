@@ -39,14 +39,12 @@ def run(
 ) -> None:
     """Take the records of the sources' topics, each exactly once, as batches of the source.
 
-    SIGTERM and Ctrl-C end it after the batch, or the run of models, at hand.
+    SIGTERM and Ctrl-C end it after the batch, or the run of models, at hand; a second one at once.
 
     Example: lakeops stream run kafka_events --apply 60
     """
     settings = settings_for(env)
-    stop = threading.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: stop.set())
+    stop = _stop_on_signals()
     options = Options(once, every, max_records, skip_lost)
     with exclusive(settings, "stream run"):
         results, applied = stream(
@@ -81,6 +79,20 @@ def status(sources: Sources = None, env: Env = Environment.LOCAL, as_json: AsJso
     for row in shown:
         taken = "nothing" if row.taken is None else f"{row.taken}"
         typer.echo(f"{row.source:<20} {row.topic}/{row.partition}: taken {taken} of {row.end}, {row.waiting} waiting")
+
+
+def _stop_on_signals() -> threading.Event:
+    """Set by the first SIGTERM or Ctrl-C; the second interrupts."""
+    stop = threading.Event()
+
+    def asked(*_: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, asked)
+    return stop
 
 
 def line(what: IngestResult | Applied | StreamResult) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from python_ops.config import Settings
 from python_ops.contracts import load
 from python_ops.contracts import sources as known_sources
-from python_ops.errors import ConfigError, OpsError
+from python_ops.errors import ConfigError
 from python_ops.ingest import IngestResult
 from python_ops.ingest.ledger import Ledger
 from python_ops.ingest.offsets import next_offsets
@@ -94,10 +94,7 @@ def stream(
         }
         try:
             for topic in streams:
-                try:
-                    topic.begin()
-                except OpsError as exc:
-                    topic.fail(str(exc))
+                topic.begin()
             deadline = None if seconds is None else time.monotonic() + seconds
             while any(topic.is_active for topic in streams) and not stop.is_set():
                 if deadline is not None and time.monotonic() >= deadline:

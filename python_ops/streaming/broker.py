@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -89,6 +89,14 @@ class Broker:
             return {number: Held(starts[place], ends[place]) for number, place in places.items()}
 
         return self._with_client(ask)
+
+    def lacking(self, topics: Iterable[str]) -> set[str]:
+        """Those of the topics that there are not.
+
+        Raises:
+            OpsError: the cluster does not answer.
+        """
+        return set(topics) - self._with_client(lambda client: set(client.topics()))
 
     def _with_client(self, ask: Callable[[KafkaConsumer], T]) -> T:
         try:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,11 +107,13 @@ class TopicStream:
         return self._query is not None and bool(self._query.isActive)
 
     def begin(self) -> None:
-        """Finishes what an earlier run left, then starts the query.
+        """Finishes what an earlier run left, then starts the query. A failure is in the result."""
+        from pyspark.errors import PySparkException
 
-        Raises:
-            OpsError: the topic no longer holds what was not taken yet, or another topic has taken its name.
-        """
+        with suppress(OpsError, PySparkException, OSError), self._noting_failure():
+            self._begin()
+
+    def _begin(self) -> None:
         warnings = self.batch.prepare()
         self._finish_open_batch()
         held = self.broker.offsets(self.topic)
@@ -142,24 +145,33 @@ class TopicStream:
     def end(self) -> StreamResult:
         """The result, after the query has ended."""
         if self._query is not None and self.result.error is None and (failure := self._query.exception()) is not None:
-            reason = str(failure).strip().splitlines()[0][:300]
-            self.fail(f"{reason}. Details are in {self.settings.home_path / 'logs' / 'spark.log'}.")
+            self._fail(f"{_first_line(failure)}. Details are in {self.settings.home_path / 'logs' / 'spark.log'}.")
         taken = next_offsets(self.batch.ledger.taken_offsets(), self.topic)
         return replace(self.result, offsets=taken)
 
-    def fail(self, reason: str) -> None:
-        """Notes why the stream ended."""
+    @contextmanager
+    def _noting_failure(self) -> Iterator[None]:
+        """Notes in the result why the stream ended. Spark's own message names its mechanics, not the cause."""
+        from pyspark.errors import PySparkException
+
+        try:
+            yield
+        except OpsError as exc:
+            self._fail(str(exc))
+            raise
+        except (PySparkException, OSError) as exc:
+            self._fail(f"{_first_line(exc)}. A batch that was frozen is finished by the next run.")
+            raise
+
+    def _fail(self, reason: str) -> None:
         self.result = replace(self.result, error=reason)
 
     def _on_micro_batch(self, records: DataFrame, _: int) -> None:
         with self._guard:
             if self._is_stopping:
                 return
-            try:
+            with self._noting_failure():
                 taken = self.batch.take_micro_batch(records)
-            except OpsError as exc:
-                self.fail(str(exc))
-                raise
             if taken is not None:
                 self._count(taken)
 
@@ -220,3 +232,7 @@ class TopicStream:
             )
         self.batch.give_up([lost])
         self.result = replace(self.result, warnings=(*self.result.warnings, f"{told}; they were skipped."))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300]
