@@ -106,6 +106,7 @@ def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
             f"source  {source.source:<20} {source.batches} batches, {source.accepted} rows, "
             f"{source.quarantined} rejected, {source.waiting_files} files waiting"
             + (", a batch unfinished" if source.unfinished else "")
+            + (f", last batch: {source.last_verdict}" if source.last_verdict else "")
         )
     for name, table in shown.published.items():
         typer.echo(
