@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from python_ops.cli import doctor, ingest, lineage, maintain, metrics, publish, report, run, secrets, sla, watermark
+from python_ops.cli import (
+    doctor,
+    ingest,
+    lineage,
+    maintain,
+    metrics,
+    publish,
+    report,
+    run,
+    secrets,
+    sla,
+    snapshot,
+    watermark,
+)
 
 app = typer.Typer(
     name="lakeops",
@@ -16,6 +29,7 @@ app = typer.Typer(
 app.add_typer(ingest.app, name="ingest")
 app.add_typer(publish.app, name="publish")
 app.add_typer(maintain.app, name="maintain")
+app.add_typer(snapshot.app, name="snapshot")
 app.add_typer(lineage.app, name="lineage")
 app.add_typer(sla.app, name="sla")
 app.add_typer(metrics.app, name="metrics")

@@ -36,6 +36,9 @@ class Settings(BaseSettings):
         alerts: Where SLA alerts go.
         alerts_topic: ARN of the SNS topic.
         publish: Warehouses that this environment publishes to, of those that a model's `publish_to` names.
+        recovery: Where snapshots go: a folder or `s3://bucket/prefix`, best in another region; `<home>/snapshots`
+            when empty.
+        recovery_region: Region of that bucket; the environment's own when empty.
     """
 
     model_config = SettingsConfigDict(env_prefix="LAKEHOUSE_", frozen=True, extra="ignore")
@@ -54,6 +57,8 @@ class Settings(BaseSettings):
     alerts: tuple[Literal["console", "slack", "sns"], ...] = ("console",)
     alerts_topic: str = ""
     publish: tuple[Literal["duckdb", "postgres", "redshift", "snowflake"], ...] = ("duckdb",)
+    recovery: str = ""
+    recovery_region: str = ""
 
     @cached_property
     def home_path(self) -> Path:
