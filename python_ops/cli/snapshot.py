@@ -221,6 +221,13 @@ def _stoppable() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
+    except KeyboardInterrupt:
+        typer.echo(
+            "lakeops: interrupted. A copy that was not complete is no snapshot, and a table is as it was or restored. "
+            "Run the same command again; a copy goes on from what is done.",
+            err=True,
+        )
+        raise typer.Exit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)
 

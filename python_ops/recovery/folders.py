@@ -49,11 +49,11 @@ class Checksum:
         """How another checksum contradicts this one, or None."""
         if self.bytes != other.bytes:
             return f"has {other.bytes} bytes, not {self.bytes}"
-        if self.sha256 and other.sha256 and self.sha256 != other.sha256:
-            return "has other bytes (sha256) than were copied"
-        if not (self.sha256 and other.sha256) and self.etag != other.etag:
-            return "is another object (etag) than was copied"
-        return None
+        if self.sha256 and other.sha256:
+            return None if self.sha256 == other.sha256 else "has other bytes (sha256) than were copied"
+        if self.etag and other.etag:
+            return None if self.etag == other.etag else "is another object (etag) than was copied"
+        return None if self.sha256 else "has no checksum that could be compared"
 
 
 class Readable(Protocol):

@@ -19,12 +19,12 @@ from python_ops.recovery.manifest import Snapshot, store_of
 
 
 class Lake:
-    """A home with the tables `bronze.fx_rates` and `gold.fct_sales`, which is partitioned by a text with a blank."""
+    """A home with the tables `bronze.fx_rates` and `gold.fct_orders`, which is partitioned by a text with a blank."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.settings = Settings(home=folder / "lake", **settings)
         self.artifacts = folder / "target"
-        node = files.model("fct_sales")
+        node = files.model("fct_orders")
         node["config"]["meta"] = {"dr_tier": 3}
         files.write_manifest(self.artifacts, node)
         self.store = store_of(self.settings)
@@ -37,7 +37,7 @@ class Lake:
         """One commit with the rows `first` to `last`."""
         ids = list(range(first, last))
         rows = pa.table({"id": ids, "batch": [f"b {i % 2}" for i in ids], "text": [f"row {i}" * 20 for i in ids]})
-        parts = ["batch"] if name == "gold.fct_sales" else None
+        parts = ["batch"] if name == "gold.fct_orders" else None
         write_deltalake(str(self.path(name)), rows, mode=mode, partition_by=parts)
 
     def batch(self, number: int, state: State = State.COMMITTED, rows: int = 3) -> Manifest:
@@ -59,9 +59,9 @@ class Lake:
         """Three batches, three commits of sales with a checkpoint between."""
         for number in (1, 2, 3):
             self.batch(number)
-            self.write("gold.fct_sales", number * 10, number * 10 + 5)
+            self.write("gold.fct_orders", number * 10, number * 10 + 5)
             if number == 2:
-                DeltaTable(str(self.path("gold.fct_sales"))).create_checkpoint()
+                DeltaTable(str(self.path("gold.fct_orders"))).create_checkpoint()
         return self
 
     def ids(self, name: str, version: int | None = None) -> list[int]:

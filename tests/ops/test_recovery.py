@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
 from recovery_lake import Lake, actions, flip, ids
 
+from python_ops import metrics
+from python_ops.artifacts import load_manifest
+from python_ops.cli import main
 from python_ops.config import PROJECT_ROOT, Settings
 from python_ops.errors import BusyError, ConfigError, OpsError
 from python_ops.ingest.ledger import Ledger, State
+from python_ops.recovery import create as create_module
 from python_ops.recovery.create import LEASE, Progress
 from python_ops.recovery.folders import LocalFolder
 from python_ops.recovery.log import UnreadableLog, read_version
 from python_ops.recovery.manifest import DRAFTS, Snapshot, drafts, identifiers, load, save
 from python_ops.recovery.prune import prune
+from python_ops.recovery.record import last
 from python_ops.recovery.restore import Move, restore
 from python_ops.recovery.verify import verify
 from python_ops.state import store_for
@@ -49,7 +55,7 @@ def data_objects(snapshot: Snapshot) -> list[str]:
 
 def test_a_snapshot_is_the_live_files_the_log_they_need_and_the_ledgers(lake: Lake) -> None:
     made = lake.create()
-    assert [(t.name, t.version, t.rows) for t in made.tables] == [("bronze.fx_rates", 2, 9), ("gold.fct_sales", 2, 15)]
+    assert [(t.name, t.version, t.rows) for t in made.tables] == [("bronze.fx_rates", 2, 9), ("gold.fct_orders", 2, 15)]
     gold = made.tables[1]
     assert [file.path.removeprefix("_delta_log/0000000000000000") for file in gold.log] == [
         "0001.checkpoint.parquet", "0001.json", "0002.json"
@@ -79,21 +85,21 @@ def test_an_unchanged_lake_copies_nothing_and_a_changed_one_what_is_new(lake: La
 def test_rows_written_anew_under_the_same_name_are_not_taken_for_the_old(lake: Lake) -> None:
     """Given a table that was dropped and made again, Then its snapshot has its own files and log."""
     first = lake.create()
-    shutil.rmtree(lake.path("gold.fct_sales"))
-    lake.write("gold.fct_sales", 500, 510)
+    shutil.rmtree(lake.path("gold.fct_orders"))
+    lake.write("gold.fct_orders", 500, 510)
     second = lake.create()
     assert second.tables[1].table_id != first.tables[1].table_id
     assert not set(data_objects(first)[3:]) & set(data_objects(second)[3:])
     for made, rows in ((first, 15), (second, 10)):
         home = elsewhere(lake, made.id)
         restore(lake.settings, home, made.id, execute=True)
-        assert len(ids(home.table_path("gold", "fct_sales"))) == rows
+        assert len(ids(home.table_path("gold", "fct_orders"))) == rows
 
 
 def test_tiers_choose_tables(lake: Lake) -> None:
     assert [table.name for table in lake.create(tier=2).tables] == ["bronze.fx_rates"]
     data = json.loads((lake.artifacts / "manifest.json").read_text())
-    node = data["nodes"]["model.lakehouse.fct_sales"]
+    node = data["nodes"]["model.lakehouse.fct_orders"]
     for tier, told in ((0, None), ("high", "dr_tier must be 0, 1, 2 or 3, not 'high'")):
         node["config"]["meta"]["dr_tier"] = tier
         (lake.artifacts / "manifest.json").write_text(json.dumps(data))
@@ -178,7 +184,7 @@ def test_a_killed_copy_leaves_no_snapshot_and_nothing_half_written_that_counts(l
 
 
 def test_a_full_disk_fails_the_copy_cleanly(lake: Lake) -> None:
-    lake.write("gold.fct_sales", 100, 30_000)  # its file is larger than the limit below
+    lake.write("gold.fct_orders", 100, 30_000)  # its file is larger than the limit below
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
     act = """
 from python_ops.errors import OpsError
@@ -204,35 +210,35 @@ def once(act: Callable[[], None]) -> Callable[[Progress], None]:
 
 
 def test_an_optimize_meanwhile_does_not_disturb_the_pinned_version(lake: Lake) -> None:
-    before = lake.ids("gold.fct_sales")
+    before = lake.ids("gold.fct_orders")
 
     def optimize() -> None:
-        DeltaTable(str(lake.path("gold.fct_sales"))).optimize.compact()
+        DeltaTable(str(lake.path("gold.fct_orders"))).optimize.compact()
 
     made = lake.create(on_progress=once(optimize))
-    assert DeltaTable(str(lake.path("gold.fct_sales"))).version() == 3
+    assert DeltaTable(str(lake.path("gold.fct_orders"))).version() == 3
     assert made.tables[1].version == 2
     home = elsewhere(lake)
     restore(lake.settings, home, execute=True)
-    assert ids(home.table_path("gold", "fct_sales")) == before
+    assert ids(home.table_path("gold", "fct_orders")) == before
 
 
 def test_a_vacuum_meanwhile_makes_the_copy_begin_anew(lake: Lake) -> None:
     """Given files that are removed while they are copied, Then the copy is of the newer version, whole."""
 
     def rewrite_and_vacuum() -> None:
-        lake.write("gold.fct_sales", 700, 720, mode="overwrite")
-        table = DeltaTable(str(lake.path("gold.fct_sales")))
+        lake.write("gold.fct_orders", 700, 720, mode="overwrite")
+        table = DeltaTable(str(lake.path("gold.fct_orders")))
         table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
 
-    for file in sorted(lake.path("gold.fct_sales").rglob("*.parquet"))[:1]:
+    for file in sorted(lake.path("gold.fct_orders").rglob("*.parquet"))[:1]:
         assert file.exists()
     made = lake.create(on_progress=once(rewrite_and_vacuum))
     assert made.tables[1].version in (2, 4, 5), "complete at the first pinned version, or at a newer one"
     assert verify(lake.store, made).faults == ()
     home = elsewhere(lake)
     restore(lake.settings, home, execute=True)
-    assert len(ids(home.table_path("gold", "fct_sales"))) in (15, 20)
+    assert len(ids(home.table_path("gold", "fct_orders"))) in (15, 20)
 
 
 def test_a_table_that_is_written_to_without_a_pause_is_not_copied(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +273,7 @@ def scribble(path: Path) -> None:
     ("which", "harm", "told"),
     [
         ("batch=*/*.parquet", remove, r"part-.*parquet is missing"),
-        ("batch=*/*.parquet", truncate, r"gold.fct_sales: batch=b%20.*parquet has \d+ bytes and the log says \d+"),
+        ("batch=*/*.parquet", truncate, r"gold.fct_orders: batch=b%20.*parquet has \d+ bytes and the log says \d+"),
         ("batch=*/*.parquet", scribble, r"parquet is not a parquet file"),
         ("_delta_log/*2.json", scribble, r"log entry _delta_log/0+2.json is garbled"),
         ("_delta_log/*.checkpoint.parquet", scribble, r"0+1.checkpoint.parquet is garbled"),
@@ -277,7 +283,7 @@ def scribble(path: Path) -> None:
 def test_a_damaged_table_is_named_and_not_copied(
     lake: Lake, which: str, harm: Callable[[Path], None], told: str
 ) -> None:
-    harm(sorted(lake.path("gold.fct_sales").glob(which))[0])
+    harm(sorted(lake.path("gold.fct_orders").glob(which))[0])
     with pytest.raises(OpsError, match=told):
         lake.create()
     assert identifiers(lake.store) == []
@@ -419,20 +425,20 @@ def test_a_batch_that_was_open_in_the_snapshot_is_open_again(lake: Lake) -> None
 def test_one_table_alone_brings_the_ledger_of_its_source(lake: Lake) -> None:
     lake.create()
     lake.batch(4)
-    lake.write("gold.fct_sales", 90, 95)
+    lake.write("gold.fct_orders", 90, 95)
     restore(lake.settings, lake.settings, tables=["bronze.fx_rates"], overwrite=True, execute=True)
     assert lake.states()[4] == "lost"
-    assert len(lake.ids("gold.fct_sales")) == 20
-    restore(lake.settings, lake.settings, tables=["gold.fct_sales"], overwrite=True, execute=True)
-    assert len(lake.ids("gold.fct_sales")) == 15
-    with pytest.raises(ConfigError, match=r"has no gold.nope. It has bronze.fx_rates, gold.fct_sales"):
+    assert len(lake.ids("gold.fct_orders")) == 20
+    restore(lake.settings, lake.settings, tables=["gold.fct_orders"], overwrite=True, execute=True)
+    assert len(lake.ids("gold.fct_orders")) == 15
+    with pytest.raises(ConfigError, match=r"has no gold.nope. It has bronze.fx_rates, gold.fct_orders"):
         restore(lake.settings, lake.settings, tables=["gold.nope"])
 
 
 def test_a_lost_and_a_damaged_table_come_back(lake: Lake) -> None:
-    before = {name: lake.ids(name) for name in ("bronze.fx_rates", "gold.fct_sales")}
+    before = {name: lake.ids(name) for name in ("bronze.fx_rates", "gold.fct_orders")}
     lake.create()
-    shutil.rmtree(lake.path("gold.fct_sales"))
+    shutil.rmtree(lake.path("gold.fct_orders"))
     scribble(lake.path("bronze.fx_rates") / "_delta_log" / f"{2:020}.json")
     done = restore(lake.settings, lake.settings, execute=True)
     assert [table.move for table in done.tables] == [Move.REPLACE, Move.CREATE]
@@ -441,21 +447,21 @@ def test_a_lost_and_a_damaged_table_come_back(lake: Lake) -> None:
 
 def test_a_checkpoint_alone_is_enough_of_a_log(lake: Lake) -> None:
     """Given a table whose old log entries are gone, as Delta cleans them up, Then it is copied and comes back."""
-    path = lake.path("gold.fct_sales")
+    path = lake.path("gold.fct_orders")
     DeltaTable(str(path)).create_checkpoint()
     for entry in (path / "_delta_log").glob("*.json"):
         if entry.name != f"{2:020}.json":
             entry.unlink()
     (path / "_delta_log" / f"{1:020}.checkpoint.parquet").unlink()
-    before = lake.ids("gold.fct_sales")
+    before = lake.ids("gold.fct_orders")
     made = lake.create()
     assert [file.path[-15:] for file in made.tables[1].log] == ["kpoint.parquet", "0000000002.json"] or made
     home = elsewhere(lake)
     restore(lake.settings, home, execute=True)
-    assert ids(home.table_path("gold", "fct_sales")) == before
+    assert ids(home.table_path("gold", "fct_orders")) == before
     (metadata,) = [
         action["metaData"]
-        for action in actions(home.table_path("gold", "fct_sales") / "_delta_log" / f"{3:020}.json")
+        for action in actions(home.table_path("gold", "fct_orders") / "_delta_log" / f"{3:020}.json")
         if "metaData" in action
     ]
     assert metadata["partitionColumns"] == ["batch"] and metadata["configuration"] == {}
@@ -481,9 +487,9 @@ def test_a_snapshot_of_another_environment_goes_to_another_home_only(lake: Lake)
 def test_a_killed_restore_leaves_each_table_old_or_new(lake: Lake, swaps: int) -> None:
     """Given a restore that is killed after so many swaps, Then each table is whole, and it goes through again."""
     lake.create()
-    old = {name: lake.ids(name) for name in ("bronze.fx_rates", "gold.fct_sales")}
+    old = {name: lake.ids(name) for name in ("bronze.fx_rates", "gold.fct_orders")}
     lake.batch(4)
-    lake.write("gold.fct_sales", 90, 95)
+    lake.write("gold.fct_orders", 90, 95)
     new = {name: lake.ids(name) for name in old}
     patch = f"""
 from python_ops.recovery import restore as module
@@ -514,7 +520,7 @@ module.exchange = exchange
 
 def test_prune_plans_then_keeps_what_a_remaining_snapshot_needs(lake: Lake) -> None:
     first = lake.create()
-    lake.write("gold.fct_sales", 700, 720, mode="overwrite")
+    lake.write("gold.fct_orders", 700, 720, mode="overwrite")
     second = lake.create()
     planned = prune(lake.settings, 1)
     only_first = set(data_objects(first)) - set(data_objects(second))
@@ -555,7 +561,7 @@ def test_multi_part_and_v2_checkpoints_are_read(lake: Lake) -> None:
     """Given the same version with a checkpoint in parts, and one with sidecars, Then the same files are found."""
     import pyarrow.parquet as pq
 
-    path = lake.path("gold.fct_sales")
+    path = lake.path("gold.fct_orders")
     log = path / "_delta_log"
     whole = log / f"{1:020}.checkpoint.parquet"
     expected = read_version(LocalFolder(path))
@@ -591,8 +597,146 @@ def test_multi_part_and_v2_checkpoints_are_read(lake: Lake) -> None:
 # --- the command line
 
 
-def lakeops(lake: Lake, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    given = {**os.environ, "LAKEHOUSE_HOME": str(lake.settings.home), "LAKEHOUSE_SCHEMA_PREFIX": "", **environment}
-    return subprocess.run(
-        [sys.executable, "-m", "python_ops", *arguments], env=given, capture_output=True, text=True, timeout=60
-    )
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Done]
+
+
+@pytest.fixture
+def lakeops(lake: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs `lakeops snapshot …` on the lake, in this process: half a runbook of interpreters would take a minute."""
+    monkeypatch.setenv("LAKEHOUSE_HOME", str(lake.settings.home))
+    monkeypatch.setenv("LAKEHOUSE_SCHEMA_PREFIX", "")
+    monkeypatch.setattr(create_module, "load_manifest", lambda folder: load_manifest(lake.artifacts))
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["lakeops", "snapshot", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return Done(int(ended.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+def test_the_commands_in_the_order_of_the_runbook(lake: Lake, lakeops: Command) -> None:
+    """Given a lake, When a table is damaged, Then the runbook's commands say and do what it promises."""
+    assert "holds no snapshot" in lakeops("list").out
+    done = lakeops("create")
+    assert done.code == 0 and "copied 9 data files" in done.out
+    made = load(lake.store)
+    assert made.id in lakeops("list").out
+    (row,) = json.loads(lakeops("list", "--json").out)
+    assert (row["id"], len(row["tables"]), row["bytes"]) == (made.id, 2, made.bytes)
+    assert re.search(r"snapshot .* is whole: \d+ files, \d+ bytes, all checksums right", lakeops("verify").out)
+    assert json.loads(lakeops("verify", made.id, "--json").out)["faults"] == []
+    assert "all sizes right" in lakeops("verify", "--quick").out
+
+    scribble(lake.path("gold.fct_orders") / "_delta_log" / f"{2:020}.json")
+    planned = lakeops("restore", "--table", "gold.fct_orders")
+    assert planned.code == 0 and "Nothing was done. `--execute` acts." in planned.out
+    assert re.search(r"gold.fct_orders +replace", planned.out)
+    done = lakeops("restore", "--table", "gold.fct_orders", "--execute")
+    assert done.code == 0, done.err
+    assert f"restored {made.id}" in done.out and "What was replaced is in" in done.out
+    assert len(lake.ids("gold.fct_orders")) == 15
+
+    lake.batch(4)
+    planned = lakeops("restore")
+    assert "newer    bronze.fx_rates is at version 3" in planned.out
+    assert "taken again from landing: fx_rates:4" in planned.out
+    refused = lakeops("restore", "--execute")
+    assert refused.code == 2 and "is at version" in refused.err
+    done = lakeops("restore", "--overwrite", "--execute", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["executed"] is True and lake.states()[4] == "lost"
+
+    assert isinstance(lake.store, LocalFolder)
+    flip(lake.store.path / made.tables[0].files[0].object)
+    damaged = lakeops("verify")
+    assert damaged.code == 1 and "is damaged: bronze.fx_rates:" in damaged.err
+    assert lakeops("restore", "--overwrite", "--execute").code == 1
+    assert lakeops("create", "--full").code == 0
+    assert lakeops("verify", made.id).code == 0
+
+    done = lakeops("create", "--tier", "1", "--json")
+    assert [table["table"] for table in json.loads(done.out)["tables"]] == ["bronze.fx_rates"]
+    planned = lakeops("prune", "--keep", "1")
+    assert f"remove   snapshot {made.id}" in planned.out and len(identifiers(lake.store)) == 3
+    pruned = lakeops("prune", "--keep", "1", "--execute", "--json")
+    assert json.loads(pruned.out)["executed"] is True and len(identifiers(lake.store)) == 1
+    unknown = lakeops("verify", made.id)
+    assert unknown.code == 2 and f"has no snapshot {made.id}. The newest: " in unknown.err
+
+
+def test_a_home_of_its_own_by_command_and_what_the_figures_and_the_lineage_say(lake: Lake, lakeops: Command) -> None:
+    lakeops("create")
+    done = lakeops("restore", "--to", str(lake.artifacts / "looked_at"), "--no-catalog", "--execute")
+    assert done.code == 0, done.err
+    assert ids(lake.artifacts / "looked_at" / "warehouse" / "gold.db" / "fct_orders") == lake.ids("gold.fct_orders")
+    made = load(lake.store)
+    figures = last(lake.settings, "snapshot")
+    assert figures is not None and (figures["id"], figures["bytes_copied"]) == (made.id, made.bytes)
+    assert {m.name: m.value for m in metrics.read(lake.settings)}["files_copied"] == 9
+    events = (lake.settings.state / "lineage" / "events.jsonl").read_text().splitlines()
+    told = [event for event in map(json.loads, events) if event["job"]["name"] == "snapshot.create"]
+    assert [event["eventType"] for event in told] == ["START", "COMPLETE"]
+    outputs = {output["name"]: output["outputFacets"]["outputStatistics"] for output in told[-1]["outputs"]}
+    assert outputs["snapshot/bronze.fx_rates"]["rowCount"] == 9
+    assert outputs["snapshot/gold.fct_orders"]["size"] == sum(file.bytes for file in made.tables[1].files)
+    assert "bronze.fx_rates" in {given["name"] for given in told[-1]["inputs"]}
+    assert told[-1]["run"]["facets"]["parent"]["job"]["name"] == "lakeops snapshot create"
+
+
+def test_sigterm_ends_a_copy_at_a_safe_point(lake: Lake) -> None:
+    """Given a copy of many files, When it gets a SIGTERM, Then there is no snapshot, and the next goes on."""
+    for number in range(200):
+        lake.write("bronze.fx_rates", 5000 + number, 5001 + number)
+    slow = """
+from python_ops.recovery import create as module
+from python_ops.artifacts import load_manifest
+from python_ops.cli import main
+module.load_manifest = lambda folder: load_manifest(lake_folder / "target")
+module.THREADS = 1
+sys.argv = ["lakeops", "snapshot", "create"]
+os.environ["LAKEHOUSE_HOME"] = str(lake_folder / "lake")
+main()
+"""
+    text = f"import os, sys\nfrom pathlib import Path\nlake_folder = Path({str(lake.artifacts.parent)!r})\n{slow}"
+    running = subprocess.Popen([sys.executable, "-c", text], cwd=PROJECT_ROOT, stderr=subprocess.PIPE, text=True)
+    files = lake.settings.home_path / "snapshots" / "files"
+    until = time.monotonic() + 60
+    while not list(files.rglob("*.parquet")) and time.monotonic() < until:
+        time.sleep(0.01)
+    running.send_signal(signal.SIGTERM)
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == 130 and "interrupted" in told
+    assert identifiers(lake.store) == [] and len(drafts(lake.store)) == 1
+    made = lake.create()
+    assert made.copied_files < len(data_objects(made)) == 209, "what the interrupted copy had done is shared"
+
+
+def test_every_command_of_the_runbook_is_tried_here_or_in_the_drill() -> None:
+    """What the tests above and the drill of tests/e2e run; a new line of the runbook belongs in one of them."""
+    text = (PROJECT_ROOT / "docs" / "runbooks" / "dr_restore.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"`(lakeops snapshot [^`]+)`", text)) == {
+        "lakeops snapshot list",
+        "lakeops snapshot verify",
+        "lakeops snapshot verify <id>",
+        "lakeops snapshot restore --table gold.fct_orders",
+        "lakeops snapshot restore",
+        "lakeops snapshot restore --overwrite --execute",
+        "lakeops snapshot restore --execute",
+        "lakeops snapshot restore --to looked_at --execute",
+        "lakeops snapshot create",
+        "lakeops snapshot create --full",
+        "lakeops snapshot create --tier 1",
+        "lakeops snapshot drill --batch next_batch",
+        "lakeops snapshot prune --keep 14 --execute",
+    }
