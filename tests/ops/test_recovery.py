@@ -26,10 +26,10 @@ from python_ops.ingest.ledger import Ledger, State
 from python_ops.recovery import create as create_module
 from python_ops.recovery.create import LEASE, Progress
 from python_ops.recovery.folders import LocalFolder
+from python_ops.recovery.last import last
 from python_ops.recovery.log import UnreadableLog, read_version
 from python_ops.recovery.manifest import DRAFTS, Snapshot, drafts, identifiers, load, save
 from python_ops.recovery.prune import prune
-from python_ops.recovery.record import last
 from python_ops.recovery.restore import Move, restore
 from python_ops.recovery.verify import verify
 from python_ops.state import store_for

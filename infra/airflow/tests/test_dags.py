@@ -23,7 +23,7 @@ def bag() -> DagBag:
 
 def test_every_dag_is_imported(bag: DagBag) -> None:
     assert bag.import_errors == {}
-    assert set(bag.dags) == {"lakehouse_daily", "lakehouse_maintenance", "lakehouse_dr"}
+    assert set(bag.dags) == {"lakehouse_daily", "lakehouse_maintenance", "lakehouse_dr", "lakehouse_dr_drill"}
     assert all(dag.max_active_runs == 1 and not dag.catchup for dag in bag.dags.values())
 
 
@@ -33,6 +33,12 @@ def test_the_daily_order_and_the_check_that_always_runs(bag: DagBag) -> None:
     check = dag.get_task("sla_check")
     assert check.trigger_rule == "all_done" and check.retries == 0, "a breach is not tried again"
     assert all(task.retries > 0 for task in dag.tasks if task is not check)
+
+
+def test_old_snapshots_go_only_after_the_new_one_is_proved_whole(bag: DagBag) -> None:
+    dag = bag.dags["lakehouse_dr"]
+    assert [task.task_id for task in dag.topological_sort()] == ["snapshot", "verify", "prune"]
+    assert all(task.trigger_rule == "all_success" for task in dag.tasks)
 
 
 def test_every_command_is_one_that_the_project_has(bag: DagBag) -> None:
