@@ -5,7 +5,9 @@ from __future__ import annotations
 import typer
 
 from python_ops.cli import (
+    contracts,
     doctor,
+    extract,
     ingest,
     lineage,
     maintain,
@@ -26,7 +28,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(extract.app, name="extract")
 app.add_typer(ingest.app, name="ingest")
+app.add_typer(contracts.app, name="contracts")
 app.add_typer(publish.app, name="publish")
 app.add_typer(maintain.app, name="maintain")
 app.add_typer(snapshot.app, name="snapshot")

@@ -35,6 +35,7 @@ class Settings(BaseSettings):
         metrics_namespace: CloudWatch namespace.
         alerts: Where SLA alerts go.
         alerts_topic: ARN of the SNS topic.
+        extract: Sources that each run extracts, of those in python_ops/extract/sources.yml.
         publish: Warehouses that this environment publishes to, of those that a model's `publish_to` names.
         recovery: Where snapshots go: a folder or `s3://bucket/prefix`, best in another region; `<home>/snapshots`
             when empty.
@@ -56,6 +57,7 @@ class Settings(BaseSettings):
     metrics_namespace: str = "Lakehouse"
     alerts: tuple[Literal["console", "slack", "sns"], ...] = ("console",)
     alerts_topic: str = ""
+    extract: tuple[str, ...] = ()
     publish: tuple[Literal["duckdb", "postgres", "redshift", "snowflake"], ...] = ("duckdb",)
     recovery: str = ""
     recovery_region: str = ""

@@ -23,6 +23,7 @@ from python_ops.ingest.ledger import Ledger, Manifest, State
 from python_ops.ingest.projection import project
 from python_ops.ingest.tables import AppendOnlyTable
 from python_ops.lineage import Dataset, JobRun, current_run, job_run
+from python_ops.spark import separate_session
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -114,7 +115,7 @@ def ingest(
 
 def _session_for_files(spark: SparkSession) -> SparkSession:
     """A session of its own, in which every input file is one partition: its lines are counted inside the partition."""
-    session = spark.newSession()
+    session = separate_session(spark)
     for name in ("spark.sql.files.maxPartitionBytes", "spark.sql.files.openCostInBytes"):
         session.conf.set(name, "1t")
     return session

@@ -61,7 +61,7 @@ def test_every_documented_command_exists() -> None:
 def test_help_and_status_start_no_jvm(home: Path) -> None:
     done = lakeops(home, "status", "--json", PATH="", JAVA_HOME="/nowhere")
     assert (done.returncode, done.stderr) == (0, "")
-    assert [source["batches"] for source in json.loads(done.stdout)["sources"]] == [0] * 7
+    assert [source["batches"] for source in json.loads(done.stdout)["sources"]] == [0] * 10
     assert "no run yet" in lakeops(home, "status").stdout
 
 
@@ -117,4 +117,4 @@ def test_an_unreadable_landing_folder_fails_its_source_and_names_it(home: Path) 
     done = lakeops(home, "ingest", "run")
     assert done.returncode == 1
     assert re.search(r"fx_rates +FAILED .*landing/fx_rates cannot be read", done.stdout)
-    assert "1 of 7 sources failed: fx_rates. The others are done." in done.stderr
+    assert "1 of 10 sources failed: fx_rates. The others are done." in done.stderr
