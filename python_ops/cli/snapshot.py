@@ -153,6 +153,9 @@ def drill(
     scratch: Annotated[Path | None, typer.Option("--scratch", help="Home to restore to; must not exist.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the scratch home.")] = False,
     build: Annotated[bool, typer.Option("--build/--no-build", help="Also `dbt build` on the restored lake.")] = True,
+    select: Annotated[
+        list[str] | None, typer.Option("--select", help="Build these nodes only; dbt's selection, repeatable.")
+    ] = None,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
@@ -163,7 +166,7 @@ def drill(
     settings = settings_for(env)
     with exclusive(settings, "snapshot drill"), _stoppable():
         say = partial(typer.echo, err=as_json)
-        done = run_drill(settings, session, snapshot, batch, scratch, keep, build, say)
+        done = run_drill(settings, session, snapshot, batch, scratch, keep, build, select or (), say)
         record_drill(settings, done)
     if as_json:
         print_json(done)

@@ -109,6 +109,7 @@ def drill(
     scratch: Path | None = None,
     keep: bool = False,
     build: bool = True,
+    select: Sequence[str] = (),
     say: Callable[[str], None] | None = None,
 ) -> Drill:
     """Runs the drill.
@@ -122,6 +123,7 @@ def drill(
         scratch: Home to restore to; must not exist. `<home>/drill` when None.
         keep: Leave the scratch home where it is.
         build: Also run `dbt build`.
+        select: dbt's node selection for that build; everything when empty.
         say: Told of each step.
 
     Raises:
@@ -155,10 +157,10 @@ def drill(
     step("compare", f"{sum(table.is_equal for table in compared)} of {len(compared)} tables equal their source")
     batches = _resume(own, session, deliveries)
     step("ingest", ", ".join(f"{b.source} batch {b.batch_id}: {b.accepted} rows" for b in batches) or "nothing waits")
-    nodes = _build(own, place / "target") if build else 0
+    nodes = _build(own, place / "target", select) if build else 0
     step("build", f"{nodes} nodes green")
     rto = time.monotonic() - started - compare_seconds
-    moved = _again(own, session, snapshot, place / "target", build)
+    moved = _again(own, session, snapshot, place / "target", build, select)
     step("again", f"{len(moved)} tables moved")
     batches = tuple(_count(session, own, batch) for batch in batches)
     result = Drill(
@@ -247,8 +249,9 @@ def _count(spark: SparkSession, own: Settings, batch: Resumed) -> Resumed:
     return Resumed(batch.source, batch.batch_id, batch.files, batch.accepted, int(row["n"]))
 
 
-def _build(own: Settings, artifacts: Path, command: str = "build") -> int:
-    listed = arguments([command], own, target_path=artifacts)
+def _build(own: Settings, artifacts: Path, select: Sequence[str], command: str = "build") -> int:
+    listed = arguments([command], own, select, target_path=artifacts)
+    listed += ["--indirect-selection", "cautious"] if select else []  # tests of what is not restored would fail
     result = invoke(own, ["--quiet", *listed])
     if not result.success:
         failed = load_run_results(artifacts).failed() if result.result is not None else []
@@ -257,7 +260,9 @@ def _build(own: Settings, artifacts: Path, command: str = "build") -> int:
     return len(load_run_results(artifacts).nodes)
 
 
-def _again(own: Settings, spark: SparkSession, snapshot: Snapshot, artifacts: Path, build: bool) -> tuple[str, ...]:
+def _again(
+    own: Settings, spark: SparkSession, snapshot: Snapshot, artifacts: Path, build: bool, select: Sequence[str]
+) -> tuple[str, ...]:
     """Ingests and builds once more, with nothing new; tables whose version moved."""
 
     def versions() -> dict[str, int | None]:
@@ -266,6 +271,6 @@ def _again(own: Settings, spark: SparkSession, snapshot: Snapshot, artifacts: Pa
     before = versions()
     ingest(own, lambda: spark)
     if build:
-        _build(own, artifacts, "run")
+        _build(own, artifacts, select, "run")
     after = versions()
     return tuple(name for name in before if before[name] != after[name])
