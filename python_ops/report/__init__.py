@@ -97,6 +97,8 @@ def _verdict(record: Mapping[str, Any] | None, failed: list[NodeResult], publish
     if failed:
         names = ", ".join(result.unique_id.split(".")[2] for result in failed[:3])
         return Verdict("bad", f"{len(failed)} nodes of the last build are not green: {names}.")
+    if silent := sorted({table.target for table in published if table.error}):
+        return Verdict("warn", f"Not answering: {', '.join(silent)}.")
     if behind := [table.table for table in published if table.state not in ("current", "dropped")]:
         return Verdict("warn", f"Not published yet: {', '.join(behind[:5])}.")
     return Verdict("good", "The last run is green, and what it built is served.")

@@ -191,5 +191,6 @@ def _parts(text: str) -> set[str]:
         fields = None
     if isinstance(fields, dict):
         open_fields = {"host", "port", "dbname", "database", "user", "account", "warehouse", "role", "schema"}
+        open_fields |= {"sslmode", "ssl"}
         values |= {str(value) for name, value in fields.items() if name not in open_fields}
     return {value for value in values if len(value) >= 4}
