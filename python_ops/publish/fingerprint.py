@@ -91,6 +91,7 @@ class Dialect:
         extreme: The floating-point number `{}` as a double, so that every driver hands over the same number.
         fold: How the engine itself writes a name that nobody quoted; names are quoted in that case, so that nobody
             has to quote them.
+        concat: Whether CONCAT takes any number of texts; a chain of `||` copies the row once per column.
     """
 
     quote: str
@@ -99,6 +100,7 @@ class Dialect:
     hash: str
     extreme: str = "{}"
     fold: Literal["", "lower", "upper"] = ""
+    concat: bool = True
 
     def name(self, identifier: str) -> str:
         """The identifier, quoted."""
@@ -139,7 +141,9 @@ class Dialect:
     def _row(self, fields: Sequence[Field]) -> str:
         """A row as one text from which each value could be told again; `-` is NULL."""
         texts = [self.text[field.kind].format(self.name(field.name)) for field in fields]
-        return " || '|' || ".join(f"coalesce({text}, '-')" for text in texts)
+        values = [f"coalesce({text}, '-')" for text in texts]
+        joined = ", '|', ".join(values)
+        return f"concat({joined}, '')" if self.concat else _pairwise(values)
 
 
 _PLAIN = "cast({} as string)"
@@ -177,6 +181,14 @@ DUCKDB = Dialect(
 )
 
 
+def _pairwise(values: Sequence[str]) -> str:
+    """Texts joined by `||`, halves first."""
+    if len(values) == 1:
+        return values[0]
+    middle = len(values) // 2
+    return f"({_pairwise(values[:middle])} || '|' || {_pairwise(values[middle:])})"
+
+
 _VARCHAR = "cast({} as varchar)"
 _TWO_VALUED = "case when {0} then 'true' when not {0} then 'false' end"
 # Seconds and the rest apart: the older engine's epoch has no fraction, and a double could not hold one of year 9999.
@@ -201,6 +213,7 @@ POSTGRES = Dialect(
     hash="cast(cast('x' || substr(md5({}), 1, 8) as bit(32)) as bigint)",
     extreme="cast({} as double precision)",
     fold="lower",
+    concat=False,  # of at most 100
 )
 
 REDSHIFT = replace(POSTGRES, hash="strtol(substring(md5({}), 1, 8), 16)")

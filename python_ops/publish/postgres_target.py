@@ -16,6 +16,7 @@ from python_ops.publish.server_target import (
     STATEMENT_SECONDS,
     ServerTarget,
     required,
+    without_values,
 )
 from python_ops.publish.staged import StagedRows, literal
 
@@ -64,6 +65,12 @@ class PostgresTarget(ServerTarget):
     def errors(self) -> tuple[type[Exception], ...]:
         """See `ServerTarget`."""
         return (psycopg.Error,)
+
+    def told(self, exc: Exception) -> str:
+        """See `ServerTarget`. Details and context quote rows, and so does the message of a data exception, class 22."""
+        if not isinstance(exc, psycopg.Error) or exc.diag.message_primary is None:
+            return str(exc)
+        return without_values(exc.diag.message_primary, exc.sqlstate)
 
     def lock(self, cursor: Any) -> None:
         """See `ServerTarget`. Readers of the ledger are not held up."""

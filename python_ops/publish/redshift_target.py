@@ -16,6 +16,7 @@ from python_ops.publish.server_target import (
     STATEMENT_SECONDS,
     ServerTarget,
     required,
+    without_values,
 )
 from python_ops.publish.staged import StagedRows, literal
 
@@ -61,13 +62,15 @@ class RedshiftTarget(ServerTarget):
 
     def is_refused(self, exc: Exception) -> bool:
         """See `ServerTarget`."""
-        return _code(exc) in ("28P01", "28000")
+        return _said(exc, "C") in ("28P01", "28000")
 
     def is_busy(self, exc: Exception) -> bool:
-        """See `ServerTarget`. Redshift calls a conflict of serializable transactions an internal error, 1023."""
-        text = str(exc)
-        waited = "statement timeout" in text and "lock" in text
-        return _code(exc) in ("55P03", "40P01", "40001") or "1023" in text.split("DETAIL")[0][:60] or waited
+        """See `ServerTarget`. Redshift tells a conflict of serializable transactions by a number of its own."""
+        return _said(exc, "C") in ("55P03", "40P01", "40001") or "Serializable isolation violation" in str(exc)
+
+    def told(self, exc: Exception) -> str:
+        """See `ServerTarget`."""
+        return without_values(_said(exc, "M"), _said(exc, "C")) or str(exc)
 
     def errors(self) -> tuple[type[Exception], ...]:
         """See `ServerTarget`."""
@@ -78,8 +81,11 @@ class RedshiftTarget(ServerTarget):
         cursor.execute(f"set statement_timeout to {LOCK_SECONDS * 1000}")
         try:
             cursor.execute(f"lock table {self._ledger_name}")
-        finally:
-            cursor.execute(f"set statement_timeout to {STATEMENT_SECONDS * 1000}")
+        except Error as exc:
+            if "statement timeout" in str(exc):
+                raise self.busy() from exc
+            raise
+        cursor.execute(f"set statement_timeout to {STATEMENT_SECONDS * 1000}")
 
     def text(self, value: str) -> str:
         """See `ServerTarget`. A backslash may begin an escape there, so it becomes a slash."""
@@ -130,7 +136,7 @@ def _parts(batch: list[tuple[Any, ...]]) -> list[list[tuple[Any, ...]]]:
     return parts
 
 
-def _code(exc: Exception) -> str:
-    """The server's code of an error."""
+def _said(exc: Exception, field: str) -> str:
+    """A field of the server's message: C is the code, M the text."""
     told = exc.args[0] if exc.args else None
-    return str(told.get("C", "")) if isinstance(told, dict) else ""
+    return str(told.get(field, "")) if isinstance(told, dict) else ""

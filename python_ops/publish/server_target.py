@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -95,6 +96,10 @@ class ServerTarget(ABC):
     @abstractmethod
     def lock(self, cursor: Any) -> None:
         """Holds the ledger until the end of the transaction."""
+
+    def told(self, exc: Exception) -> str:
+        """What the server said, without values of rows."""
+        return str(exc)
 
     def scratch_table(self, cursor: Any) -> str:
         """Makes an empty table of one column `h` for this session, in no schema; gives its schema."""
@@ -251,25 +256,34 @@ class ServerTarget(ABC):
                 "Nothing was published. Drop or rename it, then run `lakeops publish run` again."
             )
         made: Mapping[str, str] = entry.shape.get("columns", {}) if entry else {}
-        types = {column: self.type_of(field) for column, field in wanted.items()}
         described = _described(table)
-        keeps = bool(present)
+        keeps = False
         if not present:
             self._schema(cursor, model.schema)
             columns = ", ".join(self._column(field) for field in table.fields)
             cursor.execute(f"create table {name} ({columns})")
         else:
-            for column in present:
-                if types.get(column) != made.get(column) or column not in types:
-                    cursor.execute(f"alter table {name} drop column {self.dialect.name(column)}")
-                    keeps = False
-            for column, field in wanted.items():
-                if column not in present or types[column] != made.get(column):
-                    cursor.execute(f"alter table {name} add column {self._column(field)}")
-                    keeps = False
+            keeps = self._alter(cursor, name, present, wanted, made)
         if not keeps or entry is None or entry.shape.get("described") != described:
             self._describe(cursor, table)
         return keeps
+
+    def _alter(
+        self, cursor: Any, name: str, present: Sequence[str], wanted: Mapping[str, Field], made: Mapping[str, str]
+    ) -> bool:
+        """Makes a table's columns those of the model; new ones first: a table keeps one. Returns if they were."""
+        added = [column for column in wanted if column not in present]
+        retyped = [
+            column for column in wanted if column in present and self.type_of(wanted[column]) != made.get(column)
+        ]
+        dropped = [column for column in present if column not in wanted]
+        for column in (*added, *retyped):
+            if column in retyped:
+                cursor.execute(f"alter table {name} drop column {self.dialect.name(column)}")
+            cursor.execute(f"alter table {name} add column {self._column(wanted[column])}")
+        for column in dropped:
+            cursor.execute(f"alter table {name} drop column {self.dialect.name(column)}")
+        return not (added or retyped or dropped)
 
     def _describe(self, cursor: Any, table: StagedTable) -> None:
         """Comments and grants."""
@@ -323,16 +337,15 @@ class ServerTarget(ABC):
             "columns": {field.name.lower(): self.type_of(field) for field in table.fields},
             "described": _described(table),
         }
-        cursor.execute(
-            f"delete from {self._ledger_name} where {self.dialect.name('table_name')} = {self.text(model.table)}"
-        )
-        values = [
-            self.text(model.table), self.text(table.version.table_id), str(table.version.number),
-            str(int(table.fingerprint["rows"] or 0)), self.now(), self.text(self.environment),
-            self.text(json.dumps(shape)),
-        ]  # fmt: skip
+        cursor.execute(f"delete from {self._ledger_name} where {self.dialect.name('table_name')} = %s", [model.table])
         names = _names(self.dialect, _LEDGER_COLUMNS)
-        cursor.execute(f"insert into {self._ledger_name} ({names}) values ({', '.join(values)})")
+        cursor.execute(
+            f"insert into {self._ledger_name} ({names}) values (%s, %s, %s, %s, {self.now()}, %s, %s)",
+            [
+                model.table, table.version.table_id, table.version.number, int(table.fingerprint["rows"] or 0),
+                self.environment, json.dumps(shape),
+            ],
+        )  # fmt: skip
 
     def now(self) -> str:
         """The present, UTC, as a timestamp without a zone."""
@@ -380,6 +393,13 @@ class ServerTarget(ABC):
         fields = secret.json()
         return self.connect(fields)
 
+    def busy(self) -> BusyError:
+        """The error of a wait that was too long."""
+        return BusyError(
+            f"Another transaction holds what publishing to {self.label} needs. Nothing was published by this run. "
+            "Run `lakeops publish run` again when it has ended."
+        )
+
     def _failure(self, exc: Exception, doing: str) -> OpsError:
         if self.is_refused(exc):
             return ConfigError(
@@ -387,11 +407,8 @@ class ServerTarget(ABC):
                 "kept. Correct the secret (`lakeops secrets check` says where it comes from), then run again."
             )
         if self.is_busy(exc):
-            return BusyError(
-                f"Another transaction holds what publishing to {self.label} needs. Nothing was published by this run. "
-                "Run `lakeops publish run` again when it has ended."
-            )
-        told = " ".join(str(exc).split())[:300]
+            return self.busy()
+        told = " ".join(self.told(exc).split())[:300]
         if doing == "connecting":
             return OpsError(
                 f"{self.label} cannot be reached: {told} Look at the address in secret {self.name} and the network, "
@@ -423,6 +440,11 @@ def required(secret: Mapping[str, Any], name: str, *fields: str) -> list[Any]:
     if missing := [field for field in fields if secret.get(field) in (None, "")]:
         raise ConfigError(f"Secret {name} has no {', '.join(missing)}. It needs {', '.join(fields)}.")
     return [secret[field] for field in fields]
+
+
+def without_values(message: str, code: str | None) -> str:
+    """A server's message; that of a data exception, class 22, quotes what was in a row."""
+    return re.sub(r'".*"', "…", message, flags=re.DOTALL) if (code or "").startswith("22") else message
 
 
 def _described(table: StagedTable) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -74,6 +75,11 @@ class SnowflakeTarget(ServerTarget):
     def errors(self) -> tuple[type[Exception], ...]:
         """See `ServerTarget`."""
         return (errors.Error,)
+
+    def told(self, exc: Exception) -> str:
+        """See `ServerTarget`. Messages of values that do not fit quote them."""
+        text = str(exc)
+        return re.sub(r"'.*'", "…", text) if "value" in text else text
 
     def lock(self, cursor: Any) -> None:
         """See `ServerTarget`. An UPDATE holds the table until the transaction ends."""

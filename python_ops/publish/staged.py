@@ -97,12 +97,24 @@ class StagedRows:
 
 @contextmanager
 def open_staged(table: StagedTable) -> Iterator[StagedRows]:
-    """The staged rows, for the time of one load. Scratch files are removed with the staging folder."""
+    """The staged rows, for the time of one load. Scratch files are removed with the staging folder.
+
+    Raises:
+        OpsError: the staged files cannot be read, or the disk is full.
+    """
     scratch = table.folder.with_name(f"{table.folder.name}.scratch")
-    scratch.mkdir(exist_ok=True)
-    with duckdb.connect(config=CONFIG | {"temp_directory": str(scratch / "spill")}) as connection:
-        connection.execute(SESSION)
-        yield StagedRows(connection, table, scratch)
+    try:
+        scratch.mkdir(exist_ok=True)
+        with duckdb.connect(config=CONFIG | {"temp_directory": str(scratch / "spill")}) as connection:
+            connection.execute(SESSION)
+            yield StagedRows(connection, table, scratch)
+    except duckdb.Error as exc:
+        text = str(exc).splitlines()[0][:300]
+        why = f"the disk under {scratch.parent} is full" if "No space left" in text else text
+        raise OpsError(
+            f"Publishing {table.model.table}: its staged files cannot be read: {why}. What was served before is still "
+            "served. Run `lakeops publish run` again; it stages the table anew."
+        ) from exc
 
 
 def unequal_parts(table: StagedTable, copy: Fingerprint) -> str | None:

@@ -8,6 +8,7 @@ from python_ops.artifacts import Manifest, Model
 from python_ops.config import Settings
 from python_ops.errors import ConfigError
 from python_ops.publish.duckdb_target import DuckDBTarget
+from python_ops.publish.server_target import ServerTarget
 from python_ops.publish.target import Target
 from python_ops.secrets import secrets_for
 
@@ -22,19 +23,27 @@ def warehouse(settings: Settings, name: str) -> Target:
     """
     if name == "duckdb":
         return DuckDBTarget(settings.home_path / "published" / "lakehouse.duckdb")
-    given = secrets_for(settings), settings.schema_name("ops"), settings.target
+    return driver(name)(secrets_for(settings), settings.schema_name("ops"), settings.target)
+
+
+def driver(name: str) -> type[ServerTarget]:
+    """The class of a database server.
+
+    Raises:
+        ConfigError: its driver is not installed.
+    """
     try:
         if name == "postgres":
             from python_ops.publish.postgres_target import PostgresTarget
 
-            return PostgresTarget(*given)
+            return PostgresTarget
         if name == "redshift":
             from python_ops.publish.redshift_target import RedshiftTarget
 
-            return RedshiftTarget(*given)
+            return RedshiftTarget
         from python_ops.publish.snowflake_target import SnowflakeTarget
 
-        return SnowflakeTarget(*given)
+        return SnowflakeTarget
     except ModuleNotFoundError as exc:
         raise ConfigError(
             f"Publishing to {name} needs {exc.name}, which is not installed: pip install 'lakehouse-ops[{name}]'."
