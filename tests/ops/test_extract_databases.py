@@ -346,11 +346,9 @@ def test_a_private_key_opens_snowflake(tmp_path: Path, monkeypatch: pytest.Monke
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"canary-phrase")).decode()
     given = {"account": "a", "user": "u", "private_key": pem, "private_key_passphrase": "canary-phrase"}
     asked: dict[str, Any] = {}
-    with fakesnow.patch():
+    with fakesnow.patch(), monkeypatch.context() as patched:  # undone in this order, or the fake would stay
         opened = snowflake.connector.connect
-        monkeypatch.setattr(
-            snowflake.connector, "connect", lambda **options: asked.update(options) or opened(**options)
-        )
+        patched.setattr(snowflake.connector, "connect", lambda **options: asked.update(options) or opened(**options))
         entry = source("snowflake", "parquet", relation="SHOP.PUBLIC.TICKETS")
         SnowflakeReader(entry, Secret("tickets", json.dumps(given))).close()
     loaded = load_der_private_key(asked["private_key"], None)

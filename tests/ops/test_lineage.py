@@ -68,7 +68,9 @@ READ_ONLY = {
     "lakeops maintain plan", "lakeops secrets list", "lakeops secrets check", "lakeops watermark list",
     "lakeops watermark get", "lakeops watermark set", "lakeops watermark reset", "lakeops sla check",
     "lakeops metrics push", "lakeops metrics dashboard", "lakeops lineage show", "lakeops lineage export",
-    "lakeops snapshot list", "lakeops snapshot verify",
+    "lakeops snapshot list", "lakeops snapshot verify", "lakeops extract status", "lakeops stream status",
+    "lakeops ingest report", "lakeops contracts check", "lakeops contracts diff", "lakeops contracts release",
+    "lakeops contracts export", "lakeops contracts infer",
 }  # fmt: skip
 
 
