@@ -68,7 +68,7 @@ READ_ONLY = {
     "lakeops maintain plan", "lakeops secrets list", "lakeops secrets check", "lakeops watermark list",
     "lakeops watermark get", "lakeops watermark set", "lakeops watermark reset", "lakeops sla check",
     "lakeops metrics push", "lakeops metrics dashboard", "lakeops lineage show", "lakeops lineage export",
-    "lakeops snapshot list", "lakeops snapshot verify",
+    "lakeops snapshot list", "lakeops snapshot verify", "lakeops table history", "lakeops extract status",
 }  # fmt: skip
 
 
