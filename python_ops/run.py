@@ -1,4 +1,4 @@
-"""The daily job: ingest, `dbt build`, publish, in one process and one Spark session.
+"""The daily job: extract, ingest, `dbt build`, publish, in one process and one Spark session.
 
 What each step did is written to `state/last_run.json` as it happens, so that a run that died says how far it came.
 """
@@ -17,7 +17,8 @@ from python_ops.alerts.notify import notify
 from python_ops.artifacts import TARGET_FOLDER, load_manifest
 from python_ops.config import Settings
 from python_ops.dbt import arguments, invoke
-from python_ops.errors import BusyError, Interrupted, OpsError
+from python_ops.errors import BusyError, ConfigError, Interrupted, OpsError
+from python_ops.extract import extract
 from python_ops.ingest import ingest
 from python_ops.lineage.dbt import NodeEvents
 from python_ops.lock import PUBLISH, fence, leased
@@ -53,7 +54,8 @@ class Job:
     Args:
         settings: The environment.
         report: Called as ("step", Step) when a step begins and ends, ("node", dbt's event) when a node does,
-            ("ingest", IngestResult) and ("publish", PublishResult) with each result, ("reason", text) with why it runs.
+            ("extract", ExtractResult), ("ingest", IngestResult) and ("publish", PublishResult) with each result,
+            ("reason", text) with why it runs.
         command: What is being run, for the record.
     """
 
@@ -72,6 +74,25 @@ class Job:
         if self._session is None:
             self._session = session(self.settings)
         return self._session
+
+    def extract(self) -> None:
+        """Pulls what changed in the sources that the environment extracts.
+
+        Raises:
+            OpsError: a source failed; the others have landed.
+        """
+        with _Recorded(self, "extract", "lakeops extract run") as step:
+            results = extract(self.settings, on_event=lambda result: self.report("extract", result))
+            failed = [result for result in results if result.error]
+            step.summary = {
+                "sources": len(results),
+                "rows": sum(result.rows for result in results),
+                "bytes": sum(result.bytes for result in results),
+                "failed": len(failed),
+            }
+            if failed:
+                kind = BusyError if all(result.exit_code == BusyError.exit_code for result in failed) else OpsError
+                raise kind("; ".join(str(result.error) for result in failed))
 
     def ingest(self) -> None:
         """Takes new landing files.
@@ -135,7 +156,7 @@ class Job:
         with _Recorded(self, "publish", "lakeops publish run") as step, leased(self.settings, [PUBLISH], "lakeops run"):
             results = publish(self.settings, self.spark, lambda result: self.report("publish", result))
             sent = [result for result in results if result.action is Action.PUBLISHED]
-            step.summary = {"tables": len(results), "published": len(sent), "rows": sum(result.rows for result in sent)}
+            step.summary = {"tables": len(results), "published": len(sent), "rows": sum(result.sent for result in sent)}
 
     def docs(self) -> Path:
         """Writes the dbt docs site as one static file.
@@ -210,7 +231,10 @@ class _Recorded:
 
 
 def run(settings: Settings, report: Report, always: bool = False) -> Job:
-    """Ingests, builds and publishes; starts no JVM and writes nothing but its record when there is nothing to do.
+    """Extracts, ingests, builds and publishes; starts no JVM and writes nothing but its record without anything to do.
+
+    Whether there is something to do is decided after the sources were asked. A source that fails does not keep what the
+    others delivered from being built and published; the run fails at its end.
 
     Args:
         settings: The environment.
@@ -221,15 +245,25 @@ def run(settings: Settings, report: Report, always: bool = False) -> Job:
         OpsError: a step failed; the text says which, what was done before it and how to go on.
     """
     job = Job(settings, report)
+    failure: OpsError | None = None
+    if settings.extract:
+        try:
+            job.extract()
+        except (ConfigError, Interrupted):
+            raise
+        except OpsError as exc:
+            failure = exc
     if not always and (reason := reason_to_run(settings)) is None:
         job.unchanged_since = green_since(settings)
         job.save()
-        return job
-    report("reason", "--always" if always else reason)
-    job.ingest()
-    job.build()
-    job.publish()
-    remember(settings)
+    else:
+        report("reason", "--always" if always else reason)
+        job.ingest()
+        job.build()
+        job.publish()
+        remember(settings)
+    if failure is not None:
+        raise failure
     return job
 
 

@@ -17,6 +17,8 @@ from python_ops.cli import (
     run,
     secrets,
     sla,
+    snapshot,
+    stream,
     table,
     watermark,
 )
@@ -34,10 +36,12 @@ app.add_typer(contracts.app, name="contracts")
 app.add_typer(publish.app, name="publish")
 app.add_typer(maintain.app, name="maintain")
 app.add_typer(table.app, name="table")
+app.add_typer(snapshot.app, name="snapshot")
 app.add_typer(lineage.app, name="lineage")
 app.add_typer(sla.app, name="sla")
 app.add_typer(metrics.app, name="metrics")
 app.add_typer(secrets.app, name="secrets")
+app.add_typer(stream.app, name="stream")
 app.add_typer(watermark.app, name="watermark")
 for command in (run.run, run.demo, run.status, report.report, doctor.doctor):
     app.command()(command)

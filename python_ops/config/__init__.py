@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import Field, ValidationError
@@ -42,6 +43,14 @@ class Settings(BaseSettings):
         runbooks_url: Where the project's files can be read in a browser; alerts link their runbook there.
         extract: Sources that each run extracts, of those in python_ops/extract/sources.yml.
         publish: Warehouses that this environment publishes to, of those that a model's `publish_to` names.
+        kafka_servers: Brokers to begin with, `host:port,host:port`; streams need it.
+        kafka_protocol: How to speak to them; with SASL the secret `kafka` has user and password.
+        kafka_mechanism: How SASL checks them.
+        kafka_topics: Topic of each source that can be streamed.
+        kafka_avro: Sources whose records are Avro, written with the contract's schema; the others' are JSON.
+        recovery: Where snapshots go: a folder or `s3://bucket/prefix`, best in another region; `<home>/snapshots`
+            when empty.
+        recovery_region: Region of that bucket; the environment's own when empty.
     """
 
     model_config = SettingsConfigDict(env_prefix="LAKEHOUSE_", frozen=True, extra="ignore")
@@ -65,6 +74,21 @@ class Settings(BaseSettings):
     runbooks_url: str = ""
     extract: tuple[str, ...] = ()
     publish: tuple[Literal["duckdb", "postgres", "redshift", "snowflake"], ...] = ("duckdb",)
+    kafka_servers: str = Field(default="", pattern=r"^([A-Za-z0-9._-]+:[0-9]{1,5}(,[A-Za-z0-9._-]+:[0-9]{1,5})*)?$")
+    kafka_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    kafka_topics: Mapping[str, Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]] = {
+        "crm_accounts": "shopdb.public.accounts",
+        "crm_contacts": "shopdb.public.contacts",
+        "crm_opportunities": "shopdb.public.opportunities",
+        "kafka_events": "app.events",
+        "shop_order_items": "shopdb.public.order_items",
+        "shop_orders": "shopdb.public.orders",
+        "shop_products": "shopdb.public.products",
+    }
+    kafka_avro: tuple[str, ...] = ()
+    recovery: str = ""
+    recovery_region: str = ""
 
     @cached_property
     def home_path(self) -> Path:

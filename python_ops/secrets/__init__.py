@@ -164,6 +164,8 @@ def needed(settings: Settings) -> dict[str, str]:
 
         for source in (source for source in chosen(settings.extract) if not source.url):
             found[source.secret] = "; ".join(filter(None, [found.get(source.secret), f"extracting {source.name}"]))
+    if settings.kafka_protocol.startswith("SASL"):
+        found["kafka"] = "streams"
     return found
 
 
