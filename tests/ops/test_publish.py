@@ -310,7 +310,8 @@ def test_every_warehouse_gets_what_spark_read(
         "insert into gold.fct_types values"
         "(9007199254740993, 1234567890123456789012345678.1234567891, timestamp'0001-01-01 00:00:00Z', "
         " timestamp_ntz'2024-03-31 02:30:00.000001', date'0001-01-01', 'l\u2028''é\\\\n', true), "
-        "(-9223372036854775808, -0.0000000001, timestamp'9999-12-31 23:59:59.999999Z', null, date'9999-12-31', '', false), "
+        "(-9223372036854775808, -0.0000000001, timestamp'9999-12-31 23:59:59.999999Z', null, date'9999-12-31', '', "
+        " false), "
         "(7, 0.5, timestamp'2024-10-27 00:30:00.123456Z', null, null, null, null), "
         "(4, null, null, null, null, 'deleted', null)"
     )
@@ -327,7 +328,8 @@ def test_every_warehouse_gets_what_spark_read(
     assert {r.action for r in lake.publish(session=no_session)} == {Action.UNCHANGED}
     for server in servers.values():
         assert server.read(f"select * from {lake.schema}.fct_types order by id") == [
-            (-(2**63), Decimal("-1E-10"), datetime(9999, 12, 31, 23, 59, 59, 999999), None, date(9999, 12, 31), "", False),
+            (-(2**63), Decimal("-1E-10"), datetime(9999, 12, 31, 23, 59, 59, 999999), None, date(9999, 12, 31), "",
+             False),
             (7, Decimal("0.5"), datetime(2024, 10, 27, 0, 30, 0, 123456), None, None, None, None),
             (2**53 + 1, Decimal("1234567890123456789012345678.1234567891"), datetime(1, 1, 1),
              datetime(2024, 3, 31, 2, 30, 0, 1), date(1, 1, 1), "l\u2028'é\\n", True),

@@ -440,7 +440,7 @@ def test_a_failed_audit_of_the_changes_loads_the_table_in_full(
     rows = ", ".join(f"({n}, 'x')" for n in range(10))
     publish_to(target, dim(tmp_path, 1, rows))
     # Deleting nothing stands for whatever makes the hashes and the audit disagree.
-    monkeypatch.setattr(StagedRows, "gone", "select h from changes where false")
+    monkeypatch.setattr(StagedRows, "gone", "select place as h from served where false")
     assert publish_to(target, dim(tmp_path, 2, rows.replace("(3, 'x')", "(3, 'y')"))) == {"dim_a": 10}
     assert on_postgres.read("select count(*), min(text), max(text) from gold.dim_a") == [(10, "x", "y")]
 
