@@ -13,12 +13,17 @@ from python_ops.ingest.ledger import Ledger, State
 from python_ops.ingest.tables import AppendOnlyTable
 from python_ops.publish.target import Served
 from python_ops.publish.warehouses import warehouse
+from python_ops.quality.verdicts import read as read_verdict
 from python_ops.run_record import last_run
 
 
 @dataclass(frozen=True)
 class SourceStatus:
-    """What was taken from a source, in rows, and what waits, in files."""
+    """What was taken from a source, in rows, and what waits, in files.
+
+    Attributes:
+        last_verdict: `lakeops ingest report` on the last batch; None when it was not judged.
+    """
 
     source: str
     batches: int
@@ -27,6 +32,7 @@ class SourceStatus:
     last_batch_at: str | None
     waiting_files: int
     unfinished: bool
+    last_verdict: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,15 @@ def source_status(settings: Settings, source: str) -> SourceStatus:
         last_batch_at=done[-1].arrived_at if done else None,
         waiting_files=len(set(landing.names(settings.landing / source)) - ledger.taken().keys()),
         unfinished=ledger.open_batch is not None,
+        last_verdict=_verdict(settings, source, done[-1].batch_id) if done else None,
     )
+
+
+def _verdict(settings: Settings, source: str, batch: int) -> str | None:
+    found = read_verdict(settings, source, batch)
+    if found is None:
+        return None
+    return "good" if found.good else f"{len(found.findings)} of {found.expectations} expectations do not hold"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,23 @@ from __future__ import annotations
 
 import typer
 
-from python_ops.cli import doctor, ingest, lineage, maintain, metrics, publish, report, run, secrets, sla, watermark
+from python_ops.cli import (
+    contracts,
+    doctor,
+    extract,
+    ingest,
+    lineage,
+    maintain,
+    metrics,
+    publish,
+    report,
+    run,
+    secrets,
+    sla,
+    snapshot,
+    stream,
+    watermark,
+)
 
 app = typer.Typer(
     name="lakeops",
@@ -13,13 +29,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(extract.app, name="extract")
 app.add_typer(ingest.app, name="ingest")
+app.add_typer(contracts.app, name="contracts")
 app.add_typer(publish.app, name="publish")
 app.add_typer(maintain.app, name="maintain")
+app.add_typer(snapshot.app, name="snapshot")
 app.add_typer(lineage.app, name="lineage")
 app.add_typer(sla.app, name="sla")
 app.add_typer(metrics.app, name="metrics")
 app.add_typer(secrets.app, name="secrets")
+app.add_typer(stream.app, name="stream")
 app.add_typer(watermark.app, name="watermark")
 for command in (run.run, run.demo, run.status, report.report, doctor.doctor):
     app.command()(command)

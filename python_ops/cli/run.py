@@ -25,7 +25,7 @@ def run(
     always: Annotated[bool, typer.Option("--always", help="Run although nothing has changed.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """The daily job: ingest, dbt build, publish what changed; then figures, service levels, alerts and the report.
+    """The daily job: extract, ingest, dbt build, publish what changed; then figures, service levels, alerts, report.
 
     With nothing new it takes seconds and starts no JVM.
 
@@ -106,6 +106,7 @@ def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
             f"source  {source.source:<20} {source.batches} batches, {source.accepted} rows, "
             f"{source.quarantined} rejected, {source.waiting_files} files waiting"
             + (", a batch unfinished" if source.unfinished else "")
+            + (f", last batch: {source.last_verdict}" if source.last_verdict else "")
         )
     for target, tables in shown.published.items():
         for name, table in tables.items():

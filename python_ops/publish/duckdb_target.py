@@ -91,6 +91,7 @@ class DuckDBTarget:
         try:
             with duckdb.connect(self.path, read_only=read_only, config=CONFIG) as connection:
                 connection.execute(SESSION)
+                connection.execute("set enable_progress_bar = false")  # a slow query would print into --json
                 yield connection
         except duckdb.Error as exc:
             raise self._failure(exc) from exc

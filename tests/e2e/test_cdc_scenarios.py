@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -188,26 +189,23 @@ HOSTILE = {
         dt.datetime(2025, 3, 30, 2, 30),
         dt.datetime(9999, 12, 31),
     ],
+    "decimal(20,2)": [Decimal("9007199254740993.01"), Decimal("-0.01"), Decimal("0.00"), Decimal("1e17")],
 }
 
 
-@pytest.mark.parametrize("key_type", [*HOSTILE, "decimal(20,2)"])
-def test_hostile_keys_find_their_stored_rows(lab: Lab, key_type: str) -> None:
-    from decimal import Decimal
-
-    keys = HOSTILE.get(
-        key_type,
-        [Decimal("9007199254740993.01"), Decimal("-0.01"), Decimal("0.00"), Decimal("1e17")],
-    )
-    lab.bronze("hostile", f"k {key_type}, a string, c string")
-    lab.model("history", "hostile", SELECT, **SCD2)
-    lab.deliver("hostile", [event(key, 10, "A") for key in keys])
-    lab.build()
-    lab.deliver("hostile", [event(key, 20, "B", 2) for key in keys])
-    lab.build()
-    assert versions(lab, "history") == {key: [("A", 10, 20), ("B", 20, None)] for key in keys}
-    merge = lab.spark.sql(f"describe history {lab.schema}.history__cdc").where("operation = 'MERGE'").collect()[0]
-    assert merge["operationMetrics"]["numTargetRowsUpdated"] == str(len(keys))
+def test_hostile_keys_of_every_type_find_their_stored_rows(lab: Lab) -> None:
+    for key_type in HOSTILE:
+        lab.bronze(f"keys_{key_type[:7]}", f"k {key_type}, a string, c string")
+        lab.model(f"history_{key_type[:7]}", f"keys_{key_type[:7]}", SELECT, **SCD2)
+    for batch, (seq, a) in enumerate([(10, "A"), (20, "B")], 1):
+        for key_type, keys in HOSTILE.items():
+            lab.deliver(f"keys_{key_type[:7]}", [event(key, seq, a, batch) for key in keys])
+        lab.build()
+    for key_type, keys in HOSTILE.items():
+        model = f"history_{key_type[:7]}"
+        assert versions(lab, model) == {key: [("A", 10, 20), ("B", 20, None)] for key in keys}, key_type
+        history = lab.spark.sql(f"describe history {lab.schema}.{model}__cdc").where("operation = 'MERGE'")
+        assert history.collect()[0]["operationMetrics"]["numTargetRowsUpdated"] == str(len(keys)), key_type
 
 
 def test_one_outlier_does_not_make_the_merge_scan_everything(lab: Lab) -> None:
@@ -401,23 +399,27 @@ def test_on_schema_change_fail_and_ignore_and_sync(lab: Lab) -> None:
     assert {r["c"] for r in lab.rows("sync_all_columns__cdc")} == {"x", None}, "hidden, not dropped"
 
 
-@pytest.mark.parametrize(
-    ("row", "text"),
-    [
-        (event(None, 10, "A"), "1 event(s) without a key (k)"),
-        (("k", "A", None, "u", None, ORIGIN, None, None, ARRIVED, 1), "1 event(s) without a sequence (seq)"),
-        (("k", "A", None, "u", 10, None, None, None, ARRIVED, 1), "1 event(s) without ts"),
-        (("k", "A", None, "u", 10, ORIGIN, None, None, ARRIVED, None), "1 event(s) without _batch_id"),
-        (event("k", 72, "A", arrived=ORIGIN), "more than a day after their arrival"),
-    ],
-)  # fmt: skip
-def test_events_the_engine_cannot_place_stop_the_model(lab: Lab, row: tuple[Any, ...], text: str) -> None:
-    lab.model("history", "t", SELECT, **SCD2)
-    lab.deliver("t", [event("good", 10, "A"), row])
-    (failed,) = lab.build(check=False)
-    assert failed.status == "error" and text in failed.message and "Nothing was written" in failed.message, (
-        failed.message
-    )
+BAD_EVENTS: dict[str, tuple[tuple[Any, ...], str]] = {
+    "no_key": (event(None, 10, "A"), "1 event(s) without a key (k)"),
+    "no_sequence": (
+        ("k", "A", None, "u", None, ORIGIN, None, None, ARRIVED, 1), "1 event(s) without a sequence (seq)",
+    ),
+    "no_time": (("k", "A", None, "u", 10, None, None, None, ARRIVED, 1), "1 event(s) without ts"),
+    "no_batch": (("k", "A", None, "u", 10, ORIGIN, None, None, ARRIVED, None), "1 event(s) without _batch_id"),
+    "future": (event("k", 72, "A", arrived=ORIGIN), "more than a day after their arrival"),
+}  # fmt: skip
+
+
+def test_events_the_engine_cannot_place_stop_the_model(lab: Lab) -> None:
+    for name, (row, _) in BAD_EVENTS.items():
+        lab.bronze(name, "k string, a string, c string")
+        lab.model(f"history_{name}", name, SELECT, **SCD2)
+        lab.deliver(name, [event("good", 10, "A"), row])
+    outcome = {result.node.name: result for result in lab.build(check=False)}
+    for name, (_, text) in BAD_EVENTS.items():
+        failed = outcome[f"history_{name}"]
+        assert failed.status == "error" and text in failed.message, failed.message
+        assert "Nothing was written" in failed.message, failed.message
 
 
 def test_a_full_refresh_that_would_lose_history_is_refused(lab: Lab) -> None:
@@ -430,20 +432,22 @@ def test_a_full_refresh_that_would_lose_history_is_refused(lab: Lab) -> None:
     assert versions(lab, "history") == {"k": [("A", 10, 20), ("B", 20, None)]}
 
 
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        ({"unique_key": None}, "unique_key: expected"),
-        ({"sequence_by": None}, "sequence_by: expected"),
-        ({"sequence_by": "nope"}, "sequence_by: expected a column of the SELECT"),
-        ({"effective_at": None}, "effective_at: expected a timestamp column"),
-        ({"effective_at": "a"}, "effective_at: expected a timestamp or date column"),
-        ({"on_tie": "guess"}, "on_tie: expected"),
-        ({"track_history": ["nope"]}, "track_history"),
-    ],
-)  # fmt: skip
-def test_a_wrong_configuration_says_expected_got_and_fix(lab: Lab, change: dict[str, Any], text: str) -> None:
-    lab.model("history", "t", SELECT, **{**SCD2, **change})
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"unique_key": None}, "unique_key: expected"),
+    ({"sequence_by": None}, "sequence_by: expected"),
+    ({"sequence_by": "nope"}, "sequence_by: expected a column of the SELECT"),
+    ({"effective_at": None}, "effective_at: expected a timestamp column"),
+    ({"effective_at": "a"}, "effective_at: expected a timestamp or date column"),
+    ({"on_tie": "guess"}, "on_tie: expected"),
+    ({"track_history": ["nope"]}, "track_history"),
+]
+
+
+def test_a_wrong_configuration_says_expected_got_and_fix(lab: Lab) -> None:
+    for number, (change, _) in enumerate(WRONG):
+        lab.model(f"history_{number}", "t", SELECT, **{**SCD2, **change})
     lab.deliver("t", [event("k", 10, "A")])
-    (failed,) = lab.build(check=False)
-    assert failed.status == "error" and text in failed.message and "Fix:" in failed.message, failed.message
+    outcome = {result.node.name: result for result in lab.build(check=False)}
+    for number, (_, text) in enumerate(WRONG):
+        failed = outcome[f"history_{number}"]
+        assert failed.status == "error" and text in failed.message and "Fix:" in failed.message, failed.message

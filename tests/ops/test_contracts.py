@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from python_ops.contracts import load, parse, sources
+from python_ops.contracts import Expectations, Thresholds, load, parse, sources
 from python_ops.errors import ContractError
 
 VALID = """
@@ -24,7 +24,7 @@ columns:
 
 def test_every_contract_of_the_registry_is_valid() -> None:
     assert {load(name).source for name in sources()} == set(sources())
-    assert len(sources()) == 7
+    assert len(sources()) >= 10
 
 
 def test_a_decimal_knows_its_digits() -> None:
@@ -45,6 +45,12 @@ def test_a_decimal_knows_its_digits() -> None:
         ("format: csv", "format: debezium_json", "'table' is a required property"),
         ("name: price", 'name: "a\'; drop"', "at columns/1/name"),
         ("source: things", "source: [things", "is not YAML"),
+        ("key:", "thresholds: {max_rejected_share: 2}\nkey:", "at thresholds/max_rejected_share"),
+        ("key:", "thresholds: {position_backwards: stop}\nkey:", "at thresholds/position_backwards"),
+        ("key:", "lf_tags: {domain: 'a b'}\nkey:", "at lf_tags/domain"),
+        ("key:", "meta: {sla: {minutes: 1}}\nkey:", "at meta/sla"),
+        ("key:", "expectations: {null_share: {cost: 0.1}}\nkey:", "expectations/null_share names cost, which is not a"),
+        ("key:", "expectations: {freshness: {column: price, max_age_minutes: 1}}\nkey:", "not a timestamp column"),
     ],
 )
 def test_a_wrong_contract_says_where(old: str, new: str, told: str) -> None:
@@ -52,6 +58,27 @@ def test_a_wrong_contract_says_where(old: str, new: str, told: str) -> None:
         parse(VALID.replace(old, new), Path("things.yml"))
 
     assert told in str(error.value)
+
+
+def test_what_a_contract_asks_of_batches_is_read_with_its_defaults() -> None:
+    plain = parse(VALID, Path("things.yml"))
+    asking = parse(
+        VALID + "thresholds: {max_delete_share: 0.5, position_backwards: halt}\n"
+        "expectations: {row_count_change: 0.8, null_share: {price: 0.1}, drift: {price: 0.2}}\n",
+        Path("things.yml"),
+    )
+
+    assert plain.thresholds == Thresholds(None, None, "warn")
+    assert plain.expectations == Expectations(recent_batches=10)
+    assert asking.thresholds == Thresholds(max_delete_share=0.5, position_backwards="halt")
+    assert asking.expectations == Expectations(row_count_change=0.8, null_share={"price": 0.1}, drift={"price": 0.2})
+
+
+def test_drift_of_personal_data_is_refused_because_its_values_would_be_shown() -> None:
+    text = VALID.replace("price, type", "price, pii: true, type") + "expectations: {drift: {price: 0.2}}\n"
+
+    with pytest.raises(ContractError, match="drift names price, which is personal data"):
+        parse(text, Path("things.yml"))
 
 
 def test_an_unknown_source_names_the_known_ones() -> None:
