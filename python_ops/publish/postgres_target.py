@@ -52,7 +52,7 @@ class PostgresTarget(ServerTarget):
             tcp_user_timeout=60_000,
             keepalives_idle=30,
             options=f"-c statement_timeout={STATEMENT_SECONDS}s -c lock_timeout={LOCK_SECONDS}s "
-            "-c timezone=UTC -c datestyle=ISO -c bytea_output=hex",
+            "-c jit=off -c timezone=UTC -c datestyle=ISO -c bytea_output=hex",
         )
 
     def is_refused(self, exc: Exception) -> bool:
