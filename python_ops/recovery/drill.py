@@ -132,7 +132,7 @@ def drill(
     """
     tell = say or (lambda text: None)
     snapshot = load(store_of(settings), identifier)
-    place = scratch or settings.home_path / "drill"
+    place = (scratch or settings.home_path / "drill").absolute()  # the session changes the working directory
     if place.exists():
         raise ConfigError(f"{place} exists. A drill needs a place of its own: remove it, or give another by --scratch.")
     deliveries = _deliveries(settings, snapshot, batch)
@@ -176,13 +176,13 @@ def drill(
 
 def _settings(settings: Settings, place: Path) -> Settings:
     """The scratch environment: its own state, and nothing that leaves the machine."""
-    own = {"home": place.absolute(), "state_store": "file", "lineage": "file", "metrics": "file", "recovery": ""}
+    own = {"home": place, "state_store": "file", "lineage": "file", "metrics": "file", "recovery": ""}
     return Settings(**{**settings.model_dump(), **own, "alerts": ("console",), "publish": ("duckdb",)})
 
 
 def _deliveries(settings: Settings, snapshot: Snapshot, batch: Path | None) -> list[tuple[str, Path]]:
     """Files to deliver after the restore, with their sources."""
-    root = batch or settings.landing
+    root = (batch or settings.landing).absolute()
     if batch is not None and not batch.is_dir():
         raise ConfigError(f"{batch} is not a folder. Give one that holds <source>/<file>.")
     known = {file.path for file in snapshot.landing} | _taken(snapshot, store_of(settings))
