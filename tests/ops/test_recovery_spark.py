@@ -84,6 +84,8 @@ def test_tables_with_deletion_vectors_come_back_and_the_next_batch_is_applied_on
     spark.sql(f"create table {held} (id bigint, `part of` string) using delta partitioned by (`part of`)")
     spark.range(2000).selectExpr("id", "concat('p/', id % 2) as `part of`").write.insertInto(held)
     spark.sql(f"delete from {held} where id % 7 = 0")
+    log = spark._jvm.org.apache.spark.sql.delta.DeltaLog
+    log.forTable(spark._jsparkSession, str(own.table_path("silver", "held__cdc"))).checkpoint()
     spark.sql(f"update {held} set id = -id where id % 10 = 1")
     before = {table: rows(spark, table) for table in (held, bronze)}
 
@@ -91,6 +93,7 @@ def test_tables_with_deletion_vectors_come_back_and_the_next_batch_is_applied_on
 
     stored = {table.name: table for table in made.tables}
     assert list(stored) == ["bronze.crm_accounts", "dlq.crm_accounts", "silver.held__cdc"]
+    assert any("checkpoint" in entry.path for entry in stored["silver.held__cdc"].log)
     vectors = [file for file in stored["silver.held__cdc"].files if file.path.endswith(".bin")]
     assert len(vectors) >= 1 and stored["silver.held__cdc"].rows == len(before[held])
     store = store_of(own)
