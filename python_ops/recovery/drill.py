@@ -205,13 +205,14 @@ def _taken(snapshot: Snapshot, store: Folder) -> set[str]:
 
 
 def _compare(spark: SparkSession, settings: Settings, own: Settings, table: StoredTable) -> Compared:
+    from py4j.protocol import Py4JJavaError
     from pyspark.errors import PySparkException
 
     rows, restored = _fingerprint(spark, table_folder(own, table.layer, table.table).url, None)
     try:
         given = _fingerprint(spark, table_folder(settings, table.layer, table.table).url, table.version)
         return Compared(table.name, rows, f"version {table.version}", (rows, restored) == given)
-    except PySparkException:
+    except (PySparkException, Py4JJavaError):
         return Compared(table.name, rows, "the snapshot's count (the source lacks that version)", rows == table.rows)
 
 

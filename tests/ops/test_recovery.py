@@ -658,6 +658,11 @@ def test_the_commands_in_the_order_of_the_runbook(lake: Lake, lakeops: Command) 
     assert json.loads(lakeops("verify", made.id, "--json").out)["faults"] == []
     assert "all sizes right" in lakeops("verify", "--quick").out
 
+    for wrong, told in ((("--scratch", str(lake.artifacts)), "exists. A drill needs a place"),
+                        (("--batch", "nowhere"), "nowhere is not a folder")):  # fmt: skip
+        refused = lakeops("drill", *wrong)
+        assert refused.code == 2 and told in refused.err, "and no JVM was started"
+
     scribble(lake.path("gold.fct_orders") / "_delta_log" / f"{2:020}.json")
     planned = lakeops("restore", "--table", "gold.fct_orders")
     assert planned.code == 0 and "Nothing was done. `--execute` acts." in planned.out
