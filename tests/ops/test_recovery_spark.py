@@ -80,7 +80,7 @@ def test_tables_with_deletion_vectors_come_back_and_the_next_batch_is_applied_on
     held, bronze = f"{PREFIX}_silver.held__cdc", f"{PREFIX}_bronze.crm_accounts"
     spark.sql(f"create schema if not exists {PREFIX}_silver")
     spark.sql(
-        f"create table {held} using delta partitioned by (`part`) tblproperties ('delta.checkpointInterval' = '100') as "
+        f"create table {held} using delta partitioned by (`part`) as "
         "select id, concat('p/', id % 2) as `part` from range(0, 2000, 1, 1)"
     )
     spark.sql(f"delete from {held} where id % 7 = 0")
