@@ -41,6 +41,11 @@ def spark_settings(settings: Settings) -> dict[str, str]:
     return {name: jinja.from_string(str(value)).render() for name, value in parameters.items()}
 
 
+def kafka_jars() -> tuple[str, ...]:
+    """Coordinates of the jars that a session needs to read Kafka."""
+    return tuple(yaml.safe_load(PROFILES.read_text())["config_anchors"]["kafka_jars"])
+
+
 def export_environment(settings: Settings) -> None:
     """Sets the variables that profiles.yml and dbt read, so that all agree on one home."""
     os.environ["LAKEHOUSE_HOME"] = str(settings.home_path)

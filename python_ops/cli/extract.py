@@ -29,7 +29,7 @@ def run(
     Example: lakeops extract run snowflake_orders --env prod
     """
     settings = settings_for(env)
-    with exclusive(settings, "extract run"):
+    with exclusive(settings, "extract run", names=()):  # each source has a lease of its own
         results = extract(settings, sources or (), None if as_json else lambda result: typer.echo(line(result)))
     if as_json:
         print_json(results)

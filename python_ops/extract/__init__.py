@@ -180,41 +180,45 @@ def _extract_safely(
 def _extract(settings: Settings, source: Source, secrets: Secrets, counts: Counts, stop: threading.Event) -> None:
     """One source under its lease; a source that goes away is asked again, from where its last file ended."""
     store = store_for(settings)
-    with lease(store, f"extract.{source.name}", "lakeops extract run") as held:
+    with lease(store, f"extract.{source.name}", f"extract {source.name}", settings.lease_seconds) as held:
 
         def check() -> None:
             if stop.is_set():
                 raise OpsError(f"{source.name}: stopped. What landed is safe; run again to go on.")
             held.check()
 
+        def sleep(seconds: float) -> None:
+            _sleep(stop, seconds)
+
         def once() -> None:
             pull = Pull(settings, source, store, check, counts)
             pull.resume()
-            with _opened(source, secrets) as reader:
+            with _opened(source, secrets, sleep) as reader:
                 pull.run(reader)
 
         tries = Retrying(
-            retry=retry_if_exception_type(SourceLostError), stop=stop_after_attempt(ATTEMPTS), wait=_pause, reraise=True
-        )
+            retry=retry_if_exception_type(SourceLostError), stop=stop_after_attempt(ATTEMPTS), wait=_pause,
+            sleep=sleep, reraise=True,
+        )  # fmt: skip
         tries(once)
     if counts.without_time:
         counts.warnings.append(f"{counts.without_time} rows landed without a usable {source.watermark}")
     if counts.ahead:
         counts.warnings.append(
-            f"{counts.ahead} rows have a {source.watermark} after the source's clock; they land when it gets there"
+            f"{counts.ahead} rows have their {source.watermark} after the source's clock; they land when it gets there"
         )
 
 
 @contextmanager
-def _opened(source: Source, secrets: Secrets) -> Iterator[Reader]:
+def _opened(source: Source, secrets: Secrets, sleep: Callable[[float], None]) -> Iterator[Reader]:
     """An open reader; credentials that are refused are read afresh, and then the previous ones tried."""
     reader: Any
     if source.system == "fx":
-        reader = _open_fx(source, secrets)
+        reader = _open_fx(source, secrets, sleep)
     elif source.system == "rest":
         from python_ops.extract.rest import RestReader
 
-        reader = RestReader(source, secrets)
+        reader = RestReader(source, secrets, sleep)
     else:
         reader = _open_database(source, secrets)
     try:
@@ -224,13 +228,13 @@ def _opened(source: Source, secrets: Secrets) -> Iterator[Reader]:
             reader.close()
 
 
-def _open_fx(source: Source, secrets: Secrets) -> Reader:
+def _open_fx(source: Source, secrets: Secrets, sleep: Callable[[float], None]) -> Reader:
     from python_ops.extract.fx import FxReader
 
     url = source.url
     if not url or secrets.source(source.secret):
         url = str(secrets.get(source.secret).json().get("url", url))
-    return FxReader(source, url)
+    return FxReader(source, url, sleep)
 
 
 def _open_database(source: Source, secrets: Secrets) -> Reader:
@@ -260,6 +264,11 @@ def _open_database(source: Source, secrets: Secrets) -> Reader:
     return reader
 
 
+def _sleep(stop: threading.Event, seconds: float) -> None:
+    """Waits, but not past the end of the run."""
+    stop.wait(seconds)
+
+
 def _uri(source: Source) -> str:
     return place(source.url) if source.url else f"{source.system}:{source.place}"
 
@@ -272,5 +281,6 @@ def _record(result: ExtractResult) -> dict[str, Any]:
         "bytes": result.bytes,
         "files": len(result.files),
         "again": result.again,
+        "at": result.watermark[0] if result.watermark else None,
         "error": result.error,
     }

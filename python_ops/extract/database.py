@@ -97,11 +97,13 @@ class DatabaseReader(ABC):
         found = []
         if none:
             found.append(
-                f"{none} rows have no usable {self.source.watermark} and are never extracted: the source must set it"
+                f"{int(none)} rows have no usable {self.source.watermark} and are never extracted: the source must "
+                "set it"
             )
         if ahead:
             found.append(
-                f"{ahead} rows have a {self.source.watermark} after the source's clock; they land when it gets there"
+                f"{int(ahead)} rows have their {self.source.watermark} after the source's clock; they land when it "
+                "gets there"
             )
         return found
 

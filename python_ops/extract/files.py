@@ -22,6 +22,7 @@ from python_ops.contracts import Column, Contract
 from python_ops.errors import ConfigError, OpsError
 from python_ops.extract.reader import Row, moment
 
+_TO_QUOTE = re.compile(r'[",\r\n\\]|^\s|\s$')
 ENDINGS = {"csv": "csv.gz", "jsonl": "jsonl.gz", "parquet": "parquet"}
 
 
@@ -91,7 +92,8 @@ def clean(folder: Path, source: str) -> list[str]:
     Returns:
         Their names.
     """
-    left = sorted(folder.glob(f".{source}_*.tmp")) if folder.is_dir() else []
+    found = sorted(folder.glob(".*.tmp")) if folder.is_dir() else []
+    left = [path for path in found if number_of(source, path.name[1:])]
     for path in left:
         path.unlink(missing_ok=True)
     return [path.name for path in left]
@@ -135,8 +137,8 @@ class _Csv:
 def _field(value: Any) -> str:
     if value is None:
         return ""
-    text = as_text(value)
-    if text == "" or any(mark in text for mark in '",\r\n\\') or text != text.strip():
+    text = value if isinstance(value, str) else as_text(value)
+    if text == "" or _TO_QUOTE.search(text):
         return '"' + text.replace('"', '""') + '"'
     return text
 
@@ -216,8 +218,8 @@ def as_text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, datetime):
-        given = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-        return given.replace(tzinfo=None).isoformat() + "Z"
+        given = value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)
+        return given.isoformat() + "Z"
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, Decimal):

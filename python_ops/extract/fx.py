@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -26,13 +26,14 @@ class FxReader:
     Args:
         source: What is read.
         url: Where the file is: `https://…`, or `file:///…` where another program fetches it.
+        sleep: Waits between tries.
     """
 
     in_order = False
 
-    def __init__(self, source: Source, url: str) -> None:
+    def __init__(self, source: Source, url: str, sleep: Callable[[float], None]) -> None:
         self.source, self.url, self.tag = source, url, ""
-        self.client = Client(source.name, source.timeout_seconds, FILE_BYTES)
+        self.client = Client(source.name, source.timeout_seconds, FILE_BYTES, sleep)
 
     def now(self) -> datetime:
         """See `Reader`; days are long, so this machine's clock will do."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -42,10 +42,11 @@ class Client:
         name: The source, for messages.
         timeout: Seconds for one answer to begin, and between its pieces.
         limit: Bytes of the largest answer that is taken.
+        sleep: Waits between tries.
     """
 
-    def __init__(self, name: str, timeout: float, limit: int) -> None:
-        self.name, self.timeout, self.limit = name, timeout, limit
+    def __init__(self, name: str, timeout: float, limit: int, sleep: Callable[[float], None]) -> None:
+        self.name, self.timeout, self.limit, self.sleep = name, timeout, limit, sleep
         self.session = requests.Session()
         self.session.trust_env = False  # no credentials from a .netrc
 
@@ -63,8 +64,9 @@ class Client:
                 is too large.
         """
         tries = Retrying(
-            retry=retry_if_exception_type(_AgainError), stop=stop_after_attempt(ATTEMPTS), wait=_wait, reraise=True
-        )
+            retry=retry_if_exception_type(_AgainError), stop=stop_after_attempt(ATTEMPTS), wait=_wait,
+            sleep=self.sleep, reraise=True,
+        )  # fmt: skip
         return tries(self._once, method, url, headers or {}, options)
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ import sys
 from array import array
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,20 @@ class Journal:
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
+
+    def figures(self, now: datetime) -> dict[str, float]:
+        """What metrics keep of the last run; empty before the first."""
+        last = self.last()
+        if not last:
+            return {}
+        found = {
+            "rows_extracted": float(last["rows"]),
+            "bytes_extracted": float(last["bytes"]),
+            "extract_failed": float(last["error"] is not None),
+        }
+        if last["at"]:
+            found["extract_lag_seconds"] = (now - datetime.fromisoformat(last["at"])).total_seconds()
+        return found
 
     def note(self, values: Mapping[str, Any]) -> None:
         """Keeps what a run saw."""

@@ -1,6 +1,6 @@
 """One pull of one source: rows to landing files, each with its manifest, and only then the watermark.
 
-The order of writing is: draft, rename, manifest, hashes of what was seen, watermark, manifest closed. Wherever a run is
+The order of writing is: draft, rename, hashes of what was seen, manifest, watermark, manifest closed. Wherever a run is
 killed, the next one either finds a manifest and saves its watermark, or reads the rows again from the old watermark.
 """
 
@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from python_ops.config import Settings
 from python_ops.errors import OpsError
 from python_ops.extract import files
-from python_ops.extract.files import Draft, as_json
+from python_ops.extract.files import Draft, File
 from python_ops.extract.journal import SEEN_ROWS, Journal, Manifest, Seen
 from python_ops.extract.reader import Reader, Row, key_of, moment
 from python_ops.extract.sources import Source
@@ -124,7 +124,7 @@ class Pull:
             if at is not None and at > self.until:
                 self.counts.ahead += at > self.now
                 continue
-            number, content = _hash(key), _hash(as_json(dict(row)))
+            number, content = _hash(key), _hash(repr(sorted(row.items())))
             if at is None:
                 self.counts.without_time += 1
             else:
@@ -160,23 +160,28 @@ class Pull:
             if tag != self.seen.tag:
                 self._remember(to, tag)
             return
-        manifest = None
-        if self.draft is not None:
-            manifest = self._finish(self.draft, to or Watermark(_BEGINNING.isoformat()))
-            to = manifest.to
+        to = to or Watermark(_BEGINNING.isoformat())  # no row had a time
+        done = self._finish()
         self._remember(to, tag)
-        if to is not None and to != self.mark:
+        manifest = self._manifest(done, to) if done is not None else None
+        if to != self.mark:
             advance(self.store, self.source.name, to, self.revision)
             self.mark, self.revision = read(self.store, self.source.name)
         if manifest is not None:
             self.journal.close(manifest)
 
-    def _finish(self, draft: Draft, to: Watermark) -> Manifest:
-        done = draft.finish(self.check)
+    def _finish(self) -> File | None:
+        """Makes the open file visible."""
+        if self.draft is None:
+            return None
+        done = self.draft.finish(self.check)
         self.draft = None
         self.counts.rows += done.rows
         self.counts.bytes += done.bytes
         self.counts.files.append(done.name)
+        return done
+
+    def _manifest(self, done: File, to: Watermark) -> Manifest:
         return self.journal.save(
             Manifest(
                 number=files.number_of(self.source.name, done.name), source=self.source.name, file=done, to=to,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
@@ -34,11 +34,10 @@ class RestReader:
 
     in_order = False
 
-    def __init__(self, source: Source, secrets: Secrets) -> None:
+    def __init__(self, source: Source, secrets: Secrets, sleep: Callable[[float], None]) -> None:
         self.source, self.secrets, self.tag = source, secrets, ""
-        self.client = Client(source.name, source.timeout_seconds, PAGE_BYTES)
+        self.client = Client(source.name, source.timeout_seconds, PAGE_BYTES, sleep)
         self.tokens: dict[str, str] = {}
-        self.first: tuple[requests.Response, Any] | None = None
 
     def now(self) -> datetime:
         """See `Reader`; the Date header of an answer, this machine's clock where there is none."""

@@ -158,12 +158,14 @@ def needed(settings: Settings) -> dict[str, str]:
     """Names of the secrets that the environment's settings ask for, with what needs each."""
     found: dict[str, str] = {target: f"publishing to {target}" for target in settings.publish if target != "duckdb"}
     if "slack" in settings.alerts:
-        found["slack_webhook_url"] = "alerts to Slack"
+        found["slack_bot_token" if settings.alerts_channel else "slack_webhook_url"] = "alerts to Slack"
     if settings.extract:
         from python_ops.extract.sources import chosen  # which takes its credentials from here
 
         for source in (source for source in chosen(settings.extract) if not source.url):
             found[source.secret] = "; ".join(filter(None, [found.get(source.secret), f"extracting {source.name}"]))
+    if settings.kafka_protocol.startswith("SASL"):
+        found["kafka"] = "streams"
     return found
 
 

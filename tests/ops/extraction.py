@@ -51,8 +51,7 @@ def use(monkeypatch: pytest.MonkeyPatch, *given: Source) -> None:
     """Makes these the sources that are known, and pauses between tries short."""
     monkeypatch.setattr("python_ops.extract.sources.sources", lambda: {entry.name: entry for entry in given})
     monkeypatch.setattr("python_ops.extract.known_sources", lambda: {entry.name: entry for entry in given})
-    monkeypatch.setattr("python_ops.extract._pause", 0)
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("python_ops.extract._sleep", lambda stop, seconds: None)
 
 
 def settings(home: Path, **secrets: Any) -> Settings:

@@ -127,7 +127,7 @@ def test_what_passes_is_tried_again_in_bounds(
     desk: Desk, lake: Settings, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("tenacity.nap.time.sleep", waits.append)
+    monkeypatch.setattr("python_ops.extract._sleep", lambda stop, seconds: waits.append(seconds))
     left = [3]
 
     def before(request: Request) -> Response | None:
@@ -221,7 +221,7 @@ def test_the_sources_clock_counts_not_ours(desk: Desk, lake: Settings) -> None:
     desk.tickets.append(ticket(9, -30))
     result = pull(lake)
     assert result.rows == 0
-    assert "1 rows have a updated_at after the source's clock" in " ".join(result.warnings)
+    assert "1 rows have their updated_at after the source's clock" in " ".join(result.warnings)
     desk.now += timedelta(hours=1)
     assert pull(lake).rows == 1
 
