@@ -35,6 +35,7 @@ class Settings(BaseSettings):
         metrics_namespace: CloudWatch namespace.
         alerts: Where SLA alerts go.
         alerts_topic: ARN of the SNS topic.
+        quality: Whether a run judges the batches it took, after everything else; needs the extra `quality`.
         publish: Warehouses that this environment publishes to, of those that a model's `publish_to` names.
     """
 
@@ -53,6 +54,7 @@ class Settings(BaseSettings):
     metrics_namespace: str = "Lakehouse"
     alerts: tuple[Literal["console", "slack", "sns"], ...] = ("console",)
     alerts_topic: str = ""
+    quality: bool = False
     publish: tuple[Literal["duckdb", "postgres", "redshift", "snowflake"], ...] = ("duckdb",)
 
     @cached_property
