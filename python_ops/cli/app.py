@@ -7,6 +7,7 @@ import typer
 from python_ops.cli import (
     contracts,
     doctor,
+    extract,
     ingest,
     lineage,
     maintain,
@@ -16,6 +17,7 @@ from python_ops.cli import (
     run,
     secrets,
     sla,
+    stream,
     watermark,
 )
 
@@ -26,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(extract.app, name="extract")
 app.add_typer(ingest.app, name="ingest")
 app.add_typer(contracts.app, name="contracts")
 app.add_typer(publish.app, name="publish")
@@ -34,6 +37,7 @@ app.add_typer(lineage.app, name="lineage")
 app.add_typer(sla.app, name="sla")
 app.add_typer(metrics.app, name="metrics")
 app.add_typer(secrets.app, name="secrets")
+app.add_typer(stream.app, name="stream")
 app.add_typer(watermark.app, name="watermark")
 for command in (run.run, run.demo, run.status, report.report, doctor.doctor):
     app.command()(command)

@@ -11,7 +11,7 @@ import typer
 from python_ops import quality
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
 from python_ops.contracts import sources as known_sources
-from python_ops.errors import ConfigError, OpsError
+from python_ops.errors import BusyError, ConfigError, OpsError
 from python_ops.ingest import IngestResult
 from python_ops.ingest import ingest as run_ingest
 from python_ops.lock import exclusive
@@ -36,14 +36,15 @@ def run(
     Example: lakeops ingest run shop_orders shop_order_items
     """
     settings = settings_for(env)
-    with exclusive(settings, "ingest run"):
+    with exclusive(settings, "ingest run", names=()):  # each source's tables are leased as it comes to them
         results = run_ingest(
             settings, lambda: session(settings), sources or (), None if as_json else lambda r: typer.echo(line(r))
         )
     if as_json:
         print_json(results)
     if failed := [result.source for result in results if result.error]:
-        raise OpsError(f"{len(failed)} of {len(results)} sources failed: {', '.join(failed)}. The others are done.")
+        kind = BusyError if all(result.is_busy for result in results if result.error) else OpsError
+        raise kind(f"{len(failed)} of {len(results)} sources failed: {', '.join(failed)}. The others are done.")
 
 
 @app.command()

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
+from python_ops.cli.extract import line as extract_line
 from python_ops.cli.ingest import line as ingest_line
 from python_ops.publish import Action
 from python_ops.run import Step
@@ -67,6 +68,11 @@ class Progress:
     def _delivery(self, delivered: tuple[int, int]) -> None:
         batch, files = delivered
         self._say(f"deliver batch {batch}: {files} files" + ("" if files else " (all there already)"), "bold")
+
+    def _extract(self, result: Any) -> None:
+        self._now(f"extract {result.source}")
+        if result.files or result.error or result.warnings:
+            self._say(extract_line(result), "red" if result.error else None)
 
     def _ingest(self, result: Any) -> None:
         self._now(f"ingest {result.source}")

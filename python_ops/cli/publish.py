@@ -6,7 +6,7 @@ import typer
 
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
 from python_ops.cli.tables import print_rows
-from python_ops.lock import exclusive
+from python_ops.lock import PUBLISH, exclusive
 from python_ops.publish import Action, PublishResult, publish
 from python_ops.publish import status as publish_status
 from python_ops.spark import session
@@ -21,7 +21,7 @@ def run(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
     Example: lakeops publish run
     """
     settings = settings_for(env)
-    with exclusive(settings, "publish run"):
+    with exclusive(settings, "publish run", names=(PUBLISH,)):
         results = publish(
             settings, lambda: session(settings), None if as_json else lambda event: typer.echo(line(event))
         )

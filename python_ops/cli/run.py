@@ -25,7 +25,7 @@ def run(
     always: Annotated[bool, typer.Option("--always", help="Run although nothing has changed.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """The daily job: ingest, dbt build, publish what changed; then figures, service levels, alerts and the report.
+    """The daily job: extract, ingest, dbt build, publish what changed; then figures, service levels, alerts, report.
 
     With nothing new it takes seconds and starts no JVM.
 

@@ -9,20 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from python_ops.config import Settings
 from python_ops.contracts import Contract, load
 from python_ops.contracts import sources as known_sources
-from python_ops.errors import ConfigError, OpsError
+from python_ops.errors import BusyError, ConfigError, OpsError
 from python_ops.ingest import landing
 from python_ops.ingest.landing import LandingFile
 from python_ops.ingest.ledger import Ledger, Manifest, State
+from python_ops.ingest.offsets import of_rows as offsets_of_rows
+from python_ops.ingest.offsets import parse as parse_offsets
 from python_ops.ingest.projection import project
+from python_ops.ingest.repair import Fault, compare, repair
 from python_ops.ingest.tables import AppendOnlyTable
 from python_ops.lineage import Dataset, JobRun, current_run, job_run
+from python_ops.lock import check_held, leased
+from python_ops.spark import separate_session
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -39,6 +44,7 @@ class IngestResult:
         extra_columns: Delivered columns that the contract lacks; their values are in `_extra`.
         warnings: What an operator should look at.
         error: Why the source failed; its files stay where they are.
+        is_busy: It failed because another process holds its tables.
     """
 
     source: str
@@ -52,6 +58,7 @@ class IngestResult:
     extra_columns: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     error: str | None = None
+    is_busy: bool = False
 
 
 def has_new_files(settings: Settings, source: str) -> bool:
@@ -114,7 +121,7 @@ def ingest(
 
 def _session_for_files(spark: SparkSession) -> SparkSession:
     """A session of its own, in which every input file is one partition: its lines are counted inside the partition."""
-    session = spark.newSession()
+    session = separate_session(spark)
     for name in ("spark.sql.files.maxPartitionBytes", "spark.sql.files.openCostInBytes"):
         session.conf.set(name, "1t")
     return session
@@ -128,8 +135,15 @@ def _ingest_safely(
     delivered = Dataset(f"landing/{contract.source}", (settings.landing / contract.source).as_uri())
     try:
         with job_run(settings, f"ingest.{contract.source}", [delivered], parent=parent) as run:
-            batch = _Batch(settings, spark, contract)
-            result = batch.run()
+            tables = [f"{settings.schema_name(layer)}.{contract.source}" for layer in ("bronze", "dlq")]
+            with leased(settings, tables, f"ingest {contract.source}"):
+                unknown = [f for f in compare(settings, contract) if f.fault is Fault.UNKNOWN]
+                repair(settings, contract, unknown)
+                batch = _Batch(settings, spark, contract)
+                result = batch.run()
+            if unknown:
+                told = f"the ledger did not know batches that {batch.bronze.name} holds: they were entered again"
+                result = replace(result, warnings=(*result.warnings, told))
             run.outputs = [
                 Dataset(table.name, table.path.as_uri(), columns, rows=rows)
                 for table, columns, rows in (
@@ -139,7 +153,7 @@ def _ingest_safely(
             ]
         return result
     except OpsError as exc:
-        return IngestResult(contract.source, error=str(exc))
+        return IngestResult(contract.source, error=str(exc), is_busy=isinstance(exc, BusyError))
     except (PySparkException, OSError) as exc:
         reason = str(exc).strip().splitlines()[0][:300]
         return IngestResult(
@@ -160,21 +174,33 @@ class _Batch:
         self.dlq = AppendOnlyTable(settings, "dlq", contract)
 
     def run(self) -> IngestResult:
+        warnings = [*_replaced(self.settings, self.contract), *self.prepare()]
+        manifest = self.ledger.open_batch or self._freeze_new_files()
+        if manifest is None:
+            return IngestResult(self.contract.source, warnings=tuple(warnings))
+        if manifest.offsets:
+            raise OpsError(
+                f"{self.contract.source}: batch {manifest.batch_id} is of a stream that was interrupted. "
+                f"`lakeops stream run {self.contract.source} --once` finishes it; then run again."
+            )
+        self._check_frozen_files(manifest)
+        return self.take(manifest, warnings)
+
+    def prepare(self) -> list[str]:
+        """Makes ledger and tables agree: rebuilds a lost ledger, makes tables, finds what a restored table lacks."""
         if not self.ledger.manifests and self.bronze.exists():
             self._rebuild_ledger()
         for table in (self.bronze, self.dlq):
             table.create(self.spark)
-        lost = self._find_lost()
-        warnings = [*_replaced(self.settings, self.contract), *lost]
-        manifest = self.ledger.open_batch or self._freeze_new_files()
-        if manifest is None:
-            return IngestResult(self.contract.source, warnings=tuple(warnings))
-        self._check_frozen_files(manifest)
+        return self._find_lost()
+
+    def take(self, manifest: Manifest, warnings: Sequence[str] = ()) -> IngestResult:
+        """Writes a frozen batch, sees that it is there, and closes its manifest."""
         counts, extra = self._write(manifest)
         if not self._is_there(manifest, counts):
             # The table was restored to before this number: Delta remembers the number and skips the rows.
             self.ledger.set_state(manifest, State.LOST)
-            manifest = self.ledger.freeze(self._next_number(), self.contract.version, manifest.files)
+            manifest = self.ledger.freeze(self._next_number(), self.contract.version, manifest.files, manifest.offsets)
             counts, extra = self._write(manifest)
             if not self._is_there(manifest, counts):
                 raise OpsError(
@@ -220,12 +246,11 @@ class _Batch:
     def _write(self, manifest: Manifest) -> tuple[dict[str, int], tuple[str, ...]]:
         """Both appends of a batch: rejected records first, so that none is lost if this ends between the two."""
         rejected_files = [file for file in manifest.files if file.fault]
-        paths = [str(self.folder / file.name) for file in manifest.files if not file.fault and file.bytes > 0]
         counts = {"read": 0, "accepted": 0, "quarantined": 0, "ignored": 0}
         extra: tuple[str, ...] = ()
         rows = None
-        if paths:
-            rows = project(self._lines(paths), self.contract).selectExpr(
+        if (lines := self._delivered(manifest)) is not None:
+            rows = project(lines, self.contract).selectExpr(
                 "*",
                 f"'{manifest.contract_version}' as _contract_version",
                 f"timestamp '{manifest.arrived_at}' as _arrived_at",
@@ -245,6 +270,7 @@ class _Batch:
                 counts = {name: int(total[name]) for name in counts}
                 extra = tuple(total["extra"])
             dead = self._dead_letters(manifest, rows if counts["quarantined"] else None, rejected_files)
+            check_held(self.bronze.name, self.dlq.name)
             if dead is not None:
                 self.dlq.append(dead, manifest.batch_id)
             if rows is not None and counts["accepted"]:
@@ -273,6 +299,11 @@ class _Batch:
             )  # fmt: skip
             dead = whole if dead is None else dead.unionByName(whole)
         return dead
+
+    def _delivered(self, manifest: Manifest) -> DataFrame | None:
+        """Records of the batch as `project` wants them; None where there are none."""
+        paths = [str(self.folder / file.name) for file in manifest.files if not file.fault and file.bytes > 0]
+        return self._lines(paths) if paths else None
 
     def _lines(self, paths: list[str]) -> DataFrame:
         """Lines with their file and number. One file is one partition, read from its start, so the low 33 bits of
@@ -307,11 +338,14 @@ class _Batch:
         for manifest in lost:
             self.ledger.set_state(manifest, State.LOST)
         numbers = ", ".join(str(m.batch_id) for m in lost)
-        return [f"{self.bronze.name} no longer holds batch {numbers}: its files are taken again."] if lost else []
+        return [f"{self.bronze.name} no longer holds batch {numbers}: what they held is taken again."] if lost else []
 
     def _rebuild_ledger(self) -> None:
-        """The ledger is gone and the tables are not: their own rows say which files were taken."""
+        """The ledger is gone and the tables are not: their own rows say which files and offsets were taken."""
         rows, dead = self.bronze.batches(self.spark), self.dlq.batches(self.spark)
+        offsets = offsets_of_rows(
+            self.bronze.lines(self.spark, "_file", "_line"), self.dlq.lines(self.spark, "file", "line")
+        )
         files: dict[int, set[str]] = {}
         for listed in (self.bronze.files(self.spark, "_file"), self.dlq.files(self.spark, "file")):
             for batch_id, found in listed.items():
@@ -324,8 +358,9 @@ class _Batch:
                 if (self.folder / name).exists()
                 else LandingFile(name, 0, "")
                 for name in sorted(files[batch_id])
+                if parse_offsets(name) is None
             ]
-            frozen = self.ledger.freeze(batch_id, self.contract.version, known)
+            frozen = self.ledger.freeze(batch_id, self.contract.version, known, offsets.get(batch_id, ()))
             self.ledger.set_state(frozen, State.COMMITTED, counts=counts)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from python_ops.errors import OpsError
 from python_ops.ingest.landing import LandingFile
+from python_ops.ingest.offsets import Offsets
 
 
 class State(StrEnum):
@@ -29,7 +30,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Manifest:
-    """One batch of one source.
+    """One batch of one source: landing files, or records of a Kafka topic.
 
     Attributes:
         counts: Records by outcome: read = accepted + quarantined + ignored.
@@ -44,6 +45,7 @@ class Manifest:
     state: State = State.FROZEN
     counts: dict[str, int] = field(default_factory=dict)
     extra_columns: tuple[str, ...] = ()
+    offsets: tuple[Offsets, ...] = ()
 
 
 class Ledger:
@@ -68,10 +70,20 @@ class Ledger:
         """Files of all batches that are not lost, by name."""
         return {file.name: file for m in self.manifests if m.state is not State.LOST for file in m.files}
 
-    def freeze(self, batch_id: int, contract_version: str, files: Sequence[LandingFile]) -> Manifest:
+    def taken_offsets(self) -> tuple[Offsets, ...]:
+        """Records of Kafka topics in the batches that are committed."""
+        return tuple(given for m in self.manifests if m.state is State.COMMITTED for given in m.offsets)
+
+    def freeze(
+        self,
+        batch_id: int,
+        contract_version: str,
+        files: Sequence[LandingFile] = (),
+        offsets: Sequence[Offsets] = (),
+    ) -> Manifest:
         """Writes the manifest of a new batch."""
         now = datetime.now(UTC).isoformat(timespec="microseconds")
-        return self.save(Manifest(batch_id, self.source, contract_version, now, tuple(files)))
+        return self.save(Manifest(batch_id, self.source, contract_version, now, tuple(files), offsets=tuple(offsets)))
 
     def set_state(self, manifest: Manifest, state: State, **changes: Any) -> Manifest:
         """Writes the manifest again with its new state."""
@@ -96,8 +108,9 @@ class Ledger:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             files = tuple(LandingFile(**file) for file in data.pop("files"))
+            offsets = tuple(Offsets(**given) for given in data.pop("offsets", ()))
             state, extra = State(data.pop("state")), tuple(data.pop("extra_columns"))
-            return Manifest(files=files, state=state, extra_columns=extra, **data)
+            return Manifest(files=files, state=state, extra_columns=extra, offsets=offsets, **data)
         except (ValueError, KeyError, TypeError) as exc:
             raise OpsError(
                 f"{path} is not a batch manifest ({exc}). Move it away: the next run rebuilds the ledger from bronze "

@@ -15,7 +15,9 @@ from pathlib import Path
 from python_ops.artifacts import TARGET_FOLDER, load_manifest, load_run_results
 from python_ops.config import Settings
 from python_ops.contracts import sources
+from python_ops.delta import written_since
 from python_ops.errors import OpsError
+from python_ops.extract.journal import Journal
 from python_ops.ingest.ledger import Ledger, State
 from python_ops.maintenance import policies
 from python_ops.maintenance.state import read_state
@@ -74,11 +76,16 @@ def collect(settings: Settings, artifacts: Path = TARGET_FOLDER) -> list[Metric]
             counts = {f"rows_{name}": float(count) for name, count in done[-1].counts.items()}
             lag = (now - datetime.fromisoformat(done[-1].arrived_at)).total_seconds()
             add("source", source, watermark_lag_seconds=lag, batch_id=done[-1].batch_id, **counts)
+        add("source", source, **Journal(settings.state / "extract", source).figures(now))
     manifest, results = load_manifest(artifacts), load_run_results(artifacts)
     for node, result in results.nodes.items():
         if model := manifest.models.get(node):
             counts = {f"rows_{name}": float(count) for name, count in _COUNTS.findall(result.message)}
             add("model", model.name, build_seconds=result.seconds, **counts)
+            path = settings.table_path(model.layer, model.storage) if model.storage else None
+            if path and result.started_at and (written := written_since(path, result.started_at)):
+                add("model", model.name, rows_applied=written.rows, rows_copied=written.rows_copied,
+                    files_touched=written.files, bytes_written=written.bytes)  # fmt: skip
     for policy in policies(settings, manifest):
         state = read_state(policy.path, policy.retain_hours)
         deleted = round((state.deleted_share or 0) * state.rows)

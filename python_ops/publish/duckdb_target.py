@@ -102,6 +102,7 @@ class DuckDBTarget:
         try:
             with duckdb.connect(self.path, read_only=read_only, config=_CONFIG) as connection:
                 connection.execute("set TimeZone = 'UTC'")  # for the casts between zoned and plain timestamps
+                connection.execute("set enable_progress_bar = false")  # a slow query would print into --json
                 yield connection
         except duckdb.Error as exc:
             raise self._failure(exc) from exc

@@ -76,6 +76,10 @@ def test_help_and_status_start_no_jvm(home: Path) -> None:
             "Wrong settings of environment local. LAKEHOUSE_SCHEMA_PREFIX",
         ),
         (("run", "--env", "nowhere"), {}, "nowhere"),
+        (("stream", "run", "shop_orders"), {}, "No Kafka servers are set for environment local"),
+        (("stream", "run", "nope"), {"LAKEHOUSE_KAFKA_SERVERS": "127.0.0.1:1"}, "Unknown source nope"),
+        (("stream", "run", "fx_rates"), {"LAKEHOUSE_KAFKA_SERVERS": "127.0.0.1:1"}, "fx_rates has no topic"),
+        (("stream", "status"), {"LAKEHOUSE_KAFKA_SERVERS": "not an address"}, "LAKEHOUSE_KAFKA_SERVERS"),
         (("nonsense",), {}, "No such command"),
     ],
 )
@@ -100,7 +104,7 @@ def test_without_java_a_run_says_so_and_takes_nothing(home: Path) -> None:
     assert (waiting["batches"], waiting["waiting_files"]) == (0, 1)
 
 
-@pytest.mark.parametrize("arguments", [("run",), ("demo",), ("ingest", "run"), ("publish", "run")])
+@pytest.mark.parametrize("arguments", [("run",), ("demo",), ("ingest", "run"), ("publish", "run"), ("stream", "run")])
 def test_a_second_run_exits_4_and_says_who_holds_the_lake(home: Path, arguments: tuple[str, ...]) -> None:
     (home / "state").mkdir(parents=True)
     with (home / "state" / "lock.json").open("w") as file:
