@@ -17,6 +17,7 @@ from python_ops.cli import (
     run,
     secrets,
     sla,
+    snapshot,
     stream,
     watermark,
 )
@@ -33,6 +34,7 @@ app.add_typer(ingest.app, name="ingest")
 app.add_typer(contracts.app, name="contracts")
 app.add_typer(publish.app, name="publish")
 app.add_typer(maintain.app, name="maintain")
+app.add_typer(snapshot.app, name="snapshot")
 app.add_typer(lineage.app, name="lineage")
 app.add_typer(sla.app, name="sla")
 app.add_typer(metrics.app, name="metrics")

@@ -22,6 +22,7 @@ from python_ops.ingest.ledger import Ledger, State
 from python_ops.maintenance import policies
 from python_ops.maintenance.state import read_state
 from python_ops.publish import status as publish_status
+from python_ops.recovery.last import snapshot_age
 from python_ops.run_record import last_run
 
 _KEEP_BYTES = 16 * 1024 * 1024
@@ -70,6 +71,7 @@ def collect(settings: Settings, artifacts: Path = TARGET_FOLDER) -> list[Metric]
         add("job", name, run_seconds=seconds)
     add("job", str(record["command"]), run_seconds=sum(steps.values()),
         failed_steps=sum(step["outcome"] != "ok" for step in record["steps"]))  # fmt: skip
+    add("job", "snapshot", snapshot_age_seconds=snapshot_age(settings))
     for source in sources():
         done = [m for m in Ledger(settings.state / "ingest", source).manifests if m.state is State.COMMITTED]
         if done:

@@ -27,6 +27,7 @@ from python_ops.maintenance import plan as plan_maintenance
 from python_ops.metrics import history
 from python_ops.publish import PublishStatus
 from python_ops.publish import status as publish_status
+from python_ops.recovery.last import last
 from python_ops.report.graph import Node, sparkline, svg
 from python_ops.run_record import last_run
 from python_ops.status import SourceStatus, source_status
@@ -58,6 +59,7 @@ class Report:
     tables: list[tuple[TablePlan, datetime | None]]
     published: list[PublishStatus]
     graph: Markup
+    snapshot_at: str | None
 
 
 def gather(settings: Settings, artifacts: Path = TARGET_FOLDER) -> Report:
@@ -91,6 +93,7 @@ def gather(settings: Settings, artifacts: Path = TARGET_FOLDER) -> Report:
         tables=[(planned, changed.get(planned.table)) for planned in plan_maintenance(settings, (), artifacts)],
         published=published,
         graph=svg(_lineage(manifest)),
+        snapshot_at=(last(settings, "snapshot") or {}).get("pinned_at"),
     )
 
 
