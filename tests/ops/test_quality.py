@@ -136,9 +136,9 @@ def test_a_batch_like_those_before_it_is_good(lake: Lake) -> None:
     assert quality.last_verdict(lake.settings, "crm_contacts") == verdict
     assert source_status(lake.settings, "crm_contacts").last_verdict == "good"
     assert lake.judge(batch=1).not_judged == (
-        "the row count: 0 batches before it, 3 are needed",
-        "drift of stage: 0 batches before it, 3 are needed",
-        "drift of worth: 0 batches before it, 3 are needed",
+        "the row count: batches before it: 0, needed: 3",
+        "drift of stage: batches before it: 0, needed: 3",
+        "drift of worth: batches before it: 0, needed: 3",
     )
 
 
@@ -188,7 +188,7 @@ def test_a_batch_without_rows_says_so_and_does_not_count_as_a_batch_before(lake:
         lake.take(rows)
     empty = lake.judge(batch=2)
     assert (empty.engine, empty.expectations, empty.not_judged) == ("none", 0, ("the batch has no rows",))
-    assert lake.judge().not_judged[0] == "the row count: 2 batches before it, 3 are needed"
+    assert lake.judge().not_judged[0] == "the row count: batches before it: 2, needed: 3"
 
 
 def test_numbers_are_compared_by_the_tenths_of_those_before(lake: Lake) -> None:
