@@ -21,6 +21,7 @@ from python_ops.errors import OpsError
 from python_ops.ingest import landing
 from python_ops.ingest.landing import LandingFile
 from python_ops.ingest.ledger import Ledger, State
+from python_ops.ingest.offsets import Offsets, of_rows, parse
 from python_ops.ingest.tables import AppendOnlyTable
 
 
@@ -90,6 +91,7 @@ def compare(settings: Settings, contract: Contract) -> list[Finding]:
 def repair(settings: Settings, contract: Contract, findings: Sequence[Finding]) -> None:
     """Makes the ledger say what the tables say. Call it with the source's tables leased."""
     folder, ledger = settings.landing / contract.source, Ledger(settings.state / "ingest", contract.source)
+    offsets = _offsets(settings, contract) if any(parse(name) for f in findings for name in f.files) else {}
     for finding in findings:
         if finding.fault is not Fault.UNKNOWN:
             (manifest,) = [m for m in ledger.manifests if m.batch_id == finding.batch_id]
@@ -98,12 +100,30 @@ def repair(settings: Settings, contract: Contract, findings: Sequence[Finding]) 
         files = [
             landing.inspect(folder, name, contract) if (folder / name).exists() else LandingFile(name, 0, "")
             for name in finding.files
+            if parse(name) is None
         ]
         read = finding.accepted + finding.quarantined
         counts = {"read": read, "accepted": finding.accepted, "quarantined": finding.quarantined, "ignored": 0}
         changes: dict[str, Any] = {"arrived_at": finding.arrived_at} if finding.arrived_at else {}
-        frozen = ledger.freeze(finding.batch_id, contract.version, files)
+        frozen = ledger.freeze(finding.batch_id, contract.version, files, offsets.get(finding.batch_id, ()))
         ledger.set_state(frozen, State.COMMITTED, counts=counts, **changes)
+
+
+def _offsets(settings: Settings, contract: Contract) -> dict[int, tuple[Offsets, ...]]:
+    """Which records of a topic each batch of the tables holds."""
+    found = []
+    for layer, file, line in (("bronze", "_file", "_line"), ("dlq", "file", "line")):
+        table = AppendOnlyTable(settings, layer, contract)
+        lines: dict[int, dict[str, tuple[int, int]]] = {}
+        if table.exists():
+            columns = DeltaTable(str(table.path)).to_pyarrow_dataset().to_table(columns=["_batch_id", file, line])
+            grouped = columns.group_by(["_batch_id", file]).aggregate([(line, "min"), (line, "max")])
+            for row in grouped.to_pylist():
+                if row[f"{line}_min"] is not None:
+                    span = (int(row[f"{line}_min"]), int(row[f"{line}_max"]))
+                    lines.setdefault(int(row["_batch_id"]), {})[row[file]] = span
+        found.append(lines)
+    return of_rows(*found)
 
 
 @dataclass

@@ -22,6 +22,7 @@ from python_ops.contracts import Contract
 from python_ops.errors import OpsError
 from python_ops.ingest import IngestResult, ingest
 from python_ops.ingest.offsets import Offsets, gaps, next_offsets
+from python_ops.ingest.repair import Fault, compare, repair
 from python_ops.streaming.batch import TopicBatch
 from python_ops.streaming.broker import Broker, Held
 
@@ -114,7 +115,14 @@ class TopicStream:
             self._begin()
 
     def _begin(self) -> None:
+        unknown = [f for f in compare(self.settings, self.contract) if f.fault is Fault.UNKNOWN]
+        repair(self.settings, self.contract, unknown)
+        self.batch = TopicBatch(self.settings, self.spark, self.contract, self.broker)
         warnings = self.batch.prepare()
+        if unknown:
+            warnings.append(
+                f"the ledger did not know batches that {self.batch.bronze.name} holds: they were entered again"
+            )
         self._finish_open_batch()
         held = self.broker.offsets(self.topic)
         self._recover(held)

@@ -20,6 +20,7 @@ from kafka import TopicPartition
 from kafka_broker import KafkaServer
 
 from python_ops import streaming
+from python_ops.artifacts import Model
 from python_ops.config import Settings
 from python_ops.contracts import load
 from python_ops.errors import OpsError
@@ -184,12 +185,12 @@ def test_a_lost_ledger_and_a_restored_table_lose_nothing_and_double_nothing(desk
     """Given the ledger deleted, Then it is rebuilt from the rows; Given bronze restored, Then what it lost is read
     again from the topic, under new numbers.
     """
-    for first in (0, 4, 8):
-        desk.send(*[event(first + n) for n in range(3)], ({"account_id": "A1"}, None))
-        desk.run()
+    tombstone = ({"account_id": "A1"}, None)
+    desk.send(*[record for first in (0, 4, 8) for record in (*[event(first + n) for n in range(3)], tombstone)])
+    assert desk.run(max_records=4).batches == 3
     for path in desk.ledger().folder.glob("*.json"):
         path.unlink()
-    assert desk.run().batches == 0 or desk.offsets() == sorted(set(desk.offsets()))
+    assert desk.run().accepted == 0
     assert len(desk.rows()) == 9
     table = f"{desk.settings.schema_name('bronze')}.{SOURCE}"
     desk.spark.sql(f"restore table {table} to version as of 1")
@@ -204,12 +205,10 @@ def test_a_lost_ledger_and_a_restored_table_lose_nothing_and_double_nothing(desk
     # Only a batch in the middle is gone: exactly its offsets are read again.
     middle = desk.numbers()[1]
     held = [row["_line"] for row in desk.rows() if row["_batch_id"] == middle]
-    desk.send(event(30))
-    desk.run()
     desk.spark.sql(f"delete from {table} where _batch_id = {middle}")
     again = desk.run()
     assert again.error is None and again.accepted == len(held)
-    assert desk.offsets() == [("0", n) for n in (0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13)]
+    assert desk.offsets() == [("0", n) for n in (0, 1, 2, 4, 5, 6, 8, 9, 10, 12)]
 
 
 def test_a_partition_that_is_added_while_it_runs_is_read_from_its_start(desk: Desk) -> None:
@@ -276,11 +275,34 @@ def test_a_topic_that_was_made_anew_is_refused(desk: Desk) -> None:
     assert len(desk.rows()) == 2
 
 
+def models(*names: str) -> tuple[Model, ...]:
+    """Models of the project, without an artifact of dbt."""
+    found = []
+    for name in names:
+        is_view, layer = name == "slv_accounts", "gold" if name.startswith("dim") else "silver"
+        storage = {"materialized": "view" if is_view else "incremental", "strategy": None if is_view else "cdc_scd2"}
+        found.append(
+            Model(
+                f"model.lakehouse.{name}",
+                name,
+                layer,
+                layer,
+                name,
+                **storage,
+                description="",
+                meta={},
+                columns=(),
+                path="",
+            )
+        )
+    return tuple(found)
+
+
 def test_models_behind_the_source_are_applied_in_the_same_session(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given --apply, Then the models hold what was taken, run again only for something new, and a model that fails does
     not end the stream.
     """
-    monkeypatch.setattr(streaming, "affected", lambda sources: ("slv_accounts", "slv_accounts_history"))
+    monkeypatch.setattr(streaming, "affected", lambda sources: models("slv_accounts", "slv_accounts_history"))
     view = f"{desk.settings.schema_name('silver')}.slv_accounts"
     names: list[list[str]] = []
     stop = threading.Event()
@@ -306,7 +328,7 @@ def test_models_behind_the_source_are_applied_in_the_same_session(desk: Desk, mo
     runner.join(timeout=60)
     assert ended[0][0][0].error is None and ended[0][1].error is None
 
-    monkeypatch.setattr(streaming, "affected", lambda sources: ("dim_account",))
+    monkeypatch.setattr(streaming, "affected", lambda sources: models("dim_account"))
     desk.send(event(4, "A3", name="third"))
     (result,), last = stream(
         desk.settings, [SOURCE], Options(once=True), lambda _: None, threading.Event(), apply_every=60
