@@ -26,6 +26,8 @@ class SourceStatus:
     last_batch_at: str | None
     waiting_files: int
     unfinished: bool
+    halted: int | None = None
+    halted_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ def source_status(settings: Settings, source: str) -> SourceStatus:
         last_batch_at=done[-1].arrived_at if done else None,
         waiting_files=len(set(landing.names(settings.landing / source)) - ledger.taken().keys()),
         unfinished=ledger.open_batch is not None,
+        halted=ledger.halted.batch_id if ledger.halted else None,
+        halted_by=ledger.halted.halted_by if ledger.halted else None,
     )
 
 

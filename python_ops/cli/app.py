@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from python_ops.cli import doctor, ingest, lineage, maintain, metrics, publish, report, run, secrets, sla, watermark
+from python_ops.cli import (
+    dlq,
+    doctor,
+    ingest,
+    lineage,
+    maintain,
+    metrics,
+    publish,
+    report,
+    run,
+    secrets,
+    sla,
+    watermark,
+)
 
 app = typer.Typer(
     name="lakeops",
@@ -14,6 +27,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(ingest.app, name="ingest")
+app.add_typer(dlq.app, name="dlq")
 app.add_typer(publish.app, name="publish")
 app.add_typer(maintain.app, name="maintain")
 app.add_typer(lineage.app, name="lineage")

@@ -49,10 +49,15 @@ def test_a_file_that_is_not_whole_is_seen(tmp_path: Path, name: str, content: by
 
 def test_a_csv_file_must_have_the_header_of_its_contract(tmp_path: Path) -> None:
     (tmp_path / "good.csv").write_text("\ufeffrate_date,currency,units_per_eur\r\n", encoding="utf-8")
-    (tmp_path / "bad.csv").write_text("currency,rate_date,units_per_eur\n")
+    (tmp_path / "other.csv").write_text("currency,rate_date,source,units_per_eur\n")
+    (tmp_path / "bad.csv").write_text("currency,rate_date\n")
+    (tmp_path / "twice.csv").write_text("currency,rate_date,units_per_eur,currency\n")
 
     assert landing.inspect(tmp_path, "good.csv", load("fx_rates")).fault is None
-    assert "header has currency, rate_date" in str(landing.inspect(tmp_path, "bad.csv", load("fx_rates")).fault)
+    other = landing.inspect(tmp_path, "other.csv", load("fx_rates"))
+    assert (other.fault, other.layout) == (None, ("currency", "rate_date", "source", "units_per_eur"))
+    assert "header has currency, rate_date;" in str(landing.inspect(tmp_path, "bad.csv", load("fx_rates")).fault)
+    assert "header has" in str(landing.inspect(tmp_path, "twice.csv", load("fx_rates")).fault)
 
 
 def test_a_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
