@@ -79,7 +79,7 @@ def ingest(
             halted = None if approve is not None else _still_halted(settings, contract)
             if halted is not None:
                 results[contract.source] = halted
-            elif has_new_files(settings, contract.source):
+            elif approve is not None or has_new_files(settings, contract.source):
                 waiting.append(contract)
                 continue
             else:

@@ -20,7 +20,7 @@ from python_ops.contracts import load, sources
 from python_ops.errors import ConfigError, OpsError
 from python_ops.ingest import landing
 from python_ops.ingest.batch import Batch
-from python_ops.ingest.ledger import Manifest, State
+from python_ops.ingest.ledger import Manifest
 from python_ops.ingest.reading import Records
 from python_ops.ingest.result import IngestResult
 from python_ops.ingest.rows import find, rows_of
@@ -29,6 +29,9 @@ from python_ops.ingest.tables import AppendOnlyTable
 if TYPE_CHECKING:
     import pyarrow
     from pyspark.sql import SparkSession
+
+MAX_SHOWN = 10_000
+"""Bytes of a record that are shown."""
 
 
 @dataclass(frozen=True)
@@ -164,8 +167,8 @@ def finish(batch: Batch, manifest: Manifest) -> IngestResult:
     number, now = result.batch_id, datetime.now(UTC).isoformat(timespec="microseconds")
     spark.sql(
         f"merge into {dlq} as letter"
-        f" using (select distinct _file, _line from {bronze} where _batch_id = {number}) as row"
-        " on letter.file = row._file and letter.line = row._line and letter.replayed_batch is null"
+        f" using (select distinct _file, _line from {bronze} where _batch_id = {number}) as taken"
+        " on letter.file = taken._file and letter.line = taken._line and letter.replayed_batch is null"
         f" and letter._batch_id < {number}"
         f" when matched then update set replayed_batch = {number}, replayed_at = timestamp '{now}'"
     ).collect()
@@ -270,11 +273,14 @@ def _rows(settings: Settings, source: str, columns: list[str]) -> Iterator[dict[
     if not table.exists():
         return
     import pyarrow
+    from pyarrow.dataset import dataset
 
-    dataset = DeltaTable(str(table.path)).to_pyarrow_dataset()
-    known = [name for name in columns if name in dataset.schema.names]
-    rows: pyarrow.Table = dataset.to_table(columns=known)
-    if "raw" in known:  # raw may not be valid UTF-8
+    # The files themselves: raw may not be valid UTF-8, which only a plain read leaves as it is.
+    delta = DeltaTable(str(table.path))
+    schema = pyarrow.schema(delta.schema().to_arrow())
+    known = [name for name in columns if name in schema.names]
+    rows: pyarrow.Table = dataset(delta.file_uris(), schema=schema, format="parquet").to_table(columns=known)
+    if "raw" in known:
         at = rows.schema.get_field_index("raw")
         rows = rows.set_column(at, "raw", rows.column("raw").cast(pyarrow.binary()))
     for row in rows.to_pylist():
@@ -285,8 +291,5 @@ def _shown(raw: bytes | None) -> str | None:
     """Text that changes nothing on a terminal, in a table or in a message."""
     if raw is None:
         return None
-    text = raw.decode("utf-8", "backslashreplace")
+    text = raw[:MAX_SHOWN].decode("utf-8", "backslashreplace") + ("…" if len(raw) > MAX_SHOWN else "")
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-__all__ = ["DeadLetter", "Group", "Purge", "State", "groups", "letters", "purge", "replay"]

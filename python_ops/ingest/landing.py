@@ -173,8 +173,8 @@ class _Quotes:
 def _is_utf_16(head: bytes) -> bool:
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return True
-    every_second = max(head[::2].count(0), head[1::2].count(0))
-    return len(head) >= 8 and every_second > len(head) * 0.4
+    fewer, more = sorted((head[::2].count(0), head[1::2].count(0)))
+    return len(head) >= 8 and more > len(head) * 0.4 and fewer < len(head) * 0.1
 
 
 def _layout(head: bytes, contract: Contract) -> tuple[tuple[str, ...], bool, str | None]:

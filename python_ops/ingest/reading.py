@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 # A quoted field over more lines than this is an unbalanced quote.
 _MAX_LINES = 1000
 
+# A field is without quotes, or in quotes from its first character to its last, with quotes inside doubled. The parser
+# is more lenient: it would take what two unbalanced quotes enclose for one field.
+_WHOLE = '^(?:"(?:[^"]++|"")*+"|[^",]*+)(?:,(?:"(?:[^"]++|"")*+"|[^",]*+))*+$'
+
 
 @dataclass(frozen=True)
 class Records:
@@ -89,7 +93,7 @@ def _joined(lines: DataFrame, layout: tuple[str, ...]) -> DataFrame:
         "raw", "_file", "_line", f"case when span <= {_MAX_LINES} then first else _line end as record"
     ).selectExpr("*", f"collect_list(raw) over ({whole}) as parts")
     judged = records.selectExpr("*", "array_join(parts, '\\n') as text").selectExpr(
-        "*", f"size(parts) = 1 or {parsed('text', layout)}._corrupt is null as is_one"
+        "*", f"size(parts) = 1 or text rlike '{_WHOLE}' and {parsed('text', layout)}._corrupt is null as is_one"
     )
     return judged.where("_line = record or not is_one").selectExpr(
         "case when is_one then text else raw end as raw", "_file", "_line"
