@@ -32,12 +32,16 @@ lint: setup ## Style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+.PHONY: servers
+servers: ## PostgreSQL's binaries for the tests, by apt-get when root and absent
+	@tests/install_servers.sh
+
 .PHONY: test-fast
-test-fast: setup ## Tests that need no Spark (under a minute)
+test-fast: setup servers ## Tests that need no Spark (under a minute)
 	$(BIN)/pytest -m "not spark"
 
 .PHONY: test
-test: lint setup ## Everything that CI runs
+test: lint setup servers ## Everything that CI runs
 	$(BIN)/pytest
 
 # Airflow pins what dbt pins otherwise, so it has an environment of its own.
@@ -58,6 +62,10 @@ bench-maintenance: setup ## Micro-merges with and without maintenance (about ten
 .PHONY: bench-ingest
 bench-ingest: setup ## Ingestion against a plain append without checks (a few minutes)
 	$(BIN)/python bench/ingest.py
+
+.PHONY: bench-recovery
+bench-recovery: setup ## Snapshots of an unchanged and a slightly changed lake beside full copies (a minute, no Spark)
+	$(BIN)/python bench/recovery.py
 
 .PHONY: lock
 lock: ## Pin every dependency again, with hashes and no index addresses

@@ -109,6 +109,13 @@ class Manifest:
                 waiting.extend(self.parents.get(node, ()))
         return frozenset(found)
 
+    def downstream(self, nodes: Iterable[str]) -> frozenset[str]:
+        """The nodes and everything that depends on them."""
+        found = set(nodes)
+        while more := {node for node, parents in self.parents.items() if parents & found} - found:
+            found |= more
+        return frozenset(found)
+
     def tests_of(self, nodes: Iterable[str]) -> frozenset[str]:
         """Tests that depend directly on one of the nodes."""
         wanted = frozenset(nodes)

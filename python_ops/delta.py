@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from deltalake import DeltaTable
 
@@ -12,6 +14,23 @@ _KEEPS_ROWS = frozenset({
     "OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES", "CHANGE COLUMN",
     "CHANGE COLUMNS", "COMPUTE STATS", "CLUSTER BY", "UPGRADE PROTOCOL",
 })  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Written:
+    """What some commits did to a table.
+
+    Attributes:
+        rows: Inserted, updated and deleted.
+        bytes: Of the files that were added.
+        files: Added and removed.
+        rows_copied: Written again although they did not change, because they share a file with one that did.
+    """
+
+    rows: int = 0
+    bytes: int = 0
+    files: int = 0
+    rows_copied: int = 0
 
 
 def exists(path: Path) -> bool:
@@ -35,3 +54,29 @@ def last_change(path: Path) -> datetime | None:
         if commit.get("operation") not in _KEEPS_ROWS:
             return datetime.fromtimestamp(int(commit["timestamp"]) / 1000, UTC)
     return None
+
+
+def written_since(path: Path, began: datetime) -> Written | None:
+    """What the table's commits since a time wrote, of the last five; None where there is no table."""
+    if not exists(path):
+        return None
+    rows = size = files = copied = 0
+    for commit in DeltaTable(str(path)).history(5):
+        if datetime.fromtimestamp(int(commit["timestamp"]) / 1000, UTC) < began:
+            break
+        if commit.get("operation") in _KEEPS_ROWS:
+            continue
+        metrics: dict[str, Any] = commit.get("operationMetrics") or {}
+        applied = [int(metrics[name]) for name in _APPLIED if name in metrics]
+        rows += sum(applied) if applied else int(metrics.get("numOutputRows", 0))
+        size += int(metrics.get("numTargetBytesAdded") or metrics.get("numOutputBytes") or 0)
+        files += sum(int(metrics.get(name, 0)) for name in _FILES)
+        copied += int(metrics.get("numTargetRowsCopied") or metrics.get("numCopiedRows") or 0)
+    return Written(rows, size, files, copied)
+
+
+_APPLIED = ("numTargetRowsInserted", "numTargetRowsUpdated", "numTargetRowsDeleted")
+_FILES = (
+    "numFiles", "numRemovedFiles", "numAddedFiles", "numTargetFilesAdded", "numTargetFilesRemoved",
+    "numTargetDeletionVectorsAdded",
+)  # fmt: skip

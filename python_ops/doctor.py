@@ -19,7 +19,8 @@ from pathlib import Path
 from python_ops.artifacts import TARGET_FOLDER, load_manifest
 from python_ops.config import Settings
 from python_ops.errors import OpsError
-from python_ops.spark import spark_settings
+from python_ops.spark import kafka_jars, spark_settings
+from python_ops.streaming.broker import Broker
 
 GIB = 2**30
 JAVA_VERSIONS = (17, 21)  # Hadoop 3.4.2, in Spark 4.1, fails on Java 25
@@ -62,6 +63,7 @@ def checks(settings: Settings, artifacts: Path = TARGET_FOLDER) -> list[Check]:
         ("java", check_java),
         ("versions", lambda: check_versions(installed_versions(), spark_settings(settings)["spark.jars.packages"])),
         ("jars", lambda: check_jars(spark_settings(settings)["spark.jars.packages"])),
+        *([("kafka", lambda: check_kafka(settings))] if settings.kafka_servers else []),
         ("home", lambda: check_home(settings.home_path)),
         ("memory", lambda: check_memory(spark_settings(settings)["spark.driver.memory"])),
         ("ports", check_ports),
@@ -179,6 +181,24 @@ def check_jars(jars: str, cache: Path | None = None) -> Check:
         fix = "The first session downloads them from Maven; if Spark then does not start, its log names what it missed."
         return Check("jars", Outcome.WARN, f"not in the Ivy cache yet: {', '.join(missing)}", fix)
     return Check("jars", Outcome.OK, f"in the Ivy cache: {jars}")
+
+
+def check_kafka(settings: Settings) -> list[Check]:
+    """Whether streams can begin: their jars, the brokers, and a topic for every source that has one set."""
+    jars = check_jars(",".join(kafka_jars()))
+    found = [Check("kafka jars", jars.outcome, jars.found, "The first stream downloads them." if jars.fix else "")]
+    lacking = Broker(settings).lacking(settings.kafka_topics.values())
+    sources = [source for source, topic in sorted(settings.kafka_topics.items()) if topic in lacking]
+    if sources:
+        told = f"{settings.kafka_servers} lacks the topics of {', '.join(sources)}"
+        found.append(
+            Check("kafka", Outcome.WARN, told, "Create them, or name others in kafka_topics, to stream these.")
+        )
+    else:
+        found.append(
+            Check("kafka", Outcome.OK, f"{settings.kafka_servers} has all {len(settings.kafka_topics)} topics")
+        )
+    return found
 
 
 def check_home(home: Path) -> Check:

@@ -4,7 +4,8 @@ OpsError            1  something failed; the message says what, on what, and the
 ├── ConfigError     2  usage or configuration
 │   └── ContractError  a data contract is missing or not valid
 ├── SlaBreached     3  a service level does not hold
-└── BusyError       4  another run holds what this one needs
+├── BusyError       4  another run holds what this one needs
+└── Interrupted   130  Ctrl-C, or SIGTERM (143): stopped at a safe point
 """
 
 from __future__ import annotations
@@ -36,3 +37,18 @@ class BusyError(OpsError):
     """Another run holds what this one needs."""
 
     exit_code = 4
+
+
+class Interrupted(OpsError):
+    """Somebody asked the run to stop; what was committed is kept."""
+
+    exit_code = 130
+
+    def __init__(self, message: str, cause: BaseException) -> None:
+        super().__init__(message)
+        if isinstance(cause, Terminated):
+            self.exit_code = 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, taken as Ctrl-C is."""

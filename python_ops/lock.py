@@ -1,27 +1,54 @@
-"""One writing process per home: a file lock that the kernel releases when its holder ends, however it ends."""
+"""Who may write: one process per home, one holder per environment and table.
+
+Two guards, in every environment:
+
+- A file lock on the home. Spark's Derby metastore admits one process at a time, so every writing command takes it; the
+  kernel releases it when its holder ends, however it ends. It reaches as far as the machine.
+- Leases in the state store: `environment` for the daily job, `publish` for the warehouse, and each table while it is
+  written. In DynamoDB they reach over machines; in files they say who holds what, and to whom it passed.
+
+Before each commit stands `check_held`. A holder that was stopped and comes back finds its lease gone there; what is
+already on its way to a table is refused by the table: see `fence`.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from python_ops.config import Settings
-from python_ops.errors import BusyError
+from python_ops.errors import BusyError, Interrupted
 from python_ops.lineage import job_run
+from python_ops.state import store_for
+from python_ops.state.leases import Lease, hold
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+ENVIRONMENT, PUBLISH = "environment", "publish"
+
+_leases: list[Lease] = []  # of this process
 
 
 @contextmanager
-def exclusive(settings: Settings, command: str) -> Iterator[None]:
-    """Holds the home's lock while `command` works, as one run of the job `lakeops <command>` in the lineage.
+def exclusive(settings: Settings, command: str, names: Sequence[str] = (ENVIRONMENT,)) -> Iterator[None]:
+    """Holds the home's lock and leases while `command` works, as one run of the job `lakeops <command>` in the lineage.
 
-    Spark's Derby metastore admits one process at a time, so all writing commands share one lock.
+    Args:
+        settings: The environment.
+        command: What is being done, for those who wait.
+        names: Leases for its whole time; none for a command that leases each table as it comes to it.
 
     Raises:
-        BusyError: another process holds it; the text says which, and since when.
+        BusyError: another process holds one; the text says which, and since when.
+        Interrupted: Ctrl-C or SIGTERM.
     """
     settings.state.mkdir(parents=True, exist_ok=True)
     path = settings.home_path / "state" / "lock.json"
@@ -41,7 +68,82 @@ def exclusive(settings: Settings, command: str) -> Iterator[None]:
         file.write(json.dumps({"command": command, "pid": os.getpid(), "since": since}))
         file.flush()
         try:
-            with job_run(settings, f"lakeops {command}"):
+            with job_run(settings, f"lakeops {command}"), leased(settings, names, f"lakeops {command}"):
                 yield
+        except KeyboardInterrupt as exc:
+            raise Interrupted(
+                f"`lakeops {command}` was interrupted. What was committed is kept; run it again to finish the rest.",
+                exc,
+            ) from exc
         finally:
             file.truncate(0)
+
+
+@contextmanager
+def leased(settings: Settings, names: Sequence[str], command: str) -> Iterator[list[Lease]]:
+    """Holds leases while the block runs. When one is lost, the main thread is interrupted as by Ctrl-C.
+
+    Args:
+        settings: The environment.
+        names: Tables as `schema.table`, or `environment`, `publish`; what this process holds already stays as it is.
+        command: What the holder does, for those who wait.
+
+    Raises:
+        BusyError: another holds one, or one was lost before the block ended.
+    """
+    store = store_for(settings)
+    own = {lease.name for lease in _leases if lease.store.place == store.place}
+    if not (names := [name for name in names if name not in own]):
+        yield []
+        return
+    with hold(store, names, command, settings.lease_seconds, on_lost=_interrupt) as held:
+        _leases.extend(held)
+        try:
+            yield held
+        except KeyboardInterrupt:
+            for lease in held:
+                lease.check()  # interrupted because it was lost: then that is the reason to give
+            raise
+        finally:
+            for lease in held:
+                _leases.remove(lease)
+
+
+def _interrupt() -> None:
+    """Ctrl-C for the main thread, also where it waits for a socket."""
+    main = threading.main_thread().ident
+    assert main is not None
+    signal.pthread_kill(main, signal.SIGINT)
+
+
+def check_held(*names: str) -> None:
+    """Makes sure, right before a commit, that this process still holds what it has leased.
+
+    Args:
+        names: Only these; all when none is named. What is not leased is not looked at.
+
+    Raises:
+        BusyError: a lease ran out or was taken over. Nothing was committed.
+    """
+    for lease in list(_leases):
+        if not names or lease.name in names:
+            lease.check()
+
+
+def fence(spark: SparkSession, leases: Sequence[Lease]) -> list[str]:
+    """Refuses what the holder before may still be writing to the tables that were taken over from it.
+
+    A change of a table's metadata makes Delta fail every transaction that began before it, so a MERGE that was under
+    way when its run was declared dead cannot commit any more. What is read afterwards is final.
+
+    Args:
+        spark: The session.
+        leases: Of tables.
+
+    Returns:
+        Tables that were fenced.
+    """
+    fenced = [lease for lease in leases if lease.taken_over and spark.catalog.tableExists(lease.name)]
+    for lease in fenced:
+        spark.sql(f"alter table {lease.name} set tblproperties ('lakehouse.lease' = '{lease.token}')")
+    return [lease.name for lease in fenced]

@@ -1,4 +1,4 @@
-"""The daily job: ingest, `dbt build`, publish, in one process and one Spark session.
+"""The daily job: extract, ingest, `dbt build`, publish, in one process and one Spark session.
 
 What each step did is written to `state/last_run.json` as it happens, so that a run that died says how far it came.
 """
@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from python_ops.alerts import Breach, check
 from python_ops.alerts.notify import notify
-from python_ops.artifacts import TARGET_FOLDER
+from python_ops.artifacts import TARGET_FOLDER, load_manifest
 from python_ops.config import Settings
 from python_ops.dbt import arguments, invoke
-from python_ops.errors import OpsError
+from python_ops.errors import BusyError, ConfigError, Interrupted, OpsError
+from python_ops.extract import extract
 from python_ops.ingest import ingest
 from python_ops.lineage.dbt import NodeEvents
+from python_ops.lock import PUBLISH, fence, leased
 from python_ops.metrics import collect, record
 from python_ops.metrics.cloudwatch import push
 from python_ops.publish import Action, publish
@@ -37,7 +39,7 @@ Report = Callable[[str, Any], None]
 
 @dataclass
 class Step:
-    """One step of a run. `outcome` is `ok`, `failed` or `running`; `summary` has counts only, never values."""
+    """One step. `outcome` is `ok`, `failed`, `interrupted` or `running`; `summary` has counts only, never values."""
 
     name: str
     outcome: str = "running"
@@ -52,7 +54,8 @@ class Job:
     Args:
         settings: The environment.
         report: Called as ("step", Step) when a step begins and ends, ("node", dbt's event) when a node does,
-            ("ingest", IngestResult) and ("publish", PublishResult) with each result, ("reason", text) with why it runs.
+            ("extract", ExtractResult), ("ingest", IngestResult) and ("publish", PublishResult) with each result,
+            ("reason", text) with why it runs.
         command: What is being run, for the record.
     """
 
@@ -72,6 +75,25 @@ class Job:
             self._session = session(self.settings)
         return self._session
 
+    def extract(self) -> None:
+        """Pulls what changed in the sources that the environment extracts.
+
+        Raises:
+            OpsError: a source failed; the others have landed.
+        """
+        with _Recorded(self, "extract", "lakeops extract run") as step:
+            results = extract(self.settings, on_event=lambda result: self.report("extract", result))
+            failed = [result for result in results if result.error]
+            step.summary = {
+                "sources": len(results),
+                "rows": sum(result.rows for result in results),
+                "bytes": sum(result.bytes for result in results),
+                "failed": len(failed),
+            }
+            if failed:
+                kind = BusyError if all(result.exit_code == BusyError.exit_code for result in failed) else OpsError
+                raise kind("; ".join(str(result.error) for result in failed))
+
     def ingest(self) -> None:
         """Takes new landing files.
 
@@ -90,19 +112,26 @@ class Job:
                 "rejected_files": sum(len(result.rejected_files) for result in taken),
             }
             if failed := [result for result in results if result.error]:
-                raise OpsError("; ".join(str(result.error) for result in failed))
+                kind = BusyError if all(result.is_busy for result in failed) else OpsError
+                raise kind("; ".join(str(result.error) for result in failed))
 
     def build(self) -> None:
         """Runs `dbt build`.
 
         Raises:
             OpsError: a model or a test failed; those that depend on it were skipped, the others are done.
+            BusyError: another process holds the lease of a table.
         """
-        with _Recorded(self, "dbt build", "dbt build") as step:
-            self.spark()
+        with (
+            _Recorded(self, "dbt build", "dbt build") as step,
+            leased(self.settings, self._tables(), "lakeops run") as leases,
+        ):
+            fence(self.spark(), leases)
             self.lineage = NodeEvents(self.settings)
             listed = arguments(["build"], self.settings)
             result = invoke(self.settings, ["--quiet", *listed], self._on_dbt_event)
+            if isinstance(result.exception, KeyboardInterrupt):
+                raise result.exception
             nodes = result.result.results if result.result is not None else []
             nodes = [node for node in nodes if node.node.resource_type in ("model", "test", "unit_test", "seed")]
             statuses = [str(node.status) for node in nodes]
@@ -124,10 +153,10 @@ class Job:
         Raises:
             OpsError: the build was not green, or an audit failed; what was served is still served.
         """
-        with _Recorded(self, "publish", "lakeops publish run") as step:
+        with _Recorded(self, "publish", "lakeops publish run") as step, leased(self.settings, [PUBLISH], "lakeops run"):
             results = publish(self.settings, self.spark, lambda result: self.report("publish", result))
             sent = [result for result in results if result.action is Action.PUBLISHED]
-            step.summary = {"tables": len(results), "published": len(sent), "rows": sum(result.rows for result in sent)}
+            step.summary = {"tables": len(results), "published": len(sent), "rows": sum(result.sent for result in sent)}
 
     def docs(self) -> Path:
         """Writes the dbt docs site as one static file.
@@ -142,6 +171,14 @@ class Job:
             if not result.success:
                 raise OpsError(f"dbt: {_first_line(str(result.exception))}")
         return TARGET_FOLDER / "static_index.html"
+
+    def _tables(self) -> list[str]:
+        """Tables that a build may write: those of the last manifest; before the first there are none."""
+        try:
+            models = load_manifest().models.values()
+        except OpsError:
+            return []
+        return [f"{model.schema}.{model.storage}" for model in models if model.storage]
 
     def _on_dbt_event(self, event: Any) -> None:
         if event.info.name not in ("NodeStart", "NodeFinished"):
@@ -181,19 +218,23 @@ class _Recorded:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self.step.seconds = round(time.monotonic() - self.started, 1)
-        self.step.outcome = "failed" if error else "ok"
+        stopped = isinstance(error, KeyboardInterrupt)
+        self.step.outcome = "interrupted" if stopped else "failed" if error else "ok"
         self.job.save()
         self.job.report("step", self.step)
+        done = ", ".join(step.name for step in self.job.steps if step.outcome == "ok") or "nothing"
+        after = f"Done before it: {done}. To go on: `{self.step.resume}`, then `lakeops run`."
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted(f"{self.step.name} was interrupted; what it committed is kept. {after}", error) from error
         if isinstance(error, OpsError):
-            done = ", ".join(step.name for step in self.job.steps if step.outcome == "ok") or "nothing"
-            raise type(error)(
-                f"{self.step.name} failed: {error} Done before it: {done}. "
-                f"To go on: `{self.step.resume}`, then `lakeops run`."
-            ) from error
+            raise type(error)(f"{self.step.name} failed: {error} {after}") from error
 
 
 def run(settings: Settings, report: Report, always: bool = False) -> Job:
-    """Ingests, builds and publishes; starts no JVM and writes nothing but its record when there is nothing to do.
+    """Extracts, ingests, builds and publishes; starts no JVM and writes nothing but its record without anything to do.
+
+    Whether there is something to do is decided after the sources were asked. A source that fails does not keep what the
+    others delivered from being built and published; the run fails at its end.
 
     Args:
         settings: The environment.
@@ -204,15 +245,25 @@ def run(settings: Settings, report: Report, always: bool = False) -> Job:
         OpsError: a step failed; the text says which, what was done before it and how to go on.
     """
     job = Job(settings, report)
+    failure: OpsError | None = None
+    if settings.extract:
+        try:
+            job.extract()
+        except (ConfigError, Interrupted):
+            raise
+        except OpsError as exc:
+            failure = exc
     if not always and (reason := reason_to_run(settings)) is None:
         job.unchanged_since = green_since(settings)
         job.save()
-        return job
-    report("reason", "--always" if always else reason)
-    job.ingest()
-    job.build()
-    job.publish()
-    remember(settings)
+    else:
+        report("reason", "--always" if always else reason)
+        job.ingest()
+        job.build()
+        job.publish()
+        remember(settings)
+    if failure is not None:
+        raise failure
     return job
 
 

@@ -7,10 +7,13 @@ publishing share the session made here.
 from __future__ import annotations
 
 import os
+import socket
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import yaml
 from jinja2 import Environment, StrictUndefined
@@ -25,20 +28,22 @@ PROFILES = PROJECT_ROOT / "profiles" / "profiles.yml"
 
 
 def spark_settings(settings: Settings) -> dict[str, str]:
-    """`server_side_parameters` of the environment's target, rendered as dbt renders them.
+    """`server_side_parameters` of the environment's target, rendered as dbt renders them; those of the target `local`
+    where it has none, because a Spark Connect server is started with them.
 
     Raises:
         ConfigError: the target is not in profiles.yml.
     """
-    profile = yaml.safe_load(PROFILES.read_text())["lakehouse"]
-    try:
-        parameters = profile["outputs"][settings.target]["server_side_parameters"]
-    except KeyError as exc:
-        known = ", ".join(sorted(profile["outputs"]))
-        raise ConfigError(f"Target {settings.target!r} is not in {PROFILES}: it has {known}.") from exc
+    target = _target(settings)
+    parameters = target.get("server_side_parameters") or _targets()["local"]["server_side_parameters"]
     jinja = Environment(undefined=StrictUndefined, autoescape=False)
     jinja.globals["env_var"] = _env_var
     return {name: jinja.from_string(str(value)).render() for name, value in parameters.items()}
+
+
+def kafka_jars() -> tuple[str, ...]:
+    """Coordinates of the jars that a session needs to read Kafka."""
+    return tuple(yaml.safe_load(PROFILES.read_text())["config_anchors"]["kafka_jars"])
 
 
 def export_environment(settings: Settings) -> None:
@@ -51,13 +56,16 @@ def export_environment(settings: Settings) -> None:
 
 
 def session(settings: Settings) -> SparkSession:
-    """The process's Spark session, started on first use.
+    """The process's Spark session, started on first use; a Spark Connect server's where the target has no settings.
 
     Raises:
-        OpsError: Java or a jar is missing; the text says where the log is.
+        ConfigError: SPARK_REMOTE does not say where the server is, or the client is not installed.
+        OpsError: Java or a jar is missing, or the server does not answer; the text says what to do.
     """
     export_environment(settings)
     os.chdir(PROJECT_ROOT)  # log4j2's file is named relative to the project
+    if is_connect(settings):
+        return _connect(settings)
     from pyspark.errors import PySparkRuntimeError
     from pyspark.sql import SparkSession
 
@@ -73,6 +81,57 @@ def session(settings: Settings) -> SparkSession:
             f"Spark did not start ({exc}). Its output is in {log}. "
             "Java 17 or 21 must be on PATH or in JAVA_HOME; the log names a jar that could not be fetched."
         ) from exc
+
+
+def _connect(settings: Settings) -> SparkSession:
+    address = os.environ.get("SPARK_REMOTE", "")
+    place = urlsplit(address)
+    if place.scheme != "sc" or not place.hostname:
+        raise ConfigError(
+            f"Environment {settings.target} works on a Spark Connect server, and SPARK_REMOTE names none. Set it, "
+            "such as SPARK_REMOTE=sc://host:15002; infra/spark_connect.sh starts a server."
+        )
+    try:
+        socket.create_connection((place.hostname, place.port or 15002), timeout=5).close()
+    except OSError as exc:
+        raise OpsError(
+            f"The Spark Connect server at {place.hostname} does not answer ({exc}). Start it, or correct SPARK_REMOTE."
+        ) from exc
+    from pyspark.errors import PySparkImportError
+    from pyspark.sql import SparkSession
+
+    # dbt-spark asks for Hive in front of each statement; the server has it since its start.
+    warnings.filterwarnings("ignore", message="Failed to set spark.sql.catalogImplementation")
+    try:
+        return SparkSession.builder.getOrCreate()
+    except (PySparkImportError, ImportError) as exc:
+        raise ConfigError(f"Spark Connect's client is not installed ({exc}). `pip install -e '.[connect]'`.") from exc
+
+
+def is_connect(settings: Settings) -> bool:
+    """Whether the environment's Spark is a Connect server, which owns the settings."""
+    return "server_side_parameters" not in _target(settings)
+
+
+def separate_session(spark: SparkSession) -> SparkSession:
+    """A session beside the given one, on the same Spark, with settings and temporary views of its own."""
+    if hasattr(spark, "_jsparkSession"):
+        return spark.newSession()
+    return type(spark).builder.remote(os.environ["SPARK_REMOTE"]).create()
+
+
+def _targets() -> dict[str, Any]:
+    outputs: dict[str, Any] = yaml.safe_load(PROFILES.read_text())["lakehouse"]["outputs"]
+    return outputs
+
+
+def _target(settings: Settings) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = _targets()[settings.target]
+        return found
+    except KeyError as exc:
+        known = ", ".join(sorted(_targets()))
+        raise ConfigError(f"Target {settings.target!r} is not in {PROFILES}: it has {known}.") from exc
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from python_ops.config import Settings
-from python_ops.spark import session
+from python_ops.spark import kafka_jars, session
+from python_ops.streaming.jars import add_to_session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -27,7 +28,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture(scope="session")
 def spark(settings: Settings) -> Iterator[SparkSession]:
-    """The process's Spark session."""
+    """The process's Spark session, with Kafka's jars: a session gets none later."""
+    add_to_session(kafka_jars())
     running = session(settings)
     yield running
     running.stop()

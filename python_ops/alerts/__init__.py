@@ -1,7 +1,8 @@
 """Service levels: what is checked, against which limits, and what a breach says.
 
 Limits are dbt `meta`: of each model (`sla_minutes`, `sla_min_rows`, `sla_max_seconds`), of each source (`sla_minutes`,
-`sla_max_rejected`), and of the daily run in the exposure `daily_run` (`sla_minutes`, `sla_max_seconds`).
+`sla_min_records`, `sla_max_rejected`), and of the daily run in the exposure `daily_run` (`sla_minutes`,
+`sla_max_seconds`; `sla_max_seconds_<step>`, such as `sla_max_seconds_dbt_build`, of one step).
 """
 
 from __future__ import annotations
@@ -100,9 +101,9 @@ def _run(settings: Settings, manifest: Manifest, now: datetime) -> Iterator[Brea
         return
     age = (now - datetime.fromisoformat(record["started_at"])).total_seconds() / 60
     if limit is not None and age > limit:
-        got = f"the last began {_span(age)} ago, at {record['started_at']}"
+        got = f"the last began {span(age)} ago, at {record['started_at']}"
         yield Breach(
-            Kind.MISSED_RUN, "run", f"a run every {_span(limit)}", got, owner, "look at the scheduler, `lakeops run`"
+            Kind.MISSED_RUN, "run", f"a run every {span(limit)}", got, owner, "look at the scheduler, `lakeops run`"
         )
     if broken := [step for step in record["steps"] if step["outcome"] != "ok"]:
         step = broken[0]
@@ -114,6 +115,13 @@ def _run(settings: Settings, manifest: Manifest, now: datetime) -> Iterator[Brea
     most = _limit(meta, "sla_max_seconds", "exposure daily_run")
     if most is not None and seconds > most:
         yield Breach(Kind.RUNTIME, "run", f"at most {most:.0f} s", f"{seconds:.0f} s", owner, "`lakeops maintain plan`")
+    for name in dict.fromkeys(step["name"] for step in record["steps"]):
+        most = _limit(meta, f"sla_max_seconds_{name.replace(' ', '_')}", "exposure daily_run")
+        spent = sum(step["seconds"] for step in record["steps"] if step["name"] == name)
+        if most is not None and spent > most:
+            yield Breach(
+                Kind.RUNTIME, name, f"at most {most:.0f} s", f"{spent:.0f} s", owner, "`lakeops maintain plan`"
+            )
 
 
 def _tests(manifest: Manifest, results: RunResults | None) -> Iterator[Breach]:
@@ -137,10 +145,17 @@ def _source(settings: Settings, manifest: Manifest, source: str, now: datetime) 
     age = (now - datetime.fromisoformat(done[-1].arrived_at)).total_seconds() / 60
     if limit is not None and age > limit:
         yield Breach(
-            Kind.FRESHNESS, source, f"a delivery every {_span(limit)}", f"the last came {_span(age)} ago", owner,
+            Kind.FRESHNESS, source, f"a delivery every {span(limit)}", f"the last came {span(age)} ago", owner,
             f"look for files in the landing folder of {source}, then at its system",
         )  # fmt: skip
     counts = done[-1].counts
+    least = _limit(meta, "sla_min_records", where)
+    records = counts["read"] - counts["ignored"]
+    if least is not None and records < least:
+        yield Breach(
+            Kind.ROWS, source, f"at least {least:.0f} records in a batch", f"{records} in batch {done[-1].batch_id}",
+            owner, f"look at the last file in the landing folder of {source}, then at its system",
+        )  # fmt: skip
     most = _limit(meta, "sla_max_rejected", where)
     if most is not None and counts["read"] and counts["quarantined"] / counts["read"] > most:
         yield Breach(
@@ -168,9 +183,9 @@ def _models(settings: Settings, manifest: Manifest, results: RunResults | None, 
         if "sla_minutes" in limits and built_at and result and result.green:
             age = (now - built_at).total_seconds() / 60
             if age > limits["sla_minutes"]:
-                expected = f"a green build every {_span(limits['sla_minutes'])}"
+                expected = f"a green build every {span(limits['sla_minutes'])}"
                 yield Breach(
-                    Kind.FRESHNESS, model.name, expected, f"the last was {_span(age)} ago", owner, "`lakeops run`"
+                    Kind.FRESHNESS, model.name, expected, f"the last was {span(age)} ago", owner, "`lakeops run`"
                 )
         if "sla_max_seconds" in limits and result and result.seconds > limits["sla_max_seconds"]:
             expected = f"at most {limits['sla_max_seconds']:.0f} s"
@@ -221,7 +236,8 @@ def _owner(manifest: Manifest, model: Model | None) -> str:
     return manifest.owners.get(model.group or "") or (daily.owner if daily else "nobody")
 
 
-def _span(minutes: float) -> str:
+def span(minutes: float) -> str:
+    """A length of time for people."""
     if minutes < 120:
         return f"{minutes:.0f} min"
     return f"{minutes / 60:.0f} h" if minutes < 48 * 60 else f"{minutes / 1440:.0f} days"

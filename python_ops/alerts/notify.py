@@ -22,11 +22,13 @@ _KEPT = 20
 
 @dataclass
 class _Memory:
-    """What was said, per target: breaches that are open there, when it was told, and what waits for it."""
+    """What was said, per target: breaches that are open there, when it was told, what waits for it, and the
+    conversation that it belongs to."""
 
     open: list[str] = field(default_factory=list)
     told_at: list[str] = field(default_factory=list)
     waiting: list[Any] = field(default_factory=list)
+    thread: str = ""
 
 
 def notify(
@@ -60,7 +62,7 @@ def notify(
             memory.told_at = [*memory.told_at, now.isoformat()][-_MOST_PER_HOUR:]
         try:
             while memory.waiting:
-                target.send(memory.waiting[0], end - time.monotonic())
+                memory.thread = target.send(memory.waiting[0], end - time.monotonic(), memory.thread)
                 memory.waiting.pop(0)
         except (Undelivered, OpsError) as exc:
             warnings.append(f"{exc}: {len(memory.waiting)} alerts for {target.name} are kept and sent next time.")
@@ -78,7 +80,7 @@ def _news(settings: Settings, memory: _Memory, breaches: Sequence[Breach], now: 
         return None
     if sum(now - at < timedelta(hours=1) for at in told) >= _MOST_PER_HOUR:
         return None  # what is open is told by the next message
-    return Message(settings.target, breaches, recovered)
+    return Message(settings.target, breaches, recovered, opens=not memory.open, runbooks=settings.runbooks_url)
 
 
 def _targets(settings: Settings, say: Callable[[str], None]) -> list[Target]:

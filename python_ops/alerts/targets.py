@@ -11,6 +11,7 @@ from python_ops.config import Settings
 from python_ops.secrets import secrets_for
 
 if TYPE_CHECKING:
+    import requests
     from mypy_boto3_sns import SNSClient
 
 _SHOWN = 8  # breaches that a message spells out
@@ -27,10 +28,20 @@ class Message:
         environment: Its name.
         breaches: Open ones, causes first; none: everything is well again.
         recovered: Identities of breaches that are gone since the last message.
+        opens: Nothing was open before it: what is said until all is well belongs to it.
+        runbooks: Base address of the runbooks; their paths are shown where there is none.
     """
 
-    def __init__(self, environment: str, breaches: Sequence[Breach], recovered: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        environment: str,
+        breaches: Sequence[Breach],
+        recovered: Sequence[str] = (),
+        opens: bool = True,
+        runbooks: str = "",
+    ) -> None:
         self.environment, self.breaches, self.recovered = environment, list(breaches), list(recovered)
+        self.opens, self.runbooks = opens, runbooks.rstrip("/")
 
     @property
     def title(self) -> str:
@@ -48,12 +59,18 @@ class Message:
         for breach in self.breaches[:_SHOWN]:
             lines += [
                 f"- {breach.subject}: {breach.kind.value}. Expected {breach.expected}, got {breach.got}.",
-                f"  Owner: {breach.owner}. Next: {breach.next_action}. Runbook: {breach.runbook}",
+                f"  Owner: {breach.owner}. Next: {breach.next_action}. Runbook: {self._runbook(breach)}",
             ]
         if len(self.breaches) > _SHOWN:
             lines.append(f"- and {len(self.breaches) - _SHOWN} more: `lakeops sla check` lists them")
         lines += [f"- recovered: {identity}" for identity in self.recovered[:_SHOWN]]
         return "\n".join(lines)
+
+    def _runbook(self, breach: Breach) -> str:
+        return f"{self.runbooks}/{breach.runbook}" if self.runbooks else breach.runbook
+
+    def _link(self, breach: Breach) -> str:
+        return f"<{self._runbook(breach)}|runbook>" if self.runbooks else _escaped(breach.runbook)
 
     def blocks(self) -> list[dict[str, Any]]:
         """The message in Slack's Block Kit."""
@@ -64,7 +81,7 @@ class Message:
             told = (
                 f"*{_escaped(breach.subject)}*: {breach.kind.value}\n"
                 f"Expected {_escaped(breach.expected)}, got {_escaped(breach.got)}\n"
-                f"Owner: {_escaped(breach.owner)} · Next: {_escaped(breach.next_action)} · {_escaped(breach.runbook)}"
+                f"Owner: {_escaped(breach.owner)} · Next: {_escaped(breach.next_action)} · {self._link(breach)}"
             )
             shown.append({"type": "section", "text": {"type": "mrkdwn", "text": told[:3000]}})
         rest = []
@@ -82,8 +99,11 @@ class Target(Protocol):
 
     name: str
 
-    def send(self, payload: Any, seconds: float) -> None:
+    def send(self, payload: Any, seconds: float, thread: str) -> str:
         """Delivers a payload within `seconds`.
+
+        Returns:
+            The conversation that the next payload belongs to; empty where the target has none, or it has ended.
 
         Raises:
             Undelivered: it was not taken.
@@ -101,9 +121,10 @@ class Console:
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say
 
-    def send(self, payload: Any, seconds: float) -> None:
+    def send(self, payload: Any, seconds: float, thread: str) -> str:
         """See `Target`."""
         self.say(payload)
+        return ""
 
     def payload(self, message: Message) -> str:
         """See `Target`."""
@@ -111,7 +132,7 @@ class Console:
 
 
 class Slack:
-    """An incoming webhook; its address is the secret `slack_webhook_url`."""
+    """An app's channel, where what follows a message is said in its thread; or an incoming webhook, which has none."""
 
     name = "slack"
 
@@ -120,26 +141,54 @@ class Slack:
 
     def payload(self, message: Message) -> dict[str, Any]:
         """See `Target`."""
-        return {"text": _escaped(message.title), "blocks": message.blocks()}
+        return {
+            "text": _escaped(message.title), "blocks": message.blocks(),
+            "opens": message.opens, "closes": not message.breaches,
+        }  # fmt: skip
 
-    def send(self, payload: Any, seconds: float) -> None:
+    def send(self, payload: Any, seconds: float, thread: str) -> str:
         """See `Target`. Waits as long as a 429 asks, if that is within `seconds`."""
+        secrets, end = secrets_for(self.settings), time.monotonic() + seconds
+        message = {"text": payload["text"], "blocks": payload["blocks"]}
+        if not self.settings.alerts_channel:
+            self._post(secrets.get("slack_webhook_url").reveal(), message, {}, end)
+            return ""
+        head = {"Authorization": f"Bearer {secrets.get('slack_bot_token').reveal()}"}
+        message["channel"] = self.settings.alerts_channel
+        if payload["opens"] or not thread:
+            told = self._call("chat.postMessage", message, head, end)
+            return "" if payload["closes"] else f"{told['channel']} {told['ts']}"
+        channel, at = thread.split()
+        if payload["closes"]:  # before the reply: it may be repeated, a reply must not be
+            self._call("chat.update", {**message, "channel": channel, "ts": at}, head, end)
+        self._call("chat.postMessage", {**message, "channel": channel, "thread_ts": at}, head, end)
+        return "" if payload["closes"] else thread
+
+    def _call(self, method: str, body: dict[str, Any], head: dict[str, str], end: float) -> dict[str, Any]:
+        answer = self._post(f"{self.settings.slack_api.rstrip('/')}/{method}", body, head, end)
+        try:
+            told = answer.json()
+        except ValueError:
+            told = {}
+        if not told.get("ok"):
+            raise Undelivered(f"Slack refused {method} ({told.get('error', 'no answer in JSON')})")
+        return dict(told)
+
+    def _post(self, address: str, body: dict[str, Any], head: dict[str, str], end: float) -> requests.Response:
         import requests
 
-        address = secrets_for(self.settings).get("slack_webhook_url").reveal()
-        end = time.monotonic() + seconds
         while True:
             left = end - time.monotonic()
             if left <= 0:
                 raise Undelivered("Slack did not answer in time")
             try:
-                answer = requests.post(address, json=payload, timeout=left)
+                answer = requests.post(address, json=body, headers=head, timeout=left)
             except requests.RequestException as exc:
                 raise Undelivered(
                     f"Slack could not be reached ({type(exc).__name__})"
                 ) from None  # it names the address
             if answer.status_code == 200:
-                return
+                return answer
             wait = float(answer.headers.get("Retry-After", "1") or 1) if answer.status_code == 429 else None
             if wait is None or wait >= end - time.monotonic():
                 raise Undelivered(f"Slack answered {answer.status_code}")
@@ -158,7 +207,7 @@ class Sns:
         """See `Target`."""
         return {"Subject": message.title.encode("ascii", "replace").decode()[:100], "Message": message.text()}
 
-    def send(self, payload: Any, seconds: float) -> None:
+    def send(self, payload: Any, seconds: float, thread: str) -> str:
         """See `Target`."""
         import boto3
         from botocore.config import Config
@@ -169,6 +218,7 @@ class Sns:
         try:
             client = self._client or boto3.client("sns", config=limits)
             client.publish(TopicArn=self.settings.alerts_topic, **payload)
+            return ""
         except (BotoCoreError, ClientError) as exc:
             code = exc.response["Error"]["Code"] if isinstance(exc, ClientError) else type(exc).__name__
             raise Undelivered(f"SNS did not take it ({code})") from exc

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from dataclasses import asdict, is_dataclass
 from enum import StrEnum
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from python_ops.config import Settings, load_settings
-from python_ops.errors import OpsError
+from python_ops.errors import OpsError, Terminated
 from python_ops.secrets import mask
 
 
@@ -47,10 +48,15 @@ def _as_data(item: Any) -> Any:
     return asdict(item) if is_dataclass(item) and not isinstance(item, type) else str(item)
 
 
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated
+
+
 def main() -> None:
-    """Runs a command; a failure is one message on stderr and its exit code."""
+    """Runs a command; a failure is one message on stderr and its exit code. SIGTERM stops it as Ctrl-C does."""
     from python_ops.cli.app import app
 
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except OpsError as exc:
@@ -64,6 +70,3 @@ def main() -> None:
         text = mask(f"{type(exc).__name__}: {exc}".splitlines()[0][:500])
         typer.echo(f"lakeops: unexpected {text}. Set LAKEHOUSE_DEBUG=1 for the stack trace.", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("lakeops: interrupted. What was committed is kept; run again to finish the rest.", err=True)
-        sys.exit(130)

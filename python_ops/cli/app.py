@@ -5,8 +5,10 @@ from __future__ import annotations
 import typer
 
 from python_ops.cli import (
+    contracts,
     dlq,
     doctor,
+    extract,
     ingest,
     lineage,
     maintain,
@@ -16,6 +18,8 @@ from python_ops.cli import (
     run,
     secrets,
     sla,
+    snapshot,
+    stream,
     watermark,
 )
 
@@ -26,14 +30,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(extract.app, name="extract")
 app.add_typer(ingest.app, name="ingest")
 app.add_typer(dlq.app, name="dlq")
+app.add_typer(contracts.app, name="contracts")
 app.add_typer(publish.app, name="publish")
 app.add_typer(maintain.app, name="maintain")
+app.add_typer(snapshot.app, name="snapshot")
 app.add_typer(lineage.app, name="lineage")
 app.add_typer(sla.app, name="sla")
 app.add_typer(metrics.app, name="metrics")
 app.add_typer(secrets.app, name="secrets")
+app.add_typer(stream.app, name="stream")
 app.add_typer(watermark.app, name="watermark")
 for command in (run.run, run.demo, run.status, report.report, doctor.doctor):
     app.command()(command)

@@ -11,6 +11,7 @@ from python_ops.cli.ingest import line as ingest_line
 from python_ops.cli.tables import print_rows
 from python_ops.contracts import load
 from python_ops.ingest import dead_letters, session_for_files
+from python_ops.ingest.tables import tables_of
 from python_ops.lock import exclusive
 from python_ops.spark import session
 
@@ -84,8 +85,8 @@ def replay(
     Example: lakeops dlq replay shop_orders --batch 7
     """
     settings = settings_for(env)
-    load(source)
-    with exclusive(settings, "dlq replay"):
+    names = tables_of(settings, load(source))
+    with exclusive(settings, "dlq replay", names):
         result = dead_letters.replay(settings, session_for_files(session(settings)), source, batch or ())
     if as_json:
         print_json(result)
@@ -114,7 +115,7 @@ def purge(
         return dead_letters.purge(settings, lambda: session(settings), source, older_than, with_open, execute)
 
     if execute:
-        with exclusive(settings, "dlq purge"):
+        with exclusive(settings, "dlq purge", tables_of(settings, load(source))):
             done = remove()
     else:
         done = remove()

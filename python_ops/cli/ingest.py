@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from python_ops import quality
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
 from python_ops.contracts import sources as known_sources
-from python_ops.errors import ConfigError, OpsError
+from python_ops.errors import BusyError, ConfigError, OpsError
 from python_ops.ingest import IngestResult, generations
 from python_ops.ingest import discard as discard_batch
 from python_ops.ingest import ingest as run_ingest
 from python_ops.ingest.ledger import Ledger
 from python_ops.lock import exclusive
+from python_ops.quality.verdicts import Verdict
 from python_ops.spark import session
 from python_ops.status import source_status
 
@@ -35,7 +38,7 @@ def run(
     settings = settings_for(env)
     if approve is not None and discard is not None:
         raise ConfigError("--approve and --discard are two answers; give one.")
-    with exclusive(settings, "ingest run"):
+    with exclusive(settings, "ingest run", names=()):  # each source's tables are leased as it comes to them
         if discard is not None:
             if len(sources or ()) != 1:
                 raise ConfigError("Name the one source whose batch is decided on.")
@@ -50,7 +53,8 @@ def run(
     if as_json:
         print_json(results)
     if failed := [result.source for result in results if result.error]:
-        raise OpsError(f"{len(failed)} of {len(results)} sources failed: {', '.join(failed)}. The others are done.")
+        kind = BusyError if all(result.is_busy for result in results if result.error) else OpsError
+        raise kind(f"{len(failed)} of {len(results)} sources failed: {', '.join(failed)}. The others are done.")
 
 
 @app.command()
@@ -67,7 +71,9 @@ def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
     for row in shown:
         typer.echo(
             f"{row.source:<20} {row.batches:>4} batches {row.accepted:>9} rows {row.quarantined:>6} rejected "
-            f"{row.waiting_files:>4} files waiting" + (", a batch unfinished" if row.unfinished else "")
+            f"{row.waiting_files:>4} files waiting"
+            + (", a batch unfinished" if row.unfinished else "")
+            + (f", last batch: {row.last_verdict}" if row.last_verdict else "")
         )
         if row.halted:
             typer.echo(f"    batch {row.halted} is halted: {row.halted_by}")
@@ -105,6 +111,58 @@ def generation(
         typer.echo(
             f"Generation {before.number + 1} would begin with the next file. Nothing was done. `--execute` acts."
         )
+
+
+@app.command()
+def report(
+    sources: Annotated[
+        list[str] | None, typer.Argument(help="Sources; all that have a batch when none is named.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", help="Number; the last one of the source if not given.")
+    ] = None,
+    engine: Annotated[quality.Engine, typer.Option("--engine", help="auto: Spark for large batches only.")] = (
+        quality.Engine.AUTO
+    ),
+    env: Env = Environment.LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Judge a batch by what its contract expects of batches, and write Data Docs. Exit 1 when something does not hold.
+
+    Example: lakeops ingest report shop_orders --batch 3
+    """
+    settings = settings_for(env)
+    if batch is not None and len(sources or ()) != 1:
+        raise ConfigError("--batch is the number of one source's batch: name that source.")
+    asked = list(dict.fromkeys(sources or quality.judgeable(settings)))
+    if unknown := [source for source in asked if source not in known_sources()]:
+        raise ConfigError(f"Unknown source {', '.join(unknown)}. Known sources: {', '.join(known_sources())}.")
+    verdicts = []
+    for source in asked:
+        verdicts.append(quality.judge(settings, source, lambda: session(settings), batch, engine))
+        if not as_json:
+            typer.echo(verdict_lines(verdicts[-1]))
+    if as_json:
+        print_json([{**asdict(verdict), "good": verdict.good} for verdict in verdicts])
+    elif not verdicts:
+        typer.echo("report  no batch was committed yet: `lakeops ingest run` takes the first.")
+    if bad := [verdict.source for verdict in verdicts if not verdict.good]:
+        raise OpsError(f"{len(bad)} of {len(verdicts)} batches are not as expected: {', '.join(bad)}.")
+
+
+def verdict_lines(verdict: Verdict) -> str:
+    """A verdict as one line, what does not hold and what is not judged below it."""
+    held = verdict.expectations - len(verdict.findings)
+    state = "good" if verdict.good else "NOT AS EXPECTED"
+    text = (
+        f"report  {verdict.source:<20} batch {verdict.batch_id}: {state}, {held} of {verdict.expectations} "
+        f"expectations hold, {verdict.rows} rows ({verdict.engine}, {verdict.seconds} s)"
+    )
+    for finding in verdict.findings:
+        text += f"\n        not so: {finding.expected} Found: {finding.found}."
+    for what in verdict.not_judged:
+        text += f"\n        not judged: {what}"
+    return text + (f"\n        {verdict.page}" if verdict.page else "")
 
 
 def line(result: IngestResult) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
-from python_ops.errors import OpsError
+from python_ops.errors import BusyError, OpsError
 from python_ops.lock import exclusive
 from python_ops.maintenance import TablePlan
 from python_ops.maintenance import plan as plan_maintenance
@@ -53,7 +53,8 @@ def run(
     else:
         typer.echo(_total(done))
     if failed := [planned.table for planned in done if planned.error]:
-        raise OpsError(f"Maintenance of {', '.join(failed)} failed; the other tables are done.")
+        kind = BusyError if all(planned.is_busy for planned in done if planned.error) else OpsError
+        raise kind(f"Maintenance of {', '.join(failed)} failed; the other tables are done.")
 
 
 def line(planned: TablePlan) -> str:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
+from python_ops.cli.extract import line as extract_line
 from python_ops.cli.ingest import line as ingest_line
 from python_ops.publish import Action
 from python_ops.run import Step
@@ -68,6 +69,11 @@ class Progress:
         batch, files = delivered
         self._say(f"deliver batch {batch}: {files} files" + ("" if files else " (all there already)"), "bold")
 
+    def _extract(self, result: Any) -> None:
+        self._now(f"extract {result.source}")
+        if result.files or result.error or result.warnings:
+            self._say(extract_line(result), "red" if result.error else None)
+
     def _ingest(self, result: Any) -> None:
         self._now(f"ingest {result.source}")
         if result.batch_id is not None or result.error or result.warnings:
@@ -90,4 +96,7 @@ class Progress:
     def _publish(self, result: Any) -> None:
         self._now(f"publish {result.table}")
         if result.action is not Action.STAGED:
-            self._say(f"publish {result.table:<27} {result.action}: {result.rows} rows, Delta version {result.version}")
+            self._say(
+                f"publish {result.table:<27} {result.target} {result.action}: {result.rows} rows, "
+                f"{result.sent} sent, Delta version {result.version}"
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -9,7 +10,12 @@ import typer
 
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
 from python_ops.cli.tables import print_rows
+from python_ops.contracts import load as load_contract
+from python_ops.contracts import sources as known_sources
 from python_ops.errors import ConfigError
+from python_ops.ingest.repair import Fault, Finding, compare
+from python_ops.ingest.repair import repair as repair_ledger
+from python_ops.lock import exclusive, leased
 from python_ops.state import store_for
 from python_ops.state.watermarks import Watermark, advance, read
 from python_ops.status import Progress, ingestion_progress
@@ -102,6 +108,42 @@ def reset(source: Source, execute: Execute = False, env: Env = Environment.LOCAL
     _show(Change(source, before, None, execute), as_json)
 
 
+@app.command()
+def repair(
+    sources: Annotated[list[str] | None, typer.Argument(help="Sources; all when none is named.")] = None,
+    execute: Execute = False,
+    env: Env = Environment.LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Make ingestion's ledgers say what the tables hold: their rows and the writer's numbers in their logs. No JVM.
+
+    Example: lakeops watermark repair shop_orders --execute
+    """
+    settings = settings_for(env)
+    asked = sources or list(known_sources())
+    if unknown := sorted(set(asked) - set(known_sources())):
+        raise ConfigError(f"Unknown source {', '.join(unknown)}. Known sources: {', '.join(known_sources())}.")
+    found: list[Finding] = []
+    with exclusive(settings, "watermark repair", names=()) if execute else nullcontext():
+        for contract in map(load_contract, asked):
+            tables = [f"{settings.schema_name(layer)}.{contract.source}" for layer in ("bronze", "dlq")]
+            with leased(settings, tables if execute else [], "lakeops watermark repair"):
+                findings = compare(settings, contract)
+                if execute:
+                    repair_ledger(settings, contract, findings)
+            found += findings
+    if as_json:
+        print_json([{**asdict(finding), "executed": execute} for finding in found])
+        return
+    for finding in found:
+        then = "entered again" if finding.fault is Fault.UNKNOWN else "given up; its files are taken again"
+        typer.echo(f"{finding}: {'' if execute else 'would be '}{then}")
+    if not found:
+        typer.echo("Ledgers and tables agree.")
+    elif not execute:
+        typer.echo("Nothing was done. `--execute` acts.")
+
+
 def _show(change: Change, as_json: bool) -> None:
     if as_json:
         print_json(asdict(change))
@@ -114,9 +156,9 @@ def _show(change: Change, as_json: bool) -> None:
 
 def _verdict(batch: Progress) -> str:
     if batch.ledger_batch > batch.table_batch:
-        return "ledger ahead: the next ingest run takes the missing batches again"
+        return f"ledger ahead, {batch.ledger_batch} of {batch.table_batch}: `lakeops watermark repair`"
     if batch.ledger_batch < batch.table_batch:
-        return "ledger behind: the next ingest run rebuilds it from bronze"
+        return f"ledger behind, {batch.ledger_batch} of {batch.table_batch}: `lakeops watermark repair`"
     return "agree"
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import Field, ValidationError
@@ -29,13 +30,27 @@ class Settings(BaseSettings):
         secrets_prefix: Names in AWS Secrets Manager begin with this.
         state_store: Where watermarks and leases are: JSON files under the home, or a DynamoDB table.
         state_table: Name of the DynamoDB table.
+        lease_seconds: Time after which the lease of a holder that does not renew it is taken over.
         lineage: Where OpenLineage events go: a file under the home, or HTTP.
         lineage_url: Base address of the receiver (Marquez), for HTTP.
         metrics: Where metrics go besides the local file.
         metrics_namespace: CloudWatch namespace.
         alerts: Where SLA alerts go.
         alerts_topic: ARN of the SNS topic.
+        alerts_channel: Slack channel of the app whose token is the secret `slack_bot_token`: what follows a message is
+            said in its thread, and the message says when all is well. Without it, the webhook `slack_webhook_url`.
+        slack_api: Base address of Slack's API.
+        runbooks_url: Where the project's files can be read in a browser; alerts link their runbook there.
+        extract: Sources that each run extracts, of those in python_ops/extract/sources.yml.
         publish: Warehouses that this environment publishes to, of those that a model's `publish_to` names.
+        kafka_servers: Brokers to begin with, `host:port,host:port`; streams need it.
+        kafka_protocol: How to speak to them; with SASL the secret `kafka` has user and password.
+        kafka_mechanism: How SASL checks them.
+        kafka_topics: Topic of each source that can be streamed.
+        kafka_avro: Sources whose records are Avro, written with the contract's schema; the others' are JSON.
+        recovery: Where snapshots go: a folder or `s3://bucket/prefix`, best in another region; `<home>/snapshots`
+            when empty.
+        recovery_region: Region of that bucket; the environment's own when empty.
     """
 
     model_config = SettingsConfigDict(env_prefix="LAKEHOUSE_", frozen=True, extra="ignore")
@@ -47,13 +62,33 @@ class Settings(BaseSettings):
     secrets_prefix: str = "lakehouse/"
     state_store: Literal["file", "dynamodb"] = "file"
     state_table: str = "lakehouse-state"
+    lease_seconds: float = Field(default=60.0, ge=0.3, le=3600)
     lineage: Literal["file", "http"] = "file"
     lineage_url: str = ""
     metrics: Literal["file", "cloudwatch"] = "file"
     metrics_namespace: str = "Lakehouse"
     alerts: tuple[Literal["console", "slack", "sns"], ...] = ("console",)
     alerts_topic: str = ""
+    alerts_channel: str = ""
+    slack_api: str = "https://slack.com/api"
+    runbooks_url: str = ""
+    extract: tuple[str, ...] = ()
     publish: tuple[Literal["duckdb", "postgres", "redshift", "snowflake"], ...] = ("duckdb",)
+    kafka_servers: str = Field(default="", pattern=r"^([A-Za-z0-9._-]+:[0-9]{1,5}(,[A-Za-z0-9._-]+:[0-9]{1,5})*)?$")
+    kafka_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    kafka_topics: Mapping[str, Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]] = {
+        "crm_accounts": "shopdb.public.accounts",
+        "crm_contacts": "shopdb.public.contacts",
+        "crm_opportunities": "shopdb.public.opportunities",
+        "kafka_events": "app.events",
+        "shop_order_items": "shopdb.public.order_items",
+        "shop_orders": "shopdb.public.orders",
+        "shop_products": "shopdb.public.products",
+    }
+    kafka_avro: tuple[str, ...] = ()
+    recovery: str = ""
+    recovery_region: str = ""
 
     @cached_property
     def home_path(self) -> Path:

@@ -182,6 +182,9 @@ def parse(text: str, path: Path) -> Contract:
         names = [column["name"] for column in data["columns"]]
         required = {column["name"] for column in data["columns"] if column.get("required")}
         faults += [f"column {name} is listed twice" for name in sorted({n for n in names if names.count(n) > 1})]
+        faults += [
+            f"column {c['name']} has type {c['type']}, which is no decimal" for c in data["columns"] if _too_wide(c)
+        ]
         faults += [f"key column {name} must be listed as required" for name in data["key"] if name not in required]
         if data["source"] != path.stem:
             faults.append(f"source is {data['source']!r}, the file is named {path.name}")
@@ -198,6 +201,11 @@ def parse(text: str, path: Path) -> Contract:
             "expectations": _expectations(data.get("expectations", {})),
         }
     )
+
+
+def _too_wide(column: Mapping[str, Any]) -> bool:
+    digits = [int(number) for number in re.findall(r"[0-9]+", column["type"])]
+    return bool(digits) and not (1 <= digits[0] <= 38 and digits[1] <= digits[0])
 
 
 def _frozen(data: Mapping[str, Any]) -> dict[str, Any]:

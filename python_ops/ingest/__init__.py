@@ -16,16 +16,19 @@ from typing import TYPE_CHECKING
 from python_ops.config import Settings
 from python_ops.contracts import Contract, load
 from python_ops.contracts import sources as known_sources
-from python_ops.errors import ConfigError, OpsError
+from python_ops.errors import BusyError, ConfigError, OpsError
 from python_ops.ingest import generations, landing
 from python_ops.ingest.batch import Batch, halt_text
 from python_ops.ingest.dead_letters import finish as finish_replay
 from python_ops.ingest.judgement import fingerprint
 from python_ops.ingest.ledger import Ledger, Manifest, State
 from python_ops.ingest.recovery import committed_rows
+from python_ops.ingest.repair import Fault, compare, repair
 from python_ops.ingest.result import IngestResult
-from python_ops.ingest.tables import AppendOnlyTable
+from python_ops.ingest.tables import AppendOnlyTable, tables_of
 from python_ops.lineage import Dataset, JobRun, current_run, job_run
+from python_ops.lock import leased
+from python_ops.spark import separate_session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -104,7 +107,7 @@ def ingest(
 
 def session_for_files(spark: SparkSession) -> SparkSession:
     """A session of its own, in which every input file is one partition: its lines are counted inside the partition."""
-    session = spark.newSession()
+    session = separate_session(spark)
     for name in ("spark.sql.files.maxPartitionBytes", "spark.sql.files.openCostInBytes"):
         session.conf.set(name, "1t")
     return session
@@ -119,12 +122,18 @@ def _ingest_safely(
     delivered = Dataset(f"landing/{contract.source}", (settings.landing / contract.source).as_uri())
     try:
         with job_run(settings, f"ingest.{contract.source}", [delivered], parent=parent) as run:
-            batch = Batch(settings, spark, contract)
-            if (left := batch.ledger.open_batch) and left.replays is not None:
-                batch.prepare()
-                finish_replay(batch, left)
-            result = batch.run(approve)
+            with leased(settings, tables_of(settings, contract), f"ingest {contract.source}"):
+                unknown = [f for f in compare(settings, contract) if f.fault is Fault.UNKNOWN]
+                repair(settings, contract, unknown)
+                batch = Batch(settings, spark, contract)
+                if (left := batch.ledger.open_batch) and left.replays is not None:
+                    batch.prepare()
+                    finish_replay(batch, left)
+                result = batch.run(approve)
             result = replace(result, warnings=(*_replaced(settings, contract), *result.warnings))
+            if unknown:
+                told = f"the ledger did not know batches that {batch.bronze.name} holds: they were entered again"
+                result = replace(result, warnings=(*result.warnings, told))
             run.outputs = [
                 Dataset(table.name, table.path.as_uri(), columns, rows=rows)
                 for table, columns, rows in (
@@ -138,7 +147,7 @@ def _ingest_safely(
             ]
         return result
     except OpsError as exc:
-        return IngestResult(contract.source, error=str(exc))
+        return IngestResult(contract.source, error=str(exc), is_busy=isinstance(exc, BusyError))
     except (PySparkException, OSError) as exc:
         reason = str(exc).strip().splitlines()[0][:300]
         return IngestResult(

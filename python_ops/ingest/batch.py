@@ -19,6 +19,7 @@ from python_ops.ingest.result import IngestResult, together
 from python_ops.ingest.rows import dead_letters, find, implied_deletes, rows_of
 from python_ops.ingest.snapshots import Delivery, deleted_keys, deliveries, living_keys, missing_keys
 from python_ops.ingest.tables import AppendOnlyTable
+from python_ops.lock import check_held
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -45,7 +46,7 @@ class Batch:
         Returns:
             What was taken; with `error` and `halted` when a threshold was crossed.
         """
-        self.prepare()
+        self.told += self.prepare()
         results = [IngestResult(self.contract.source)]
         for manifest in self._manifests(approve):
             results.append(self.take(manifest))
@@ -53,20 +54,29 @@ class Batch:
                 break
         return replace(together(results), warnings=(*self.told, *together(results).warnings))
 
-    def prepare(self) -> None:
-        """Makes tables and ledger agree with each other and with the contract."""
+    def prepare(self) -> list[str]:
+        """Makes tables and ledger agree with each other and with the contract.
+
+        Returns:
+            What an operator should know of it.
+        """
         if not self.ledger.manifests and self.bronze.exists():
             rebuild_ledger(self.spark, self.ledger, self.folder, self.contract, self.bronze, self.dlq)
         for table in (self.bronze, self.dlq):
             table.create(self.spark)
-        self.told += find_lost(self.spark, self.ledger, self.bronze, self.dlq)
+        return find_lost(self.spark, self.ledger, self.bronze, self.dlq)
 
     def _manifests(self, approve: int | None) -> Iterator[Manifest]:
         if approve is not None:
             waiting = next(m for m in self.ledger.manifests if m.batch_id == approve)
             yield self._release(waiting, approves=approve)
-        elif self.ledger.open_batch:
-            yield self.ledger.open_batch
+        elif left := self.ledger.open_batch:
+            if left.offsets:
+                raise OpsError(
+                    f"{self.contract.source}: batch {left.batch_id} is of a stream that was interrupted. "
+                    f"`lakeops stream run {self.contract.source} --once` finishes it; then run again."
+                )
+            yield left
         elif self.ledger.halted:
             yield self._release(self.ledger.halted)
         else:
@@ -181,7 +191,7 @@ class Batch:
         Returns:
             What was found, or the result of a halted batch, of which nothing was written.
         """
-        records = [*read(self.spark, self.folder, manifest.files, manifest.generation), *dead]
+        records = [*self.delivered(manifest), *dead]
         rows = rows_of(records, self.contract, manifest)
         if rows is not None:
             rows.persist()
@@ -192,6 +202,7 @@ class Batch:
                 return self._halt(manifest, found, why)
             rejected_files = [file for file in manifest.files if file.fault]
             letters = dead_letters(self.spark, manifest, rows if found.counts["quarantined"] else None, rejected_files)
+            check_held(self.bronze.name, self.dlq.name)
             if letters is not None:
                 self.dlq.append(letters, manifest.batch_id)
             if rows is not None and (found.counts["accepted"] or found.counts["generated"]):
@@ -205,10 +216,17 @@ class Batch:
                 rows.unpersist()
         return found
 
+    def delivered(self, manifest: Manifest) -> list[Records]:
+        """Records of the batch's files, grouped by how they are parsed."""
+        return read(self.spark, self.folder, manifest.files, manifest.generation)
+
     def _is_judged(self, manifest: Manifest) -> bool:
-        """Reviewed batches are not judged, nor those of which something is visible already."""
+        """Reviewed batches are not judged, nor those of which something is visible already, nor those of a stream: a
+        topic cannot wait, and its dead letters can be replayed.
+        """
         visible = max(self.bronze.last_number(), self.dlq.last_number()) >= manifest.batch_id
-        return manifest.approves is None and manifest.replays is None and not visible
+        reviewed = manifest.approves is not None or manifest.replays is not None
+        return not (reviewed or manifest.offsets or visible)
 
     def _deletes(
         self, manifest: Manifest, rows: DataFrame | None, found: Findings

@@ -20,7 +20,7 @@ from python_ops.contracts import load, sources
 from python_ops.errors import ConfigError, OpsError
 from python_ops.ingest import landing
 from python_ops.ingest.batch import Batch
-from python_ops.ingest.ledger import Manifest
+from python_ops.ingest.ledger import Manifest, State
 from python_ops.ingest.reading import Records
 from python_ops.ingest.result import IngestResult
 from python_ops.ingest.rows import find, rows_of
@@ -140,7 +140,8 @@ def replay(settings: Settings, spark: SparkSession, source: str, batches: Sequen
         OpsError: an ingest run was interrupted and must be finished first.
     """
     batch = Batch(settings, spark, load(source))
-    batch.prepare()
+    batch.told += batch.prepare()
+    _reopen(batch)
     manifest = batch.ledger.open_batch
     if manifest is not None and manifest.replays is None:
         raise OpsError(
@@ -211,6 +212,16 @@ def purge(
             f"delete from {table.name} where arrived_at <= timestamp '{before.isoformat()}'{closed_only}"
         ).collect()
     return found
+
+
+def _reopen(batch: Batch) -> None:
+    """Dead letters whose replay was lost with a restored table are open again."""
+    lost = [m.batch_id for m in batch.ledger.manifests if m.state is State.LOST and m.replays is not None]
+    if lost:
+        batch.spark.sql(
+            f"update {batch.dlq.name} set replayed_batch = null, replayed_at = null"
+            f" where replayed_batch in ({', '.join(map(str, lost))})"
+        ).collect()
 
 
 def _freeze(batch: Batch, batches: Sequence[int]) -> Manifest | None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from python_ops.errors import OpsError
 from python_ops.ingest.landing import LandingFile
+from python_ops.ingest.offsets import Offsets
 
 
 class State(StrEnum):
@@ -37,7 +38,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Manifest:
-    """One batch of one source.
+    """One batch of one source: landing files, or records of a Kafka topic.
 
     Attributes:
         counts: Records by outcome: read = accepted + quarantined + ignored. `generated` are deletes that a complete
@@ -62,6 +63,7 @@ class Manifest:
     state: State = State.FROZEN
     counts: dict[str, int] = field(default_factory=dict)
     extra_columns: tuple[str, ...] = ()
+    offsets: tuple[Offsets, ...] = ()
     generation: int = 1
     snapshot_at: str | None = None
     approves: int | None = None
@@ -111,10 +113,22 @@ class Ledger:
         given_up = (State.LOST, State.RELEASED)
         return {file.name: file for m in self.manifests if m.state not in given_up for file in m.files}
 
-    def freeze(self, batch_id: int, contract_version: str, files: Sequence[LandingFile], **others: Any) -> Manifest:
-        """Writes the manifest of a new batch; `others` are attributes of Manifest."""
+    def taken_offsets(self) -> tuple[Offsets, ...]:
+        """Records of Kafka topics in the batches that are committed."""
+        return tuple(given for m in self.manifests if m.state is State.COMMITTED for given in m.offsets)
+
+    def freeze(
+        self,
+        batch_id: int,
+        contract_version: str,
+        files: Sequence[LandingFile] = (),
+        offsets: Sequence[Offsets] = (),
+        **others: Any,
+    ) -> Manifest:
+        """Writes the manifest of a new batch; `others` are further attributes of Manifest."""
         now = datetime.now(UTC).isoformat(timespec="microseconds")
-        return self.save(Manifest(batch_id, self.source, contract_version, now, tuple(files), **others))
+        given = {"files": tuple(files), "offsets": tuple(offsets), **others}
+        return self.save(Manifest(batch_id, self.source, contract_version, now, **given))
 
     def set_state(self, manifest: Manifest, state: State, **changes: Any) -> Manifest:
         """Writes the manifest again with its new state."""
@@ -141,10 +155,11 @@ class Ledger:
             files = tuple(
                 LandingFile(**{**file, "layout": tuple(file.get("layout", ()))}) for file in data.pop("files")
             )
+            offsets = tuple(Offsets(**given) for given in data.pop("offsets", ()))
             if data.get("positions"):
                 data["positions"] = tuple(data["positions"])
             state, extra = State(data.pop("state")), tuple(data.pop("extra_columns"))
-            return Manifest(files=files, state=state, extra_columns=extra, **data)
+            return Manifest(files=files, state=state, extra_columns=extra, offsets=offsets, **data)
         except (ValueError, KeyError, TypeError) as exc:
             raise OpsError(
                 f"{path} is not a batch manifest ({exc}). Move it away: the next run rebuilds the ledger from bronze "

@@ -9,6 +9,8 @@ from python_ops.contracts import Contract
 from python_ops.ingest import landing
 from python_ops.ingest.landing import LandingFile
 from python_ops.ingest.ledger import Ledger, State
+from python_ops.ingest.offsets import of_rows as offsets_of_rows
+from python_ops.ingest.offsets import parse as parse_offsets
 from python_ops.ingest.tables import AppendOnlyTable
 
 if TYPE_CHECKING:
@@ -36,14 +38,15 @@ def find_lost(spark: SparkSession, ledger: Ledger, bronze: AppendOnlyTable, dlq:
                 f" where replayed_batch = {manifest.batch_id}"
             ).collect()
     numbers = ", ".join(str(m.batch_id) for m in lost)
-    return [f"{bronze.name} no longer holds batch {numbers}: its files are taken again."] if lost else []
+    return [f"{bronze.name} no longer holds batch {numbers}: what they held is taken again."] if lost else []
 
 
 def rebuild_ledger(
     spark: SparkSession, ledger: Ledger, folder: Path, contract: Contract, bronze: AppendOnlyTable, dlq: AppendOnlyTable
 ) -> None:
-    """The ledger is gone and the tables are not: their own rows say which files were taken."""
+    """The ledger is gone and the tables are not: their own rows say which files and offsets were taken."""
     rows, dead, positions = bronze.batches(spark), dlq.batches(spark), bronze.positions(spark)
+    offsets = offsets_of_rows(bronze.lines(spark, "_file", "_line"), dlq.lines(spark, "file", "line"))
     files: dict[int, set[str]] = {}
     for listed in (bronze.files(spark, "_file"), dlq.files(spark, "file")):
         for batch_id, found in listed.items():
@@ -54,8 +57,9 @@ def rebuild_ledger(
         known = [
             landing.inspect(folder, name, contract) if (folder / name).exists() else LandingFile(name, 0, "")
             for name in sorted(files[batch_id])
+            if parse_offsets(name) is None
         ]
         generation, low, high = positions.get(batch_id, (1, None, None))
-        frozen = ledger.freeze(batch_id, contract.version, known, generation=generation)
+        frozen = ledger.freeze(batch_id, contract.version, known, offsets.get(batch_id, ()), generation=generation)
         seen = None if low is None or high is None else (low, high)
         ledger.set_state(frozen, State.COMMITTED, counts=counts, positions=seen)

@@ -20,6 +20,7 @@ class IngestResult:
         changes: Accepted records by what was changed to take them.
         warnings: What an operator should look at.
         error: Why the source failed or is halted; its files stay where they are.
+        is_busy: It failed because another process holds its tables.
         halted: Number of the batch that waits for a decision.
     """
 
@@ -36,6 +37,7 @@ class IngestResult:
     changes: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     error: str | None = None
+    is_busy: bool = False
     halted: int | None = None
 
 

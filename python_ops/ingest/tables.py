@@ -120,6 +120,24 @@ class AppendOnlyTable:
         ).collect()
         return {int(row["_batch_id"]): list(row["files"]) for row in rows}
 
+    def lines(self, spark: SparkSession, file: str, line: str) -> dict[int, dict[str, tuple[int, int]]]:
+        """Lowest and highest line of each batch and file."""
+        if not self.exists():
+            return {}
+        rows = spark.sql(
+            f"select _batch_id, `{file}` as file, min(`{line}`) as lowest, max(`{line}`) as highest"
+            f" from {self.name} where `{line}` is not null group by all"
+        ).collect()
+        found: dict[int, dict[str, tuple[int, int]]] = {}
+        for row in rows:
+            found.setdefault(int(row["_batch_id"]), {})[row["file"]] = (int(row["lowest"]), int(row["highest"]))
+        return found
+
+
+def tables_of(settings: Settings, contract: Contract) -> list[str]:
+    """Names of a source's two tables, as they are leased."""
+    return [f"{settings.schema_name(layer)}.{contract.source}" for layer in ("bronze", "dlq")]
+
 
 def _definition(column: Column) -> str:
     return f"`{column.name}` {column.type} comment '{_text(column.description)}'"

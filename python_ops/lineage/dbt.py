@@ -5,16 +5,13 @@ from __future__ import annotations
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import Any
-
-from deltalake import DeltaTable
 
 from python_ops.artifacts import GREEN, TARGET_FOLDER, Manifest, Model, load_manifest, load_run_results
 from python_ops.config import Settings
 from python_ops.contracts import sources
-from python_ops.delta import exists
+from python_ops.delta import written_since
 from python_ops.errors import OpsError
 from python_ops.lineage import Dataset, JobRun, current_run
 from python_ops.lineage.columns import ColumnLineage
@@ -78,7 +75,8 @@ class NodeEvents:
         if model.storage:
             path = self.settings.table_path(model.layer, model.storage)
             uri = path.as_uri()
-            rows, size = written_since(path, began)
+            if written := written_since(path, began):
+                rows, size = written.rows, written.bytes
         try:
             origins = tuple(self._lineage().of(model).items())
         except OpsError:
@@ -116,20 +114,3 @@ def emit(settings: Settings, artifacts: Path = TARGET_FOLDER) -> int:
             events.finish(node, results.invocation_id, result.status, result.started_at, result.ended_at)
             sent += 1
     return sent
-
-
-def written_since(path: Path, began: datetime) -> tuple[int | None, int | None]:
-    """Rows and bytes of the table's commits since a time; (None, None) where the log does not say."""
-    if not exists(path):
-        return None, None
-    rows = size = 0
-    for commit in DeltaTable(str(path)).history(5):
-        if datetime.fromtimestamp(int(commit["timestamp"]) / 1000, UTC) < began:
-            break
-        metrics: dict[str, Any] = commit.get("operationMetrics") or {}
-        rows += sum(int(metrics.get(name, 0)) for name in _ROW_METRICS)
-        size += int(metrics.get("numTargetBytesAdded") or metrics.get("numOutputBytes") or 0)
-    return rows, size
-
-
-_ROW_METRICS = ("numTargetRowsInserted", "numTargetRowsUpdated", "numTargetRowsDeleted", "numOutputRows")

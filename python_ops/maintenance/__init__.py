@@ -4,7 +4,8 @@ Policy is dbt `meta` of the model or source table:
 
 - `optimize_after_files`: small files beyond one per partition from which OPTIMIZE is worth it;
 - `zorder_by`: columns that OPTIMIZE sorts by; tables with clustering columns are clustered by them instead;
-- `retain_hours`: how long a removed file stays for readers of older versions and time travel.
+- `retain_hours`: how long a removed file stays for readers of older versions and time travel;
+- `reader_lag_hours`: the longest that a reader, an export or a copy for disaster recovery may stay on one version.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ from python_ops.artifacts import TARGET_FOLDER, Manifest, load_manifest
 from python_ops.config import Settings
 from python_ops.contracts import sources
 from python_ops.delta import exists
-from python_ops.errors import ConfigError, OpsError
+from python_ops.errors import BusyError, ConfigError, OpsError
 from python_ops.lineage import Dataset, job_run
+from python_ops.lock import check_held, leased
 from python_ops.maintenance.state import SMALL_BYTES, TableState, read_state
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 LEAST_RETAIN_HOURS = 24
-"""Shorter retention is refused: a query, an export or a copy of the files may hold a version for a day."""
+"""Shorter retention is refused: a query, an export or a copy of the files may hold a version for a day. A table with
+slower readers says so by `reader_lag_hours`."""
 
 _PURGE_SHARE = 0.2  # of rows behind deletion vectors: a scan reads a fifth for nothing
 _UNCLUSTERED_SHARE = 0.5  # of bytes since the last OPTIMIZE
@@ -75,6 +78,7 @@ class TablePlan:
         before: State that the decision was made from.
         after: State afterwards; None in a plan.
         error: Why the table was left half-done; the others proceed.
+        is_busy: It was left alone because another process holds its lease.
     """
 
     table: str
@@ -82,6 +86,7 @@ class TablePlan:
     before: TableState
     after: TableState | None = None
     error: str | None = None
+    is_busy: bool = False
 
 
 def policies(settings: Settings, manifest: Manifest, tables: Sequence[str] = ()) -> list[Policy]:
@@ -146,8 +151,15 @@ def run(
     for policy in policies(settings, load_manifest(artifacts), tables):
         planned = _decide(policy)
         if planned.actions:
-            with job_run(settings, f"maintain.{policy.table}", outputs=[Dataset(policy.table, policy.path.as_uri())]):
-                planned = maintain_table(spark(), policy)
+            outputs = [Dataset(policy.table, policy.path.as_uri())]
+            with job_run(settings, f"maintain.{policy.table}", outputs=outputs) as job:
+                try:
+                    with leased(settings, [policy.table], f"maintain {policy.table}"):
+                        planned = maintain_table(spark(), policy)
+                except BusyError as exc:
+                    planned = replace(planned, error=str(exc), is_busy=True)
+                if planned.after:
+                    job.outputs = [replace(outputs[0], rows=0, bytes=planned.after.bytes)]
         done.append(planned)
         if on_event:
             on_event(done[-1])
@@ -159,7 +171,10 @@ def maintain_table(spark: SparkSession, policy: Policy) -> TablePlan:
     planned = _decide(policy)
     try:
         for action in planned.actions:
+            check_held(policy.table)
             _act(spark, policy, action.act)
+    except BusyError:
+        raise
     except OpsError as exc:
         planned = replace(planned, error=str(exc))
     return replace(planned, after=read_state(policy.path, policy.retain_hours))
@@ -167,15 +182,16 @@ def maintain_table(spark: SparkSession, policy: Policy) -> TablePlan:
 
 def _policy(settings: Settings, layer: str, table: str, meta: Any, where: str) -> Policy:
     name = f"{settings.schema_name(layer)}.{table}"
-    numbers = {"optimize_after_files": 16, "retain_hours": 168}
+    numbers = {"optimize_after_files": 16, "retain_hours": 168, "reader_lag_hours": LEAST_RETAIN_HOURS}
     for key, default in numbers.items():
         numbers[key] = meta.get(key, default)
         if not isinstance(numbers[key], int) or numbers[key] < 1:
             raise ConfigError(f"{where}: meta {key} of {name} must be a whole number from 1, not {numbers[key]!r}.")
-    if numbers["retain_hours"] < LEAST_RETAIN_HOURS:
+    least = max(LEAST_RETAIN_HOURS, numbers.pop("reader_lag_hours"))
+    if numbers["retain_hours"] < least:
         raise ConfigError(
             f"{where}: meta retain_hours of {name} is {numbers['retain_hours']}; a reader of an older version may need "
-            f"its files for {LEAST_RETAIN_HOURS} hours. Nothing was removed. Raise it."
+            f"its files for {least} hours. Nothing was removed. Raise it."
         )
     zorder = meta.get("zorder_by", ())
     return Policy(

@@ -15,11 +15,14 @@ from pathlib import Path
 from python_ops.artifacts import TARGET_FOLDER, load_manifest, load_run_results
 from python_ops.config import Settings
 from python_ops.contracts import sources
+from python_ops.delta import written_since
 from python_ops.errors import OpsError
+from python_ops.extract.journal import Journal
 from python_ops.ingest.ledger import Ledger, State
 from python_ops.maintenance import policies
 from python_ops.maintenance.state import read_state
 from python_ops.publish import status as publish_status
+from python_ops.recovery.last import snapshot_age
 from python_ops.run_record import last_run
 
 _KEEP_BYTES = 16 * 1024 * 1024
@@ -68,27 +71,36 @@ def collect(settings: Settings, artifacts: Path = TARGET_FOLDER) -> list[Metric]
         add("job", name, run_seconds=seconds)
     add("job", str(record["command"]), run_seconds=sum(steps.values()),
         failed_steps=sum(step["outcome"] != "ok" for step in record["steps"]))  # fmt: skip
+    add("job", "snapshot", snapshot_age_seconds=snapshot_age(settings))
     for source in sources():
         done = [m for m in Ledger(settings.state / "ingest", source).manifests if m.state is State.COMMITTED]
         if done:
             counts = {f"rows_{name}": float(count) for name, count in done[-1].counts.items()}
             lag = (now - datetime.fromisoformat(done[-1].arrived_at)).total_seconds()
             add("source", source, watermark_lag_seconds=lag, batch_id=done[-1].batch_id, **counts)
+        add("source", source, **Journal(settings.state / "extract", source).figures(now))
     manifest, results = load_manifest(artifacts), load_run_results(artifacts)
     for node, result in results.nodes.items():
         if model := manifest.models.get(node):
             counts = {f"rows_{name}": float(count) for name, count in _COUNTS.findall(result.message)}
             add("model", model.name, build_seconds=result.seconds, **counts)
+            path = settings.table_path(model.layer, model.storage) if model.storage else None
+            if path and result.started_at and (written := written_since(path, result.started_at)):
+                add("model", model.name, rows_applied=written.rows, rows_copied=written.rows_copied,
+                    files_touched=written.files, bytes_written=written.bytes)  # fmt: skip
     for policy in policies(settings, manifest):
         state = read_state(policy.path, policy.retain_hours)
         deleted = round((state.deleted_share or 0) * state.rows)
         add("table", policy.table, rows=state.rows - deleted, files=state.files, bytes=state.bytes,
             bytes_on_disk=state.bytes_on_disk)  # fmt: skip
+    lags: dict[str, float] = {}  # of the warehouse that is furthest behind
     for table in publish_status(settings, artifacts):
         if table.published_at and table.lake_version is not None and table.served_version is not None:
             age = (now - datetime.fromisoformat(table.published_at)).total_seconds()
-            behind = table.state == "behind"
-            add("table", table.table, publish_lag_seconds=age if behind else 0.0)
+            lag = age if table.state == "behind" else 0.0
+            lags[table.table] = max(lag, lags.get(table.table, 0.0))
+    for name, lag in lags.items():
+        add("table", name, publish_lag_seconds=lag)
     return found
 
 

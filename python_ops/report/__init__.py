@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
+from python_ops.alerts import Breach, check, span
 from python_ops.artifacts import TARGET_FOLDER, Manifest, NodeResult, load_manifest, load_run_results
 from python_ops.config import Settings
 from python_ops.contracts import load as load_contract
 from python_ops.contracts import sources
 from python_ops.delta import last_change
+from python_ops.errors import OpsError
 from python_ops.ingest.ledger import Ledger, State
+from python_ops.lineage.columns import ColumnLineage
 from python_ops.maintenance import TablePlan, policies
 from python_ops.maintenance import plan as plan_maintenance
+from python_ops.metrics import history
 from python_ops.publish import PublishStatus
 from python_ops.publish import status as publish_status
+from python_ops.recovery.last import last
 from python_ops.report.graph import Node, sparkline, svg
 from python_ops.run_record import last_run
 from python_ops.status import SourceStatus, source_status
@@ -43,11 +50,16 @@ class Report:
     verdict: Verdict
     last_run: Mapping[str, Any] | None
     sources: list[tuple[SourceStatus, Markup]]
-    tests: Mapping[str, int]
+    tests: list[NodeResult]
+    breaches: list[Breach]
+    limits: Mapping[str, str]
+    counts: Mapping[str, Markup]
+    columns: Markup
     failed: list[NodeResult]
     tables: list[tuple[TablePlan, datetime | None]]
     published: list[PublishStatus]
     graph: Markup
+    snapshot_at: str | None
 
 
 def gather(settings: Settings, artifacts: Path = TARGET_FOLDER) -> Report:
@@ -60,19 +72,28 @@ def gather(settings: Settings, artifacts: Path = TARGET_FOLDER) -> Report:
     changed = {policy.table: last_change(policy.path) for policy in policies(settings, manifest)}
     tests = [result for node, result in results.nodes.items() if node.startswith(("test.", "unit_test."))]
     failed = results.failed()
+    breaches = check(settings, artifacts)
     record = last_run(settings)
     published = publish_status(settings, artifacts)
     return Report(
         environment=settings.target,
         generated_at=datetime.now(UTC),
-        verdict=_verdict(record, failed, published),
+        verdict=_verdict(record, failed, published, breaches),
         last_run=record,
         sources=[(source_status(settings, source), _history(settings, source)) for source in sources()],
-        tests={"passed": sum(test.green for test in tests), "all": len(tests)},
+        tests=sorted(tests, key=lambda test: (test.green, test.unique_id)),
+        breaches=breaches,
+        limits=_limits(manifest),
+        counts={
+            table: sparkline([int(count) for count in past])
+            for table, past in history(settings, "rows", "table").items()
+        },
+        columns=_columns(settings, manifest, artifacts),
         failed=failed,
         tables=[(planned, changed.get(planned.table)) for planned in plan_maintenance(settings, (), artifacts)],
         published=published,
         graph=svg(_lineage(manifest)),
+        snapshot_at=(last(settings, "snapshot") or {}).get("pinned_at"),
     )
 
 
@@ -81,14 +102,19 @@ def write(report: Report, path: Path) -> Path:
     jinja = Environment(
         loader=PackageLoader("python_ops.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    jinja.filters.update({"bytes": _bytes, "ago": lambda at: _ago(at, report.generated_at)})
+    jinja.filters.update({"bytes": _bytes, "minute": _minute, "ago": lambda at: _ago(at, report.generated_at)})
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".tmp")
     draft.write_text(jinja.get_template("page.html.j2").render(report=report), encoding="utf-8")
     return draft.replace(path)
 
 
-def _verdict(record: Mapping[str, Any] | None, failed: list[NodeResult], published: list[PublishStatus]) -> Verdict:
+def _verdict(
+    record: Mapping[str, Any] | None,
+    failed: list[NodeResult],
+    published: list[PublishStatus],
+    breaches: list[Breach],
+) -> Verdict:
     """The worst thing first."""
     if record is None:
         return Verdict("bad", "No run has been recorded.")
@@ -97,6 +123,11 @@ def _verdict(record: Mapping[str, Any] | None, failed: list[NodeResult], publish
     if failed:
         names = ", ".join(result.unique_id.split(".")[2] for result in failed[:3])
         return Verdict("bad", f"{len(failed)} nodes of the last build are not green: {names}.")
+    if breaches:
+        more = f", and {len(breaches) - 1} more" if len(breaches) > 1 else ""
+        return Verdict("warn", f"A service level is breached: {breaches[0].subject} {breaches[0].kind.value}{more}.")
+    if silent := sorted({table.target for table in published if table.error}):
+        return Verdict("warn", f"Not answering: {', '.join(silent)}.")
     if behind := [table.table for table in published if table.state not in ("current", "dropped")]:
         return Verdict("warn", f"Not published yet: {', '.join(behind[:5])}.")
     return Verdict("good", "The last run is green, and what it built is served.")
@@ -118,6 +149,27 @@ def _lineage(manifest: Manifest) -> dict[str, Node]:
     return nodes
 
 
+def _limits(manifest: Manifest) -> dict[str, str]:
+    """How old each source's last delivery may be."""
+    found = {source: meta.get("sla_minutes") for source, meta in manifest.source_meta.items()}
+    return {source: span(float(minutes)) for source, minutes in found.items() if minutes is not None}
+
+
+def _columns(settings: Settings, manifest: Manifest, artifacts: Path) -> Markup:
+    """For each column, the columns it is made from, as JSON for the page's script; none where nothing is compiled."""
+    lineage = ColumnLineage(manifest, settings.schema_prefix, artifacts)
+    names = {model.table: model.name for model in manifest.models.values()}
+    names |= {f"{lineage.bronze}.{source}": source for source in sources()}
+    found: dict[str, dict[str, list[str]]] = {}
+    for model in sorted(manifest.models.values(), key=lambda model: model.name):
+        with suppress(OpsError):
+            found[model.name] = {
+                column: [f"{names.get(table, table)}.{name}" for table, name in origins]
+                for column, origins in lineage.of(model).items()
+            }
+    return htmlsafe_json_dumps(found)
+
+
 def _bytes(count: int) -> str:
     size = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -125,6 +177,10 @@ def _bytes(count: int) -> str:
             return f"{size:.0f} {unit}"
         size /= 1024
     return f"{size:.1f} TiB"
+
+
+def _minute(at: str) -> str:
+    return datetime.fromisoformat(at).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _ago(at: datetime | str | None, now: datetime) -> str:

@@ -65,11 +65,13 @@ def svg(nodes: Mapping[str, Node]) -> Markup:
                 start, end = from_x + _WIDTH, from_y + _HEIGHT // 2
                 bend = (start + x) // 2
                 to = y + _HEIGHT // 2
-                parts.append(f'<path class="edge" d="M{start},{end} C{bend},{end} {bend},{to} {x},{to}"/>')
+                ends = f'data-from="{escape(nodes[parent].name)}" data-to="{escape(node.name)}"'
+                parts.append(f'<path class="edge" {ends} d="M{start},{end} C{bend},{end} {bend},{to} {x},{to}"/>')
     for identifier, node in nodes.items():
         x, y = corner(identifier)
         parts.append(
-            f'<g class="node {escape(node.layer)}"><title>{escape(node.description)}</title>'
+            f'<g class="node {escape(node.layer)}" data-name="{escape(node.name)}">'
+            f"<title>{escape(node.description)}</title>"
             f'<rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="5"/>'
             f'<text x="{x + 8}" y="{y + 17}">{escape(node.name)}</text></g>'
         )

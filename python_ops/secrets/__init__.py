@@ -7,6 +7,7 @@ process is masked in the command line's error messages as well (`mask`).
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -157,7 +158,14 @@ def needed(settings: Settings) -> dict[str, str]:
     """Names of the secrets that the environment's settings ask for, with what needs each."""
     found: dict[str, str] = {target: f"publishing to {target}" for target in settings.publish if target != "duckdb"}
     if "slack" in settings.alerts:
-        found["slack_webhook_url"] = "alerts to Slack"
+        found["slack_bot_token" if settings.alerts_channel else "slack_webhook_url"] = "alerts to Slack"
+    if settings.extract:
+        from python_ops.extract.sources import chosen  # which takes its credentials from here
+
+        for source in (source for source in chosen(settings.extract) if not source.url):
+            found[source.secret] = "; ".join(filter(None, [found.get(source.secret), f"extracting {source.name}"]))
+    if settings.kafka_protocol.startswith("SASL"):
+        found["kafka"] = "streams"
     return found
 
 
@@ -191,5 +199,7 @@ def _parts(text: str) -> set[str]:
         fields = None
     if isinstance(fields, dict):
         open_fields = {"host", "port", "dbname", "database", "user", "account", "warehouse", "role", "schema"}
+        open_fields |= {"ssl", "sslmode"}
+        open_fields |= {name for name in ("url", "token_url") if not re.search("[@?]", str(fields.get(name)))}
         values |= {str(value) for name, value in fields.items() if name not in open_fields}
     return {value for value in values if len(value) >= 4}

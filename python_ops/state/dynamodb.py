@@ -25,6 +25,7 @@ class DynamoStore:
 
     def __init__(self, table: str, prefix: str = "", client: DynamoDBClient | None = None) -> None:
         self.table, self.prefix, self._client = table, prefix, client
+        self.place = f"dynamodb:{table}/{prefix}"
 
     def get(self, kind: str, name: str) -> Record | None:
         """See `Store`.

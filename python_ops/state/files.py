@@ -23,7 +23,7 @@ class FileStore:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.place = folder, str(folder)
 
     def get(self, kind: str, name: str) -> Record | None:
         """See `Store`.

@@ -20,7 +20,13 @@ class Record:
 
 
 class Store(Protocol):
-    """Records by kind (`watermark`, `lease`) and name."""
+    """Records by kind (`watermark`, `lease`) and name.
+
+    Attributes:
+        place: Tells stores apart: a folder, or a table and the prefix of the names in it.
+    """
+
+    place: str
 
     def get(self, kind: str, name: str) -> Record | None:
         """A record, or None."""

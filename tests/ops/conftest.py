@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from postgres_server import postgres_server
+from redshift_front import SHIMS, redshift_front
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +35,30 @@ def aws(moto: str, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setenv(name, value)
     urllib.request.urlopen(urllib.request.Request(f"{moto}/moto-api/reset", method="POST"), timeout=10).close()
     return moto
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """DSN of a PostgreSQL server, as a superuser in an empty database.
+
+    All tests share it: make a database or schemas of your own, and leave roles and settings as they were.
+    """
+    with postgres_server() as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def redshift(postgres: str) -> Iterator[str]:
+    """DSN of the same server as redshift_connector takes it for Redshift; see redshift_front.py for what it is not.
+
+    Its database is `template_redshift`, which has the functions of Redshift that the project uses.
+    """
+    import psycopg
+
+    with psycopg.connect(postgres, autocommit=True) as admin:
+        admin.execute("create database template_redshift")
+    with psycopg.connect(postgres, dbname="template_redshift") as database:
+        database.execute(SHIMS)
+    parts = psycopg.conninfo.conninfo_to_dict(postgres)
+    with redshift_front(int(str(parts["port"]))) as port:
+        yield f"postgresql://{parts['user']}:{parts['password']}@127.0.0.1:{port}/template_redshift"

@@ -86,6 +86,56 @@ def test_slack_gets_one_message_of_blocks(slack: Desk, httpserver: HTTPServer) -
     )
 
 
+@pytest.fixture
+def app(tmp_path: Path, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """Slack's API: it numbers messages, and wants the app's token."""
+    monkeypatch.setenv("LAKEHOUSE_SECRET_SLACK_BOT_TOKEN", "xoxb-canary")
+
+    def take(request: Request) -> Response:
+        if request.headers["Authorization"] != "Bearer xoxb-canary":
+            return Response('{"ok": false, "error": "invalid_auth"}')
+        return Response(json.dumps({"ok": True, "channel": "C9", "ts": f"17.{len(httpserver.log)}"}))
+
+    for method in ("chat.postMessage", "chat.update"):
+        httpserver.expect_request(f"/api/{method}", method="POST").respond_with_handler(take)
+    return Desk(tmp_path, ("slack",), alerts_channel="#lake", slack_api=httpserver.url_for("/api"))
+
+
+def test_what_follows_is_said_in_the_thread_and_recovery_updates_the_message(app: Desk, httpserver: HTTPServer) -> None:
+    """Given a breach, When another comes and both go, Then one conversation says so, and its head says it is over."""
+    assert [app.notify(*b, hours=h) for h, b in enumerate([(STALE,), (STALE, FAILED), ()])] == [[], [], []]
+    asked = [(request.path.removeprefix("/api/"), request.get_json()) for request, _ in httpserver.log]
+    assert [(method, body.get("thread_ts"), body.get("ts")) for method, body in asked] == [
+        ("chat.postMessage", None, None),
+        ("chat.postMessage", "17.0", None),
+        ("chat.update", None, "17.0"),
+        ("chat.postMessage", "17.0", None),
+    ]
+    assert (asked[0][1]["channel"], asked[1][1]["channel"]) == ("#lake", "C9")
+    assert asked[2][1]["text"] == "Lakehouse local: recovered"
+    app.notify(STALE, hours=5)
+    assert httpserver.log[-1][0].get_json().get("thread_ts") is None, "the next breach opens a conversation of its own"
+
+
+def test_a_refused_token_is_a_warning_without_the_token(app: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAKEHOUSE_SECRET_SLACK_BOT_TOKEN", "xoxb-wrong")
+    (warning,) = app.notify(STALE)
+    assert "Slack refused chat.postMessage (invalid_auth): 1 alerts for slack are kept" in warning
+    assert "xoxb" not in warning + (app.settings.state / "alerts.json").read_text()
+
+
+def test_the_runbook_is_a_link_where_its_address_is_known(
+    tmp_path: Path, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAKEHOUSE_SECRET_SLACK_WEBHOOK_URL", httpserver.url_for("/hook"))
+    httpserver.expect_request("/hook").respond_with_data("ok")
+    desk = Desk(tmp_path, ("slack", "console"), runbooks_url="https://git.example.com/lakehouse/")
+    desk.notify(STALE)
+    place = "https://git.example.com/lakehouse/docs/runbooks/sla_breach.md#stale"
+    assert f"<{place}|runbook>" in json.dumps(received(httpserver)[0])
+    assert f"Runbook: {place}" in desk.said[0]
+
+
 def test_a_name_cannot_call_the_channel(slack: Desk, httpserver: HTTPServer) -> None:
     httpserver.expect_request("/services/T0/B0/canary").respond_with_data("ok")
     slack.notify(Breach(Kind.ROWS, "<!channel> & co", "1", "<@U1>", "<!here>", "x"))

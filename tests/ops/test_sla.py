@@ -36,21 +36,23 @@ class Place:
         job.started_at, job.steps = at, list(steps)
         job.save()
 
+    def policy(self, daily: dict[str, Any], source: dict[str, Any]) -> None:
+        """Limits of the daily run and of the source."""
+        files.add_to_manifest(
+            self.artifacts,
+            exposures={"e": {"name": "daily_run", "owner": {"name": "Platform"}, "config": {"meta": daily}}},
+            sources={"s": {"name": "fx_rates", "config": {"meta": source}}},
+        )
+
     def build(self, seconds: float = 1.0, status: str = "success", **meta: Any) -> None:
         model = files.model("dim_a")
         model["config"] |= {"meta": meta, "group": "sales"}
         files.write_manifest(self.artifacts, model, files.test("key_of_a", "dim_a"))
-        files.add_to_manifest(
-            self.artifacts,
-            groups={"g": {"name": "sales", "owner": {"name": "Sales"}}},
-            exposures={
-                "e": {
-                    "name": "daily_run", "owner": {"name": "Platform"},
-                    "config": {"meta": {"sla_minutes": 1560, "sla_max_seconds": 100}},
-                }
-            },
-            sources={"s": {"name": "fx_rates", "config": {"meta": {"sla_minutes": 60, "sla_max_rejected": 0.1}}}},
-        )  # fmt: skip
+        files.add_to_manifest(self.artifacts, groups={"g": {"name": "sales", "owner": {"name": "Sales"}}})
+        self.policy(
+            {"sla_minutes": 1560, "sla_max_seconds": 100},
+            {"sla_minutes": 60, "sla_max_rejected": 0.1, "sla_min_records": 1},
+        )
         results = {"model.lakehouse.dim_a": "success", "test.lakehouse.key_of_a": status}
         files.write_run_results(self.artifacts, results, seconds=seconds)
 
@@ -124,6 +126,19 @@ def test_zero_rows_breach_unless_allowed(place: Place) -> None:
     assert place.kinds() == []
 
 
+def test_a_batch_without_records_breaches_unless_allowed(place: Place) -> None:
+    place.build()
+    place.batch(0)
+    assert place.kinds() == [(Kind.ROWS, "fx_rates")]
+    place.policy({}, {"sla_min_records": 0})
+    assert place.kinds() == []
+
+
+def test_a_step_has_a_limit_of_its_own(place: Place) -> None:
+    place.policy({"sla_max_seconds_dbt_build": 49, "sla_max_seconds_ingest": 10}, {})
+    assert place.kinds() == [(Kind.RUNTIME, "dbt build")]
+
+
 def test_a_build_that_grew_old_is_stale(place: Place) -> None:
     place.build(sla_minutes=60)
     assert place.kinds(NOW + timedelta(minutes=59)) == []
@@ -147,7 +162,7 @@ def test_no_run_at_all_is_missing(tmp_path: Path) -> None:
     [
         ([100] * 7, 1000, False),  # too few runs to judge
         ([100] * 8, 1000, True),
-        ([100] * 8, 0, True),
+        ([100] * 8, 1, True),
         ([100] * 8, 109, False),  # a steady history: ten rows are no alarm
         ([1000, 1100, 900, 1050, 950, 1020, 980, 1010], 1200, False),
         ([1000, 1100, 900, 1050, 950, 1020, 980, 1010], 2000, True),

@@ -16,7 +16,7 @@ from test_cli import lakeops
 from python_ops.errors import BusyError, ConfigError, OpsError
 from python_ops.state.dynamodb import DynamoStore
 from python_ops.state.files import FileStore
-from python_ops.state.leases import Lease, lease
+from python_ops.state.leases import Lease, hold
 from python_ops.state.store import Store
 from python_ops.state.watermarks import Watermark, advance, read
 
@@ -146,12 +146,12 @@ def test_a_dead_holders_lease_is_taken_over_and_the_zombie_cannot_commit(holder:
 
 
 def test_a_lease_is_renewed_while_its_block_runs(store: Store) -> None:
-    with lease(store, "environment", "run", ttl=0.6) as held:
+    with hold(store, ["environment"], "run", ttl=0.6) as (held,):
         time.sleep(1.5)
         held.check()
-        with pytest.raises(BusyError, match=r"held by `run` \(process \d+ on "), lease(store, "environment", "other"):
+        with pytest.raises(BusyError, match=r"held by `run` \(process \d+ on "), hold(store, ["environment"], "other"):
             pass
-    with lease(store, "environment", "next", ttl=0.6) as following:
+    with hold(store, ["environment"], "next", ttl=0.6) as (following,):
         assert following.token == held.token + 1
 
 

@@ -1,0 +1,77 @@
+"""`lakeops extract`: systems to landing files."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.cli.tables import print_rows
+from python_ops.errors import BusyError, ConfigError, OpsError
+from python_ops.extract import ExtractResult, SourceStatus, extract
+from python_ops.extract import status as extract_status
+from python_ops.lock import exclusive
+
+app = typer.Typer(help="What changed in the sources, as landing files.", no_args_is_help=True)
+
+
+@app.command()
+def run(
+    sources: Annotated[
+        list[str] | None, typer.Argument(help="Sources; those that the environment extracts when none is named.")
+    ] = None,
+    env: Env = Environment.LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Pull what changed since each source's watermark into LAKEHOUSE_HOME/landing/<source>/.
+
+    Example: lakeops extract run snowflake_orders --env prod
+    """
+    settings = settings_for(env)
+    with exclusive(settings, "extract run", names=()):  # each source has a lease of its own
+        results = extract(settings, sources or (), None if as_json else lambda result: typer.echo(line(result)))
+    if as_json:
+        print_json(results)
+    elif not results:
+        typer.echo(f"extract  nothing: `extract` in python_ops/config/{env.value}.yml names no source")
+    if failed := [result for result in results if result.error]:
+        names, codes = ", ".join(result.source for result in failed), {result.exit_code for result in failed}
+        kind = {2: ConfigError, 4: BusyError}.get(codes.pop() if len(codes) == 1 else 1, OpsError)
+        raise kind(f"{len(failed)} of {len(results)} sources failed: {names}. The others are done.")
+
+
+@app.command()
+def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
+    """Show how far each source was extracted, and what its last run did. Asks no source.
+
+    Example: lakeops extract status --json
+    """
+    found = extract_status(settings_for(env))
+    if as_json:
+        print_json(found)
+        return
+    print_rows(
+        ["source", "system", "with every run", "watermark", "last asked", "rows", "state"],
+        [[s.source, s.system, "yes" if s.is_due else "no", s.at, s.asked_at, s.rows, _state(s)] for s in found],
+    )
+
+
+def line(result: ExtractResult) -> str:
+    """A result as one line, warnings below it."""
+    if result.error:
+        text = f"extract {result.source:<20} FAILED  {result.error}"
+    elif not result.files:
+        text = f"extract {result.source:<20} nothing new ({result.seconds:.1f} s)"
+    else:
+        text = (
+            f"extract {result.source:<20} {result.rows} rows, {result.bytes} bytes in {len(result.files)} files "
+            f"({result.seconds:.1f} s)"
+        )
+    return text + "".join(f"\n        warning: {warning}" for warning in result.warnings)
+
+
+def _state(status: SourceStatus) -> str:
+    if status.error:
+        return f"failed: {status.error}"
+    return "a landing file without its watermark; the next run saves it" if status.unfinished else "ok"

@@ -1,0 +1,111 @@
+"""`lakeops stream`: topics of Kafka to bronze."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Annotated
+
+import typer
+
+from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.errors import OpsError
+from python_ops.ingest import IngestResult
+from python_ops.lock import exclusive
+from python_ops.streaming import Applied, Options, StreamResult, lag, stream
+
+app = typer.Typer(help="Topics of Kafka to bronze, checked against contracts.", no_args_is_help=True)
+
+Sources = Annotated[list[str] | None, typer.Argument(help="Sources; all that have a topic when none is named.")]
+
+
+@app.command()
+def run(
+    sources: Sources = None,
+    once: Annotated[
+        bool, typer.Option("--once", "--available-now", help="Take what the topics hold now, and end.")
+    ] = False,
+    seconds: Annotated[float | None, typer.Option(min=1, help="End after this long; never when not given.")] = None,
+    apply: Annotated[
+        float | None, typer.Option(min=0, help="Run the dbt models behind the sources every so many seconds.")
+    ] = None,
+    every: Annotated[float, typer.Option(min=0, help="Seconds between the beginnings of two micro-batches.")] = 10.0,
+    max_records: Annotated[int, typer.Option(min=1, help="Most records of one micro-batch.")] = 100_000,
+    skip_lost: Annotated[
+        bool, typer.Option("--skip-lost", help="Go on behind records that the topic dropped before they were taken.")
+    ] = False,
+    env: Env = Environment.LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Take the records of the sources' topics, each exactly once, as batches of the source.
+
+    SIGTERM and Ctrl-C end it after the batch, or the run of models, at hand; a second one at once.
+
+    Example: lakeops stream run kafka_events --apply 60
+    """
+    settings = settings_for(env)
+    stop = _stop_on_signals()
+    options = Options(once, every, max_records, skip_lost)
+    with exclusive(settings, "stream run"):
+        results, applied = stream(
+            settings,
+            sources or (),
+            options,
+            lambda what: None if as_json else typer.echo(line(what)),
+            stop,
+            seconds,
+            apply,
+        )
+    if as_json:
+        print_json({"sources": results, "applied": applied})
+    if failed := [result.source for result in results if result.error]:
+        raise OpsError(f"{len(failed)} of {len(results)} streams failed: {', '.join(failed)}. Run again to go on.")
+    if applied and applied.error:
+        raise OpsError(
+            f"The models were not applied: {applied.error} What was taken is in bronze; `lakeops run` goes on."
+        )
+
+
+@app.command()
+def status(sources: Sources = None, env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
+    """Show how far each partition was taken, and how many records wait.
+
+    Example: lakeops stream status shop_orders --json
+    """
+    shown = lag(settings_for(env), sources or ())
+    if as_json:
+        print_json(shown)
+        return
+    for row in shown:
+        taken = "nothing" if row.taken is None else f"{row.taken}"
+        typer.echo(f"{row.source:<20} {row.topic}/{row.partition}: taken {taken} of {row.end}, {row.waiting} waiting")
+
+
+def _stop_on_signals() -> threading.Event:
+    """Set by the first SIGTERM or Ctrl-C; the second interrupts."""
+    stop = threading.Event()
+
+    def asked(*_: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, asked)
+    return stop
+
+
+def line(what: IngestResult | Applied | StreamResult) -> str:
+    """What happened, as one line, warnings below it."""
+    if isinstance(what, Applied):
+        told = f"FAILED  {what.error}" if what.error else f"{len(what.models)} models in {what.seconds} s"
+        return f"apply   {told}"
+    counts = f"read {what.read} = {what.accepted} accepted + {what.quarantined} quarantined + {what.ignored} ignored"
+    if isinstance(what, IngestResult):
+        return f"stream  {what.source:<20} batch {what.batch_id}: {counts}"
+    offsets = ", ".join(f"{partition}: {offset}" for partition, offset in sorted((what.offsets or {}).items()))
+    text = (
+        f"ended   {what.source:<20} {what.batches} batches, {counts}; next offsets of {what.topic} {offsets or 'none'}"
+    )
+    text += "".join(f"\n        warning: {warning}" for warning in what.warnings)
+    return text + (f"\n        FAILED  {what.error}" if what.error else "")

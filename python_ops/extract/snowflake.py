@@ -1,0 +1,95 @@
+"""Snowflake by its connector, which downloads a result in pieces while it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import snowflake.connector
+from snowflake.connector import errors
+
+from python_ops.extract.database import DatabaseReader, first_line
+from python_ops.secrets import Secret
+
+_LOGIN_SECONDS = 15
+_REFUSED = (250001, 390100, 390144, 390318, 394304)  # log-in failed; wrong password, key or token; expired
+
+
+class SnowflakeReader(DatabaseReader):
+    """See `DatabaseReader`. The secret has account, user, password or private_key (PEM), warehouse, role, database."""
+
+    system = "Snowflake"
+    clock = "select current_timestamp()"
+
+    def connect(self, secret: Secret) -> None:
+        """See `DatabaseReader`."""
+        given = secret.json()
+        names = ("account", "user", "password", "role", "warehouse", "database", "schema")
+        options: dict[str, Any] = {name: given[name] for name in names if name in given}
+        if "private_key" in given:
+            options["private_key"] = _key_bytes(given)
+        limit = self.source.timeout_seconds
+        self.connection = snowflake.connector.connect(
+            **options,
+            application="lakeops_extract",
+            login_timeout=_LOGIN_SECONDS,
+            network_timeout=limit,
+            session_parameters={
+                "TIMEZONE": "UTC",
+                "STATEMENT_TIMEOUT_IN_SECONDS": limit,
+                "QUERY_TAG": f"lakeops extract {self.source.name}",
+            },
+        )
+
+    def quoted(self, name: str) -> str:
+        """See `DatabaseReader`; Snowflake keeps unquoted names in capitals."""
+        return f'"{name.upper()}"' if name == name.lower() else f'"{name}"'
+
+    def one(self, sql: str) -> Sequence[Any]:
+        """See `DatabaseReader`."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(sql)
+            row = cursor.fetchone()
+        assert isinstance(row, tuple)
+        return row
+
+    def stream(self, sql: str) -> Iterator[Sequence[Sequence[Any]]]:
+        """See `DatabaseReader`."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(sql)
+            while page := cursor.fetchmany(self.source.page_rows):
+                yield [tuple(row) for row in page]
+
+    def close(self) -> None:
+        """See `DatabaseReader`."""
+        self.connection.close()
+
+    @classmethod
+    def is_refused(cls, error: Exception) -> bool:
+        """See `DatabaseReader`."""
+        return isinstance(error, errors.ForbiddenError) or getattr(error, "errno", None) in _REFUSED
+
+    @classmethod
+    def is_lost(cls, error: Exception) -> bool:
+        """See `DatabaseReader`."""
+        if cls.is_refused(error) or isinstance(error, errors.ProgrammingError):
+            return False
+        return isinstance(error, (errors.OperationalError, errors.InterfaceError, errors.HttpError, OSError))
+
+    @classmethod
+    def told(cls, error: Exception) -> str:
+        """See `DatabaseReader`."""
+        code = getattr(error, "errno", None)
+        name = f"{type(error).__name__} {code or ''}".strip()
+        state = str(getattr(error, "sqlstate", None) or "")
+        is_connection = isinstance(error, (errors.OperationalError, errors.InterfaceError, errors.HttpError, OSError))
+        return f"{name}: {first_line(error)}" if is_connection or state[:2] in ("02", "08", "42") else name
+
+
+def _key_bytes(given: Mapping[str, Any]) -> bytes:
+    """A private key as the connector takes it."""
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+
+    phrase = given.get("private_key_passphrase")
+    key = load_pem_private_key(str(given["private_key"]).encode(), str(phrase).encode() if phrase else None)
+    return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())

@@ -1,0 +1,187 @@
+"""Kafka to bronze with Structured Streaming: the contract's projection, the dead-letter queue and the batch numbers of
+ingestion, exactly once; on request with the dbt models behind it, in the same session.
+
+A micro-batch is a batch like that of landing files: frozen in the source's ledger by its offsets, appended under its
+number, closed when its rows are seen (python_ops.ingest). Spark's checkpoint is scratch (python_ops.streaming.topic).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from python_ops.config import Settings
+from python_ops.contracts import load
+from python_ops.contracts import sources as known_sources
+from python_ops.errors import ConfigError
+from python_ops.ingest import IngestResult
+from python_ops.ingest.ledger import Ledger
+from python_ops.ingest.offsets import next_offsets
+from python_ops.lineage import Dataset, current_run, job_run
+from python_ops.spark import kafka_jars, session
+from python_ops.streaming.apply import Applied, affected, apply
+from python_ops.streaming.broker import Broker
+from python_ops.streaming.jars import add_to_session
+from python_ops.streaming.records import FORMATS
+from python_ops.streaming.topic import Options, StreamResult, TopicStream
+
+__all__ = ["Applied", "Lag", "Options", "Report", "StreamResult", "lag", "stream"]
+
+_POLL_SECONDS = 0.2
+
+Report = Callable[[IngestResult | Applied | StreamResult], None]
+"""Called with each batch, each run of the models, and each source's result at its end; from more than one thread."""
+
+
+@dataclass(frozen=True)
+class Lag:
+    """A partition of a source's topic: what was taken, what it holds, and how many records wait."""
+
+    source: str
+    topic: str
+    partition: int
+    taken: int | None
+    end: int
+    waiting: int
+
+
+def stream(
+    settings: Settings,
+    sources: Sequence[str],
+    options: Options,
+    report: Report,
+    stop: threading.Event,
+    seconds: float | None = None,
+    apply_every: float | None = None,
+) -> tuple[list[StreamResult], Applied | None]:
+    """Takes topics into bronze until it is told to stop, until `seconds` are over, or with `once` until all is taken.
+
+    Args:
+        settings: The environment.
+        sources: Which.
+        options: How.
+        report: Called as things happen.
+        stop: Set by whoever wants the streams to end at the next safe point.
+        seconds: How long to run; without end when None.
+        apply_every: Seconds between two runs of the dbt models that read the sources; never when None.
+
+    Returns:
+        A result per source, in the order asked for, and the last run of the models.
+
+    Raises:
+        ConfigError: a source is unknown or has no topic, or no brokers are set.
+        OpsError: Spark did not start, or a jar is missing.
+    """
+    asked = checked(settings, sources)
+    broker = Broker(settings)
+    for source in asked:
+        broker.offsets(settings.kafka_topics[source])  # before a JVM is started for nothing
+    models = affected(asked) if apply_every is not None else ()
+    add_to_session(kafka_jars())
+    spark = session(settings)
+    streams = [TopicStream(settings, spark, load(source), broker, options, report) for source in asked]
+    pacer = _Pacer(settings, models, apply_every, report)
+    with ExitStack() as stack:
+        parent = current_run()
+        runs = {
+            topic.contract.source: stack.enter_context(
+                job_run(settings, f"stream.{topic.contract.source}", parent=parent)
+            )
+            for topic in streams
+        }
+        try:
+            for topic in streams:
+                topic.begin()
+            deadline = None if seconds is None else time.monotonic() + seconds
+            while any(topic.is_active for topic in streams) and not stop.is_set():
+                if deadline is not None and time.monotonic() >= deadline:
+                    break
+                pacer.tick(sum(topic.result.batches for topic in streams))
+                stop.wait(_POLL_SECONDS)
+        finally:
+            for topic in streams:
+                topic.stop()
+        results = [topic.end() for topic in streams]
+        for topic, result in zip(streams, results, strict=True):
+            table = topic.batch.bronze
+            run = runs[result.source]
+            run.inputs = [Dataset(f"kafka/{topic.topic}", f"kafka://{broker.servers}/{topic.topic}")]
+            run.outputs = [
+                Dataset(
+                    table.name,
+                    table.path.as_uri(),
+                    tuple((column.name, column.type) for column in table.columns),
+                    rows=result.accepted,
+                )
+            ]
+            report(result)
+        if not stop.is_set():
+            pacer.finish(sum(result.batches for result in results))
+    return results, pacer.last
+
+
+def lag(settings: Settings, sources: Sequence[str]) -> list[Lag]:
+    """How far the sources' streams are behind their topics. Starts no JVM.
+
+    Raises:
+        ConfigError: a source is unknown or has no topic, or no brokers are set.
+        OpsError: the cluster does not answer, or lacks a topic.
+    """
+    broker = Broker(settings)
+    found = []
+    for source in checked(settings, sources):
+        topic = settings.kafka_topics[source]
+        taken = next_offsets(Ledger(settings.state / "ingest", source).taken_offsets(), topic)
+        for partition, held in broker.offsets(topic).items():
+            done = taken.get(partition)
+            waiting = max(0, held.end - max(held.start, done or 0))
+            found.append(Lag(source, topic, partition, done, held.end, waiting))
+    return found
+
+
+def checked(settings: Settings, sources: Sequence[str]) -> tuple[str, ...]:
+    """The sources, each once; all that have a topic when none is named.
+
+    Raises:
+        ConfigError: one is unknown, has no topic, or has a format that no record of a topic has.
+    """
+    asked = tuple(dict.fromkeys(sources)) or tuple(sorted(settings.kafka_topics))
+    if unknown := [source for source in asked if source not in known_sources()]:
+        raise ConfigError(f"Unknown source {', '.join(unknown)}. Known sources: {', '.join(known_sources())}.")
+    if without := [source for source in asked if source not in settings.kafka_topics]:
+        raise ConfigError(
+            f"{', '.join(without)} has no topic. The setting kafka_topics names those of "
+            f"{', '.join(sorted(settings.kafka_topics))}."
+        )
+    for source in asked:
+        if (given := load(source).format) not in FORMATS:
+            raise ConfigError(f"{source} is {given}, which a topic does not carry. Formats: {', '.join(FORMATS)}.")
+    return asked
+
+
+class _Pacer:
+    """Runs the models when their time has come and there is something new."""
+
+    def __init__(self, settings: Settings, models: Sequence[str], every: float | None, report: Report) -> None:
+        self.settings, self.models, self.every, self.report = settings, models, every, report
+        self.last: Applied | None = None
+        self._seen: int | None = None  # None: what an earlier run took may not be applied yet
+        self._next = time.monotonic() + (every or 0)
+
+    def tick(self, batches: int) -> None:
+        """Runs the models if it is time."""
+        if self.every is not None and time.monotonic() >= self._next:
+            self.finish(batches)
+            self._next = time.monotonic() + self.every
+
+    def finish(self, batches: int) -> None:
+        """Runs the models if something came since they last did their work."""
+        if self.every is None or not self.models or batches == self._seen:
+            return
+        self.last = apply(self.settings, self.models)
+        self.report(self.last)
+        if self.last.error is None:
+            self._seen = batches

@@ -1,0 +1,106 @@
+"""What the tests of extraction share: a source of support tickets, a home with secrets, and what landed."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from python_ops.config import Settings
+from python_ops.contracts import Contract, parse
+from python_ops.extract import ExtractResult, extract
+from python_ops.extract.sources import Source
+from python_ops.ingest import landing
+from python_ops.state import store_for
+from python_ops.state.watermarks import Watermark, read
+
+TICKETS = """
+source: tickets
+version: 1.0.0
+description: Tickets of the support desk. One row per delivered state of a ticket.
+owner: data-platform
+format: {format}
+key: [ticket_id]
+columns:
+  - {{name: ticket_id, type: bigint, required: true, description: Identifier.}}
+  - {{name: subject, type: string, description: What it is about.}}
+  - {{name: hours, type: "decimal(12,2)", description: Time spent.}}
+  - {{name: is_open, type: boolean, description: Still to be solved.}}
+  - {{name: due_date, type: date, description: When it should be solved.}}
+  - {{name: updated_at, type: timestamp, required: true, description: Last change.}}
+"""
+
+
+def contract(format_: str = "csv") -> Contract:
+    return parse(TICKETS.format(format=format_), Path("tickets.yml"))
+
+
+def source(system: str, format_: str = "csv", **given: Any) -> Source:
+    return Source(contract(format_), system, "updated_at", "tickets", **{"lag_seconds": 0, **given})
+
+
+def use(monkeypatch: pytest.MonkeyPatch, *given: Source) -> None:
+    """Makes these the sources that are known, and pauses between tries short."""
+    monkeypatch.setattr("python_ops.extract.sources.sources", lambda: {entry.name: entry for entry in given})
+    monkeypatch.setattr("python_ops.extract.known_sources", lambda: {entry.name: entry for entry in given})
+    monkeypatch.setattr("python_ops.extract._sleep", lambda stop, seconds: None)
+
+
+def settings(home: Path, **secrets: Any) -> Settings:
+    """Settings of an environment with these secrets in its file."""
+    home.mkdir(parents=True, exist_ok=True)
+    path = home / "secrets.json"
+    path.write_text(json.dumps(secrets))
+    path.chmod(0o600)
+    return Settings(home=home)
+
+
+def pull(given: Settings, name: str = "tickets") -> ExtractResult:
+    """One run of one source; it must not fail."""
+    (result,) = extract(given, [name])
+    assert result.error is None, result.error
+    return result
+
+
+def failed(given: Settings, name: str = "tickets") -> str:
+    """Message of a run that must fail."""
+    (result,) = extract(given, [name])
+    assert result.error is not None
+    return result.error
+
+
+def landed(given: Settings, name: str = "tickets") -> list[dict[str, Any]]:
+    """Rows of all landing files, in name order, as ingestion would see them."""
+    folder = given.landing / name
+    found: list[dict[str, Any]] = []
+    for file in landing.names(folder):
+        if file.endswith(".parquet"):
+            found += pq.read_table(folder / file).to_pylist()
+            continue
+        text = gzip.decompress((folder / file).read_bytes()).decode()
+        if file.endswith(".jsonl.gz"):
+            found += [json.loads(line) for line in text.split("\n") if line]
+        else:
+            found += list(csv.DictReader(io.StringIO(text, newline="")))
+    return found
+
+
+def versions(given: Settings, name: str = "tickets") -> Counter[tuple[str, str]]:
+    """How often each state of each ticket landed."""
+    return Counter((str(row["ticket_id"]), str(row["updated_at"])) for row in landed(given, name))
+
+
+def mark(given: Settings, name: str = "tickets") -> Watermark | None:
+    return read(store_for(given), name)[0]
+
+
+def overlap(entry: Source, seconds: int) -> Source:
+    return replace(entry, overlap_seconds=seconds)

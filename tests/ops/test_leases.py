@@ -1,0 +1,251 @@
+"""Leases between real processes: one works, a dead one is followed, a stopped one cannot commit when it comes back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import artifact_files as files
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from test_cli import lakeops
+from test_state import make_table
+
+from python_ops.config import Settings
+from python_ops.errors import BusyError
+from python_ops.ingest import ingest
+from python_ops.lock import exclusive, fence, leased
+from python_ops.maintenance import run as maintain
+from python_ops.state import store_for
+from python_ops.state.leases import hold
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+# A job of two commits: it takes its leases, says so, waits to be told, and commits under its number.
+JOB = """
+import sys
+import pyarrow as pa
+from deltalake import write_deltalake
+from python_ops.config import Settings
+from python_ops.errors import OpsError
+from python_ops.lock import check_held, exclusive, leased
+
+settings, who, table = Settings(), sys.argv[1], sys.argv[2]
+try:
+    with exclusive(settings, who), leased(settings, ["gold.fct_orders"], who):
+        print("holds", flush=True)
+        sys.stdin.readline()
+        check_held("gold.fct_orders")
+        write_deltalake(table, pa.table({"who": [who]}), mode="append")
+        print("committed", flush=True)
+except OpsError as exc:
+    print(exc, flush=True)
+    sys.exit(exc.exit_code)
+"""
+
+
+class Machines:
+    """Processes with homes of their own that share one store, as several machines do."""
+
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self.folder, self.environment, self.begun = folder, environment, []
+        self.table = folder / "table"
+
+    def start(self, who: str) -> subprocess.Popen[str]:
+        given = {**os.environ, "LAKEHOUSE_HOME": str(self.folder / who), **self.environment}
+        command = [sys.executable, "-c", JOB, who, str(self.table)]
+        job = subprocess.Popen(command, env=given, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.begun.append(job)
+        return job
+
+    def committed(self) -> list[str]:
+        rows = DeltaTable(str(self.table)).to_pyarrow_table().column("who").to_pylist() if self.table.exists() else []
+        return sorted(rows)
+
+
+@pytest.fixture
+def machines(tmp_path: Path, aws: str) -> Iterator[Machines]:
+    make_table()
+    made = Machines(
+        tmp_path, LAKEHOUSE_STATE_STORE="dynamodb", LAKEHOUSE_STATE_TABLE="state", LAKEHOUSE_LEASE_SECONDS="2"
+    )
+    yield made
+    for job in made.begun:
+        job.kill()
+        job.wait()
+        for pipe in (job.stdin, job.stdout):
+            if pipe:
+                pipe.close()
+
+
+def told(job: subprocess.Popen[str]) -> str:
+    assert job.stdout is not None
+    return job.stdout.readline().strip()
+
+
+def go(job: subprocess.Popen[str]) -> tuple[str, int]:
+    assert job.stdin is not None
+    job.stdin.write("\n")
+    job.stdin.flush()
+    return told(job), job.wait(timeout=20)
+
+
+def test_of_two_runs_one_works_and_the_other_exits_4(machines: Machines) -> None:
+    first = machines.start("first")
+    assert told(first) == "holds"
+    second = machines.start("second")
+    assert "environment is held by `lakeops first` (process" in told(second)
+    assert second.wait(timeout=20) == 4
+    done = lakeops(machines.folder / "third", "run", **machines.environment)
+    assert done.returncode == 4 and f"(process {first.pid} on" in done.stderr
+    time.sleep(3)  # longer than the lease: it is renewed
+    assert go(first) == ("committed", 0)
+    again = machines.start("second")
+    assert told(again) == "holds"
+    assert go(again) == ("committed", 0)
+    assert machines.committed() == ["first", "second"]
+
+
+def test_a_dead_holder_is_followed_at_once_on_its_machine(machines: Machines) -> None:
+    first = machines.start("first")
+    assert told(first) == "holds"
+    first.kill()
+    first.wait()
+    second = machines.start("second")
+    assert told(second) == "holds"
+    assert go(second) == ("committed", 0)
+
+
+def test_a_stopped_holder_is_followed_after_its_time_and_cannot_commit(machines: Machines) -> None:
+    """Given a holder that was stopped, When another has taken over and it goes on, Then it exits 4, nothing written."""
+    zombie = machines.start("zombie")
+    assert told(zombie) == "holds"
+    zombie.send_signal(signal.SIGSTOP)
+    early = machines.start("early")
+    assert "environment is held by `lakeops zombie`" in told(early)
+    assert early.wait(timeout=20) == 4
+    time.sleep(2.5)
+    heir = machines.start("heir")
+    assert told(heir) == "holds"
+
+    zombie.send_signal(signal.SIGCONT)
+    text, code = go(zombie)
+
+    assert code == 4 and "was lost; `" in text and "heir` (process" in text and "Nothing was committed" in text
+    assert go(heir) == ("committed", 0)
+    assert machines.committed() == ["heir"]
+
+
+def test_a_lost_lease_interrupts_what_is_under_way(machines: Machines) -> None:
+    zombie = machines.start("zombie")
+    assert told(zombie) == "holds"
+    zombie.send_signal(signal.SIGSTOP)
+    time.sleep(2.5)
+    heir = machines.start("heir")
+    assert told(heir) == "holds"
+    zombie.send_signal(signal.SIGCONT)  # and nobody tells it to go on: it waits, as for a long statement
+    assert "was lost" in told(zombie)
+    assert zombie.wait(timeout=20) == 4
+    assert go(heir) == ("committed", 0)
+
+
+def test_on_one_home_the_lock_is_the_kernels_and_the_lease_says_who(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, lease_seconds=1)
+    with exclusive(settings, "run"):
+        record = store_for(settings).get("lease", "environment")
+        assert record is not None and record.value["holder"].startswith(f"`lakeops run` (process {os.getpid()} on ")
+        done = lakeops(tmp_path, "publish", "run")
+        assert done.returncode == 4 and "is in use by `lakeops run`" in done.stderr
+    with exclusive(settings, "run"):
+        after = store_for(settings).get("lease", "environment")
+    assert after is not None and after.value["token"] == record.value["token"] + 1
+
+
+def test_maintenance_leaves_a_table_alone_that_another_holds(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    node = files.model("fct_a")
+    node["config"]["meta"] = {"optimize_after_files": 2}
+    files.write_manifest(tmp_path / "target", node)
+    path = settings.table_path("gold", "fct_a")
+    for number in range(4):
+        write_deltalake(str(path), pa.table({"id": [number]}), mode="append")
+
+    def no_session() -> Any:
+        raise AssertionError("asked for a Spark session")
+
+    with hold(store_for(settings), ["gold.fct_a"], "stream run"):
+        (planned,) = maintain(settings, no_session, (), None, tmp_path / "target")
+    assert planned.is_busy and "gold.fct_a is held by `stream run`" in str(planned.error)
+    assert DeltaTable(str(path)).version() == 3
+
+
+@pytest.mark.spark
+def test_a_source_whose_table_another_holds_is_left_for_later(spark: SparkSession, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, schema_prefix="leased")
+    landing = settings.landing / "fx_rates"
+    landing.mkdir(parents=True)
+    (landing / "a.csv").write_text("rate_date,currency,units_per_eur\n2025-01-02,USD,1.03\n")
+    with hold(store_for(settings), ["leased_bronze.fx_rates"], "stream run"):
+        (result,) = ingest(settings, lambda: spark, ["fx_rates"])
+    assert result.is_busy and "leased_bronze.fx_rates is held by `stream run`" in str(result.error)
+    assert not settings.table_path("bronze", "fx_rates").exists()
+
+
+@pytest.mark.spark
+def test_a_merge_under_way_when_its_lease_passed_on_cannot_commit(spark: SparkSession, tmp_path: Path) -> None:
+    """Given a zombie's MERGE that has begun, When the heir fences the table, Then Delta refuses the zombie's commit."""
+    spark.sql("create schema if not exists fenced_gold")
+    spark.sql("create or replace table fenced_gold.t (id bigint, who string) using delta")
+    spark.sql("insert into fenced_gold.t values (1, 'before')")
+    outcome: list[str] = []
+
+    def zombie() -> None:
+        sleep = "not java_method('java.lang.Thread', 'sleep', 8000L) <=> 'x'"
+        slow = f"select id, 'zombie' as who from range(1, 2) where id < 2 and {sleep}"
+        try:
+            spark.sql(
+                f"merge into fenced_gold.t as t using ({slow}) as s on t.id = s.id when matched then update set * "
+                "when not matched then insert *"
+            ).collect()
+            outcome.append("committed")
+        except Exception as exc:
+            outcome.append(str(exc))
+
+    settings = Settings(home=tmp_path, lease_seconds=0.3)
+    store = store_for(settings)
+    store.put("lease", "fenced_gold.t", {"holder": "zombie", "token": 6, "since": 0, "until": 1}, 0)
+    merging = threading.Thread(target=zombie)
+    merging.start()
+    time.sleep(2)
+    with leased(settings, ["fenced_gold.t", "fenced_gold.nowhere"], "heir") as leases:
+        assert fence(spark, leases) == ["fenced_gold.t"]
+    merging.join()
+    history = [(r["operation"], str(r["timestamp"])) for r in spark.sql("describe history fenced_gold.t").collect()]
+    assert outcome[0] != "committed", history
+    assert "DELTA_METADATA_CHANGED" in outcome[0].upper()
+    assert [row["who"] for row in spark.table("fenced_gold.t").collect()] == ["before"]
+    with leased(settings, ["fenced_gold.t"], "next") as leases:
+        assert fence(spark, leases) == [], "the heir gave it back"
+
+
+def test_what_a_process_holds_it_may_hold_again_and_all_is_given_back(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    with leased(settings, ["gold.a"], "one"), leased(settings, ["gold.b", "gold.a"], "two") as inner:
+        assert [lease.name for lease in inner] == ["gold.b"]
+    with hold(store_for(settings), ["gold.c"], "another"):
+        with (
+            pytest.raises(BusyError, match=r"gold\.c is held by `another`"),
+            leased(settings, ["gold.b", "gold.c"], "x"),
+        ):
+            pass
+        with hold(store_for(settings), ["gold.a", "gold.b"], "what failed half-way left nothing"):
+            pass

@@ -1,0 +1,132 @@
+"""Which records of a topic were taken, from a ledger's batches or from the rows of the tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from python_ops.artifacts import Manifest
+from python_ops.config import Settings
+from python_ops.errors import ConfigError, OpsError
+from python_ops.ingest.ledger import Ledger, State
+from python_ops.ingest.offsets import Offsets, gaps, next_offsets, of_rows, parse
+from python_ops.spark import kafka_jars, spark_settings
+from python_ops.streaming import checked, jars
+from python_ops.streaming.broker import Broker
+
+
+def span(start: int, end: int, partition: int = 0, topic: str = "t") -> Offsets:
+    return Offsets(topic, partition, start, end)
+
+
+def test_the_next_offset_is_after_the_highest_of_each_partition_of_that_topic() -> None:
+    taken = [span(5, 9), span(0, 5), span(3, 4, partition=1), span(0, 99, topic="another"), span(7, 7, partition=2)]
+    assert next_offsets(taken, "t") == {0: 9, 1: 4}
+    assert next_offsets(taken, "unknown") == {}
+
+
+@pytest.mark.parametrize(
+    ("taken", "missing"),
+    [
+        ([span(0, 5), span(5, 9)], ()),
+        ([span(0, 5), span(7, 9)], (span(5, 7),)),
+        ([span(0, 5), span(3, 9), span(12, 13), span(20, 21)], (span(9, 12), span(13, 20))),
+        ([span(4, 5), span(0, 9)], ()),
+        ([span(3, 5)], ()),
+    ],
+)
+def test_gaps_lie_between_what_was_taken_and_never_before_it(
+    taken: list[Offsets], missing: tuple[Offsets, ...]
+) -> None:
+    assert gaps(taken, "t") == missing
+
+
+def test_a_file_name_is_never_mistaken_for_a_partition() -> None:
+    assert parse(span(0, 1, partition=3, topic="app.events-x_1").name) == ("app.events-x_1", 3)
+    for name in ("batch_1.jsonl", "kafka:t-0", "t-0", "kafka:__t_0"):
+        assert parse(name) is None
+
+
+def test_a_ledger_is_rebuilt_from_the_lines_of_rows_and_dead_letters() -> None:
+    """Given batches whose records between the rows were tombstones, Then the ranges join, and what a restored table
+    took again under a later number does not stretch over what lies between.
+    """
+    bronze = {1: {"kafka://t/0": (0, 3), "a.jsonl": (1, 9)}, 2: {"kafka://t/0": (6, 8)}, 4: {"kafka://t/0": (1, 2)}}
+    dlq = {2: {"kafka://t/1": (0, 0)}, 3: {"kafka://t/0": (9, 10)}}
+    assert of_rows(bronze, dlq) == {
+        1: (span(0, 4),),
+        2: (span(4, 9), span(0, 1, partition=1)),
+        3: (span(9, 11),),
+        4: (span(1, 3),),
+    }
+
+
+def test_the_ledger_keeps_offsets_and_lost_batches_do_not_count(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, "crm_accounts")
+    first = ledger.freeze(1, "1.0.0", offsets=[span(0, 4), span(0, 2, partition=1)])
+    assert Ledger(tmp_path, "crm_accounts").open_batch == first
+    assert ledger.taken_offsets() == ()
+    ledger.set_state(first, State.COMMITTED, counts={"accepted": 1})
+    ledger.set_state(ledger.freeze(2, "1.0.0", offsets=[span(4, 9)]), State.LOST)
+    assert Ledger(tmp_path, "crm_accounts").taken_offsets() == first.offsets
+
+
+def test_what_a_topic_cannot_carry_is_refused() -> None:
+    with pytest.raises(ConfigError, match="Unknown source nope"):
+        checked(Settings(), ["nope"])
+    with pytest.raises(ConfigError, match=r"fx_rates has no topic\. The setting kafka_topics names those of crm_acc"):
+        checked(Settings(), ["fx_rates"])
+    with pytest.raises(ConfigError, match="fx_rates is csv, which a topic does not carry"):
+        checked(Settings(kafka_topics={"fx_rates": "fx"}), ["fx_rates"])
+    assert checked(Settings(), ["shop_orders", "shop_orders"]) == ("shop_orders",)
+    assert "kafka_events" in checked(Settings(), [])
+
+
+def test_a_broker_needs_an_address_and_with_sasl_a_secret(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Set LAKEHOUSE_KAFKA_SERVERS=host:port"):
+        Broker(Settings())
+    sasl = Settings(home=tmp_path, kafka_servers="broker:9092", kafka_protocol="SASL_SSL")
+    with pytest.raises(ConfigError, match="Secret kafka is not set"):
+        Broker(sasl)
+
+
+def test_a_login_is_quoted_and_reaches_spark_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAKEHOUSE_SECRET_KAFKA", '{"user": "u", "password": "a\\"b\\\\c;"}')
+    broker = Broker(Settings(home=tmp_path, kafka_servers="broker:9092", kafka_protocol="SASL_SSL"))
+    options = broker.spark_options()
+    assert options["kafka.sasl.jaas.config"].endswith('ScramLoginModule required username="u" password="a\\"b\\\\c;";')
+    assert options["kafka.sasl.mechanism"] == "SCRAM-SHA-512"
+    assert options["kafka.isolation.level"] == "read_committed"
+
+
+def test_kafka_jars_are_asked_for_only_by_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LAKEHOUSE_EXTRA_JARS", raising=False)
+    given = spark_settings(Settings())
+    assert given["spark.jars"] == "" and "kafka" not in given["spark.jars.packages"]
+    monkeypatch.setenv("LAKEHOUSE_EXTRA_JARS", "/a.jar,/b.jar")
+    assert spark_settings(Settings())["spark.jars"] == "/a.jar,/b.jar"
+    assert any("spark-sql-kafka" in jar for jar in kafka_jars())
+
+
+def test_a_jar_that_cannot_be_fetched_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jars, "IVY_HOME", tmp_path)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(OpsError, match="Java 17 or 21 must be on PATH"):
+        jars.fetch(kafka_jars())
+    (tmp_path / "jars").mkdir()
+    for coordinate in kafka_jars():
+        (tmp_path / "jars" / "{}_{}-{}.jar".format(*coordinate.split(":"))).touch()
+    assert jars.fetch(kafka_jars())[0].name == "org.apache.spark_spark-sql-kafka-0-10_2.13-4.1.3.jar"
+
+
+def test_everything_behind_a_source_is_downstream_of_it() -> None:
+    source = "source.lakehouse.bronze.crm_accounts"
+    parents = {
+        "model.a": frozenset({source}),
+        "model.b": frozenset({"model.a", "seed.x"}),
+        "model.c": frozenset({"seed.x"}),
+        "test.b": frozenset({"model.b"}),
+    }
+    manifest = Manifest(models={}, parents=parents, tests=frozenset())
+    assert manifest.downstream([source]) == {source, "model.a", "model.b", "test.b"}

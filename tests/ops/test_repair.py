@@ -1,0 +1,125 @@
+"""A ledger that was deleted, rolled back or pushed ahead by hand: the table's rows and numbers are believed."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import CommitProperties, Transaction, write_deltalake
+from test_cli import lakeops
+
+from python_ops.config import Settings
+from python_ops.contracts import load
+from python_ops.ingest import has_new_files
+from python_ops.ingest.landing import LandingFile
+from python_ops.ingest.ledger import Ledger, State
+from python_ops.ingest.repair import Fault, compare, repair
+
+FX = load("fx_rates")
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+class Place:
+    """A source with three batches of one file each, as ingestion leaves it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.settings = home, Settings(home=home)
+        for batch in (1, 2, 3):
+            name = f"{batch}.csv"
+            (self.settings.landing / "fx_rates").mkdir(parents=True, exist_ok=True)
+            (self.settings.landing / "fx_rates" / name).write_text("rate_date,currency,units_per_eur\n")
+            self.append("bronze", batch, {"_file": [name] * 10})
+            if batch == 3:
+                self.append("dlq", batch, {"file": [name] * 2})
+            self.commit(batch, name, 10, 2 if batch == 3 else 0)
+
+    def append(self, layer: str, batch: int, columns: dict[str, list[str]]) -> None:
+        (names,) = columns.values()
+        at = "_arrived_at" if layer == "bronze" else "arrived_at"
+        table = {**columns, "_batch_id": [batch] * len(names), at: [AT] * len(names)}
+        number = Transaction(f"ingest:{layer}.fx_rates", batch)
+        write_deltalake(
+            str(self.settings.table_path(layer, "fx_rates")), pa.table(table), mode="append",
+            commit_properties=CommitProperties(app_transactions=[number]),
+        )  # fmt: skip
+
+    def commit(self, batch: int, name: str, accepted: int, quarantined: int = 0) -> None:
+        counts = {"read": accepted + quarantined, "accepted": accepted, "quarantined": quarantined, "ignored": 0}
+        frozen = self.ledger.freeze(batch, FX.version, [LandingFile(name, 1, "x")])
+        self.ledger.set_state(frozen, State.COMMITTED, counts=counts)
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.settings.state / "ingest", "fx_rates")
+
+    def lose(self, *batches: int) -> None:
+        for batch in batches:
+            (self.settings.state / "ingest" / "fx_rates" / f"batch_{batch:06d}.json").unlink()
+
+    def found(self) -> list[tuple[int, Fault]]:
+        return [(finding.batch_id, finding.fault) for finding in compare(self.settings, FX)]
+
+    def run(self, *words: str) -> Any:
+        return lakeops(self.home, "watermark", *words, PATH="/nowhere", JAVA_HOME="/nowhere")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path / "lake")
+
+
+def test_ledger_and_table_agree(place: Place) -> None:
+    assert place.found() == []
+    assert not has_new_files(place.settings, "fx_rates")
+    assert "agree" in place.run("repair").stdout
+
+
+@pytest.mark.parametrize("lost", [(2,), (2, 3), (3,), (1, 2, 3)], ids=str)
+def test_batches_that_the_ledger_forgot_are_entered_again(place: Place, lost: tuple[int, ...]) -> None:
+    """Given deleted manifests, When repaired, Then no file is new and every count is as it was."""
+    before = {m.batch_id: (m.counts, [f.name for f in m.files]) for m in place.ledger.manifests}
+    place.lose(*lost)
+    assert has_new_files(place.settings, "fx_rates")
+    assert place.found() == [(batch, Fault.UNKNOWN) for batch in lost]
+    planned = json.loads(place.run("repair", "fx_rates", "--json").stdout)
+    assert [(p["batch_id"], p["executed"]) for p in planned] == [(batch, False) for batch in lost]
+    assert len(place.ledger.manifests) == 3 - len(lost), "a plan changes nothing"
+    done = place.run("repair", "--execute")
+    assert done.returncode == 0 and done.stdout.count("entered again") == len(lost), done.stderr
+    assert {m.batch_id: (m.counts, [f.name for f in m.files]) for m in place.ledger.manifests} == before
+    assert {m.arrived_at for m in place.ledger.manifests if m.batch_id in lost} == {
+        AT.isoformat(timespec="microseconds")
+    }
+    assert not has_new_files(place.settings, "fx_rates") and place.found() == []
+
+
+def test_a_ledger_ahead_of_its_table_is_refused_with_both_numbers(place: Place) -> None:
+    place.commit(99, "never.csv", 10)
+    place.append("dlq", 3, {"file": []})
+    assert place.found() == [(99, Fault.AHEAD)]
+    listed = next(line for line in place.run("list").stdout.splitlines() if line.startswith("fx_rates"))
+    assert "ledger ahead, 99 of 3" in listed
+    told = place.run("repair").stdout
+    assert "batch 99 is in the ledger, and beyond what the table ever took, whose log knows numbers up to 3" in told
+    repair(place.settings, FX, compare(place.settings, FX))
+    assert place.ledger.manifests[-1].state is State.LOST and "never.csv" not in place.ledger.taken()
+    assert place.found() == []
+
+
+def test_a_batch_whose_rows_are_gone_is_given_up(place: Place) -> None:
+    path = str(place.settings.table_path("bronze", "fx_rates"))
+    from deltalake import DeltaTable
+
+    DeltaTable(path).restore(1)
+    assert place.found() == [(3, Fault.GONE)]
+    repair(place.settings, FX, compare(place.settings, FX))
+    assert "3.csv" not in place.ledger.taken() and has_new_files(place.settings, "fx_rates")
+
+
+def test_unknown_sources_exit_2(place: Place) -> None:
+    done = place.run("repair", "nope")
+    assert done.returncode == 2 and "Unknown source nope" in done.stderr
