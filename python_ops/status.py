@@ -7,17 +7,23 @@ from typing import Any
 
 from python_ops.config import Settings
 from python_ops.contracts import load, sources
+from python_ops.errors import OpsError
 from python_ops.ingest import landing
 from python_ops.ingest.ledger import Ledger, State
 from python_ops.ingest.tables import AppendOnlyTable
-from python_ops.publish import warehouse
 from python_ops.publish.target import Served
+from python_ops.publish.warehouses import warehouse
+from python_ops.quality.verdicts import read as read_verdict
 from python_ops.run_record import last_run
 
 
 @dataclass(frozen=True)
 class SourceStatus:
-    """What was taken from a source, in rows, and what waits, in files."""
+    """What was taken from a source, in rows, and what waits, in files.
+
+    Attributes:
+        last_verdict: `lakeops ingest report` on the last batch; None when it was not judged.
+    """
 
     source: str
     batches: int
@@ -26,16 +32,25 @@ class SourceStatus:
     last_batch_at: str | None
     waiting_files: int
     unfinished: bool
+    last_verdict: str | None = None
+    halted: int | None = None
+    halted_by: str | None = None
 
 
 @dataclass(frozen=True)
 class Status:
-    """The lakehouse at a glance."""
+    """The lakehouse at a glance.
+
+    Attributes:
+        published: What each warehouse's ledger says, by warehouse and table.
+        unreachable: Why a warehouse could not be asked, by warehouse.
+    """
 
     home: str
     last_run: dict[str, Any] | None
     sources: list[SourceStatus]
-    published: dict[str, Served]
+    published: dict[str, dict[str, Served]]
+    unreachable: dict[str, str]
 
 
 def source_status(settings: Settings, source: str) -> SourceStatus:
@@ -50,7 +65,17 @@ def source_status(settings: Settings, source: str) -> SourceStatus:
         last_batch_at=done[-1].arrived_at if done else None,
         waiting_files=len(set(landing.names(settings.landing / source)) - ledger.taken().keys()),
         unfinished=ledger.open_batch is not None,
+        last_verdict=_verdict(settings, source, done[-1].batch_id) if done else None,
+        halted=ledger.halted.batch_id if ledger.halted else None,
+        halted_by=ledger.halted.halted_by if ledger.halted else None,
     )
+
+
+def _verdict(settings: Settings, source: str, batch: int) -> str | None:
+    found = read_verdict(settings, source, batch)
+    if found is None:
+        return None
+    return "good" if found.good else f"{len(found.findings)} of {found.expectations} expectations do not hold"
 
 
 @dataclass(frozen=True)
@@ -75,9 +100,17 @@ def ingestion_progress(settings: Settings) -> list[Progress]:
 
 def status(settings: Settings) -> Status:
     """Sources, the last run and what is served."""
+    published: dict[str, dict[str, Served]] = {}
+    unreachable: dict[str, str] = {}
+    for name in settings.publish:
+        try:
+            published[name] = warehouse(settings, name).served()
+        except OpsError as exc:
+            unreachable[name] = str(exc)
     return Status(
         home=str(settings.home_path),
         last_run=last_run(settings),
         sources=[source_status(settings, source) for source in sources()],
-        published=warehouse(settings).served(),
+        published=published,
+        unreachable=unreachable,
     )

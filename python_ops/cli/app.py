@@ -6,6 +6,7 @@ import typer
 
 from python_ops.cli import (
     contracts,
+    dlq,
     doctor,
     extract,
     ingest,
@@ -17,6 +18,7 @@ from python_ops.cli import (
     run,
     secrets,
     sla,
+    snapshot,
     stream,
     watermark,
 )
@@ -30,9 +32,11 @@ app = typer.Typer(
 )
 app.add_typer(extract.app, name="extract")
 app.add_typer(ingest.app, name="ingest")
+app.add_typer(dlq.app, name="dlq")
 app.add_typer(contracts.app, name="contracts")
 app.add_typer(publish.app, name="publish")
 app.add_typer(maintain.app, name="maintain")
+app.add_typer(snapshot.app, name="snapshot")
 app.add_typer(lineage.app, name="lineage")
 app.add_typer(sla.app, name="sla")
 app.add_typer(metrics.app, name="metrics")

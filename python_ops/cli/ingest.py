@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from python_ops import quality
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
 from python_ops.contracts import sources as known_sources
-from python_ops.errors import BusyError, OpsError
-from python_ops.ingest import IngestResult
+from python_ops.errors import BusyError, ConfigError, OpsError
+from python_ops.ingest import IngestResult, generations
+from python_ops.ingest import discard as discard_batch
 from python_ops.ingest import ingest as run_ingest
+from python_ops.ingest.ledger import Ledger
 from python_ops.lock import exclusive
+from python_ops.quality.verdicts import Verdict
 from python_ops.spark import session
 from python_ops.status import source_status
 
@@ -21,6 +26,8 @@ app = typer.Typer(help="Landing files to bronze, checked against contracts.", no
 @app.command()
 def run(
     sources: Annotated[list[str] | None, typer.Argument(help="Sources; all when none is named.")] = None,
+    approve: Annotated[int | None, typer.Option(help="Let a halted batch of the source through, reviewed.")] = None,
+    discard: Annotated[int | None, typer.Option(help="Give up a halted batch of the source.")] = None,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
@@ -29,9 +36,19 @@ def run(
     Example: lakeops ingest run shop_orders shop_order_items
     """
     settings = settings_for(env)
+    if approve is not None and discard is not None:
+        raise ConfigError("--approve and --discard are two answers; give one.")
     with exclusive(settings, "ingest run", names=()):  # each source's tables are leased as it comes to them
+        if discard is not None:
+            if len(sources or ()) != 1:
+                raise ConfigError("Name the one source whose batch is decided on.")
+            discard_batch(settings, (sources or [""])[0], discard)
         results = run_ingest(
-            settings, lambda: session(settings), sources or (), None if as_json else lambda r: typer.echo(line(r))
+            settings,
+            lambda: session(settings),
+            sources or (),
+            None if as_json else lambda r: typer.echo(line(r)),
+            approve,
         )
     if as_json:
         print_json(results)
@@ -54,14 +71,104 @@ def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
     for row in shown:
         typer.echo(
             f"{row.source:<20} {row.batches:>4} batches {row.accepted:>9} rows {row.quarantined:>6} rejected "
-            f"{row.waiting_files:>4} files waiting" + (", a batch unfinished" if row.unfinished else "")
+            f"{row.waiting_files:>4} files waiting"
+            + (", a batch unfinished" if row.unfinished else "")
+            + (f", last batch: {row.last_verdict}" if row.last_verdict else "")
         )
+        if row.halted:
+            typer.echo(f"    batch {row.halted} is halted: {row.halted_by}")
+
+
+@app.command()
+def generation(
+    source: Annotated[str, typer.Argument(help="Name of the source.")],
+    new: Annotated[bool, typer.Option("--new", help="Begin a new generation.")] = False,
+    execute: Annotated[bool, typer.Option("--execute", help="Act; without it the change is shown.")] = False,
+    env: Env = Environment.LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Show a source's generation, or begin a new one: its positions start anew, and what comes now is later than all.
+
+    Example: lakeops ingest generation shop_orders --new --execute
+    """
+    settings = settings_for(env)
+    if source not in known_sources():
+        raise ConfigError(f"Unknown source {source}. Known sources: {', '.join(known_sources())}.")
+    ledger = Ledger(settings.state / "ingest", source)
+    before = generations.current(settings, ledger)
+    after = generations.declare(settings, ledger) if new and execute else None
+    if as_json:
+        print_json({"source": source, "before": before, "after": after, "executed": after is not None})
+        return
+    if after is not None:
+        typer.echo(
+            f"{source}: generation {after.number} begins with the next file. `lakeops ingest run {source}` takes it."
+        )
+        return
+    since = f", declared {before.declared_at}" if before.declared_at else ""
+    typer.echo(f"{source}: generation {before.number}{since}")
+    if new:
+        typer.echo(
+            f"Generation {before.number + 1} would begin with the next file. Nothing was done. `--execute` acts."
+        )
+
+
+@app.command()
+def report(
+    sources: Annotated[
+        list[str] | None, typer.Argument(help="Sources; all that have a batch when none is named.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", help="Number; the last one of the source if not given.")
+    ] = None,
+    engine: Annotated[quality.Engine, typer.Option("--engine", help="auto: Spark for large batches only.")] = (
+        quality.Engine.AUTO
+    ),
+    env: Env = Environment.LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Judge a batch by what its contract expects of batches, and write Data Docs. Exit 1 when something does not hold.
+
+    Example: lakeops ingest report shop_orders --batch 3
+    """
+    settings = settings_for(env)
+    if batch is not None and len(sources or ()) != 1:
+        raise ConfigError("--batch is the number of one source's batch: name that source.")
+    asked = list(dict.fromkeys(sources or quality.judgeable(settings)))
+    if unknown := [source for source in asked if source not in known_sources()]:
+        raise ConfigError(f"Unknown source {', '.join(unknown)}. Known sources: {', '.join(known_sources())}.")
+    verdicts = []
+    for source in asked:
+        verdicts.append(quality.judge(settings, source, lambda: session(settings), batch, engine))
+        if not as_json:
+            typer.echo(verdict_lines(verdicts[-1]))
+    if as_json:
+        print_json([{**asdict(verdict), "good": verdict.good} for verdict in verdicts])
+    elif not verdicts:
+        typer.echo("report  no batch was committed yet: `lakeops ingest run` takes the first.")
+    if bad := [verdict.source for verdict in verdicts if not verdict.good]:
+        raise OpsError(f"{len(bad)} of {len(verdicts)} batches are not as expected: {', '.join(bad)}.")
+
+
+def verdict_lines(verdict: Verdict) -> str:
+    """A verdict as one line, what does not hold and what is not judged below it."""
+    held = verdict.expectations - len(verdict.findings)
+    state = "good" if verdict.good else "NOT AS EXPECTED"
+    text = (
+        f"report  {verdict.source:<20} batch {verdict.batch_id}: {state}, {held} of {verdict.expectations} "
+        f"expectations hold, {verdict.rows} rows ({verdict.engine}, {verdict.seconds} s)"
+    )
+    for finding in verdict.findings:
+        text += f"\n        not so: {finding.expected} Found: {finding.found}."
+    for what in verdict.not_judged:
+        text += f"\n        not judged: {what}"
+    return text + (f"\n        {verdict.page}" if verdict.page else "")
 
 
 def line(result: IngestResult) -> str:
     """A result as one line, warnings below it."""
     if result.error:
-        return f"ingest  {result.source:<20} FAILED  {result.error}"
+        return f"ingest  {result.source:<20} {'HALTED' if result.halted else 'FAILED'}  {result.error}"
     if result.batch_id is None:
         text = f"ingest  {result.source:<20} nothing new"
     else:
@@ -69,6 +176,10 @@ def line(result: IngestResult) -> str:
             f"ingest  {result.source:<20} batch {result.batch_id}: {result.files} files, read {result.read} = "
             f"{result.accepted} accepted + {result.quarantined} quarantined + {result.ignored} ignored"
         )
+    if result.generated:
+        text += f"\n        complete snapshot: {result.generated} keys that it lacks are deleted"
+    for name, count in result.changes.items():
+        text += f"\n        {name}: {count}"
     for name, fault in result.rejected_files.items():
         text += f"\n        file {name} rejected: {fault}"
     if result.extra_columns:

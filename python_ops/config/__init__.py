@@ -48,6 +48,9 @@ class Settings(BaseSettings):
         kafka_mechanism: How SASL checks them.
         kafka_topics: Topic of each source that can be streamed.
         kafka_avro: Sources whose records are Avro, written with the contract's schema; the others' are JSON.
+        recovery: Where snapshots go: a folder or `s3://bucket/prefix`, best in another region; `<home>/snapshots`
+            when empty.
+        recovery_region: Region of that bucket; the environment's own when empty.
     """
 
     model_config = SettingsConfigDict(env_prefix="LAKEHOUSE_", frozen=True, extra="ignore")
@@ -84,6 +87,8 @@ class Settings(BaseSettings):
         "shop_products": "shopdb.public.products",
     }
     kafka_avro: tuple[str, ...] = ()
+    recovery: str = ""
+    recovery_region: str = ""
 
     @cached_property
     def home_path(self) -> Path:

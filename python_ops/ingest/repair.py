@@ -50,6 +50,7 @@ class Finding:
     accepted: int
     quarantined: int
     arrived_at: str = ""
+    generation: int = 1
 
     def __str__(self) -> str:
         told = f"{self.source}: batch {self.batch_id} is {self.fault.value}"
@@ -65,7 +66,7 @@ def compare(settings: Settings, contract: Contract) -> list[Finding]:
     ledger = Ledger(settings.state / "ingest", contract.source)
     bronze, dlq = (AppendOnlyTable(settings, layer, contract) for layer in ("bronze", "dlq"))
     committed = {m.batch_id: m for m in ledger.manifests if m.state is State.COMMITTED}
-    expected = sum(manifest.counts["accepted"] for manifest in committed.values())
+    expected = sum(manifest.rows for manifest in committed.values())
     number = max(bronze.last_number(), dlq.last_number())
     if expected == bronze.row_count() and number <= ledger.last_number:
         return []
@@ -76,9 +77,13 @@ def compare(settings: Settings, contract: Contract) -> list[Finding]:
         good, bad = rows.get(batch, _Rows()), dead.get(batch, _Rows())
         files = tuple(sorted(good.files | bad.files))
         arrived = max(good.arrived_at, bad.arrived_at)
-        found.append(Finding(contract.source, batch, Fault.UNKNOWN, number, files, good.count, bad.count, arrived))
+        found.append(
+            Finding(
+                contract.source, batch, Fault.UNKNOWN, number, files, good.count, bad.count, arrived, good.generation
+            )
+        )
     for batch, manifest in committed.items():
-        if manifest.counts["accepted"] and batch not in rows:
+        if manifest.rows and batch not in rows:
             fault = Fault.AHEAD if batch > number else Fault.GONE
             files = tuple(file.name for file in manifest.files)
             counts = manifest.counts
@@ -105,7 +110,8 @@ def repair(settings: Settings, contract: Contract, findings: Sequence[Finding]) 
         read = finding.accepted + finding.quarantined
         counts = {"read": read, "accepted": finding.accepted, "quarantined": finding.quarantined, "ignored": 0}
         changes: dict[str, Any] = {"arrived_at": finding.arrived_at} if finding.arrived_at else {}
-        frozen = ledger.freeze(finding.batch_id, contract.version, files, offsets.get(finding.batch_id, ()))
+        taken = offsets.get(finding.batch_id, ())
+        frozen = ledger.freeze(finding.batch_id, contract.version, files, taken, generation=finding.generation)
         ledger.set_state(frozen, State.COMMITTED, counts=counts, **changes)
 
 
@@ -133,24 +139,30 @@ class _Rows:
     count: int = 0
     files: frozenset[str] = frozenset()
     arrived_at: str = ""
+    generation: int = 1
 
 
 def _batches(table: AppendOnlyTable, file: str, arrived: str) -> dict[int, _Rows]:
     if not table.exists():
         return {}
     try:
-        columns = DeltaTable(str(table.path)).to_pyarrow_dataset().to_table(columns=["_batch_id", file, arrived])
+        dataset = DeltaTable(str(table.path)).to_pyarrow_dataset()
+        generation = [name for name in ("_source_generation",) if name in dataset.schema.names]
+        columns = dataset.to_table(columns=["_batch_id", file, arrived, *generation])
     except Exception as exc:  # deltalake raises a dozen unrelated classes
         raise OpsError(
             f"{table.name} cannot be compared with its ledger without Spark ({type(exc).__name__}). "
             "See docs/runbooks/dr_restore.md."
         ) from exc
-    grouped = columns.group_by("_batch_id").aggregate([(file, "distinct"), (file, "count"), (arrived, "max")])
+    grouped = columns.group_by("_batch_id").aggregate(
+        [(file, "distinct"), (file, "count"), (arrived, "max"), *((name, "max") for name in generation)]
+    )
     return {
         int(row["_batch_id"]): _Rows(
             int(row[f"{file}_count"]),
             frozenset(name for name in row[f"{file}_distinct"] if name),
             row[f"{arrived}_max"].astimezone(UTC).isoformat(timespec="microseconds") if row[f"{arrived}_max"] else "",
+            int(row.get("_source_generation_max") or 1),
         )
         for row in grouped.to_pylist()
     }

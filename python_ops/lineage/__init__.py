@@ -4,7 +4,8 @@
 command's run; what happens inside (a source, a dbt node, a published table) opens runs of its own under it.
 
 Names: the namespace is `lakehouse-<environment>`; jobs are `lakeops <command>`, `ingest.<source>`, `dbt.<node>`,
-`publish.<target>`, `maintain.<table>`; datasets are `<schema>.<table>`, their place in the dataSource facet.
+`publish.<target>`, `maintain.<table>`, `snapshot.<verb>`; datasets are `<schema>.<table>`, their place in the
+dataSource facet.
 Specification: openlineage.io, core model 2-0-2.
 """
 

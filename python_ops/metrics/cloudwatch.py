@@ -67,6 +67,7 @@ def dashboard(settings: Settings, manifest: Manifest) -> dict[str, Any]:
         ("Rows applied by gold models", [("rows_applied", "model", name) for name in gold]),
         ("Rows of gold tables", [("rows", "table", table) for table in tables]),
         ("Publish lag in seconds", [("publish_lag_seconds", "table", table) for table in tables]),
+        ("Age of the last snapshot in seconds", [("snapshot_age_seconds", "job", "snapshot")]),
         ("Bytes on disk", [("bytes_on_disk", "table", table) for table in tables]),
     ]
     return {"widgets": [_widget(settings, place, title, lines) for place, (title, lines) in enumerate(rows)]}

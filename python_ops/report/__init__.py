@@ -27,6 +27,7 @@ from python_ops.maintenance import plan as plan_maintenance
 from python_ops.metrics import history
 from python_ops.publish import PublishStatus
 from python_ops.publish import status as publish_status
+from python_ops.recovery.last import last
 from python_ops.report.graph import Node, sparkline, svg
 from python_ops.run_record import last_run
 from python_ops.status import SourceStatus, source_status
@@ -58,6 +59,7 @@ class Report:
     tables: list[tuple[TablePlan, datetime | None]]
     published: list[PublishStatus]
     graph: Markup
+    snapshot_at: str | None
 
 
 def gather(settings: Settings, artifacts: Path = TARGET_FOLDER) -> Report:
@@ -91,6 +93,7 @@ def gather(settings: Settings, artifacts: Path = TARGET_FOLDER) -> Report:
         tables=[(planned, changed.get(planned.table)) for planned in plan_maintenance(settings, (), artifacts)],
         published=published,
         graph=svg(_lineage(manifest)),
+        snapshot_at=(last(settings, "snapshot") or {}).get("pinned_at"),
     )
 
 
@@ -123,6 +126,8 @@ def _verdict(
     if breaches:
         more = f", and {len(breaches) - 1} more" if len(breaches) > 1 else ""
         return Verdict("warn", f"A service level is breached: {breaches[0].subject} {breaches[0].kind.value}{more}.")
+    if silent := sorted({table.target for table in published if table.error}):
+        return Verdict("warn", f"Not answering: {', '.join(silent)}.")
     if behind := [table.table for table in published if table.state not in ("current", "dropped")]:
         return Verdict("warn", f"Not published yet: {', '.join(behind[:5])}.")
     return Verdict("good", "The last run is green, and what it built is served.")

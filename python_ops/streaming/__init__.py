@@ -82,6 +82,8 @@ def stream(
         OpsError: Spark did not start, or a jar is missing.
     """
     asked = checked(settings, sources)
+    if options.approve is not None:
+        _check_halted(settings, asked, options.approve)
     broker = Broker(settings)
     for source in asked:
         broker.offsets(settings.kafka_topics[source])  # before a JVM is started for nothing
@@ -173,6 +175,14 @@ def checked(settings: Settings, sources: Sequence[str]) -> tuple[str, ...]:
         if (given := load(source).format) not in FORMATS:
             raise ConfigError(f"{source} is {given}, which a topic does not carry. Formats: {', '.join(FORMATS)}.")
     return asked
+
+
+def _check_halted(settings: Settings, sources: Sequence[str], number: int) -> None:
+    if len(sources) != 1:
+        raise ConfigError("Name the one source whose halted batch is let through.")
+    halted = Ledger(settings.state / "ingest", sources[0]).halted
+    if halted is None or halted.batch_id != number or not halted.offsets:
+        raise ConfigError(f"{sources[0]} has no halted batch {number} of a stream. `lakeops ingest status` names it.")
 
 
 class _Pacer:

@@ -17,6 +17,7 @@ import typer
 
 from python_ops.cli.app import app
 from python_ops.config import PROJECT_ROOT
+from python_ops.contracts import sources
 
 DOCUMENTED = (PROJECT_ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 
@@ -61,7 +62,7 @@ def test_every_documented_command_exists() -> None:
 def test_help_and_status_start_no_jvm(home: Path) -> None:
     done = lakeops(home, "status", "--json", PATH="", JAVA_HOME="/nowhere")
     assert (done.returncode, done.stderr) == (0, "")
-    assert [source["batches"] for source in json.loads(done.stdout)["sources"]] == [0] * 10
+    assert [source["batches"] for source in json.loads(done.stdout)["sources"]] == [0] * len(sources())
     assert "no run yet" in lakeops(home, "status").stdout
 
 
@@ -121,4 +122,4 @@ def test_an_unreadable_landing_folder_fails_its_source_and_names_it(home: Path) 
     done = lakeops(home, "ingest", "run")
     assert done.returncode == 1
     assert re.search(r"fx_rates +FAILED .*landing/fx_rates cannot be read", done.stdout)
-    assert "1 of 10 sources failed: fx_rates. The others are done." in done.stderr
+    assert f"1 of {len(sources())} sources failed: fx_rates. The others are done." in done.stderr

@@ -24,7 +24,7 @@ columns:
 
 def test_every_contract_of_the_registry_is_valid() -> None:
     assert {load(name).source for name in sources()} == set(sources())
-    assert len(sources()) == 10
+    assert len(sources()) >= 10
 
 
 def test_a_decimal_knows_its_digits() -> None:

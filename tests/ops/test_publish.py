@@ -22,6 +22,7 @@ from python_ops.errors import BusyError, ConfigError, OpsError
 from python_ops.publish import Action, PublishResult, State, publish, status
 from python_ops.publish.duckdb_target import DuckDBTarget, fingerprint
 from python_ops.publish.fingerprint import Field
+from python_ops.publish.staged import SESSION
 from python_ops.publish.target import StagedTable, Version
 
 if TYPE_CHECKING:
@@ -299,6 +300,7 @@ def staged(folder: Path, name: str, version: int, rows: int = 3) -> StagedTable:
     out.mkdir()
     fields = (Field("id", "bigint"),)
     with duckdb.connect() as connection:
+        connection.execute(SESSION)  # a slow machine would see a progress bar on standard output
         number = f"{version} + if(range = 0, 0, hash(range) % 1000000007)::bigint"
         connection.execute(f"create table t as select {number} as id from range({rows})")
         connection.execute(f"copy t to '{out}/part.parquet'")

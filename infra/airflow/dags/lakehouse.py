@@ -54,9 +54,7 @@ with DAG("lakehouse_daily", schedule="0 4 * * *", **COMMON):
     build = command("build", f"dbt build --target {ENVIRONMENT}", retries=1)
     publish = lakeops("publish", "publish run", retries=2)
     check = lakeops("sla_check", "sla check --notify", trigger_rule=TriggerRule.ALL_DONE)
-    if has("extract"):
-        lakeops("extract", "extract run", retries=2) >> ingest
-    ingest >> build >> publish >> check
+    lakeops("extract", "extract run", retries=2) >> ingest >> build >> publish >> check
     if has("catalog"):
         publish >> lakeops("register", "catalog register", retries=2) >> check
 
@@ -67,8 +65,12 @@ with DAG("lakehouse_heartbeat", schedule="45 * * * *", **COMMON):
 with DAG("lakehouse_maintenance", schedule="0 1 * * 0", **COMMON):
     lakeops("maintain", "maintain run --execute", retries=1)
 
-if has("snapshot"):
-    with DAG("lakehouse_dr", schedule="30 5 * * *", **COMMON):
-        create = lakeops("snapshot", "snapshot create", retries=2)
-        prune = lakeops("prune", "snapshot prune --keep 14 --execute")
-        create >> prune
+with DAG("lakehouse_dr", schedule="30 5 * * *", **COMMON):
+    create = lakeops("snapshot", "snapshot create", retries=2)
+    verify = lakeops("verify", "snapshot verify", retries=1)
+    prune = lakeops("prune", "snapshot prune --keep 14 --execute")
+    create >> verify >> prune
+
+# A snapshot that was never restored is a hope: four times a year, on a machine that has Spark.
+with DAG("lakehouse_dr_drill", schedule="0 6 1 1,4,7,10 *", **COMMON):
+    lakeops("drill", "snapshot drill")

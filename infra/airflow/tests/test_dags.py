@@ -27,16 +27,16 @@ def bag() -> DagBag:
 
 def test_every_dag_is_imported(bag: DagBag) -> None:
     assert bag.import_errors == {}
-    expected = {"lakehouse_daily", "lakehouse_heartbeat", "lakehouse_maintenance"}
-    assert set(bag.dags) == expected | ({"lakehouse_dr"} if has("snapshot") else set())
+    names = {"daily", "heartbeat", "maintenance", "dr", "dr_drill"}
+    assert set(bag.dags) == {f"lakehouse_{name}" for name in names}
     assert all(dag.max_active_runs == 1 and not dag.catchup for dag in bag.dags.values())
 
 
 def test_the_daily_order_and_the_check_that_always_runs(bag: DagBag) -> None:
     dag = bag.dags["lakehouse_daily"]
-    steps = {"extract": has("extract"), "register": has("catalog")}
-    order = ["extract", "ingest", "build", "publish", "register", "sla_check"]
-    assert [task.task_id for task in dag.topological_sort()] == [step for step in order if steps.get(step, True)]
+    register = ["register"] if has("catalog") else []
+    order = ["extract", "ingest", "build", "publish", *register, "sla_check"]
+    assert [task.task_id for task in dag.topological_sort()] == order
     check = dag.get_task("sla_check")
     assert check.trigger_rule == "all_done" and check.retries == 0, "a breach is not tried again"
     assert all(task.retries > 0 for task in dag.tasks if task is not check)
@@ -44,9 +44,15 @@ def test_the_daily_order_and_the_check_that_always_runs(bag: DagBag) -> None:
 
 def test_only_what_may_be_repeated_is_tried_again(bag: DagBag) -> None:
     once = {task.task_id for dag in bag.dags.values() for task in dag.tasks if not task.retries}
-    assert once == {"sla_check", *(["prune"] if has("snapshot") else [])}
+    assert once == {"sla_check", "prune", "drill"}
     build = bag.dags["lakehouse_daily"].get_task("build")
     assert "dbt build --target prod" in build.bash_command
+
+
+def test_old_snapshots_go_only_after_the_new_one_is_proved_whole(bag: DagBag) -> None:
+    dag = bag.dags["lakehouse_dr"]
+    assert [task.task_id for task in dag.topological_sort()] == ["snapshot", "verify", "prune"]
+    assert all(task.trigger_rule == "all_success" for task in dag.tasks)
 
 
 def test_every_command_is_one_that_the_project_has(bag: DagBag) -> None:

@@ -1,0 +1,307 @@
+"""`lakeops snapshot`: copies of the lake for disaster recovery, and the way back."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.cli.tables import print_rows
+from python_ops.config import Settings
+from python_ops.lock import exclusive
+from python_ops.recovery.create import Progress
+from python_ops.recovery.create import create as create_snapshot
+from python_ops.recovery.drill import Drill
+from python_ops.recovery.drill import drill as run_drill
+from python_ops.recovery.manifest import Snapshot, identifiers, load, store_of
+from python_ops.recovery.prune import prune as prune_snapshots
+from python_ops.recovery.record import record_drill, record_snapshot
+from python_ops.recovery.register import register
+from python_ops.recovery.restore import Move, Restore
+from python_ops.recovery.restore import restore as restore_snapshot
+from python_ops.recovery.verify import Verdict, require
+from python_ops.recovery.verify import verify as verify_snapshot
+from python_ops.spark import session
+
+app = typer.Typer(help="Copies of the lake for disaster recovery, and the way back.", no_args_is_help=True)
+
+Identifier = Annotated[str | None, typer.Argument(help="Snapshot; the newest when none is named.", show_default=False)]
+Execute = Annotated[bool, typer.Option("--execute", help="Act; without it the plan is shown.")]
+Tables = Annotated[list[str] | None, typer.Option("--table", help="Only this table, as layer.table; repeatable.")]
+
+_EVERY_SECONDS = 5.0
+
+
+@app.command()
+def create(
+    tier: Annotated[int, typer.Option("--tier", min=1, max=3, help="Tables up to this `dr_tier`.")] = 3,
+    full: Annotated[bool, typer.Option("--full", help="Copy also what the store has: mends a damaged store.")] = False,
+    env: Env = Environment.LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Copy tables, ledgers and waiting files to the store. Files that the store has are not copied again.
+
+    Example: lakeops snapshot create --env prod
+    """
+    settings = settings_for(env)
+    with exclusive(settings, "snapshot create"), _stoppable():
+        made = create_snapshot(settings, tier, full, None if as_json else _Ticker("copied"))
+        record_snapshot(settings, made)
+    if as_json:
+        print_json(_summary(made))
+        return
+    rows = [[t.name, t.version, t.rows, len(t.files), t.bytes] for t in made.tables]
+    print_rows(["table", "version", "rows", "files", "bytes"], rows)
+    typer.echo(
+        f"snapshot {made.id}: {len(made.tables)} tables, {made.bytes} bytes; copied {made.copied_files} data files, "
+        f"{made.copied_bytes} bytes, and {made.copied_log_bytes} bytes of logs and ledgers, in {made.seconds:.1f} s"
+    )
+
+
+@app.command("list")
+def list_(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
+    """List the snapshots of the store, oldest first, with their age.
+
+    Example: lakeops snapshot list --json
+    """
+    store = store_of(settings_for(env))
+    found = [load(store, name) for name in identifiers(store)]
+    if as_json:
+        print_json([_summary(snapshot) for snapshot in found])
+        return
+    if not found:
+        typer.echo(f"{store.url} holds no snapshot. `lakeops snapshot create` makes one.")
+        return
+    rows = [[s.id, _age(s.age_seconds), len(s.tables), s.bytes, s.copied_bytes + s.copied_log_bytes] for s in found]
+    print_rows(["snapshot", "age", "tables", "bytes", "copied bytes"], rows)
+
+
+@app.command()
+def verify(
+    snapshot: Identifier = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Sizes and tags alone, not every byte.")] = False,
+    env: Env = Environment.LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Prove that a snapshot is whole: checksums of all files, and logs that list exactly these files.
+
+    Example: lakeops snapshot verify
+    """
+    store = store_of(settings_for(env))
+    tick = None if as_json else _Ticker("checked")
+    told = (lambda done, files, size: tick(Progress(done, files, size))) if tick else None
+    verdict = verify_snapshot(store, load(store, snapshot), thorough=not quick, on_progress=told)
+    if as_json:
+        print_json(verdict)
+    else:
+        for fault in verdict.faults:
+            typer.echo(f"damaged  {fault}")
+    require(verdict, "It cannot be restored.")
+    if not as_json:
+        typer.echo(_verdict(verdict))
+
+
+@app.command()
+def restore(
+    snapshot: Identifier = None,
+    table: Tables = None,
+    to: Annotated[str | None, typer.Option("--to", help="Another home: a folder, or s3://bucket/prefix.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Also tables newer than the snapshot.")] = False,
+    with_catalog: Annotated[
+        bool, typer.Option("--catalog/--no-catalog", help="Tell Spark's catalog of tables that were not there.")
+    ] = True,
+    execute: Execute = False,
+    env: Env = Environment.LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Put tables, ledgers and waiting files back. The snapshot is proved whole before anything changes.
+
+    Example: lakeops snapshot restore --to restored --execute
+    """
+    settings = settings_for(env)
+    target = _at(settings, to) if to else settings
+    with ExitStack() as stack:
+        stack.enter_context(exclusive(settings, "snapshot restore"))
+        if target.home_path != settings.home_path and not _is_remote(target):
+            stack.enter_context(exclusive(target, "snapshot restore"))
+        stack.enter_context(_stoppable())
+        tick = None if as_json else _Ticker("checked or copied")
+        done = restore_snapshot(settings, target, snapshot, table or (), overwrite, execute, tick)
+        created = {each.table for each in done.tables if each.move is Move.CREATE}
+        if execute and created and with_catalog and not _is_remote(target):
+            stored = load(store_of(settings), done.snapshot).tables
+            register(session(target), target, [each for each in stored if each.name in created])
+    if as_json:
+        print_json(done)
+    else:
+        _show_restore(done)
+
+
+@app.command()
+def drill(
+    snapshot: Identifier = None,
+    batch: Annotated[
+        Path | None, typer.Option("--batch", help="Folder of <source>/<file> to deliver after the restore.")
+    ] = None,
+    scratch: Annotated[Path | None, typer.Option("--scratch", help="Home to restore to; must not exist.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the scratch home.")] = False,
+    build: Annotated[bool, typer.Option("--build/--no-build", help="Also `dbt build` on the restored lake.")] = True,
+    select: Annotated[
+        list[str] | None, typer.Option("--select", help="Build these nodes only; dbt's selection, repeatable.")
+    ] = None,
+    env: Env = Environment.LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Restore to a scratch home, compare with the source, resume the pipeline there, and print RPO and RTO.
+
+    Example: lakeops snapshot drill --batch next_batch
+    """
+    settings = settings_for(env)
+    with exclusive(settings, "snapshot drill"), _stoppable():
+        say = partial(typer.echo, err=as_json)
+        done = run_drill(settings, session, snapshot, batch, scratch, keep, build, select or (), say)
+        record_drill(settings, done)
+    if as_json:
+        print_json(done)
+    else:
+        _show_drill(done)
+
+
+@app.command()
+def prune(
+    keep: Annotated[int, typer.Option("--keep", help="How many of the newest snapshots stay.")] = 14,
+    execute: Execute = False,
+    env: Env = Environment.LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Remove old snapshots, and the files that no remaining one refers to.
+
+    Example: lakeops snapshot prune --keep 14 --execute
+    """
+    settings = settings_for(env)
+    with exclusive(settings, "snapshot prune"), _stoppable():
+        done = prune_snapshots(settings, keep, execute)
+    if as_json:
+        print_json(done)
+        return
+    for identifier in done.remove:
+        typer.echo(f"remove   snapshot {identifier}")
+    for identifier in done.drafts:
+        typer.echo(f"remove   the record of the interrupted copy {identifier}")
+    typer.echo(
+        f"{len(done.keep)} snapshots stay; {done.files} files, {done.bytes} bytes, are then referred to by none."
+    )
+    _say_if_planned(execute)
+
+
+class _Ticker:
+    """A line now and then on work that takes long."""
+
+    def __init__(self, verb: str) -> None:
+        self.verb, self.last = verb, time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self.last >= _EVERY_SECONDS:
+            self.last = now
+            typer.echo(f"{self.verb}  {progress.done} of {progress.files} files, {progress.bytes} bytes")
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """A SIGTERM ends the command as Ctrl-C does: threads finish their file, drafts are written, locks given back."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(
+            "lakeops: interrupted. A copy that was not complete is no snapshot, and a table is as it was or restored. "
+            "Run the same command again; a copy goes on from what is done.",
+            err=True,
+        )
+        raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _at(settings: Settings, home: str) -> Settings:
+    return Settings(**{**settings.model_dump(), "home": home})
+
+
+def _is_remote(settings: Settings) -> bool:
+    return str(settings.home).startswith(("s3:/", "s3a:/"))
+
+
+def _summary(snapshot: Snapshot) -> dict[str, Any]:
+    names = ("id", "pinned_at", "completed_at", "environment", "bytes", "copied_files", "copied_bytes",
+             "copied_log_bytes", "seconds", "age_seconds")  # fmt: skip
+    tables = [
+        {"table": t.name, "version": t.version, "rows": t.rows, "files": len(t.files), "bytes": t.bytes}
+        for t in snapshot.tables
+    ]
+    return {name: getattr(snapshot, name) for name in names} | {"tables": tables}
+
+
+def _verdict(verdict: Verdict) -> str:
+    how = "all checksums right" if verdict.thorough else "all sizes right"
+    return f"snapshot {verdict.id} is whole: {verdict.files} files, {verdict.bytes} bytes, {how}"
+
+
+def _show_restore(done: Restore) -> None:
+    typer.echo(_verdict(done.verdict))
+    rows = [[t.table, t.move.value, t.version_there, t.version, t.rows, t.files, t.bytes] for t in done.tables]
+    print_rows(["table", "move", "version there", "version", "rows", "files", "bytes"], rows)
+    typer.echo(
+        f"{done.ledgers} batch manifests, {done.landing} waiting files, {len(done.watermarks)} watermarks; "
+        f"to {done.home}"
+    )
+    if done.lost_batches:
+        typer.echo(f"taken since the snapshot, and taken again from landing: {', '.join(done.lost_batches)}")
+    for table in done.tables:
+        if table.newer and not done.executed:
+            typer.echo(f"newer    {table.table} {table.newer}; only --overwrite replaces it")
+    if done.executed:
+        typer.echo(f"restored {done.snapshot} in {done.seconds:.1f} s; its data is {_age(done.age_seconds)} old.")
+        if done.replaced:
+            typer.echo(
+                f"What was replaced is in {done.replaced}; remove it when it is not needed. Next: `lakeops run`."
+            )
+    _say_if_planned(done.executed)
+
+
+def _show_drill(done: Drill) -> None:
+    print_rows(
+        ["table", "rows", "compared with", "equal"],
+        [[t.table, t.rows, t.source, "yes" if t.is_equal else "NO"] for t in done.tables],
+    )
+    for batch in done.batches:
+        typer.echo(
+            f"{batch.source}: batch {batch.batch_id} has {batch.found} rows in bronze, {batch.accepted} accepted"
+        )
+    typer.echo(f"RPO {_age(done.rpo_seconds)}: what a loss now would have cost. RTO {_age(done.rto_seconds)}.")
+    if done.scratch:
+        typer.echo(f"The restored lake is in {done.scratch}.")
+
+
+def _say_if_planned(executed: bool) -> None:
+    if not executed:
+        typer.echo("Nothing was done. `--execute` acts.")
+
+
+def _age(seconds: float) -> str:
+    units: list[tuple[str, Callable[[float], float]]] = [
+        ("s", lambda s: s), ("min", lambda s: s / 60), ("h", lambda s: s / 3600), ("d", lambda s: s / 86400)
+    ]  # fmt: skip
+    place = sum(seconds >= limit for limit in (120, 7200, 172800))
+    return f"{units[place][1](seconds):.0f} {units[place][0]}"

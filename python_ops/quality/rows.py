@@ -1,0 +1,93 @@
+"""Rows of batches, as pandas or Spark frames, with what says which rows carry values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from deltalake import DeltaTable, QueryBuilder
+from deltalake.exceptions import DeltaError
+
+from python_ops.config import Settings
+from python_ops.contracts import Contract
+from python_ops.errors import ConfigError, OpsError
+from python_ops.ingest.projection import METADATA
+from python_ops.quality.rules import HAS_KEY, HAS_VALUES
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+_MARKUP = '<>&"{}`'
+_LONGEST = 60
+
+
+def with_pandas(settings: Settings, contract: Contract, batch: int) -> Any:
+    """A batch as a pandas frame, read without a JVM.
+
+    Raises:
+        ConfigError: pyarrow or pandas is not installed.
+        OpsError: the table cannot be read so; Spark can.
+    """
+    return _read(settings, contract, [batch], _projection(contract, '"')).to_pandas(integer_object_nulls=True)
+
+
+def with_spark(settings: Settings, contract: Contract, batch: int, spark: SparkSession) -> DataFrame:
+    """A batch as a Spark frame."""
+    rows = spark.read.format("delta").load(str(settings.table_path("bronze", contract.source)))
+    return rows.where(f"_batch_id = {batch:d}").selectExpr(*_projection(contract, "`"))
+
+
+def recent_values(
+    settings: Settings, contract: Contract, batches: Sequence[int], names: Sequence[str]
+) -> Mapping[str, Sequence[Any]]:
+    """Values of columns in some batches, NULLs left out.
+
+    Raises:
+        ConfigError: pyarrow is not installed.
+        OpsError: the table cannot be read without Spark.
+    """
+    table = _read(settings, contract, batches, [f'{_value(contract, name, chr(34))} as "{name}"' for name in names])
+    return {name: [value for value in table.column(name).to_pylist() if value is not None] for name in names}
+
+
+def _projection(contract: Contract, quote: str) -> list[str]:
+    """The columns as both engines compute them: decimals as doubles, of unsent columns whether there are any."""
+    found = []
+    for column in (*contract.columns, *METADATA):
+        name = f"{quote}{column.name}{quote}"
+        text = f"{name} is not null" if column.name == "_unsent" else _value(contract, column.name, quote)
+        found.append(f"{text} as {name}")
+    return [
+        *found,
+        f"cast(_op in ('c', 'u', 'r') and _unsent is null as int) as {HAS_VALUES}",
+        f"cast(_op <> 't' as int) as {HAS_KEY}",
+    ]
+
+
+def _value(contract: Contract, name: str, quote: str) -> str:
+    column = next((column for column in contract.columns if column.name == name), None)
+    if column and column.precision_and_scale:
+        return f"cast({quote}{name}{quote} as double)"
+    if column and column.type == "string" and name in contract.expectations.drift:
+        # These values are shown on pages, which put them into scripts as they are.
+        return f"left(translate({quote}{name}{quote}, '{_MARKUP}', '{'_' * len(_MARKUP)}'), {_LONGEST})"
+    return f"{quote}{name}{quote}"
+
+
+def _read(settings: Settings, contract: Contract, batches: Sequence[int], projection: Sequence[str]) -> Any:
+    try:
+        import pyarrow as pa
+    except ImportError as exc:
+        raise ConfigError("pyarrow is not installed. Install it with `pip install 'lakehouse-ops[quality]'`.") from exc
+    path = settings.table_path("bronze", contract.source)
+    numbers = ", ".join(str(int(batch)) for batch in batches)
+    try:
+        lake = QueryBuilder().register("rows", DeltaTable(str(path)))
+        query = f"select {', '.join(projection)} from rows where _batch_id in ({numbers})"
+        return pa.table(lake.execute(query).read_all())
+    except (DeltaError, OSError, ValueError) as exc:
+        reason = str(exc).splitlines()[0][:200]
+        raise OpsError(
+            f"bronze.{contract.source} cannot be read without Spark ({reason}). `lakeops ingest report "
+            f"{contract.source} --engine spark` reads it with Spark."
+        ) from exc

@@ -1,0 +1,247 @@
+"""Verdicts on batches: real Great Expectations on real Delta tables, written here without Spark."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+
+from python_ops import quality
+from python_ops.cli.app import app
+from python_ops.config import Settings
+from python_ops.contracts import Contract, load, parse
+from python_ops.errors import ConfigError, OpsError
+from python_ops.ingest.ledger import Ledger, Manifest, State
+from python_ops.ingest.projection import METADATA
+from python_ops.quality.rules import rules
+from python_ops.status import source_status
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+CONTRACT = """
+source: crm_contacts
+version: 1.0.0
+description: People whom the tests know.
+owner: data-platform
+format: debezium_json
+table: contacts
+key: [contact_id]
+columns:
+  - {name: contact_id, type: string, required: true, description: Identifier.}
+  - {name: email, type: string, required: true, pii: true, description: Address.}
+  - {name: stage, type: string, description: Stage.}
+  - {name: worth, type: "decimal(12,2)", description: Worth.}
+  - {name: updated_at, type: timestamp, required: true, description: When it changed.}
+expectations:
+  row_count_change: 0.5
+  null_share: {stage: 0.2}
+  drift: {stage: 0.3, worth: 0.5}
+  freshness: {column: updated_at, max_age_minutes: 60}
+"""
+TYPES = {
+    "string": pa.string(), "int": pa.int32(), "bigint": pa.int64(), "timestamp": pa.timestamp("us", tz="UTC"),
+    "decimal(12,2)": pa.decimal128(12, 2), "array<string>": pa.list_(pa.string()),
+}  # fmt: skip
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+Row = dict[str, Any]
+
+
+@pytest.fixture
+def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
+    contract = parse(CONTRACT, Path("crm_contacts.yml"))
+    monkeypatch.setattr(quality, "load", lambda source: contract if source == "crm_contacts" else load(source))
+    monkeypatch.setenv("LAKEHOUSE_HOME", str(tmp_path))
+    return Lake(Settings(home=tmp_path), contract)
+
+
+class Lake:
+    """Bronze and ledger of one source, as ingestion leaves them."""
+
+    def __init__(self, settings: Settings, contract: Contract) -> None:
+        self.settings, self.contract = settings, contract
+        self.ledger = Ledger(settings.state / "ingest", contract.source)
+
+    def take(self, rows: list[Row]) -> Manifest:
+        """Commits a batch."""
+        number = self.ledger.last_number + 1
+        columns = (*self.contract.columns, *METADATA)
+        schema = pa.schema([(column.name, TYPES[column.type]) for column in columns])
+        given = [{"_op": "u", "_line": i, "_batch_id": number, **row} for i, row in enumerate(rows)]
+        table = pa.Table.from_pylist([{name: row.get(name) for name in schema.names} for row in given], schema)
+        if rows:
+            write_deltalake(str(self.settings.table_path("bronze", self.contract.source)), table, mode="append")
+        manifest = Manifest(number, self.contract.source, "1.0.0", NOW.isoformat(), ())
+        counts = {"read": len(rows), "accepted": len(rows), "quarantined": 0, "ignored": 0}
+        return self.ledger.set_state(self.ledger.save(manifest), State.COMMITTED, counts=counts)
+
+    def judge(self, **how: Any) -> quality.Verdict:
+        return quality.judge(self.settings, self.contract.source, no_spark, **how)
+
+    def everything_written(self) -> Iterator[tuple[Path, str]]:
+        for path in (self.settings.home_path / "quality", self.settings.home_path / "state"):
+            for file in path.rglob("*"):
+                if file.is_file():
+                    yield file, file.read_text(encoding="utf-8", errors="replace")
+
+
+def no_spark() -> SparkSession:
+    raise AssertionError("a small batch needs no Spark")
+
+
+def people(count: int, stages: str = "lead customer", **changes: Any) -> list[Row]:
+    names = stages.split()
+    return [
+        {
+            "contact_id": f"C{i}",
+            "email": f"canary-{i}@example.org",
+            "stage": names[i % len(names)],
+            "worth": Decimal(i % 10),
+            "updated_at": NOW - timedelta(minutes=30),
+            **changes,
+        }
+        for i in range(count)
+    ]
+
+
+def findings(verdict: quality.Verdict) -> list[str]:
+    return [f"{finding.expected} {finding.found}" for finding in verdict.findings]
+
+
+def test_a_batch_like_those_before_it_is_good(lake: Lake) -> None:
+    for _ in range(3):
+        lake.take(people(100))
+    lake.take([
+        *people(90),
+        {"_op": "d", "contact_id": "C1"},
+        {"_op": "t"},
+        {**people(1)[0], "email": None, "_unsent": ["email"]},
+    ])  # fmt: skip
+
+    verdict = lake.judge()
+
+    assert (verdict.batch_id, verdict.rows, verdict.engine, findings(verdict)) == (4, 93, "pandas", [])
+    assert verdict.good and not verdict.not_judged
+    assert verdict.expectations == 11
+    assert quality.last_verdict(lake.settings, "crm_contacts") == verdict
+    assert source_status(lake.settings, "crm_contacts").last_verdict == "good"
+    assert lake.judge(batch=1).not_judged == (
+        "the row count: 0 batches before it, 3 are needed",
+        "drift of stage: 0 batches before it, 3 are needed",
+        "drift of worth: 0 batches before it, 3 are needed",
+    )
+
+
+def test_each_thing_that_no_single_record_shows_is_found(lake: Lake) -> None:
+    for _ in range(3):
+        lake.take(people(100))
+    hostile = "<script>alert('{{ 7 * 7 }}')</script><img src=x onerror=alert(1)>"
+    late = NOW - timedelta(hours=3)
+    odd = people(30, stages=hostile, updated_at=late, worth=Decimal("1000"), contact_id=None)
+    lake.take([*odd, *({**row, "stage": None, "email": None} for row in people(10, updated_at=late))])
+
+    verdict = lake.judge()
+
+    assert findings(verdict) == [
+        "contact_id is never NULL, for it is part of the key. 30 of 40 rows",
+        "email is never NULL. 10 of 40 rows",
+        "At most 20.0% of stage are NULL. 25.0% are NULL",
+        "The newest updated_at is at most 60 minutes older than the batch's arrival. 2026-03-01 09:00:00+00:00",
+        "Between 50 and 150 rows: the median of the last 3 batches is 100. 40",
+        *(text for text in findings(verdict)[5:7] if "Kullback-Leibler divergence" in text),
+    ]
+    assert len(verdict.findings) == 7 and not verdict.good
+    assert source_status(lake.settings, "crm_contacts").last_verdict == "7 of 11 expectations do not hold"
+    pages = {path: text for path, text in lake.everything_written() if path.suffix == ".html"}
+    assert Path(verdict.page or "") in pages
+    for path, text in lake.everything_written():
+        assert "canary" not in text, path  # personal data
+        if path.suffix == ".html":
+            assert "<script" not in text and "<img" not in text, path
+            assert 'src="http' not in text and '<link href="http' not in text, path
+    index = pages[lake.settings.home_path / "quality" / "docs" / "index.html"]
+    assert "At most 20.0% of stage are NULL." in index and "validations/crm_contacts/batch%20000004/" in index
+
+
+def test_a_lost_or_spoilt_row_is_found_and_a_second_look_replaces_the_first(lake: Lake) -> None:
+    lake.take(people(5))
+    lake.take([{**people(1)[0], "_op": "x"}])
+    assert "Every operation is one that the change engine knows. 1 of 1 rows" in findings(lake.judge())
+    manifest = lake.ledger.manifests[-1]
+    lake.ledger.set_state(manifest, State.COMMITTED, counts={**manifest.counts, "accepted": 2})
+    assert "Every accepted record is there: 2 rows. 1" in findings(lake.judge())
+    assert len(list((lake.settings.state / "quality/crm_contacts").iterdir())) == 1
+
+
+def test_a_batch_without_rows_says_so_and_does_not_count_as_a_batch_before(lake: Lake) -> None:
+    for rows in (people(3), [], people(3), people(3)):
+        lake.take(rows)
+    empty = lake.judge(batch=2)
+    assert (empty.engine, empty.expectations, empty.not_judged) == ("none", 0, ("the batch has no rows",))
+    assert lake.judge().not_judged[0] == "the row count: 2 batches before it, 3 are needed"
+
+
+def test_numbers_are_compared_by_the_tenths_of_those_before(lake: Lake) -> None:
+    manifests = [lake.take(people(100)) for _ in range(4)]
+
+    def ask(values: list[Any]) -> list[float]:
+        found, _ = rules(lake.contract, manifests[-1], manifests[:3], lambda names: {"stage": [], "worth": values})
+        return next(
+            rule.arguments["partition_object"]["bins"]
+            for rule in found
+            if rule.arguments.get("column") == "worth" and "partition_object" in rule.arguments
+        )
+
+    assert ask([Decimal(5)] * 30) == [4.5, 5.5]
+    bins = ask([Decimal(i) for i in range(101)])
+    assert (bins[0], bins[-1], len(bins)) == (0.0, 100.0, 11)
+    left_out = rules(lake.contract, manifests[-1], manifests[:3], lambda names: {"stage": [], "worth": []})[1]
+    assert left_out == ("drift of stage: only NULLs before it", "drift of worth: only NULLs before it")
+
+
+def test_the_command_says_what_does_not_hold_and_exits_1(lake: Lake, capsys: pytest.CaptureFixture[str]) -> None:
+    lake.take(people(4))
+    lake.take(people(4, updated_at=NOW - timedelta(days=9)))
+
+    def run(*arguments: str) -> str:
+        app(["ingest", "report", *arguments], standalone_mode=False)
+        return capsys.readouterr().out
+
+    assert "batch 1: good, 8 of 8 expectations hold, 4 rows (pandas" in run("crm_contacts", "--batch", "1")
+    with pytest.raises(OpsError, match="1 of 1 batches are not as expected: crm_contacts") as error:
+        run()
+    assert error.value.exit_code == 1
+    assert "not so: The newest updated_at is at most 60 minutes older" in capsys.readouterr().out
+    with pytest.raises(OpsError):
+        run("crm_contacts", "--json")
+    (told,) = json.loads(capsys.readouterr().out)
+    assert (told["batch_id"], told["good"], len(told["findings"])) == (2, False, 1)
+    for arguments, text in (
+        (("--batch", "1"), "name that source"),
+        (("nope",), "Unknown source nope"),
+        (("crm_contacts", "--batch", "9"), "no committed batch 9. Committed: 1, 2"),
+        (("fx_rates",), "fx_rates has no committed batch. Committed: none yet"),
+    ):
+        with pytest.raises(ConfigError, match=text):
+            run(*arguments)
+
+
+@pytest.mark.spark
+def test_spark_gives_the_same_verdict(lake: Lake, spark: SparkSession) -> None:
+    for _ in range(3):
+        lake.take(people(100))
+    lake.take([*people(30, stages="lost", updated_at=NOW - timedelta(hours=3)), {"_op": "d", "contact_id": "C1"}])
+
+    small = lake.judge()
+    large = quality.judge(lake.settings, "crm_contacts", lambda: spark, engine=quality.Engine.SPARK)
+
+    assert large.engine == "spark" and large.expectations == small.expectations
+    assert [finding.expected for finding in large.findings] == [finding.expected for finding in small.findings]
