@@ -51,7 +51,7 @@ def run(
         raise ConfigError("--approve and --discard are two answers; give one.")
     stop = _stop_on_signals()
     options = Options(once, every, max_records, skip_lost, approve)
-    with exclusive(settings, "stream run"):
+    with exclusive(settings, "stream run", names=()):  # the tables are leased while they are written
         if discard is not None:
             if len(sources or ()) != 1:
                 raise ConfigError("Name the one source whose batch is decided on.")
