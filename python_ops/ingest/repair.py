@@ -13,7 +13,8 @@ from datetime import UTC
 from enum import StrEnum
 from typing import Any
 
-from deltalake import DeltaTable
+import pyarrow as pa
+from deltalake import DeltaTable, QueryBuilder
 
 from python_ops.config import Settings
 from python_ops.contracts import Contract
@@ -122,12 +123,12 @@ def _offsets(settings: Settings, contract: Contract) -> dict[int, tuple[Offsets,
         table = AppendOnlyTable(settings, layer, contract)
         lines: dict[int, dict[str, tuple[int, int]]] = {}
         if table.exists():
-            columns = DeltaTable(str(table.path)).to_pyarrow_dataset().to_table(columns=["_batch_id", file, line])
-            grouped = columns.group_by(["_batch_id", file]).aggregate([(line, "min"), (line, "max")])
-            for row in grouped.to_pylist():
-                if row[f"{line}_min"] is not None:
-                    span = (int(row[f"{line}_min"]), int(row[f"{line}_max"]))
-                    lines.setdefault(int(row["_batch_id"]), {})[row[file]] = span
+            sql = (
+                f'select _batch_id, "{file}" as file, min("{line}") as low, max("{line}") as high from t'
+                f' where "{line}" is not null group by _batch_id, "{file}"'
+            )
+            for row in _query(table, DeltaTable(str(table.path)), sql):
+                lines.setdefault(int(row["_batch_id"]), {})[row["file"]] = (int(row["low"]), int(row["high"]))
         found.append(lines)
     return of_rows(*found)
 
@@ -145,24 +146,30 @@ class _Rows:
 def _batches(table: AppendOnlyTable, file: str, arrived: str) -> dict[int, _Rows]:
     if not table.exists():
         return {}
-    try:
-        dataset = DeltaTable(str(table.path)).to_pyarrow_dataset()
-        generation = [name for name in ("_source_generation",) if name in dataset.schema.names]
-        columns = dataset.to_table(columns=["_batch_id", file, arrived, *generation])
+    opened = DeltaTable(str(table.path))
+    has_generation = any(field.name == "_source_generation" for field in opened.schema().fields)
+    sql = (
+        f"select _batch_id, count({file}) as n, array_agg(distinct {file}) as files, max({arrived}) as arrived, "
+        f"{'max(_source_generation)' if has_generation else '1'} as generation from t group by _batch_id"
+    )
+    return {
+        int(row["_batch_id"]): _Rows(
+            int(row["n"]),
+            frozenset(name for name in row["files"] or () if name),
+            row["arrived"].astimezone(UTC).isoformat(timespec="microseconds") if row["arrived"] else "",
+            int(row["generation"] or 1),
+        )
+        for row in _query(table, opened, sql)
+    }
+
+
+def _query(table: AppendOnlyTable, opened: DeltaTable, sql: str) -> list[dict[str, Any]]:
+    """Rows of a query on the table, there called `t`."""
+    try:  # the query engine heeds deletion vectors, which deltalake's readers refuse
+        found: list[dict[str, Any]] = pa.table(QueryBuilder().register("t", opened).execute(sql)).to_pylist()
+        return found
     except Exception as exc:  # deltalake raises a dozen unrelated classes
         raise OpsError(
             f"{table.name} cannot be compared with its ledger without Spark ({type(exc).__name__}). "
             "See docs/runbooks/dr_restore.md."
         ) from exc
-    grouped = columns.group_by("_batch_id").aggregate(
-        [(file, "distinct"), (file, "count"), (arrived, "max"), *((name, "max") for name in generation)]
-    )
-    return {
-        int(row["_batch_id"]): _Rows(
-            int(row[f"{file}_count"]),
-            frozenset(name for name in row[f"{file}_distinct"] if name),
-            row[f"{arrived}_max"].astimezone(UTC).isoformat(timespec="microseconds") if row[f"{arrived}_max"] else "",
-            int(row.get("_source_generation_max") or 1),
-        )
-        for row in grouped.to_pylist()
-    }
