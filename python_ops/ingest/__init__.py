@@ -39,11 +39,13 @@ __all__ = ["IngestResult", "discard", "has_new_files", "ingest", "session_for_fi
 def has_new_files(settings: Settings, source: str) -> bool:
     """Whether a run would find something to do for the source, or to complain about. Starts no JVM."""
     ledger = Ledger(settings.state / "ingest", source)
+    table = AppendOnlyTable(settings, "bronze", load(source))
     return (
         ledger.open_batch is not None
         or ledger.halted is not None
         or bool(set(landing.names(settings.landing / source)) - ledger.taken().keys())
-        or committed_rows(ledger) != AppendOnlyTable(settings, "bronze", load(source)).row_count()
+        or not table.exists()  # dbt reads every source's table, also before the first delivery
+        or committed_rows(ledger) != table.row_count()
     )
 
 

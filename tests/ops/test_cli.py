@@ -119,7 +119,7 @@ def test_a_second_run_exits_4_and_says_who_holds_the_lake(home: Path, arguments:
 def test_an_unreadable_landing_folder_fails_its_source_and_names_it(home: Path) -> None:
     (home / "landing").mkdir(parents=True)
     (home / "landing" / "fx_rates").write_text("not a folder")
-    done = lakeops(home, "ingest", "run")
+    done = lakeops(home, "ingest", "run", "fx_rates")
     assert done.returncode == 1
     assert re.search(r"fx_rates +FAILED .*landing/fx_rates cannot be read", done.stdout)
-    assert f"1 of {len(sources())} sources failed: fx_rates. The others are done." in done.stderr
+    assert "1 of 1 sources failed: fx_rates. The others are done." in done.stderr
