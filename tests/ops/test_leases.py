@@ -209,7 +209,7 @@ def test_a_merge_under_way_when_its_lease_passed_on_cannot_commit(spark: SparkSe
     outcome: list[str] = []
 
     def zombie() -> None:
-        sleep = "not java_method('java.lang.Thread', 'sleep', 8000L) <=> 'x'"
+        sleep = "not java_method('java.lang.Thread', 'sleep', 10000L) <=> 'x'"
         slow = f"select id, 'zombie' as who from range(1, 2) where id < 2 and {sleep}"
         try:
             spark.sql(
@@ -225,7 +225,9 @@ def test_a_merge_under_way_when_its_lease_passed_on_cannot_commit(spark: SparkSe
     store.put("lease", "fenced_gold.t", {"holder": "zombie", "token": 6, "since": 0, "until": 1}, 0)
     merging = threading.Thread(target=zombie)
     merging.start()
-    time.sleep(2)
+    deadline = time.monotonic() + 60
+    while not spark.sparkContext.statusTracker().getActiveJobsIds() and time.monotonic() < deadline:
+        time.sleep(0.1)  # MERGE reads its source inside its transaction
     with leased(settings, ["fenced_gold.t", "fenced_gold.nowhere"], "heir") as leases:
         assert fence(spark, leases) == ["fenced_gold.t"]
     merging.join()
