@@ -76,7 +76,7 @@ class Machines:
 def machines(tmp_path: Path, aws: str) -> Iterator[Machines]:
     make_table()
     made = Machines(
-        tmp_path, LAKEHOUSE_STATE_STORE="dynamodb", LAKEHOUSE_STATE_TABLE="state", LAKEHOUSE_LEASE_SECONDS="2"
+        tmp_path, LAKEHOUSE_STATE_STORE="dynamodb", LAKEHOUSE_STATE_TABLE="state", LAKEHOUSE_LEASE_SECONDS="4"
     )
     yield made
     for job in made.begun:
@@ -107,7 +107,7 @@ def test_of_two_runs_one_works_and_the_other_exits_4(machines: Machines) -> None
     assert second.wait(timeout=20) == 4
     done = lakeops(machines.folder / "third", "run", **machines.environment)
     assert done.returncode == 4 and f"(process {first.pid} on" in done.stderr
-    time.sleep(3)  # longer than the lease: it is renewed
+    time.sleep(5)  # longer than the lease: it is renewed
     assert go(first) == ("committed", 0)
     again = machines.start("second")
     assert told(again) == "holds"
@@ -133,7 +133,7 @@ def test_a_stopped_holder_is_followed_after_its_time_and_cannot_commit(machines:
     early = machines.start("early")
     assert "environment is held by `lakeops zombie`" in told(early)
     assert early.wait(timeout=20) == 4
-    time.sleep(2.5)
+    time.sleep(5)
     heir = machines.start("heir")
     assert told(heir) == "holds"
 
@@ -149,7 +149,7 @@ def test_a_lost_lease_interrupts_what_is_under_way(machines: Machines) -> None:
     zombie = machines.start("zombie")
     assert told(zombie) == "holds"
     zombie.send_signal(signal.SIGSTOP)
-    time.sleep(2.5)
+    time.sleep(5)
     heir = machines.start("heir")
     assert told(heir) == "holds"
     zombie.send_signal(signal.SIGCONT)  # and nobody tells it to go on: it waits, as for a long statement
