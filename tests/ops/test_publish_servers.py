@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import artifact_files as files
 import duckdb
 import psycopg
+import pyarrow
 import pytest
+from deltalake import write_deltalake
 from servers import Server, stage_rows
 
+from python_ops.artifacts import load_manifest
+from python_ops.config import Settings
 from python_ops.errors import BusyError, ConfigError, OpsError
+from python_ops.publish import State, status
 from python_ops.publish.fingerprint import Field
 from python_ops.publish.server_target import ServerTarget
+from python_ops.publish.stage import current_version
 from python_ops.publish.staged import StagedRows
 from python_ops.publish.target import StagedTable
 from python_ops.secrets import Secrets
+from python_ops.status import status as whole_status
 
 # fakesnow's own use of DuckDB
 pytestmark = pytest.mark.filterwarnings("ignore:Arrow output on a DB-API result")
@@ -250,6 +260,32 @@ def test_a_wide_table_of_long_texts(server: Server, tmp_path: Path) -> None:
     table = stage_rows(tmp_path, "fct_wide", 1, f"select {columns} from range(700)", fields)
     assert publish_to(server.target(), table) == {"fct_wide": 700}
     assert server.read("select count(distinct c59) from gold.fct_wide") == [(700,)]
+
+
+def test_status_tells_each_warehouse_and_which_does_not_answer(
+    on_postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(home=tmp_path / "home", publish=("duckdb", "postgres"))
+    monkeypatch.setenv("LAKEHOUSE_SECRET_POSTGRES", json.dumps(on_postgres.secret))
+    lake = settings.table_path("gold", "dim_a")
+    write_deltalake(str(lake), pyarrow.table({"id": [1], "text": ["a"]}))
+    files.write_manifest(tmp_path / "target", files.model("dim_a", publish_to=["duckdb", "postgres", "redshift"]))
+    version = current_version(load_manifest(tmp_path / "target").models["model.lakehouse.dim_a"], lake)
+    publish_to(on_postgres.target(), replace(dim(tmp_path, 0, "(1, 'a')"), version=version))
+
+    told = {s.target: (s.state, s.rows) for s in status(settings, tmp_path / "target")}
+    assert told == {"duckdb": (State.NEVER, None), "postgres": (State.CURRENT, 1)}
+
+    write_deltalake(str(lake), pyarrow.table({"id": [2], "text": ["b"]}), mode="append")
+    told = {s.target: (s.state, s.rows) for s in status(settings, tmp_path / "target")}
+    assert told == {"duckdb": (State.NEVER, None), "postgres": (State.BEHIND, 1)}
+
+    monkeypatch.setenv("LAKEHOUSE_SECRET_POSTGRES", json.dumps({**on_postgres.secret, "port": 1}))
+    down = {s.target: s for s in status(settings, tmp_path / "target")}
+    assert (down["duckdb"].state, down["postgres"].state) == (State.NEVER, State.UNREACHABLE)
+    assert "cannot be reached" in (down["postgres"].error or "")
+    at_a_glance = whole_status(settings)
+    assert (at_a_glance.published, list(at_a_glance.unreachable)) == ({"duckdb": {}}, ["postgres"])
 
 
 # PostgreSQL and Redshift, whose connections can be cut.
