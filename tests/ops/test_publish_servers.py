@@ -469,6 +469,22 @@ def test_grants_views_and_indexes_stay(on_postgres: Server, tmp_path: Path) -> N
         publish_to(target, dim(tmp_path, 4, "(1, 'a')", meta={"publish_grants": "everyone"}))
 
 
+def test_a_publisher_with_no_more_rights_than_it_needs(on_postgres: Server, tmp_path: Path) -> None:
+    role = f"p_{on_postgres.secret['dbname']}"
+    with psycopg.connect(on_postgres.dsn, autocommit=True) as admin:
+        admin.execute(f"create role {role} login password 'canary-publisher'")
+        for schema in ("gold", "ops"):
+            admin.execute(f"create schema {schema}")
+            admin.execute(f"grant usage, create on schema {schema} to {role}")
+        try:
+            target = on_postgres.target(user=role, password="canary-publisher")
+            assert publish_to(target, dim(tmp_path, 1, "(1, 'a')")) == {"dim_a": 1}
+            assert publish_to(target, dim(tmp_path, 2, "(1, 'a'), (2, 'b')")) == {"dim_a": 1}
+        finally:
+            admin.execute(f"drop owned by {role}")
+            admin.execute(f"drop role {role}")
+
+
 def test_a_failed_audit_of_the_changes_loads_the_table_in_full(
     on_postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
