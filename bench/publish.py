@@ -1,6 +1,6 @@
 """G14: publishing a changed table against overwriting it directly, to DuckDB and PostgreSQL, under a polling reader.
 
-    make bench-publish          # 500 000 rows, 1 % changed, 5 rounds; about three minutes on two cores
+    make bench-publish          # 200 000 rows, 1 % changed, 4 rounds; about three minutes on two cores
 
 Both load the same staged parquet files. Spark's staging, which both need, is left out: the ratio is that of the part
 that differs, and larger than that of the whole. Direct is what a script does: CREATE OR REPLACE TABLE, or TRUNCATE and
@@ -47,8 +47,8 @@ TABLES = ("fct_orders", "fct_returns")
 def main() -> None:
     """Runs the benchmark and writes bench/results/publish.json."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=500_000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--only", choices=["duckdb", "postgres"])
     given = parser.parse_args()
     (PROJECT_ROOT / "target").mkdir(exist_ok=True)

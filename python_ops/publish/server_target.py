@@ -373,7 +373,12 @@ class ServerTarget(ABC):
         return [row[0].lower() for row in cursor.fetchall()]
 
     def _schema(self, cursor: Any, schema: str) -> None:
-        cursor.execute(f"create schema if not exists {self.dialect.name(schema)}")
+        """Makes a schema that is not there: even IF NOT EXISTS asks for the right to make one."""
+        cursor.execute(
+            f"select 1 from information_schema.schemata where schema_name = {self.text(self.dialect.folded(schema))}"
+        )
+        if not cursor.fetchall():
+            cursor.execute(f"create schema if not exists {self.dialect.name(schema)}")
 
     def _column(self, field: Field) -> str:
         return f"{self.dialect.name(field.name.lower())} {self.type_of(field)}"

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import artifact_files as files
 import duckdb
 import psycopg
+import pyarrow
 import pytest
+from deltalake import write_deltalake
 from servers import Server, stage_rows
 
+from python_ops.artifacts import load_manifest
+from python_ops.config import Settings
 from python_ops.errors import BusyError, ConfigError, OpsError
+from python_ops.publish import State, status
 from python_ops.publish.fingerprint import Field
 from python_ops.publish.server_target import ServerTarget
+from python_ops.publish.stage import current_version
 from python_ops.publish.staged import StagedRows
 from python_ops.publish.target import StagedTable
 from python_ops.secrets import Secrets
+from python_ops.status import status as whole_status
 
 # fakesnow's own use of DuckDB
 pytestmark = pytest.mark.filterwarnings("ignore:Arrow output on a DB-API result")
@@ -252,6 +262,32 @@ def test_a_wide_table_of_long_texts(server: Server, tmp_path: Path) -> None:
     assert server.read("select count(distinct c59) from gold.fct_wide") == [(700,)]
 
 
+def test_status_tells_each_warehouse_and_which_does_not_answer(
+    on_postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(home=tmp_path / "home", publish=("duckdb", "postgres"))
+    monkeypatch.setenv("LAKEHOUSE_SECRET_POSTGRES", json.dumps(on_postgres.secret))
+    lake = settings.table_path("gold", "dim_a")
+    write_deltalake(str(lake), pyarrow.table({"id": [1], "text": ["a"]}))
+    files.write_manifest(tmp_path / "target", files.model("dim_a", publish_to=["duckdb", "postgres", "redshift"]))
+    version = current_version(load_manifest(tmp_path / "target").models["model.lakehouse.dim_a"], lake)
+    publish_to(on_postgres.target(), replace(dim(tmp_path, 0, "(1, 'a')"), version=version))
+
+    told = {s.target: (s.state, s.rows) for s in status(settings, tmp_path / "target")}
+    assert told == {"duckdb": (State.NEVER, None), "postgres": (State.CURRENT, 1)}
+
+    write_deltalake(str(lake), pyarrow.table({"id": [2], "text": ["b"]}), mode="append")
+    told = {s.target: (s.state, s.rows) for s in status(settings, tmp_path / "target")}
+    assert told == {"duckdb": (State.NEVER, None), "postgres": (State.BEHIND, 1)}
+
+    monkeypatch.setenv("LAKEHOUSE_SECRET_POSTGRES", json.dumps({**on_postgres.secret, "port": 1}))
+    down = {s.target: s for s in status(settings, tmp_path / "target")}
+    assert (down["duckdb"].state, down["postgres"].state) == (State.NEVER, State.UNREACHABLE)
+    assert "cannot be reached" in (down["postgres"].error or "")
+    at_a_glance = whole_status(settings)
+    assert (at_a_glance.published, list(at_a_glance.unreachable)) == ({"duckdb": {}}, ["postgres"])
+
+
 # PostgreSQL and Redshift, whose connections can be cut.
 
 
@@ -431,6 +467,22 @@ def test_grants_views_and_indexes_stay(on_postgres: Server, tmp_path: Path) -> N
             admin.execute(f"drop role {role}, {role}_by_hand")
     with pytest.raises(ConfigError, match="publish_grants must be a list of roles"):
         publish_to(target, dim(tmp_path, 4, "(1, 'a')", meta={"publish_grants": "everyone"}))
+
+
+def test_a_publisher_with_no_more_rights_than_it_needs(on_postgres: Server, tmp_path: Path) -> None:
+    role = f"p_{on_postgres.secret['dbname']}"
+    with psycopg.connect(on_postgres.dsn, autocommit=True) as admin:
+        admin.execute(f"create role {role} login password 'canary-publisher'")
+        for schema in ("gold", "ops"):
+            admin.execute(f"create schema {schema}")
+            admin.execute(f"grant usage, create on schema {schema} to {role}")
+        try:
+            target = on_postgres.target(user=role, password="canary-publisher")
+            assert publish_to(target, dim(tmp_path, 1, "(1, 'a')")) == {"dim_a": 1}
+            assert publish_to(target, dim(tmp_path, 2, "(1, 'a'), (2, 'b')")) == {"dim_a": 1}
+        finally:
+            admin.execute(f"drop owned by {role}")
+            admin.execute(f"drop role {role}")
 
 
 def test_a_failed_audit_of_the_changes_loads_the_table_in_full(
