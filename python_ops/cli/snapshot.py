@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,7 +50,7 @@ def create(
     Example: lakeops snapshot create --env prod
     """
     settings = settings_for(env)
-    with exclusive(settings, "snapshot create"), _stoppable():
+    with exclusive(settings, "snapshot create"):
         made = create_snapshot(settings, tier, full, None if as_json else _Ticker("copied"))
         record_snapshot(settings, made)
     if as_json:
@@ -135,7 +134,6 @@ def restore(
         stack.enter_context(exclusive(settings, "snapshot restore"))
         if target.home_path != settings.home_path and not _is_remote(target):
             stack.enter_context(exclusive(target, "snapshot restore"))
-        stack.enter_context(_stoppable())
         tick = None if as_json else _Ticker("checked or copied")
         done = restore_snapshot(settings, target, snapshot, table or (), overwrite, execute, tick)
         created = {each.table for each in done.tables if each.move is Move.CREATE}
@@ -168,7 +166,7 @@ def drill(
     Example: lakeops snapshot drill --batch next_batch
     """
     settings = settings_for(env)
-    with exclusive(settings, "snapshot drill"), _stoppable():
+    with exclusive(settings, "snapshot drill"):
         say = partial(typer.echo, err=as_json)
         done = run_drill(settings, session, snapshot, batch, scratch, keep, build, select or (), say)
         record_drill(settings, done)
@@ -190,7 +188,7 @@ def prune(
     Example: lakeops snapshot prune --keep 14 --execute
     """
     settings = settings_for(env)
-    with exclusive(settings, "snapshot prune"), _stoppable():
+    with exclusive(settings, "snapshot prune"):
         done = prune_snapshots(settings, keep, execute)
     if as_json:
         print_json(done)
@@ -216,27 +214,6 @@ class _Ticker:
         if now - self.last >= _EVERY_SECONDS:
             self.last = now
             typer.echo(f"{self.verb}  {progress.done} of {progress.files} files, {progress.bytes} bytes")
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """A SIGTERM ends the command as Ctrl-C does: threads finish their file, drafts are written, locks given back."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(
-            "lakeops: interrupted. A copy that was not complete is no snapshot, and a table is as it was or restored. "
-            "Run the same command again; a copy goes on from what is done.",
-            err=True,
-        )
-        raise typer.Exit(130) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _at(settings: Settings, home: str) -> Settings:
