@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,7 +28,10 @@ from python_ops.recovery.restore import Move, Restore
 from python_ops.recovery.restore import restore as restore_snapshot
 from python_ops.recovery.verify import Verdict, require
 from python_ops.recovery.verify import verify as verify_snapshot
-from python_ops.spark import session
+from python_ops.spark import is_connect, session
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 app = typer.Typer(help="Copies of the lake for disaster recovery, and the way back.", no_args_is_help=True)
 
@@ -137,7 +141,7 @@ def restore(
         tick = None if as_json else _Ticker("checked or copied")
         done = restore_snapshot(settings, target, snapshot, table or (), overwrite, execute, tick)
         created = {each.table for each in done.tables if each.move is Move.CREATE}
-        if execute and created and with_catalog and not _is_remote(target):
+        if execute and created and with_catalog and _has_catalog(target, to is not None):
             stored = load(store_of(settings), done.snapshot).tables
             register(session(target), target, [each for each in stored if each.name in created])
     if as_json:
@@ -168,7 +172,7 @@ def drill(
     settings = settings_for(env)
     with exclusive(settings, "snapshot drill"):
         say = partial(typer.echo, err=as_json)
-        done = run_drill(settings, session, snapshot, batch, scratch, keep, build, select or (), say)
+        done = run_drill(settings, _own_session, snapshot, batch, scratch, keep, build, select or (), say)
         record_drill(settings, done)
     if as_json:
         print_json(done)
@@ -218,6 +222,17 @@ class _Ticker:
 
 def _at(settings: Settings, home: str) -> Settings:
     return Settings(**{**settings.model_dump(), "home": home})
+
+
+def _has_catalog(target: Settings, is_another_home: bool) -> bool:
+    """Whether restored tables may be registered: a server's catalog is of its own home."""
+    return not _is_remote(target) and not (is_another_home and is_connect(target))
+
+
+def _own_session(scratch: Settings) -> SparkSession:
+    """A session in this process, on the scratch home."""
+    os.environ.pop("SPARK_REMOTE", None)
+    return session(scratch)
 
 
 def _is_remote(settings: Settings) -> bool:
