@@ -6,6 +6,7 @@ import typer
 
 from python_ops.cli import (
     contracts,
+    dlq,
     doctor,
     extract,
     ingest,
@@ -19,6 +20,7 @@ from python_ops.cli import (
     sla,
     snapshot,
     stream,
+    table,
     watermark,
 )
 
@@ -31,9 +33,11 @@ app = typer.Typer(
 )
 app.add_typer(extract.app, name="extract")
 app.add_typer(ingest.app, name="ingest")
+app.add_typer(dlq.app, name="dlq")
 app.add_typer(contracts.app, name="contracts")
 app.add_typer(publish.app, name="publish")
 app.add_typer(maintain.app, name="maintain")
+app.add_typer(table.app, name="table")
 app.add_typer(snapshot.app, name="snapshot")
 app.add_typer(lineage.app, name="lineage")
 app.add_typer(sla.app, name="sla")
