@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import signal
+import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,7 +28,10 @@ from python_ops.recovery.restore import Move, Restore
 from python_ops.recovery.restore import restore as restore_snapshot
 from python_ops.recovery.verify import Verdict, require
 from python_ops.recovery.verify import verify as verify_snapshot
-from python_ops.spark import session
+from python_ops.spark import is_connect, session
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 app = typer.Typer(help="Copies of the lake for disaster recovery, and the way back.", no_args_is_help=True)
 
@@ -51,7 +54,7 @@ def create(
     Example: lakeops snapshot create --env prod
     """
     settings = settings_for(env)
-    with exclusive(settings, "snapshot create"), _stoppable():
+    with exclusive(settings, "snapshot create"):
         made = create_snapshot(settings, tier, full, None if as_json else _Ticker("copied"))
         record_snapshot(settings, made)
     if as_json:
@@ -135,11 +138,10 @@ def restore(
         stack.enter_context(exclusive(settings, "snapshot restore"))
         if target.home_path != settings.home_path and not _is_remote(target):
             stack.enter_context(exclusive(target, "snapshot restore"))
-        stack.enter_context(_stoppable())
         tick = None if as_json else _Ticker("checked or copied")
         done = restore_snapshot(settings, target, snapshot, table or (), overwrite, execute, tick)
         created = {each.table for each in done.tables if each.move is Move.CREATE}
-        if execute and created and with_catalog and not _is_remote(target):
+        if execute and created and with_catalog and _has_catalog(target, to is not None):
             stored = load(store_of(settings), done.snapshot).tables
             register(session(target), target, [each for each in stored if each.name in created])
     if as_json:
@@ -168,9 +170,9 @@ def drill(
     Example: lakeops snapshot drill --batch next_batch
     """
     settings = settings_for(env)
-    with exclusive(settings, "snapshot drill"), _stoppable():
+    with exclusive(settings, "snapshot drill"):
         say = partial(typer.echo, err=as_json)
-        done = run_drill(settings, session, snapshot, batch, scratch, keep, build, select or (), say)
+        done = run_drill(settings, _own_session, snapshot, batch, scratch, keep, build, select or (), say)
         record_drill(settings, done)
     if as_json:
         print_json(done)
@@ -190,7 +192,7 @@ def prune(
     Example: lakeops snapshot prune --keep 14 --execute
     """
     settings = settings_for(env)
-    with exclusive(settings, "snapshot prune"), _stoppable():
+    with exclusive(settings, "snapshot prune"):
         done = prune_snapshots(settings, keep, execute)
     if as_json:
         print_json(done)
@@ -218,29 +220,19 @@ class _Ticker:
             typer.echo(f"{self.verb}  {progress.done} of {progress.files} files, {progress.bytes} bytes")
 
 
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """A SIGTERM ends the command as Ctrl-C does: threads finish their file, drafts are written, locks given back."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(
-            "lakeops: interrupted. A copy that was not complete is no snapshot, and a table is as it was or restored. "
-            "Run the same command again; a copy goes on from what is done.",
-            err=True,
-        )
-        raise typer.Exit(130) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _at(settings: Settings, home: str) -> Settings:
     return Settings(**{**settings.model_dump(), "home": home})
+
+
+def _has_catalog(target: Settings, is_another_home: bool) -> bool:
+    """Whether restored tables may be registered: a server's catalog is of its own home."""
+    return not _is_remote(target) and not (is_another_home and is_connect(target))
+
+
+def _own_session(scratch: Settings) -> SparkSession:
+    """A session in this process, on the scratch home."""
+    os.environ.pop("SPARK_REMOTE", None)
+    return session(scratch)
 
 
 def _is_remote(settings: Settings) -> bool:

@@ -22,6 +22,7 @@ from python_ops.artifacts import TARGET_FOLDER, load_manifest
 from python_ops.config import Settings
 from python_ops.errors import OpsError
 from python_ops.lineage import Dataset, job_run
+from python_ops.lock import check_held, leased
 from python_ops.recovery.folders import Folder, LocalFolder, MissingFile
 from python_ops.recovery.log import LiveFile, TableVersion
 from python_ops.recovery.manifest import (
@@ -41,8 +42,6 @@ from python_ops.recovery.manifest import (
 from python_ops.recovery.pin import Pinned, pin
 from python_ops.recovery.tables import TIERS, Table, tables_to_copy
 from python_ops.recovery.verify import check_log
-from python_ops.state import store_for
-from python_ops.state.leases import lease
 
 THREADS = 8
 LEASE = "snapshots"
@@ -88,16 +87,13 @@ def create(
     """
     store = store_of(settings)
     wanted = tables_to_copy(settings, load_manifest(artifacts), tier)
-    with (
-        lease(store_for(settings), LEASE, "lakeops snapshot create") as held,
-        job_run(settings, "snapshot.create") as run,
-    ):
+    with leased(settings, [LEASE], "lakeops snapshot create"), job_run(settings, "snapshot.create") as run:
         if isinstance(store, LocalFolder):
             for prefix in (FILES, BLOBS, DRAFTS, SNAPSHOTS):
                 store.clean(prefix)
         copy = _Copy(settings, store, full, on_progress)
         made, pinned = _take(copy, settings, wanted)
-        held.check()
+        check_held(LEASE)
         save(store, made)
         for draft in copy.drafts:
             store.remove(f"{DRAFTS}{draft}.json")

@@ -175,8 +175,17 @@ def drill(
 
 
 def _settings(settings: Settings, place: Path) -> Settings:
-    """The scratch environment: its own state, and nothing that leaves the machine."""
-    own = {"home": place, "state_store": "file", "lineage": "file", "metrics": "file", "recovery": ""}
+    """The scratch environment: its own state and Spark (a server's catalog is the real lake's), nothing that leaves the
+    machine.
+    """
+    own = {
+        "home": place,
+        "target": "local",
+        "state_store": "file",
+        "lineage": "file",
+        "metrics": "file",
+        "recovery": "",
+    }
     return Settings(**{**settings.model_dump(), **own, "alerts": ("console",), "publish": ("duckdb",)})
 
 

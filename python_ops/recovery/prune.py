@@ -10,10 +10,9 @@ from datetime import UTC, datetime, timedelta
 from python_ops.config import Settings
 from python_ops.errors import ConfigError
 from python_ops.lineage import job_run
+from python_ops.lock import check_held, leased
 from python_ops.recovery.create import LEASE, THREADS
 from python_ops.recovery.manifest import BLOBS, DRAFTS, FILES, SNAPSHOTS, drafts, identifiers, load, store_of
-from python_ops.state import store_for
-from python_ops.state.leases import lease
 
 _KEEP_DRAFTS = timedelta(days=7)
 
@@ -59,7 +58,7 @@ def prune(
     if keep < 1:
         raise ConfigError("At least one snapshot is kept: give --keep 1 or more.")
     store = store_of(settings)
-    with lease(store_for(settings), LEASE, "lakeops snapshot prune"), job_run(settings, "snapshot.prune"):
+    with leased(settings, [LEASE], "lakeops snapshot prune"), job_run(settings, "snapshot.prune"):
         known = identifiers(store)
         stay, go = tuple(known[-keep:]), tuple(known[:-keep])
         oldest = f"{datetime.now(UTC) - _KEEP_DRAFTS:%Y%m%dT%H%M%SZ}"
@@ -72,6 +71,7 @@ def prune(
         loose = sorted(held.keys() - needed)
         planned = Prune(stay, go, stale, len(loose), sum(held[name] for name in loose), execute)
         if execute:
+            check_held(LEASE)
             for name in [*(f"{SNAPSHOTS}{name}.json" for name in go), *(f"{DRAFTS}{name}.json" for name in stale)]:
                 store.remove(name)
             with ThreadPoolExecutor(THREADS) as pool:

@@ -19,7 +19,6 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -30,6 +29,7 @@ from python_ops.errors import ConfigError, OpsError
 from python_ops.ingest import landing
 from python_ops.ingest.ledger import Ledger, Manifest, State
 from python_ops.lineage import Dataset, job_run
+from python_ops.lock import check_held, leased
 from python_ops.recovery.create import LEASE, THREADS, Progress, Tell
 from python_ops.recovery.folders import Folder, LocalFolder
 from python_ops.recovery.log import LOG, UnreadableLog, last_version, read_version
@@ -37,7 +37,6 @@ from python_ops.recovery.manifest import Snapshot, StoredFile, StoredTable, load
 from python_ops.recovery.tables import dataset, home_folder, table_folder
 from python_ops.recovery.verify import Verdict, require, verify
 from python_ops.state import store_for
-from python_ops.state.leases import lease
 
 _EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
 _AT_FDCWD = -100
@@ -121,10 +120,10 @@ def restore(
 
     Raises:
         ConfigError: there is no such snapshot or table, or a newer table is there and `overwrite` is not given.
-        BusyError: another process creates, restores or prunes.
+        BusyError: another process creates, restores or prunes, or writes to one of the tables.
         OpsError: the snapshot is damaged, or the target cannot take it. Nothing was changed then.
     """
-    with lease(store_for(settings), LEASE, "lakeops snapshot restore") if execute else nullcontext():
+    with leased(settings, [LEASE] if execute else [], "lakeops snapshot restore"):
         return _restore(settings, target, identifier, tables, overwrite, execute, on_progress)
 
 
@@ -156,7 +155,8 @@ def _restore(
             + (f", and {len(newer) - 1} more tables likewise" if len(newer) > 1 else "")
             + ". Nothing was restored. `--overwrite` goes back all the same; the snapshot's age says what that loses."
         )
-    with job_run(target, "snapshot.restore") as run:
+    names = tuple(f"{target.schema_name(table.layer)}.{table.table}" for table in chosen)
+    with leased(target, names, "lakeops snapshot restore"), job_run(target, "snapshot.restore") as run:
         run.inputs = [Dataset(f"snapshot/{table.name}", store.url) for table in chosen]
         replaced = work.do(planned)
         run.outputs = [
@@ -279,6 +279,7 @@ class _Restoring:
         for table in self.tables:
             place = self.target.table_path(table.layer, table.table)
             place.parent.mkdir(parents=True, exist_ok=True)
+            check_held()
             if place.exists():
                 kept.mkdir(parents=True, exist_ok=True)
                 (staging / table.name).rename(kept / table.name)
