@@ -156,7 +156,7 @@ class Job:
         with _Recorded(self, "publish", "lakeops publish run") as step, leased(self.settings, [PUBLISH], "lakeops run"):
             results = publish(self.settings, self.spark, lambda result: self.report("publish", result))
             sent = [result for result in results if result.action is Action.PUBLISHED]
-            step.summary = {"tables": len(results), "published": len(sent), "rows": sum(result.rows for result in sent)}
+            step.summary = {"tables": len(results), "published": len(sent), "rows": sum(result.sent for result in sent)}
 
     def docs(self) -> Path:
         """Writes the dbt docs site as one static file.

@@ -7,11 +7,12 @@ from typing import Any
 
 from python_ops.config import Settings
 from python_ops.contracts import load, sources
+from python_ops.errors import OpsError
 from python_ops.ingest import landing
 from python_ops.ingest.ledger import Ledger, State
 from python_ops.ingest.tables import AppendOnlyTable
-from python_ops.publish import warehouse
 from python_ops.publish.target import Served
+from python_ops.publish.warehouses import warehouse
 from python_ops.quality.verdicts import read as read_verdict
 from python_ops.run_record import last_run
 
@@ -36,12 +37,18 @@ class SourceStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """The lakehouse at a glance."""
+    """The lakehouse at a glance.
+
+    Attributes:
+        published: What each warehouse's ledger says, by warehouse and table.
+        unreachable: Why a warehouse could not be asked, by warehouse.
+    """
 
     home: str
     last_run: dict[str, Any] | None
     sources: list[SourceStatus]
-    published: dict[str, Served]
+    published: dict[str, dict[str, Served]]
+    unreachable: dict[str, str]
 
 
 def source_status(settings: Settings, source: str) -> SourceStatus:
@@ -89,9 +96,17 @@ def ingestion_progress(settings: Settings) -> list[Progress]:
 
 def status(settings: Settings) -> Status:
     """Sources, the last run and what is served."""
+    published: dict[str, dict[str, Served]] = {}
+    unreachable: dict[str, str] = {}
+    for name in settings.publish:
+        try:
+            published[name] = warehouse(settings, name).served()
+        except OpsError as exc:
+            unreachable[name] = str(exc)
     return Status(
         home=str(settings.home_path),
         last_run=last_run(settings),
         sources=[source_status(settings, source) for source in sources()],
-        published=warehouse(settings).served(),
+        published=published,
+        unreachable=unreachable,
     )

@@ -64,8 +64,8 @@ def reason_to_run(settings: Settings, artifacts: Path = TARGET_FOLDER) -> str | 
             return f"a new day for {', '.join(daily)}"
         if changed := _changed(settings, manifest, then.get("tables", {})):
             return f"changed since the last green run: {', '.join(changed)}"
-        if behind := [table.table for table in publish_status(settings, artifacts) if _is_behind(table.state)]:
-            return f"not published yet: {', '.join(behind)}"
+        if behind := [t for t in publish_status(settings, artifacts) if _is_behind(t.state)]:
+            return f"not published yet: {', '.join(f'{t.table} to {t.target}' for t in behind)}"
     except OpsError as exc:
         return str(exc)
     return None

@@ -96,4 +96,7 @@ class Progress:
     def _publish(self, result: Any) -> None:
         self._now(f"publish {result.table}")
         if result.action is not Action.STAGED:
-            self._say(f"publish {result.table:<27} {result.action}: {result.rows} rows, Delta version {result.version}")
+            self._say(
+                f"publish {result.table:<27} {result.target} {result.action}: {result.rows} rows, "
+                f"{result.sent} sent, Delta version {result.version}"
+            )

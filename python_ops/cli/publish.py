@@ -1,4 +1,4 @@
-"""`lakeops publish`: gold tables to the warehouse."""
+"""`lakeops publish`: gold tables to the warehouses."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import typer
 
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
 from python_ops.cli.tables import print_rows
+from python_ops.errors import OpsError
 from python_ops.lock import PUBLISH, exclusive
 from python_ops.publish import Action, PublishResult, publish
 from python_ops.publish import status as publish_status
 from python_ops.spark import session
 
-app = typer.Typer(help="Gold tables to the warehouse, audited, as a set.", no_args_is_help=True)
+app = typer.Typer(help="Gold tables to the warehouses, audited, as a set.", no_args_is_help=True)
 
 
 @app.command()
 def run(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
-    """Publish the tables that changed since they were last published. Needs a green `dbt build`.
+    """Publish the tables that changed since they were last published, to each warehouse of the environment as a set.
+
+    Needs a green `dbt build`. A warehouse that fails does not hold up the others; the command then ends with 1.
 
     Example: lakeops publish run
     """
@@ -28,26 +31,35 @@ def run(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
     if as_json:
         print_json(results)
     elif not results:
-        typer.echo("publish  no model has `publish_to: [duckdb]` in its meta")
+        typer.echo(f"publish  no model's `publish_to` names one of {', '.join(settings.publish)}")
 
 
 @app.command()
 def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
-    """Show which version of each table is served, and which the lake has.
+    """Show which version of each table each warehouse serves, and which the lake has.
+
+    Ends with 1 when a warehouse does not answer.
 
     Example: lakeops publish status --json
     """
     found = publish_status(settings_for(env))
     if as_json:
         print_json(found)
-        return
-    print_rows(
-        ["table", "state", "lake version", "served version", "rows", "published at"],
-        [[s.table, s.state, s.lake_version, s.served_version, s.rows, s.published_at] for s in found],
-    )
+    else:
+        print_rows(
+            ["target", "table", "state", "lake version", "served version", "rows", "published at"],
+            [[s.target, s.table, s.state, s.lake_version, s.served_version, s.rows, s.published_at] for s in found],
+        )
+    if errors := sorted({f"{s.target}: {s.error}" for s in found if s.error}):
+        raise OpsError(" ".join(errors))
 
 
 def line(event: PublishResult) -> str:
     """A result as one line."""
-    text = f"publish  {event.table:<32} {event.action.value:<9} version {event.version}, {event.rows} rows"
+    text = (
+        f"publish  {event.target:<9} {event.table:<32} {event.action.value:<9} "
+        f"version {event.version}, {event.rows} rows"
+    )
+    if event.action is Action.PUBLISHED:
+        text += f", {event.sent} sent"
     return text if event.action is Action.UNCHANGED else f"{text}, {event.seconds:.1f} s"

@@ -108,7 +108,11 @@ def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
             + (", a batch unfinished" if source.unfinished else "")
             + (f", last batch: {source.last_verdict}" if source.last_verdict else "")
         )
-    for name, table in shown.published.items():
-        typer.echo(
-            f"served  {name:<27} {table.rows} rows, Delta version {table.version.number}, since {table.published_at}"
-        )
+    for target, tables in shown.published.items():
+        for name, table in tables.items():
+            typer.echo(
+                f"served  {name:<27} {table.rows} rows, Delta version {table.version.number}, "
+                f"since {table.published_at}, {target}"
+            )
+    for target, error in shown.unreachable.items():
+        typer.echo(f"served  {target}: {error}")

@@ -13,7 +13,8 @@ from datetime import UTC
 from enum import StrEnum
 from typing import Any
 
-from deltalake import DeltaTable
+import pyarrow as pa
+from deltalake import DeltaTable, QueryBuilder
 
 from python_ops.config import Settings
 from python_ops.contracts import Contract
@@ -118,19 +119,22 @@ class _Rows:
 def _batches(table: AppendOnlyTable, file: str, arrived: str) -> dict[int, _Rows]:
     if not table.exists():
         return {}
-    try:
-        columns = DeltaTable(str(table.path)).to_pyarrow_dataset().to_table(columns=["_batch_id", file, arrived])
+    sql = (
+        f"select _batch_id, count({file}) as n, array_agg(distinct {file}) as files, max({arrived}) as arrived "
+        "from t group by _batch_id"
+    )
+    try:  # the query engine heeds deletion vectors, which deltalake's readers refuse
+        found = pa.table(QueryBuilder().register("t", DeltaTable(str(table.path))).execute(sql)).to_pylist()
     except Exception as exc:  # deltalake raises a dozen unrelated classes
         raise OpsError(
             f"{table.name} cannot be compared with its ledger without Spark ({type(exc).__name__}). "
             "See docs/runbooks/dr_restore.md."
         ) from exc
-    grouped = columns.group_by("_batch_id").aggregate([(file, "distinct"), (file, "count"), (arrived, "max")])
     return {
         int(row["_batch_id"]): _Rows(
-            int(row[f"{file}_count"]),
-            frozenset(name for name in row[f"{file}_distinct"] if name),
-            row[f"{arrived}_max"].astimezone(UTC).isoformat(timespec="microseconds") if row[f"{arrived}_max"] else "",
+            int(row["n"]),
+            frozenset(name for name in row["files"] or () if name),
+            row["arrived"].astimezone(UTC).isoformat(timespec="microseconds") if row["arrived"] else "",
         )
-        for row in grouped.to_pylist()
+        for row in found
     }

@@ -93,11 +93,14 @@ def collect(settings: Settings, artifacts: Path = TARGET_FOLDER) -> list[Metric]
         deleted = round((state.deleted_share or 0) * state.rows)
         add("table", policy.table, rows=state.rows - deleted, files=state.files, bytes=state.bytes,
             bytes_on_disk=state.bytes_on_disk)  # fmt: skip
+    lags: dict[str, float] = {}  # of the warehouse that is furthest behind
     for table in publish_status(settings, artifacts):
         if table.published_at and table.lake_version is not None and table.served_version is not None:
             age = (now - datetime.fromisoformat(table.published_at)).total_seconds()
-            behind = table.state == "behind"
-            add("table", table.table, publish_lag_seconds=age if behind else 0.0)
+            lag = age if table.state == "behind" else 0.0
+            lags[table.table] = max(lag, lags.get(table.table, 0.0))
+    for name, lag in lags.items():
+        add("table", name, publish_lag_seconds=lag)
     return found
 
 

@@ -1,36 +1,35 @@
-"""Gold tables to the warehouse of the environment: staged, audited against the lake, and served together or not at all.
+"""Gold tables to the environment's warehouses: staged, audited against the lake, and served together or not at all.
 
-A model is published where its `meta` says so: `publish_to: [duckdb]`. The guide, docs/guides/publishing.md, says what
-this protects and what it does not.
+A model is published where both its `meta` (`publish_to: [duckdb, postgres]`) and the environment (`publish` in
+python_ops/config) say so. The guide, docs/guides/publishing.md, says what this protects and what it does not.
 """
 
 from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from python_ops.artifacts import TARGET_FOLDER, Manifest, Model, RunResults, load_manifest, load_run_results
+from python_ops.artifacts import TARGET_FOLDER, Model, load_manifest, load_run_results
 from python_ops.config import Settings
-from python_ops.errors import ConfigError, OpsError
+from python_ops.errors import OpsError
 from python_ops.lineage import Dataset, job_run
-from python_ops.publish.duckdb_target import DuckDBTarget
 from python_ops.publish.fingerprint import ROWS
+from python_ops.publish.gate import refuse_red, refuse_untested
 from python_ops.publish.stage import current_version, stage
 from python_ops.publish.target import Served, StagedTable, Target, Version
+from python_ops.publish.warehouses import published_models, warehouse
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-TARGET_NAME = "duckdb"
-
 
 class Action(StrEnum):
-    """What was done with a table. `staged` is reported on the way and is never a result."""
+    """What was done with a table. `staged` is reported on the way, once for all warehouses, and is never a result."""
 
     STAGED = "staged"
     PUBLISHED = "published"
@@ -39,20 +38,24 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class PublishResult:
-    """What was done with one table.
+    """What was done with one table in one warehouse.
 
     Attributes:
+        target: The warehouse; empty while the table is staged.
         table: Schema and table name.
         version: Delta version that is served now.
         rows: Its row count.
-        seconds: Time spent on this table.
+        seconds: Time spent on this table; staging counts in the first warehouse.
+        sent: Rows that went to the warehouse; fewer than `rows` where it could tell which differ.
     """
 
+    target: str
     table: str
     version: int
     rows: int
     action: Action
     seconds: float
+    sent: int = 0
 
 
 class State(StrEnum):
@@ -63,22 +66,37 @@ class State(StrEnum):
     NEVER = "never published"
     NOT_BUILT = "not built"
     DROPPED = "dropped"
+    UNREACHABLE = "unreachable"
 
 
 @dataclass(frozen=True)
 class PublishStatus:
-    """Where one table stands; a version is None where there is none.
+    """Where one table stands in one warehouse; a version is None where there is none.
 
     Attributes:
         published_at: ISO 8601, UTC.
+        error: Why the warehouse could not be asked.
     """
 
+    target: str
     table: str
     state: State
     lake_version: int | None
     served_version: int | None
     rows: int | None
     published_at: str | None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What one warehouse lacks."""
+
+    name: str
+    target: Target
+    ledger: dict[str, Served]
+    changed: list[Model]
+    unchanged: list[PublishResult]
 
 
 def publish(
@@ -87,7 +105,9 @@ def publish(
     on_event: Callable[[PublishResult], None] | None = None,
     artifacts: Path = TARGET_FOLDER,
 ) -> list[PublishResult]:
-    """Publishes every table whose Delta version is not the served one, as a set.
+    """Publishes every table whose Delta version is not the served one, to each warehouse as a set.
+
+    A warehouse that fails does not hold up the others.
 
     Args:
         settings: The environment.
@@ -96,150 +116,158 @@ def publish(
         artifacts: Folder of dbt's artifacts.
 
     Returns:
-        One result per table to publish, by name. Empty where no model has `publish_to`.
+        One result per warehouse and table, by name. Empty where no model is published here.
 
     Raises:
-        ConfigError: the manifest is of another environment, or a column cannot be published.
-        BusyError: the warehouse is in use by another process.
-        OpsError: the last dbt run is not green, a table is missing, an audit failed. Nothing was published.
+        ConfigError: the manifest is of another environment, a column cannot be published, credentials are missing.
+        BusyError: a warehouse is in use by another process.
+        OpsError: the last dbt run is not green, a table is missing, an audit failed. Where it failed, nothing changed.
     """
     tell = on_event or (lambda event: None)
     staging = settings.state / "publish" / "stage"
     shutil.rmtree(staging, ignore_errors=True)  # what a killed run left
     manifest = load_manifest(artifacts)
-    models = published_models(manifest, settings)
+    wanted = {name: models for name, models in published_models(manifest, settings).items() if models}
+    models = _distinct(wanted.values())
     if not models:
         return []
     last_run = load_run_results(artifacts)
-    _refuse_red(manifest, last_run, models)
-    target = warehouse(settings)
-    ledger = target.served()
+    refuse_red(manifest, last_run, models)
     versions = {model.table: current_version(model, _path(model, settings)) for model in models}
-    changed = [m for m in models if m.table not in ledger or ledger[m.table].version != versions[m.table]]
-    unchanged = [
-        PublishResult(m.table, versions[m.table].number, ledger[m.table].rows, Action.UNCHANGED, 0.0)
-        for m in models
-        if m not in changed
-    ]
-    published: list[PublishResult] = []
-    if changed:
-        _refuse_untested(manifest, last_run, changed)
-        target.prepare()
-        session = spark()
-        try:
-            staged = []
-            for model in changed:
-                folder = staging / model.schema / model.alias
-                table = stage(session, model, _path(model, settings), versions[model.table], folder)
-                tell(_result(table, Action.STAGED, table.seconds))
-                staged.append(table)
-            inputs = [Dataset(table.model.table, _path(table.model, settings).as_uri()) for table in staged]
-            with job_run(settings, f"publish.{TARGET_NAME}", inputs) as run:
-                loading = target.replace(staged, ledger)
-                run.outputs = [
-                    Dataset(f"{TARGET_NAME}/{t.model.table}", columns=tuple((f.name, f.type) for f in t.fields),
-                            rows=int(t.fingerprint[ROWS] or 0))
-                    for t in staged
-                ]  # fmt: skip
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-        published = [_result(t, Action.PUBLISHED, t.seconds + loading[t.model.table]) for t in staged]
-    results = sorted(unchanged + published, key=lambda result: result.table)
+    failures: dict[str, OpsError] = {}
+    plans = []
+    for name in wanted:
+        with _kept(failures, name):
+            plans.append(_plan(settings, name, wanted[name], versions))
+    waiting = [plan for plan in plans if plan.changed]
+    refuse_untested(manifest, last_run, _distinct(plan.changed for plan in waiting))
+    ready = []
+    for plan in waiting:
+        with _kept(failures, plan.name):
+            plan.target.prepare()
+            ready.append(plan)
+    results = [result for plan in plans for result in plan.unchanged]
+    try:
+        staged: dict[str, StagedTable] = {}
+        for model in _distinct(plan.changed for plan in ready):
+            folder = staging / model.schema / model.alias
+            table = stage(spark(), model, _path(model, settings), versions[model.table], folder)
+            tell(_result("", table, Action.STAGED, table.seconds, 0))
+            staged[model.table] = table
+        for plan in ready:
+            with _kept(failures, plan.name):
+                results += _replace(settings, plan, [staged[model.table] for model in plan.changed], plan is ready[0])
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    results.sort(key=lambda result: (settings.publish.index(result.target), result.table))
     for result in results:
         tell(result)
+    if failures:
+        raise _failed(failures, [name for name in wanted if name not in failures])
     return results
 
 
 def status(settings: Settings, artifacts: Path = TARGET_FOLDER) -> list[PublishStatus]:
-    """How what is served compares with the lake, by table. Starts no JVM.
+    """How what is served compares with the lake, by warehouse and table. Starts no JVM.
+
+    A warehouse that does not answer is told as such, for each of its tables.
 
     Raises:
-        OpsError: there is no manifest, or the warehouse cannot be read.
+        OpsError: there is no manifest.
     """
-    models = {model.table: model for model in published_models(load_manifest(artifacts), settings)}
-    ledger = warehouse(settings).served()
-    schemas = {settings.schema_name(layer) for layer in ("gold", *(model.layer for model in models.values()))}
-    dropped = {table for table in ledger if table not in models and table.split(".")[0] in schemas}
     found = []
-    for table in sorted({*models, *dropped}):
-        served = ledger.get(table)
-        lake = None
-        if model := models.get(table):
+    for name, listed in published_models(load_manifest(artifacts), settings).items():
+        models = {model.table: model for model in listed}
+        lake: dict[str, Version] = {}
+        for model in listed:
             with contextlib.suppress(OpsError):
-                lake = current_version(model, _path(model, settings))
-        found.append(
-            PublishStatus(
-                table=table,
-                state=_state(table in models, lake, served),
-                lake_version=lake.number if lake else None,
-                served_version=served.version.number if served else None,
-                rows=served.rows if served else None,
-                published_at=served.published_at if served else None,
-            )
-        )
+                lake[model.table] = current_version(model, _path(model, settings))
+        error, ledger = None, {}
+        try:
+            ledger = warehouse(settings, name).served()
+        except OpsError as exc:
+            error = str(exc)
+        schemas = {settings.schema_name(layer) for layer in ("gold", *(model.layer for model in listed))}
+        dropped = {table for table in ledger if table not in models and table.split(".")[0] in schemas}
+        for table in sorted({*models, *dropped}):
+            found.append(_status(name, table, table in models, lake.get(table), ledger.get(table), error))
     return found
 
 
-def published_models(manifest: Manifest, settings: Settings) -> list[Model]:
-    """Models that this environment publishes, by name.
-
-    Raises:
-        ConfigError: `publish_to` is not a list of names, or the manifest was made for another schema prefix.
-    """
-    models = []
-    for model in manifest.models.values():
-        wanted = model.meta.get("publish_to", [])
-        if not isinstance(wanted, list) or not all(isinstance(name, str) for name in wanted):
-            raise ConfigError(f"{model.path}: meta publish_to of {model.name} must be a list, such as [duckdb].")
-        if TARGET_NAME not in wanted:
-            continue
-        if model.schema != settings.schema_name(model.layer):
-            raise ConfigError(
-                f"The manifest places {model.name} in schema {model.schema}; this environment's is "
-                f"{settings.schema_name(model.layer)}. Run `dbt build` with the same LAKEHOUSE_SCHEMA_PREFIX."
-            )
-        models.append(model)
-    return sorted(models, key=lambda model: model.table)
+def _plan(settings: Settings, name: str, models: Sequence[Model], versions: Mapping[str, Version]) -> _Plan:
+    target = warehouse(settings, name)
+    ledger = target.served()
+    changed = [m for m in models if m.table not in ledger or ledger[m.table].version != versions[m.table]]
+    unchanged = [
+        PublishResult(name, m.table, versions[m.table].number, ledger[m.table].rows, Action.UNCHANGED, 0.0)
+        for m in models
+        if m not in changed
+    ]
+    return _Plan(name, target, ledger, changed, unchanged)
 
 
-def warehouse(settings: Settings) -> Target:
-    """Where the environment publishes to."""
-    return DuckDBTarget(settings.home_path / "published" / "lakehouse.duckdb")
+def _replace(settings: Settings, plan: _Plan, staged: Sequence[StagedTable], first: bool) -> list[PublishResult]:
+    inputs = [Dataset(table.model.table, _path(table.model, settings).as_uri()) for table in staged]
+    with job_run(settings, f"publish.{plan.name}", inputs) as run:
+        loaded = plan.target.replace(staged, plan.ledger)
+        run.outputs = [
+            Dataset(f"{plan.name}/{t.model.table}", columns=tuple((f.name, f.type) for f in t.fields),
+                    rows=int(t.fingerprint[ROWS] or 0))
+            for t in staged
+        ]  # fmt: skip
+    return [
+        _result(plan.name, t, Action.PUBLISHED, took.seconds + (t.seconds if first else 0.0), took.sent)
+        for t in staged
+        for took in [loaded[t.model.table]]
+    ]
+
+
+@contextlib.contextmanager
+def _kept(failures: dict[str, OpsError], name: str) -> Iterator[None]:
+    """Keeps a warehouse's failure for later."""
+    try:
+        yield
+    except OpsError as exc:
+        failures[name] = exc
+
+
+def _failed(failures: Mapping[str, OpsError], others: Sequence[str]) -> OpsError:
+    """One error for all warehouses that failed."""
+    if len(failures) == 1 and not others:
+        return next(iter(failures.values()))
+    kinds = {type(error) for error in failures.values()}
+    told = " ".join(f"{name}: {error}" for name, error in failures.items())
+    done = f" Up to date: {', '.join(others)}." if others else ""
+    return (kinds.pop() if len(kinds) == 1 else OpsError)(told + done)
+
+
+def _distinct(lists: Iterable[Sequence[Model]]) -> list[Model]:
+    found = {model.table: model for models in lists for model in models}
+    return [found[table] for table in sorted(found)]
 
 
 def _path(model: Model, settings: Settings) -> Path:
     return settings.table_path(model.layer, model.alias)
 
 
-def _result(table: StagedTable, action: Action, seconds: float) -> PublishResult:
+def _result(target: str, table: StagedTable, action: Action, seconds: float, sent: int) -> PublishResult:
     rows = int(table.fingerprint[ROWS] or 0)
-    return PublishResult(table.model.table, table.version.number, rows, action, round(seconds, 3))
+    return PublishResult(target, table.model.table, table.version.number, rows, action, round(seconds, 3), sent)
 
 
-def _refuse_red(manifest: Manifest, last_run: RunResults, models: Sequence[Model]) -> None:
-    """Raises OpsError when a node that the models depend on, or a test of one, is not green."""
-    nodes = manifest.upstream(model.unique_id for model in models)
-    if failed := last_run.failed(nodes | manifest.tests_of(nodes)):
-        names = _listed([f"{result.unique_id} ({result.status})" for result in failed])
-        raise OpsError(
-            f"The last `dbt {last_run.command}` is not green: {names}. "
-            "Nothing was published; what was served before is still served. Correct it, run `dbt build`, then publish."
-        )
-
-
-def _refuse_untested(manifest: Manifest, last_run: RunResults, changed: Sequence[Model]) -> None:
-    """Raises OpsError when a changed table has a test that the last run did not run."""
-    missing = manifest.tests_of(model.unique_id for model in changed) - last_run.green_tests()
-    if missing:
-        raise OpsError(
-            f"The last `dbt {last_run.command}` did not run {len(missing)} tests of tables that changed: "
-            f"{_listed(sorted(missing))}. Nothing was published. Run `dbt test`, or `dbt build`, then publish."
-        )
-
-
-def _listed(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _status(
+    target: str, table: str, wanted: bool, lake: Version | None, served: Served | None, error: str | None
+) -> PublishStatus:
+    return PublishStatus(
+        target=target,
+        table=table,
+        state=State.UNREACHABLE if error else _state(wanted, lake, served),
+        lake_version=lake.number if lake else None,
+        served_version=served.version.number if served else None,
+        rows=served.rows if served else None,
+        published_at=served.published_at if served else None,
+        error=error,
+    )
 
 
 def _state(wanted: bool, lake: Version | None, served: Served | None) -> State:

@@ -11,8 +11,9 @@ from pathlib import Path
 import duckdb
 
 from python_ops.errors import BusyError, OpsError
-from python_ops.publish.fingerprint import DUCKDB, ROWS, Field, Fingerprint, Kind, differences
-from python_ops.publish.target import Served, StagedTable, Version
+from python_ops.publish.fingerprint import DUCKDB, ROWS, Field, Fingerprint
+from python_ops.publish.staged import CONFIG, SESSION, failed_audit, literal, staged_rows, unequal_parts, unknown_parts
+from python_ops.publish.target import Loaded, Served, StagedTable, Version
 
 _LEDGER = """
 create schema if not exists ops;
@@ -27,18 +28,7 @@ comment on table ops.publish_ledger is
     'One row per published table: the Delta version that is served, since when (UTC). Written by lakeops publish run.';
 """
 
-# Timestamps are served in UTC without a zone: a reader's time zone must not move a day's revenue.
-_TYPES = {
-    "tinyint": "tinyint", "smallint": "smallint", "int": "integer", "bigint": "bigint", "float": "float",
-    "double": "double", "string": "varchar", "boolean": "boolean", "binary": "blob", "date": "date",
-    "timestamp": "timestamp", "timestamp_ntz": "timestamp",
-}  # fmt: skip
-
-_CONFIG: dict[str, str | bool | int | float | list[str]] = {
-    "memory_limit": "1GB",  # Spark's JVM is beside it; what does not fit spills to a folder next to the file
-    "preserve_insertion_order": False,
-    "autoinstall_known_extensions": False,  # nothing is fetched from the network
-}
+WAIT_SECONDS = 3.0
 
 
 class DuckDBTarget:
@@ -74,7 +64,7 @@ class DuckDBTarget:
         with self._open() as connection:
             connection.execute(_LEDGER)
 
-    def replace(self, tables: Sequence[StagedTable], ledger: Mapping[str, Served]) -> dict[str, float]:
+    def replace(self, tables: Sequence[StagedTable], ledger: Mapping[str, Served]) -> dict[str, Loaded]:
         """One transaction; see `Target`.
 
         Raises:
@@ -88,21 +78,21 @@ class DuckDBTarget:
                     f"Another run published to {self.path} meanwhile, so nothing was published by this one. "
                     "Run `lakeops publish run` again."
                 )
-            seconds = {}
+            loaded = {}
             for table in tables:
                 started = time.monotonic()
                 _load(connection, table)
                 _audit(connection, table)
-                seconds[table.model.table] = time.monotonic() - started
+                rows = int(table.fingerprint[ROWS] or 0)
+                loaded[table.model.table] = Loaded(time.monotonic() - started, rows)
             connection.commit()
-        return seconds
+        return loaded
 
     @contextmanager
     def _open(self, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         try:
-            with duckdb.connect(self.path, read_only=read_only, config=_CONFIG) as connection:
-                connection.execute("set TimeZone = 'UTC'")  # for the casts between zoned and plain timestamps
-                connection.execute("set enable_progress_bar = false")  # a slow query would print into --json
+            with _connected(self.path, read_only) as connection:
+                connection.execute(SESSION)
                 yield connection
         except duckdb.Error as exc:
             raise self._failure(exc) from exc
@@ -126,6 +116,18 @@ class DuckDBTarget:
         return OpsError(f"Publishing to {self.path} failed: {text[:300]} What was served before is still served.")
 
 
+def _connected(path: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
+    """A connection, after waiting a little for others: readers open the file for moments."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            return duckdb.connect(path, read_only=read_only, config=CONFIG)
+        except duckdb.IOException as exc:
+            if "set lock on file" not in str(exc) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
 def _ledger(connection: duckdb.DuckDBPyConnection) -> dict[str, Served]:
     """Rows of the ledger; none in a database that was not made by publishing."""
     if not connection.execute(
@@ -142,16 +144,14 @@ def _ledger(connection: duckdb.DuckDBPyConnection) -> dict[str, Served]:
 def _load(connection: duckdb.DuckDBPyConnection, table: StagedTable) -> None:
     """Replaces a table by its staged files, with comments, and writes its row of the ledger."""
     model = table.model
-    name = f"{DUCKDB.name(model.schema)}.{DUCKDB.name(model.alias)}"
-    columns = ", ".join(f"cast({DUCKDB.name(f.name)} as {_type(f)}) as {DUCKDB.name(f.name)}" for f in table.fields)
-    files = _text(str(table.folder / "*.parquet"))
+    name = DUCKDB.relation(model.schema, model.alias)
     connection.execute(f"create schema if not exists {DUCKDB.name(model.schema)}")
-    connection.execute(f"create or replace table {name} as select {columns} from read_parquet({files})")
-    connection.execute(f"comment on table {name} is {_text(model.description)}")
+    connection.execute(f"create or replace table {name} as {staged_rows(table)}")
+    connection.execute(f"comment on table {name} is {literal(model.description)}")
     present = {field.name.lower() for field in table.fields}
     for column in model.columns:
         if column.description and column.name.lower() in present:
-            connection.execute(f"comment on column {name}.{DUCKDB.name(column.name)} is {_text(column.description)}")
+            connection.execute(f"comment on column {name}.{DUCKDB.name(column.name)} is {literal(column.description)}")
     connection.execute(
         "insert or replace into ops.publish_ledger values (?, ?, ?, ?, now()::timestamp)",
         [model.table, table.version.table_id, table.version.number, table.fingerprint[ROWS]],
@@ -164,15 +164,9 @@ def _audit(connection: duckdb.DuckDBPyConnection, table: StagedTable) -> None:
     Raises:
         OpsError: they differ; the text names the parts.
     """
-    unknown = [part for part, value in table.fingerprint.items() if value is None]
-    copy = fingerprint(connection, table.model.schema, table.model.alias, table.fields, without=unknown)
-    if wrong := differences(table.fingerprint, copy):
-        counts = f" ({table.fingerprint[ROWS]} in the lake, {copy[ROWS]} loaded)" if ROWS in wrong else ""
-        raise OpsError(
-            f"Publishing {table.model.table}: the audit against Delta version {table.version.number} failed on "
-            f"{', '.join(wrong)}{counts}. Nothing was published; what was served before is still served. "
-            "Run `lakeops publish run` again; it stages the table anew."
-        )
+    copy = fingerprint(connection, table.model.schema, table.model.alias, table.fields, without=unknown_parts(table))
+    if wrong := unequal_parts(table, copy):
+        raise failed_audit(table, wrong)
 
 
 def fingerprint(
@@ -184,17 +178,5 @@ def fingerprint(
 ) -> Fingerprint:
     """The fingerprint of a DuckDB table, without some parts: a sum too large for Spark is an error in DuckDB."""
     parts = {part: sql for part, sql in DUCKDB.aggregates(fields).items() if part not in without}
-    name = f"{DUCKDB.name(schema)}.{DUCKDB.name(table)}"
-    row = connection.execute(f"select {', '.join(parts.values())} from {name}").fetchone()
+    row = connection.execute(f"select {', '.join(parts.values())} from {DUCKDB.relation(schema, table)}").fetchone()
     return dict(zip(parts, row or (), strict=True))
-
-
-def _type(field: Field) -> str:
-    if field.kind is Kind.DECIMAL:
-        return field.type
-    return "varchar" if field.kind is Kind.TEXT else _TYPES[field.type]
-
-
-def _text(value: str) -> str:
-    """A string literal. DuckDB knows no escapes in it but the doubled quote."""
-    return "'" + value.replace("'", "''") + "'"

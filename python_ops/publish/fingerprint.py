@@ -7,10 +7,12 @@ numbers stay out of the hash, because engines write them as text differently.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
+from typing import Literal
 
 from python_ops.errors import ConfigError
 
@@ -70,6 +72,11 @@ class Field:
                 "Give the model scalar columns, or take it out of publish_to."
             ) from exc
 
+    @property
+    def scale(self) -> int:
+        """Digits after the point."""
+        return int(self.type.rstrip(")").split(",")[1]) if self.kind is Kind.DECIMAL else 0
+
 
 @dataclass(frozen=True)
 class Dialect:
@@ -79,18 +86,33 @@ class Dialect:
         quote: The character around identifiers.
         text: Per kind, the value `{0}` as text that every engine writes alike: strings after their length in bytes,
             so that no two rows make one text; NULL for NULL.
-        total: The exact sum of `{}`; NULL where the source's numbers end.
+        total: The exact sum of `{0}`, whose scale is `{1}`; NULL where the source's numbers end.
         hash: 32 bits of the MD5 of the text `{}` as a number; 2^31 of them sum up to a bigint.
+        extreme: The floating-point number `{}` as a double, so that every driver hands over the same number.
+        fold: How the engine itself writes a name that nobody quoted; names are quoted in that case, so that nobody
+            has to quote them.
+        concat: Whether CONCAT takes any number of texts; a chain of `||` copies the row once per column.
     """
 
     quote: str
     text: Mapping[Kind, str]
     total: str
     hash: str
+    extreme: str = "{}"
+    fold: Literal["", "lower", "upper"] = ""
+    concat: bool = True
 
     def name(self, identifier: str) -> str:
         """The identifier, quoted."""
-        return self.quote + identifier.replace(self.quote, self.quote * 2) + self.quote
+        return self.quote + self.folded(identifier).replace(self.quote, self.quote * 2) + self.quote
+
+    def folded(self, identifier: str) -> str:
+        """The identifier in the engine's case."""
+        return {"": identifier, "lower": identifier.lower(), "upper": identifier.upper()}[self.fold]
+
+    def relation(self, schema: str, table: str) -> str:
+        """A table's name, quoted."""
+        return f"{self.name(schema)}.{self.name(table)}"
 
     def aggregates(self, fields: Sequence[Field]) -> dict[str, str]:
         """The fingerprint's parts as SQL aggregates."""
@@ -99,21 +121,29 @@ class Dialect:
             column = self.name(field.name)
             parts[f"values of {field.name}"] = f"count({column})"
             if field.kind in (Kind.INTEGER, Kind.DECIMAL):
-                parts[f"sum of {field.name}"] = self.total.format(column)
+                parts[f"sum of {field.name}"] = self.total.format(column, field.scale)
             elif field.kind is Kind.FLOAT:
-                parts[f"least {field.name}"] = f"min({column})"
-                parts[f"greatest {field.name}"] = f"max({column})"
+                parts[f"least {field.name}"] = f"min({self.extreme.format(column)})"
+                parts[f"greatest {field.name}"] = f"max({self.extreme.format(column)})"
         # Spark writes small decimals with an exponent; their sum tells a change.
         hashed = [field for field in fields if field.kind not in (Kind.FLOAT, Kind.DECIMAL)]
         if hashed:
             parts[HASH] = f"sum({self.hash.format(self._row(hashed))})"
         return parts
 
+    def row_hash(self, fields: Sequence[Field]) -> str:
+        """MD5 of a whole row, by which two engines find the rows that differ. Not for rows with floating-point numbers.
+
+        An engine that writes a decimal differently makes equal rows look different, never different rows equal.
+        """
+        return f"md5({self._row(fields)})"
+
     def _row(self, fields: Sequence[Field]) -> str:
         """A row as one text from which each value could be told again; `-` is NULL."""
         texts = [self.text[field.kind].format(self.name(field.name)) for field in fields]
-        values = ", '|', ".join(f"coalesce({text}, '-')" for text in texts)
-        return f"concat({values}, '')"
+        values = [f"coalesce({text}, '-')" for text in texts]
+        joined = ", '|', ".join(values)
+        return f"concat({joined}, '')" if self.concat else _pairwise(values)
 
 
 _PLAIN = "cast({} as string)"
@@ -151,6 +181,76 @@ DUCKDB = Dialect(
 )
 
 
+def _pairwise(values: Sequence[str]) -> str:
+    """Texts joined by `||`, halves first."""
+    if len(values) == 1:
+        return values[0]
+    middle = len(values) // 2
+    return f"({_pairwise(values[:middle])} || '|' || {_pairwise(values[middle:])})"
+
+
+_VARCHAR = "cast({} as varchar)"
+_TWO_VALUED = "case when {0} then 'true' when not {0} then 'false' end"
+# In two parts, because a double does not hold the microseconds of year 9999.
+_MICROS = (
+    "cast(cast(date_part('epoch', date_trunc('minute', {0})) as bigint) * 1000000 "
+    "+ cast(date_part('microseconds', {0}) as bigint) as varchar)"
+)
+# Redshift's microseconds are those after the second, and its epoch has no fraction.
+_REDSHIFT_MICROS = (
+    "cast(cast(extract(epoch from date_trunc('second', {0})) as bigint) * 1000000 "
+    "+ cast(to_char({0}, 'US') as integer) as varchar)"
+)
+
+POSTGRES = Dialect(
+    quote='"',
+    text={
+        Kind.INTEGER: _VARCHAR,
+        Kind.DECIMAL: _VARCHAR,
+        Kind.TEXT: "cast(octet_length({0}) as varchar) || ':' || {0}",
+        Kind.BOOLEAN: _TWO_VALUED,
+        Kind.BINARY: "upper(encode({}, 'hex'))",
+        Kind.DATE: "cast({} - date '1970-01-01' as varchar)",
+        Kind.TIMESTAMP: _MICROS,
+        Kind.TIMESTAMP_NTZ: _MICROS,
+    },
+    total="sum({})",
+    hash="cast(cast('x' || substr(md5({}), 1, 8) as bit(32)) as bigint)",
+    extreme="cast({} as double precision)",
+    fold="lower",
+    concat=False,  # of at most 100
+)
+
+REDSHIFT = replace(
+    POSTGRES,
+    text={**POSTGRES.text, Kind.TIMESTAMP: _REDSHIFT_MICROS, Kind.TIMESTAMP_NTZ: _REDSHIFT_MICROS},
+    hash="strtol(substring(md5({}), 1, 8), 16)",
+)
+
+# Snowflake reads hexadecimal numbers with TO_NUMBER(…, 'XXXXXXXX'). This says the same, and runs in its stand-in too.
+_DIGITS = " + ".join(
+    f"(charindex(substr(md5({{0}}), {place}, 1), '0123456789abcdef') - 1) * {16 ** (8 - place)}"
+    for place in range(1, 9)
+)
+
+SNOWFLAKE = Dialect(
+    quote='"',
+    text={
+        Kind.INTEGER: _VARCHAR,
+        Kind.DECIMAL: _VARCHAR,
+        Kind.TEXT: "cast(cast(length(hex_encode({0})) / 2 as integer) as varchar) || ':' || {0}",
+        Kind.BOOLEAN: _TWO_VALUED,
+        Kind.BINARY: "hex_encode({})",
+        Kind.DATE: "cast(datediff('day', cast('1970-01-01' as date), {}) as varchar)",
+        Kind.TIMESTAMP: "cast(date_part('epoch_microsecond', {}) as varchar)",
+        Kind.TIMESTAMP_NTZ: "cast(date_part('epoch_microsecond', {}) as varchar)",
+    },
+    total="sum(cast({0} as number(38, {1})))",
+    hash=f"cast({_DIGITS} as number(38, 0))",
+    fold="upper",
+)
+
+
 def differences(source: Fingerprint, copy: Fingerprint) -> list[str]:
     """Parts that the source has a value for and the copy another.
 
@@ -161,4 +261,6 @@ def differences(source: Fingerprint, copy: Fingerprint) -> list[str]:
 
 
 def _same(one: int | Decimal | float, other: int | Decimal | float | None) -> bool:
-    return one == other or (one != one and other is not None and other != other)  # NaN is NaN here
+    if isinstance(one, float) and isinstance(other, float):  # a driver may round the last digits of a double
+        return math.isclose(one, other, rel_tol=1e-12) or (math.isnan(one) and math.isnan(other))
+    return one == other

@@ -53,6 +53,18 @@ class StagedTable:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """What loading one table took.
+
+    Attributes:
+        sent: Rows that went to the warehouse: all of them, or those that differed.
+    """
+
+    seconds: float
+    sent: int
+
+
 class Target(Protocol):
     """A warehouse that tables are published to."""
 
@@ -62,7 +74,7 @@ class Target(Protocol):
     def prepare(self) -> None:
         """Makes sure, before minutes are spent on staging, that the warehouse can be written."""
 
-    def replace(self, tables: Sequence[StagedTable], ledger: Mapping[str, Served]) -> dict[str, float]:
+    def replace(self, tables: Sequence[StagedTable], ledger: Mapping[str, Served]) -> dict[str, Loaded]:
         """Loads, audits and serves the tables and writes the ledger, all in one transaction or not at all.
 
         Args:
@@ -70,5 +82,5 @@ class Target(Protocol):
             ledger: The ledger that this was decided from. Another one in the warehouse: another run published.
 
         Returns:
-            Seconds that each table took, by `schema.table`.
+            What each table took, by `schema.table`.
         """

@@ -126,6 +126,8 @@ def _verdict(
     if breaches:
         more = f", and {len(breaches) - 1} more" if len(breaches) > 1 else ""
         return Verdict("warn", f"A service level is breached: {breaches[0].subject} {breaches[0].kind.value}{more}.")
+    if silent := sorted({table.target for table in published if table.error}):
+        return Verdict("warn", f"Not answering: {', '.join(silent)}.")
     if behind := [table.table for table in published if table.state not in ("current", "dropped")]:
         return Verdict("warn", f"Not published yet: {', '.join(behind[:5])}.")
     return Verdict("good", "The last run is green, and what it built is served.")

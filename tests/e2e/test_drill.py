@@ -1,4 +1,4 @@
-"""The drill as an operator runs it: a process of its own, with nothing but the snapshot, the next batch and a new home."""
+"""The drill as an operator runs it: a process of its own with a snapshot, the next batch and a new home."""
 
 from __future__ import annotations
 
