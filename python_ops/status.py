@@ -33,6 +33,8 @@ class SourceStatus:
     waiting_files: int
     unfinished: bool
     last_verdict: str | None = None
+    halted: int | None = None
+    halted_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ def source_status(settings: Settings, source: str) -> SourceStatus:
         waiting_files=len(set(landing.names(settings.landing / source)) - ledger.taken().keys()),
         unfinished=ledger.open_batch is not None,
         last_verdict=_verdict(settings, source, done[-1].batch_id) if done else None,
+        halted=ledger.halted.batch_id if ledger.halted else None,
+        halted_by=ledger.halted.halted_by if ledger.halted else None,
     )
 
 

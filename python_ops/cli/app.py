@@ -6,6 +6,7 @@ import typer
 
 from python_ops.cli import (
     contracts,
+    dlq,
     doctor,
     extract,
     ingest,
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(extract.app, name="extract")
 app.add_typer(ingest.app, name="ingest")
+app.add_typer(dlq.app, name="dlq")
 app.add_typer(contracts.app, name="contracts")
 app.add_typer(publish.app, name="publish")
 app.add_typer(maintain.app, name="maintain")

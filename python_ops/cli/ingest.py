@@ -12,8 +12,10 @@ from python_ops import quality
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
 from python_ops.contracts import sources as known_sources
 from python_ops.errors import BusyError, ConfigError, OpsError
-from python_ops.ingest import IngestResult
+from python_ops.ingest import IngestResult, generations
+from python_ops.ingest import discard as discard_batch
 from python_ops.ingest import ingest as run_ingest
+from python_ops.ingest.ledger import Ledger
 from python_ops.lock import exclusive
 from python_ops.quality.verdicts import Verdict
 from python_ops.spark import session
@@ -28,6 +30,8 @@ app = typer.Typer(help="Landing files to bronze, checked against contracts.", no
 @app.command()
 def run(
     sources: Annotated[list[str] | None, typer.Argument(help="Sources; all when none is named.")] = None,
+    approve: Annotated[int | None, typer.Option(help="Let a halted batch of the source through, reviewed.")] = None,
+    discard: Annotated[int | None, typer.Option(help="Give up a halted batch of the source.")] = None,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
@@ -36,9 +40,19 @@ def run(
     Example: lakeops ingest run shop_orders shop_order_items
     """
     settings = settings_for(env)
+    if approve is not None and discard is not None:
+        raise ConfigError("--approve and --discard are two answers; give one.")
     with exclusive(settings, "ingest run", names=()):  # each source's tables are leased as it comes to them
+        if discard is not None:
+            if len(sources or ()) != 1:
+                raise ConfigError("Name the one source whose batch is decided on.")
+            discard_batch(settings, (sources or [""])[0], discard)
         results = run_ingest(
-            settings, lambda: session(settings), sources or (), None if as_json else lambda r: typer.echo(line(r))
+            settings,
+            lambda: session(settings),
+            sources or (),
+            None if as_json else lambda r: typer.echo(line(r)),
+            approve,
         )
     if as_json:
         print_json(results)
@@ -64,6 +78,42 @@ def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
             f"{row.waiting_files:>4} files waiting"
             + (", a batch unfinished" if row.unfinished else "")
             + (f", last batch: {row.last_verdict}" if row.last_verdict else "")
+        )
+        if row.halted:
+            typer.echo(f"    batch {row.halted} is halted: {row.halted_by}")
+
+
+@app.command()
+def generation(
+    source: Annotated[str, typer.Argument(help="Name of the source.")],
+    new: Annotated[bool, typer.Option("--new", help="Begin a new generation.")] = False,
+    execute: Annotated[bool, typer.Option("--execute", help="Act; without it the change is shown.")] = False,
+    env: Env = Environment.LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Show a source's generation, or begin a new one: its positions start anew, and what comes now is later than all.
+
+    Example: lakeops ingest generation shop_orders --new --execute
+    """
+    settings = settings_for(env)
+    if source not in known_sources():
+        raise ConfigError(f"Unknown source {source}. Known sources: {', '.join(known_sources())}.")
+    ledger = Ledger(settings.state / "ingest", source)
+    before = generations.current(settings, ledger)
+    after = generations.declare(settings, ledger) if new and execute else None
+    if as_json:
+        print_json({"source": source, "before": before, "after": after, "executed": after is not None})
+        return
+    if after is not None:
+        typer.echo(
+            f"{source}: generation {after.number} begins with the next file. `lakeops ingest run {source}` takes it."
+        )
+        return
+    since = f", declared {before.declared_at}" if before.declared_at else ""
+    typer.echo(f"{source}: generation {before.number}{since}")
+    if new:
+        typer.echo(
+            f"Generation {before.number + 1} would begin with the next file. Nothing was done. `--execute` acts."
         )
 
 
@@ -138,7 +188,7 @@ def verdict_lines(verdict: Verdict) -> str:
 def line(result: IngestResult) -> str:
     """A result as one line, warnings below it."""
     if result.error:
-        return f"ingest  {result.source:<20} FAILED  {result.error}"
+        return f"ingest  {result.source:<20} {'HALTED' if result.halted else 'FAILED'}  {result.error}"
     if result.batch_id is None:
         text = f"ingest  {result.source:<20} nothing new"
     else:
@@ -146,6 +196,10 @@ def line(result: IngestResult) -> str:
             f"ingest  {result.source:<20} batch {result.batch_id}: {result.files} files, read {result.read} = "
             f"{result.accepted} accepted + {result.quarantined} quarantined + {result.ignored} ignored"
         )
+    if result.generated:
+        text += f"\n        complete snapshot: {result.generated} keys that it lacks are deleted"
+    for name, count in result.changes.items():
+        text += f"\n        {name}: {count}"
     for name, fault in result.rejected_files.items():
         text += f"\n        file {name} rejected: {fault}"
     if result.extra_columns:

@@ -54,8 +54,8 @@ class Thresholds:
     """What halts a batch before anything of it is visible; a limit that is None does not.
 
     Attributes:
-        max_rejected_share: Share of the records that may be rejected; a batch without one good record halts anyway,
-            unless this is 1.
+        max_rejected_share: Share of the records that may be rejected. Where there is no limit, a batch of at least five
+            records halts when all are rejected.
         max_delete_share: Share of the living keys that one batch may delete. Complete snapshots have a limit of a half
             where the contract names none.
         position_backwards: Whether a batch that lies behind what was taken is warned about or halts.

@@ -1,15 +1,29 @@
-"""Files of a landing folder: which are there, and whether each is whole."""
+"""Files of a landing folder: which are there, whether each is whole, and how its records are to be read."""
 
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from python_ops.contracts import Contract
 from python_ops.errors import OpsError
+from python_ops.ingest.formats import dms
+from python_ops.ingest.formats.binary import schema_of
+
+SNAPSHOT = ".snapshot"
+"""`<file>.snapshot` beside a file says that the file is a complete snapshot."""
+
+# A file that grows more than this, and past this size, is an attack or a mistake. Texts compress up to 50 times.
+MAX_INFLATION, MAX_INFLATED_BYTES = 200, 64 * 1024 * 1024
+
+_BLOCK = 1 << 20
+_KINDS = {"csv": ("csv",), "parquet": ("parquet",), "avro": ("avro",), "dms": ("csv", "parquet")}
+_MAGIC = {b"PAR1": "parquet", b"Obj\x01": "avro"}
 
 
 @dataclass(frozen=True)
@@ -21,12 +35,22 @@ class LandingFile:
         bytes: Size.
         sha256: Hash of its bytes.
         fault: Why the whole file is rejected; None when it is taken.
+        kind: `lines`, `csv`, `parquet` or `avro`.
+        layout: Names of a csv file's fields.
+        header: The first line is a header.
+        multiline: A quoted field of a csv file holds line ends.
+        schema: Hash of the schema of a parquet or avro file: files that differ are read apart.
     """
 
     name: str
     bytes: int
     sha256: str
     fault: str | None = None
+    kind: str = "lines"
+    layout: tuple[str, ...] = ()
+    header: bool = False
+    multiline: bool = False
+    schema: str = ""
 
 
 def names(folder: Path) -> list[str]:
@@ -39,57 +63,129 @@ def names(folder: Path) -> list[str]:
         found = [path for path in folder.iterdir() if path.is_file()] if folder.exists() else []
     except OSError as exc:
         raise OpsError(f"{folder} cannot be read ({exc.strerror}). Give this user read and search permission.") from exc
-    return sorted(path.name for path in found if not path.name.startswith((".", "_")) and path.suffix != ".tmp")
+    return sorted(
+        path.name for path in found if not path.name.startswith((".", "_")) and path.suffix not in (".tmp", SNAPSHOT)
+    )
 
 
 def inspect(folder: Path, name: str, contract: Contract) -> LandingFile:
-    """Reads a file once: its hash, whether its gzip stream is whole, and whether a csv header is the contract's.
+    """Reads a file once: its hash, whether it is whole, and how its records are to be read.
 
     Raises:
         OpsError: the file cannot be read.
     """
     path = folder / name
-    digest = hashlib.sha256()
-    size = 0
-    head = b""
-    fault = None
-    inflate = zlib.decompressobj(wbits=31) if path.suffix == ".gz" else None
+    wanted = _KINDS.get(contract.format, ("lines",))
+    digest, size = hashlib.sha256(), 0
     try:
         with path.open("rb") as file:
-            while block := file.read(1 << 20):
+            while block := file.read(_BLOCK):
                 size += len(block)
                 digest.update(block)
-                if inflate is None:
-                    head = head or block[:65536]
-                elif fault is None:
-                    try:
-                        inflate, text = _inflate(inflate, block)
-                        head = head or text[:65536]
-                    except zlib.error as exc:
-                        fault = f"not a gzip stream ({exc})"
+        head, multiline, fault = _scan(path, size, "csv" in wanted)
     except OSError as exc:
         raise OpsError(f"{path} cannot be read ({exc.strerror}). Give this user read permission.") from exc
-    if inflate is not None and fault is None and size > 0 and not inflate.eof:
-        fault = "truncated gzip"
-    if contract.format == "csv" and fault is None and size > 0:
-        fault = _header_fault(head, contract)
-    return LandingFile(name, size, digest.hexdigest(), fault)
+    kind = _MAGIC.get(head[:4]) or next((kind for kind in wanted if kind in ("lines", "csv")), "lines")
+    layout: tuple[str, ...] = ()
+    header, schema = False, ""
+    if fault is None and size:
+        if kind not in wanted:
+            fault = f"not a {contract.format} file, but {kind}"
+        elif contract.format == "dms":
+            fault = dms.name_fault(name)
+    if fault is None and size and kind in ("parquet", "avro"):
+        schema, fault = schema_of(path, kind)
+    elif fault is None and size and kind == "csv":
+        layout, header, fault = _layout(head, contract)
+    return LandingFile(name, size, digest.hexdigest(), fault, kind, layout, header, multiline, schema)
 
 
-def _inflate(inflate: zlib._Decompress, block: bytes) -> tuple[zlib._Decompress, bytes]:
-    """Text of a block; a gzip file may hold several members."""
-    text = inflate.decompress(block)
-    while inflate.eof and inflate.unused_data.strip(b"\0"):
-        rest = inflate.unused_data
-        inflate = zlib.decompressobj(wbits=31)
-        text += inflate.decompress(rest)
-    return inflate, text
+def _scan(path: Path, size: int, is_csv: bool) -> tuple[bytes, bool, str | None]:
+    """The first bytes of a file's text, whether a quoted field holds line ends, and what is wrong with the file."""
+    head, inflated = b"", 0
+    quotes = _Quotes()
+    try:
+        for text in _texts(path):
+            if not head:
+                head = text[:65536]
+                if _is_utf_16(head):
+                    return head, False, "UTF-16; deliver UTF-8"
+            inflated += len(text)
+            if inflated > MAX_INFLATED_BYTES and inflated > MAX_INFLATION * size:
+                return head, False, f"inflates to more than {MAX_INFLATION} times its size"
+            if is_csv and head[:4] not in _MAGIC:
+                quotes.add(text)
+    except _BrokenStream as exc:
+        return head, False, str(exc)
+    return head, quotes.hold_line_ends, None
 
 
-def _header_fault(head: bytes, contract: Contract) -> str | None:
+class _BrokenStream(Exception):
+    """A compressed stream that is not whole."""
+
+
+def _texts(path: Path) -> Iterator[bytes]:
+    """The text of a file in pieces of bounded size."""
+    if path.stat().st_size == 0:
+        return
+    if path.suffix == ".gz":
+        try:
+            with gzip.open(path) as file:
+                while text := file.read(_BLOCK):
+                    yield text
+        except EOFError as exc:
+            raise _BrokenStream("truncated gzip") from exc
+        except (zlib.error, gzip.BadGzipFile) as exc:
+            raise _BrokenStream(f"not a gzip stream ({exc})") from exc
+    elif path.suffix == ".zst":
+        import pyarrow
+
+        try:
+            with pyarrow.CompressedInputStream(str(path), "zstd") as file:
+                while text := file.read(_BLOCK):
+                    yield text
+        except OSError as exc:
+            what = "truncated zstd" if "runcated" in str(exc) else f"not a zstd stream ({exc})"
+            raise _BrokenStream(what) from exc
+    else:
+        with path.open("rb") as file:
+            while text := file.read(_BLOCK):
+                yield text
+
+
+class _Quotes:
+    """Looks for line ends inside of quotes."""
+
+    def __init__(self) -> None:
+        self.inside = self.hold_line_ends = False
+
+    def add(self, text: bytes) -> None:
+        """Takes the next piece of the text."""
+        if self.hold_line_ends:
+            return
+        first, *others = text.split(b'"')
+        self.hold_line_ends = self.inside and b"\n" in first
+        for part in others:
+            self.inside = not self.inside
+            self.hold_line_ends |= self.inside and b"\n" in part
+
+
+def _is_utf_16(head: bytes) -> bool:
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return True
+    fewer, more = sorted((head[::2].count(0), head[1::2].count(0)))
+    return len(head) >= 8 and more > len(head) * 0.4 and fewer < len(head) * 0.1
+
+
+def _layout(head: bytes, contract: Contract) -> tuple[tuple[str, ...], bool, str | None]:
+    """Names of a csv file's fields, whether its first line is a header, and what is wrong with it."""
     line = head.split(b"\n", 1)[0].decode("utf-8-sig", "replace").rstrip("\r")
-    given = next(csv.reader([line]), [])
-    wanted = [column.name for column in contract.columns]
-    if given != wanted:
-        return f"header has {', '.join(given)}; the contract wants {', '.join(wanted)}"
-    return None
+    first = next(csv.reader([line]), [])
+    if contract.format == "dms":
+        found = dms.layout_of(first, contract)
+        return ((), False, found) if isinstance(found, str) else (*found, None)
+    missing = [column.name for column in contract.columns if column.required and column.name not in first]
+    if missing or len(set(first)) < len(first):
+        wanted = ", ".join(column.name for column in contract.columns)
+        return (), True, f"header has {', '.join(first)}; the contract wants {wanted}"
+    return tuple(first), True, None

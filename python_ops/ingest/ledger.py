@@ -21,11 +21,19 @@ from python_ops.ingest.offsets import Offsets
 
 
 class State(StrEnum):
-    """Where a batch stands. `lost`: committed once, and gone since the table was restored; its files are new again."""
+    """Where a batch stands.
+
+    `lost`: committed once, and gone since the table was restored; its files are new again. `halted`: a threshold was
+    crossed, nothing of it is visible, and the source waits for a decision. `released`: halted once, taken again under
+    another number. `discarded`: halted once, and its files are never taken.
+    """
 
     FROZEN = "frozen"
     COMMITTED = "committed"
     LOST = "lost"
+    HALTED = "halted"
+    RELEASED = "released"
+    DISCARDED = "discarded"
 
 
 @dataclass(frozen=True)
@@ -33,8 +41,18 @@ class Manifest:
     """One batch of one source: landing files, or records of a Kafka topic.
 
     Attributes:
-        counts: Records by outcome: read = accepted + quarantined + ignored.
+        counts: Records by outcome: read = accepted + quarantined + ignored. `generated` are deletes that a complete
+            snapshot implies, which nobody delivered; `behind` are events before positions that were already taken.
         arrived_at: ISO 8601, UTC; the `_arrived_at` of its rows.
+        generation: The `_source_generation` of its rows.
+        snapshot_at: When the source was as these files say, if they are a complete snapshot; ISO 8601, UTC.
+        approves: Halted batch that this one lets through.
+        replays: Dead letters that this batch takes again: the table's version, and batch numbers (all when empty).
+        reasons: Rejected records by reason and column.
+        changes: Accepted records by what was changed to take them.
+        positions: Lowest and highest source position.
+        halted_by: Why it is halted.
+        judged_by: Fingerprint of the contract and generation that halted it; another one judges it again.
     """
 
     batch_id: int
@@ -46,6 +64,20 @@ class Manifest:
     counts: dict[str, int] = field(default_factory=dict)
     extra_columns: tuple[str, ...] = ()
     offsets: tuple[Offsets, ...] = ()
+    generation: int = 1
+    snapshot_at: str | None = None
+    approves: int | None = None
+    replays: dict[str, Any] | None = None
+    reasons: dict[str, int] = field(default_factory=dict)
+    changes: dict[str, int] = field(default_factory=dict)
+    positions: tuple[int, int] | None = None
+    halted_by: str | None = None
+    judged_by: str | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows that it has in bronze."""
+        return self.counts.get("accepted", 0) + self.counts.get("generated", 0)
 
 
 class Ledger:
@@ -62,17 +94,29 @@ class Ledger:
         return next((m for m in self.manifests if m.state is State.FROZEN), None)
 
     @property
+    def halted(self) -> Manifest | None:
+        """The batch that waits for a decision."""
+        return next((m for m in self.manifests if m.state is State.HALTED), None)
+
+    @property
+    def committed(self) -> list[Manifest]:
+        """Batches whose rows are in the tables."""
+        return [m for m in self.manifests if m.state is State.COMMITTED]
+
+    @property
     def last_number(self) -> int:
         """Highest number ever given, 0 at the beginning."""
         return max((m.batch_id for m in self.manifests), default=0)
 
     def taken(self) -> dict[str, LandingFile]:
-        """Files of all batches that are not lost, by name."""
-        return {file.name: file for m in self.manifests if m.state is not State.LOST for file in m.files}
+        """Files of all batches that were not given up, by name."""
+        given_up = (State.LOST, State.RELEASED)
+        return {file.name: file for m in self.manifests if m.state not in given_up for file in m.files}
 
     def taken_offsets(self) -> tuple[Offsets, ...]:
-        """Records of Kafka topics in the batches that are committed."""
-        return tuple(given for m in self.manifests if m.state is State.COMMITTED for given in m.offsets)
+        """Records of Kafka topics in the batches that were not given up."""
+        done = (State.COMMITTED, State.HALTED, State.DISCARDED)
+        return tuple(given for m in self.manifests if m.state in done for given in m.offsets)
 
     def freeze(
         self,
@@ -80,10 +124,12 @@ class Ledger:
         contract_version: str,
         files: Sequence[LandingFile] = (),
         offsets: Sequence[Offsets] = (),
+        **others: Any,
     ) -> Manifest:
-        """Writes the manifest of a new batch."""
+        """Writes the manifest of a new batch; `others` are further attributes of Manifest."""
         now = datetime.now(UTC).isoformat(timespec="microseconds")
-        return self.save(Manifest(batch_id, self.source, contract_version, now, tuple(files), offsets=tuple(offsets)))
+        given = {"files": tuple(files), "offsets": tuple(offsets), **others}
+        return self.save(Manifest(batch_id, self.source, contract_version, now, **given))
 
     def set_state(self, manifest: Manifest, state: State, **changes: Any) -> Manifest:
         """Writes the manifest again with its new state."""
@@ -107,8 +153,12 @@ class Ledger:
     def _read(self, path: Path) -> Manifest:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            files = tuple(LandingFile(**file) for file in data.pop("files"))
+            files = tuple(
+                LandingFile(**{**file, "layout": tuple(file.get("layout", ()))}) for file in data.pop("files")
+            )
             offsets = tuple(Offsets(**given) for given in data.pop("offsets", ()))
+            if data.get("positions"):
+                data["positions"] = tuple(data["positions"])
             state, extra = State(data.pop("state")), tuple(data.pop("extra_columns"))
             return Manifest(files=files, state=state, extra_columns=extra, offsets=offsets, **data)
         except (ValueError, KeyError, TypeError) as exc:

@@ -22,6 +22,7 @@ from python_ops.errors import OpsError
 from python_ops.ingest import landing
 from python_ops.ingest.landing import LandingFile
 from python_ops.ingest.ledger import Ledger, State
+from python_ops.ingest.offsets import Offsets, of_rows, parse
 from python_ops.ingest.tables import AppendOnlyTable
 
 
@@ -50,6 +51,7 @@ class Finding:
     accepted: int
     quarantined: int
     arrived_at: str = ""
+    generation: int = 1
 
     def __str__(self) -> str:
         told = f"{self.source}: batch {self.batch_id} is {self.fault.value}"
@@ -65,7 +67,7 @@ def compare(settings: Settings, contract: Contract) -> list[Finding]:
     ledger = Ledger(settings.state / "ingest", contract.source)
     bronze, dlq = (AppendOnlyTable(settings, layer, contract) for layer in ("bronze", "dlq"))
     committed = {m.batch_id: m for m in ledger.manifests if m.state is State.COMMITTED}
-    expected = sum(manifest.counts["accepted"] for manifest in committed.values())
+    expected = sum(manifest.rows for manifest in committed.values())
     number = max(bronze.last_number(), dlq.last_number())
     if expected == bronze.row_count() and number <= ledger.last_number:
         return []
@@ -76,9 +78,13 @@ def compare(settings: Settings, contract: Contract) -> list[Finding]:
         good, bad = rows.get(batch, _Rows()), dead.get(batch, _Rows())
         files = tuple(sorted(good.files | bad.files))
         arrived = max(good.arrived_at, bad.arrived_at)
-        found.append(Finding(contract.source, batch, Fault.UNKNOWN, number, files, good.count, bad.count, arrived))
+        found.append(
+            Finding(
+                contract.source, batch, Fault.UNKNOWN, number, files, good.count, bad.count, arrived, good.generation
+            )
+        )
     for batch, manifest in committed.items():
-        if manifest.counts["accepted"] and batch not in rows:
+        if manifest.rows and batch not in rows:
             fault = Fault.AHEAD if batch > number else Fault.GONE
             files = tuple(file.name for file in manifest.files)
             counts = manifest.counts
@@ -91,6 +97,7 @@ def compare(settings: Settings, contract: Contract) -> list[Finding]:
 def repair(settings: Settings, contract: Contract, findings: Sequence[Finding]) -> None:
     """Makes the ledger say what the tables say. Call it with the source's tables leased."""
     folder, ledger = settings.landing / contract.source, Ledger(settings.state / "ingest", contract.source)
+    offsets = _offsets(settings, contract) if any(parse(name) for f in findings for name in f.files) else {}
     for finding in findings:
         if finding.fault is not Fault.UNKNOWN:
             (manifest,) = [m for m in ledger.manifests if m.batch_id == finding.batch_id]
@@ -99,12 +106,31 @@ def repair(settings: Settings, contract: Contract, findings: Sequence[Finding]) 
         files = [
             landing.inspect(folder, name, contract) if (folder / name).exists() else LandingFile(name, 0, "")
             for name in finding.files
+            if parse(name) is None
         ]
         read = finding.accepted + finding.quarantined
         counts = {"read": read, "accepted": finding.accepted, "quarantined": finding.quarantined, "ignored": 0}
         changes: dict[str, Any] = {"arrived_at": finding.arrived_at} if finding.arrived_at else {}
-        frozen = ledger.freeze(finding.batch_id, contract.version, files)
+        taken = offsets.get(finding.batch_id, ())
+        frozen = ledger.freeze(finding.batch_id, contract.version, files, taken, generation=finding.generation)
         ledger.set_state(frozen, State.COMMITTED, counts=counts, **changes)
+
+
+def _offsets(settings: Settings, contract: Contract) -> dict[int, tuple[Offsets, ...]]:
+    """Which records of a topic each batch of the tables holds."""
+    found = []
+    for layer, file, line in (("bronze", "_file", "_line"), ("dlq", "file", "line")):
+        table = AppendOnlyTable(settings, layer, contract)
+        lines: dict[int, dict[str, tuple[int, int]]] = {}
+        if table.exists():
+            sql = (
+                f'select _batch_id, "{file}" as file, min("{line}") as low, max("{line}") as high from t'
+                f' where "{line}" is not null group by _batch_id, "{file}"'
+            )
+            for row in _query(table, DeltaTable(str(table.path)), sql):
+                lines.setdefault(int(row["_batch_id"]), {})[row["file"]] = (int(row["low"]), int(row["high"]))
+        found.append(lines)
+    return of_rows(*found)
 
 
 @dataclass
@@ -114,27 +140,36 @@ class _Rows:
     count: int = 0
     files: frozenset[str] = frozenset()
     arrived_at: str = ""
+    generation: int = 1
 
 
 def _batches(table: AppendOnlyTable, file: str, arrived: str) -> dict[int, _Rows]:
     if not table.exists():
         return {}
+    opened = DeltaTable(str(table.path))
+    has_generation = any(field.name == "_source_generation" for field in opened.schema().fields)
     sql = (
-        f"select _batch_id, count({file}) as n, array_agg(distinct {file}) as files, max({arrived}) as arrived "
-        "from t group by _batch_id"
+        f"select _batch_id, count({file}) as n, array_agg(distinct {file}) as files, max({arrived}) as arrived, "
+        f"{'max(_source_generation)' if has_generation else '1'} as generation from t group by _batch_id"
     )
-    try:  # the query engine heeds deletion vectors, which deltalake's readers refuse
-        found = pa.table(QueryBuilder().register("t", DeltaTable(str(table.path))).execute(sql)).to_pylist()
-    except Exception as exc:  # deltalake raises a dozen unrelated classes
-        raise OpsError(
-            f"{table.name} cannot be compared with its ledger without Spark ({type(exc).__name__}). "
-            "See docs/runbooks/dr_restore.md."
-        ) from exc
     return {
         int(row["_batch_id"]): _Rows(
             int(row["n"]),
             frozenset(name for name in row["files"] or () if name),
             row["arrived"].astimezone(UTC).isoformat(timespec="microseconds") if row["arrived"] else "",
+            int(row["generation"] or 1),
         )
-        for row in found
+        for row in _query(table, opened, sql)
     }
+
+
+def _query(table: AppendOnlyTable, opened: DeltaTable, sql: str) -> list[dict[str, Any]]:
+    """Rows of a query on the table, there called `t`."""
+    try:  # the query engine heeds deletion vectors, which deltalake's readers refuse
+        found: list[dict[str, Any]] = pa.table(QueryBuilder().register("t", opened).execute(sql)).to_pylist()
+        return found
+    except Exception as exc:  # deltalake raises a dozen unrelated classes
+        raise OpsError(
+            f"{table.name} cannot be compared with its ledger without Spark ({type(exc).__name__}). "
+            "See docs/runbooks/dr_restore.md."
+        ) from exc

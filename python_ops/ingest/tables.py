@@ -9,7 +9,7 @@ from deltalake import DeltaTable
 from python_ops.config import Settings
 from python_ops.contracts import Column, Contract
 from python_ops.errors import OpsError
-from python_ops.ingest.projection import DLQ_COLUMNS, METADATA
+from python_ops.ingest.projection import DLQ_COLUMNS, DLQ_STATE, METADATA
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -29,6 +29,10 @@ class AppendOnlyTable:
         self.schema = settings.schema_name(layer)
         self.path = settings.table_path(layer, contract.source)
         self.columns: tuple[Column, ...] = (*contract.columns, *METADATA) if layer == "bronze" else DLQ_COLUMNS
+        # What is not appended: the dead letters' later state.
+        self.later: tuple[Column, ...] = DLQ_STATE if layer == "dlq" else ()
+        # Dead letters are few and read without a JVM, which deletion vectors would prevent.
+        self.properties = "'delta.enableDeletionVectors' = 'false'" if layer == "dlq" else ""
         self.comment = contract.description if layer == "bronze" else f"Rejected records of {contract.source}."
         self.writer_id = f"ingest:{self.name}"
 
@@ -42,22 +46,27 @@ class AppendOnlyTable:
         Raises:
             OpsError: a column of the table has another type than the contract says.
         """
+        wanted = (*self.columns, *self.later)
         if not self.exists():
             spark.sql(f"create schema if not exists {self.schema}")
-            columns = ", ".join(_definition(column) for column in self.columns)
-            spark.sql(f"create table if not exists {self.name} ({columns}) using delta comment '{_text(self.comment)}'")
+            columns = ", ".join(_definition(column) for column in wanted)
+            properties = f" tblproperties ({self.properties})" if self.properties else ""
+            spark.sql(
+                f"create table if not exists {self.name} ({columns}) using delta comment '{_text(self.comment)}'"
+                f"{properties}"
+            )
             return
         given = {field.name: field.dataType.simpleString() for field in spark.table(self.name).schema.fields}
-        changed = [
-            f"{c.name} ({given[c.name]} → {c.type})" for c in self.columns if given.get(c.name, c.type) != c.type
-        ]
+        changed = [f"{c.name} ({given[c.name]} → {c.type})" for c in wanted if given.get(c.name, c.type) != c.type]
         if changed:
             raise OpsError(
                 f"{self.name}: the contract changes the type of {', '.join(changed)}. A type cannot change in place; "
                 "add a column under a new name instead."
             )
-        if added := [column for column in self.columns if column.name not in given]:
+        if added := [column for column in wanted if column.name not in given]:
             spark.sql(f"alter table {self.name} add columns ({', '.join(_definition(column) for column in added)})")
+            if self.properties:
+                spark.sql(f"alter table {self.name} set tblproperties ({self.properties})")
 
     def append(self, rows: DataFrame, batch_id: int) -> None:
         """Appends a batch in one commit. Delta skips it when this number was appended before."""
@@ -92,6 +101,16 @@ class AppendOnlyTable:
         rows = spark.sql(f"select _batch_id, count(*) as n from {self.name} group by _batch_id").collect()
         return {int(row["_batch_id"]): int(row["n"]) for row in rows}
 
+    def positions(self, spark: SparkSession) -> dict[int, tuple[int, int | None, int | None]]:
+        """Generation, lowest and highest source position per batch number."""
+        if not self.exists():
+            return {}
+        rows = spark.sql(
+            "select _batch_id, max(_source_generation) as generation, min(_source_lsn) as low, max(_source_lsn) as high"
+            f" from {self.name} group by _batch_id"
+        ).collect()
+        return {int(row["_batch_id"]): (row["generation"], row["low"], row["high"]) for row in rows}
+
     def files(self, spark: SparkSession, column: str) -> dict[int, list[str]]:
         """Landing files per batch number, in name order."""
         if not self.exists():
@@ -113,6 +132,11 @@ class AppendOnlyTable:
         for row in rows:
             found.setdefault(int(row["_batch_id"]), {})[row["file"]] = (int(row["lowest"]), int(row["highest"]))
         return found
+
+
+def tables_of(settings: Settings, contract: Contract) -> list[str]:
+    """Names of a source's two tables, as they are leased."""
+    return [f"{settings.schema_name(layer)}.{contract.source}" for layer in ("bronze", "dlq")]
 
 
 def _definition(column: Column) -> str:

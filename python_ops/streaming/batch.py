@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 
 from python_ops.config import Settings
 from python_ops.contracts import Contract
-from python_ops.ingest import IngestResult, _Batch
+from python_ops.errors import OpsError
+from python_ops.ingest import IngestResult, generations
+from python_ops.ingest.batch import Batch, halt_text
+from python_ops.ingest.judgement import fingerprint
 from python_ops.ingest.ledger import Manifest, State
 from python_ops.ingest.offsets import Offsets
+from python_ops.ingest.reading import Records
 from python_ops.streaming.broker import Broker
 from python_ops.streaming.records import lines
 
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
-class TopicBatch(_Batch):
+class TopicBatch(Batch):
     """Batches of one source from its topic."""
 
     def __init__(self, settings: Settings, spark: SparkSession, contract: Contract, broker: Broker) -> None:
@@ -35,24 +39,35 @@ class TopicBatch(_Batch):
             ranges = _ranges(records)
             if not ranges:
                 return None
-            return self.take(self.ledger.freeze(self._next_number(), self.contract.version, offsets=ranges))
+            return self.take(self.freeze(offsets=ranges))
         finally:
             self._at_hand = None
             records.unpersist()
 
     def take_again(self, ranges: Sequence[Offsets]) -> IngestResult:
         """Takes records that were taken once and are gone from the table since it was restored."""
-        return self.take(self.ledger.freeze(self._next_number(), self.contract.version, offsets=ranges))
+        return self.take(self.freeze(offsets=ranges))
 
     def give_up(self, ranges: Sequence[Offsets]) -> None:
         """Notes records that the topic no longer holds as an empty batch, so that they are not looked for again."""
-        none = {"read": 0, "accepted": 0, "quarantined": 0, "ignored": 0}
-        frozen = self.ledger.freeze(self._next_number(), self.contract.version, offsets=ranges)
-        self.ledger.set_state(frozen, State.COMMITTED, counts=none)
+        none = {"read": 0, "accepted": 0, "quarantined": 0, "ignored": 0, "generated": 0}
+        self.ledger.set_state(self.freeze(offsets=ranges), State.COMMITTED, counts=none)
 
-    def _delivered(self, manifest: Manifest) -> DataFrame | None:
+    def take_halted(self, halted: Manifest, approve: int | None) -> IngestResult:
+        """Takes a halted batch again, when it was approved or its contract or generation has changed.
+
+        Raises:
+            OpsError: it still waits for a decision.
+        """
+        generation = generations.current(self.settings, self.ledger).number
+        if approve != halted.batch_id and halted.judged_by == fingerprint(self.contract, generation):
+            raise OpsError(halt_text(self.contract.source, halted, halted.halted_by or ""))
+        return self.take(self._release(halted, approve if approve == halted.batch_id else None))
+
+    def delivered(self, manifest: Manifest) -> list[Records]:
+        """The records that are at hand, or exactly those of the batch's offsets."""
         records = self._read(manifest.offsets) if self._at_hand is None else self._at_hand
-        return lines(records, self.contract, self.is_avro)
+        return [Records(lines(records, self.contract, self.is_avro), (), manifest.generation)]
 
     def _read(self, ranges: Sequence[Offsets]) -> DataFrame:
         """Exactly these records, read from the topic again. A partition occurs once in a batch."""

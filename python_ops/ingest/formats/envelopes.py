@@ -1,0 +1,107 @@
+"""Debezium: one JSON envelope with key and value per line, to typed rows with a verdict."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from python_ops.contracts import Column, Contract
+from python_ops.ingest.formats.rows import (
+    check_record,
+    finish,
+    integer_at,
+    parse_json,
+    unknown_version,
+    value_columns,
+)
+from python_ops.ingest.formats.values import (
+    FIRST_MICROSECOND,
+    LAST_MICROSECOND,
+    UNAVAILABLE,
+    Check,
+    not_a_number,
+    quoted,
+    range_checks,
+)
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+def debezium(lines: DataFrame, contract: Contract) -> DataFrame:
+    """Parses and checks Debezium events, as python_ops.ingest.projection.project says."""
+    envelopes = parse_json(lines).selectExpr(
+        "*",
+        "try_variant_get(event, '$.value', 'variant') as value",
+        "try_variant_get(event, '$.key', 'variant') as key",
+        "try_variant_get(event, '$.value.op', 'string') as _op",
+        "try_variant_get(event, '$.value.source.table', 'string') as source_table",
+        integer_at("$.value.source.lsn", "_source_lsn"),
+        integer_at("$.value.source.ts_us", "source_us"),
+        integer_at("$.value.source.txId", "_source_tx"),
+        unknown_version(contract),
+    )
+    rows = envelopes.selectExpr(
+        "*",
+        "is_object and value is not null and is_variant_null(value) and key is not null and not is_variant_null(key)"
+        " as is_tombstone",
+        "case when _op = 'd' then key when _op in ('c', 'u', 'r') then try_variant_get(value, '$.after', 'variant') end"
+        " as row",
+    )
+    carried = (
+        "raw", "_file", "_line", "is_object", "is_tombstone", "unknown_version", "value", "row", "_op",
+        "source_table", "_source_lsn", "source_us", "_source_tx",
+    )  # fmt: skip
+    typed = value_columns(rows, contract, carried, numeric_dates=True).selectExpr(
+        "*",
+        *[_is_unsent(c) for c in contract.columns],
+    )
+    checks: list[Check] = [
+        *check_record(),
+        ("value is null", "no value in the event", None),
+        ("_op is null or _op not in ('c', 'u', 'd', 'r', 't')", "unknown operation", None),
+        (f"not source_table <=> '{quoted(contract.table or '')}'", "event of another table", None),
+        ("_source_lsn is null", "no log position (source.lsn)", None),
+        (
+            f"source_us is null or source_us not between {FIRST_MICROSECOND} and {LAST_MICROSECOND}",
+            "no commit time (source.ts_us), or out of range",
+            None,
+        ),
+        ("_op <> 't' and (row is null or is_variant_null(row))", "no row in the event", None),
+    ]
+    for column in contract.columns:
+        checks += _column_checks(contract, column)
+    unsent = ", ".join(f"case when `unsent_{c.name}` then '{c.name}' end" for c in contract.columns)
+    return finish(
+        typed, contract, checks,
+        ignored="trim(raw) = '' or is_tombstone",
+        op="_op",
+        lsn="_source_lsn",
+        position="cast(0 as bigint)",
+        at="timestamp_micros(source_us)",
+        transaction="_source_tx",
+        unsent=f"nullif(array_compact(array({unsent})), cast(array() as array<string>))",
+        extra="case when _op <> 'd' then _extra end",
+    )  # fmt: skip
+
+
+def _column_checks(contract: Contract, column: Column) -> list[Check]:
+    name = column.name
+    applies = "_op <> 't'" if name in contract.key else "_op in ('c', 'u', 'r')"
+    given = f"{applies} and not `unsent_{name}`"
+    checks: list[Check] = []
+    if name in contract.key:
+        checks.append((f"{applies} and `unsent_{name}`", "the key was not sent", name))
+    if column.required:
+        checks.append((f"{given} and `kind_{name}` is null", "a required column is missing", name))
+        checks.append((f"{given} and `kind_{name}` = 'VOID'", "a required value is null", name))
+    if name in contract.key and column.type == "string":
+        checks.append((f"{given} and trim(`{name}`) = ''", "the key is blank", name))
+    wrong = f"{given} and `kind_{name}` <> 'VOID' and `{name}` is null"
+    checks.append((f"{wrong} and not {not_a_number(column, f'`text_{name}`')}", f"not a {column.type}", name))
+    return [*checks, *range_checks(column, applies)]
+
+
+def _is_unsent(column: Column) -> str:
+    name = column.name
+    placeholder = f"`kind_{name}` = 'STRING' and `text_{name}` = '{UNAVAILABLE}'"
+    return f"coalesce(_op <> 'd' and {placeholder}, false) as `unsent_{name}`"
