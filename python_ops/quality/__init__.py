@@ -77,9 +77,9 @@ def judge(
             contract, manifest, before, lambda names: recent_values(settings, contract, numbers, names)
         )
         frame: Any = (
-            with_pandas(settings, contract, manifest.batch_id)
+            with_pandas(settings, contract, manifest)
             if engine is Engine.PANDAS
-            else with_spark(settings, contract, manifest.batch_id, spark())
+            else with_spark(settings, contract, manifest, spark())
         )
         findings, page = validate(folder(settings), source, manifest.batch_id, frame, judged, engine.value)
     verdict = Verdict(

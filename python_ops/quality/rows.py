@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from deltalake import DeltaTable, QueryBuilder
@@ -11,8 +12,9 @@ from deltalake.exceptions import DeltaError
 from python_ops.config import Settings
 from python_ops.contracts import Contract
 from python_ops.errors import ConfigError, OpsError
+from python_ops.ingest.ledger import Manifest
 from python_ops.ingest.projection import METADATA
-from python_ops.quality.rules import HAS_KEY, HAS_VALUES
+from python_ops.quality.rules import AGE, HAS_KEY, HAS_VALUES
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -21,20 +23,22 @@ _MARKUP = '<>&"{}`'
 _LONGEST = 60
 
 
-def with_pandas(settings: Settings, contract: Contract, batch: int) -> Any:
+def with_pandas(settings: Settings, contract: Contract, manifest: Manifest) -> Any:
     """A batch as a pandas frame, read without a JVM.
 
     Raises:
         ConfigError: pyarrow or pandas is not installed.
         OpsError: the table cannot be read so; Spark can.
     """
-    return _read(settings, contract, [batch], _projection(contract, '"')).to_pandas(integer_object_nulls=True)
+    projection = _projection(contract, manifest, '"', "to_unixtime")
+    return _read(settings, contract, [manifest.batch_id], projection).to_pandas(integer_object_nulls=True)
 
 
-def with_spark(settings: Settings, contract: Contract, batch: int, spark: SparkSession) -> DataFrame:
+def with_spark(settings: Settings, contract: Contract, manifest: Manifest, spark: SparkSession) -> DataFrame:
     """A batch as a Spark frame."""
     rows = spark.read.format("delta").load(str(settings.table_path("bronze", contract.source)))
-    return rows.where(f"_batch_id = {batch:d}").selectExpr(*_projection(contract, "`"))
+    projection = _projection(contract, manifest, "`", "unix_seconds")
+    return rows.where(f"_batch_id = {manifest.batch_id:d}").selectExpr(*projection)
 
 
 def recent_values(
@@ -50,13 +54,16 @@ def recent_values(
     return {name: [value for value in table.column(name).to_pylist() if value is not None] for name in names}
 
 
-def _projection(contract: Contract, quote: str) -> list[str]:
+def _projection(contract: Contract, manifest: Manifest, quote: str, seconds_of: str) -> list[str]:
     """The columns as both engines compute them: decimals as doubles, of unsent columns whether there are any."""
     found = []
     for column in (*contract.columns, *METADATA):
         name = f"{quote}{column.name}{quote}"
         text = f"{name} is not null" if column.name == "_unsent" else _value(contract, column.name, quote)
         found.append(f"{text} as {name}")
+    if asked := contract.expectations.freshness:
+        arrived = int(datetime.fromisoformat(manifest.arrived_at).timestamp())
+        found.append(f"cast({arrived} - {seconds_of}({quote}{asked.column}{quote}) as double) / 60 as {AGE}")
     return [
         *found,
         f"cast(_op in ('c', 'u', 'r') and _unsent is null as int) as {HAS_VALUES}",

@@ -16,7 +16,7 @@ from typing import Any
 
 from python_ops.errors import ConfigError, OpsError
 from python_ops.quality.pages import make_own, prune
-from python_ops.quality.rules import Rule
+from python_ops.quality.rules import AGE, Rule
 from python_ops.quality.verdicts import Finding
 
 DOCS = "docs"
@@ -146,7 +146,8 @@ def _found(rule: Rule, result: Any) -> str:
     if rule.kind == "ExpectTableColumnsToMatchSet":
         missing = given.get("details", {}).get("mismatched", {}).get("missing", [])
         return f"missing: {', '.join(missing)}"
-    return f"{seen:.4g}" if isinstance(seen, float) else str(seen)
+    unit = " minutes" if rule.arguments.get("column") == AGE else ""
+    return (f"{seen:.4g}" if isinstance(seen, float) else str(seen)) + unit
 
 
 def _page(folder: Path, source: str, batch: int) -> Path:
