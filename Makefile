@@ -59,13 +59,13 @@ test-airflow: setup target/airflow/installed ## The DAGs in real Airflow, on the
 bench-maintenance: setup ## Micro-merges with and without maintenance (about ten minutes)
 	$(BIN)/python bench/maintenance.py
 
-.PHONY: bench-ingest
-bench-ingest: setup ## Ingestion against a plain append without checks (a few minutes)
-	$(BIN)/python bench/ingest.py
-
 .PHONY: bench-publish
 bench-publish: setup servers ## Publishing a changed table against overwriting it directly (about three minutes)
 	$(BIN)/python bench/publish.py
+
+.PHONY: bench-ingest
+bench-ingest: setup ## Ingestion against a plain append without checks (a few minutes)
+	$(BIN)/python bench/ingest.py
 
 .PHONY: bench-recovery
 bench-recovery: setup ## Snapshots of an unchanged and a slightly changed lake beside full copies (a minute, no Spark)

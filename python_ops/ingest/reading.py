@@ -85,12 +85,12 @@ def _joined(lines: DataFrame, layout: tuple[str, ...]) -> DataFrame:
     opened = lines.selectExpr("*", "length(raw) - length(replace(raw, '\"', '')) & 1 as odd").selectExpr(
         "*", f"coalesce(sum(odd) over ({before}), 0) & 1 as inside"
     )
-    grouped = opened.selectExpr("*", f"max(case when inside = 0 then _line end) over ({so_far}) as first").selectExpr(
-        "*", "count(*) over (partition by _file, first) as span"
-    )
+    grouped = opened.selectExpr(
+        "*", f"max(case when inside = 0 then _line end) over ({so_far}) as opened_at"
+    ).selectExpr("*", "count(*) over (partition by _file, opened_at) as span")
     whole = "partition by _file, record order by _line rows between unbounded preceding and unbounded following"
     records = grouped.selectExpr(
-        "raw", "_file", "_line", f"case when span <= {_MAX_LINES} then first else _line end as record"
+        "raw", "_file", "_line", f"case when span <= {_MAX_LINES} then opened_at else _line end as record"
     ).selectExpr("*", f"collect_list(raw) over ({whole}) as parts")
     judged = records.selectExpr("*", "array_join(parts, '\\n') as text").selectExpr(
         "*", f"size(parts) = 1 or text rlike '{_WHOLE}' and {parsed('text', layout)}._corrupt is null as is_one"

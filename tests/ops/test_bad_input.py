@@ -21,6 +21,7 @@ from python_ops import ingest as ingest_module
 from python_ops.config import Settings
 from python_ops.contracts import Column, Contract, SchemaVersion, Thresholds
 from python_ops.ingest import IngestResult, dead_letters, discard, generations, ingest
+from python_ops.ingest.batch import Batch
 from python_ops.ingest.formats import values
 from python_ops.ingest.ledger import Ledger, State
 
@@ -446,7 +447,9 @@ def test_halted_batches_and_dead_letters_are_decided_on(yard: Yard) -> None:
 
 
 def test_a_replay_takes_what_todays_contract_admits_once(yard: Yard) -> None:
-    """Given a contract that now admits exponents, Then a replay puts those records into bronze and closes them."""
+    """Given a contract that now admits exponents, Then a replay puts those records into bronze and closes them, under
+    one number although it died before its manifest was closed.
+    """
     session = ingest_module.session_for_files(yard.spark)
     contract = yard.contracts["jsonl"]
     columns = tuple(replace(c, accepts=("exponent",)) if c.name == "amount" else c for c in contract.columns)
@@ -454,6 +457,12 @@ def test_a_replay_takes_what_todays_contract_admits_once(yard: Yard) -> None:
     assert dead_letters.replay(yard.settings, session, "jsonl").batch_id is None, "nothing passes the old contract"
     yard.contracts["jsonl"] = replace(contract, version="1.1.0", columns=columns)
 
+    def die(batch: Batch) -> None:
+        raise OSError("killed")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="killed"):
+        patch.setattr(Batch, "close", die)
+        dead_letters.replay(yard.settings, session, "jsonl")
     done = dead_letters.replay(yard.settings, session, "jsonl")
     again = dead_letters.replay(yard.settings, session, "jsonl")
 
