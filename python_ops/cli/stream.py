@@ -111,7 +111,8 @@ def line(what: IngestResult | Applied | StreamResult) -> str:
         return f"apply   {told}"
     counts = f"read {what.read} = {what.accepted} accepted + {what.quarantined} quarantined + {what.ignored} ignored"
     if isinstance(what, IngestResult):
-        return f"stream  {what.source:<20} batch {what.batch_id}: {counts}"
+        text = f"stream  {what.source:<20} batch {what.batch_id}: {counts}"
+        return text + "".join(f"\n        warning: {warning}" for warning in what.warnings)
     offsets = ", ".join(f"{partition}: {offset}" for partition, offset in sorted((what.offsets or {}).items()))
     text = (
         f"ended   {what.source:<20} {what.batches} batches, {counts}; next offsets of {what.topic} {offsets or 'none'}"
