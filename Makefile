@@ -59,6 +59,10 @@ test-airflow: setup target/airflow/installed ## The DAGs in real Airflow, on the
 bench-maintenance: setup ## Micro-merges with and without maintenance (about ten minutes)
 	$(BIN)/python bench/maintenance.py
 
+.PHONY: bench-publish
+bench-publish: setup servers ## Publishing a changed table against overwriting it directly (about three minutes)
+	$(BIN)/python bench/publish.py
+
 .PHONY: bench-ingest
 bench-ingest: setup ## Ingestion against a plain append without checks (a few minutes)
 	$(BIN)/python bench/ingest.py

@@ -268,7 +268,8 @@ def run(settings: Settings, report: Report, always: bool = False) -> Job:
 
 
 def aftermath(settings: Settings, say: Callable[[str], None]) -> list[Breach]:
-    """What follows a run, however it ended: figures recorded and sent, service levels checked, alerts, the report.
+    """What follows a run, however it ended: figures recorded and sent, service levels checked, alerts, verdicts on
+    batches where the environment asks for them, the report.
 
     None of it changes the run's outcome; what could not be done is said.
 
@@ -291,10 +292,18 @@ def aftermath(settings: Settings, say: Callable[[str], None]) -> list[Breach]:
         for warning in notify(settings, breaches, say):
             say(f"warning: {warning}")
 
+    def verdicts() -> None:
+        from python_ops.quality import judge, judgeable
+
+        for source in judgeable(settings, new=True) if settings.quality else ():
+            verdict = judge(settings, source, lambda: session(settings))
+            for finding in verdict.findings:
+                say(f"warning: {source}, batch {verdict.batch_id}: {finding.expected} Found: {finding.found}.")
+
     def page() -> None:
         say(f"report  {write(gather(settings), settings.home_path / 'report.html')}")
 
-    for do in (figures, levels, page):
+    for do in (figures, levels, verdicts, page):
         try:
             do()
         except OpsError as exc:

@@ -20,6 +20,7 @@ from python_ops.cli import (
     sla,
     snapshot,
     stream,
+    table,
     watermark,
 )
 
@@ -36,6 +37,7 @@ app.add_typer(dlq.app, name="dlq")
 app.add_typer(contracts.app, name="contracts")
 app.add_typer(publish.app, name="publish")
 app.add_typer(maintain.app, name="maintain")
+app.add_typer(table.app, name="table")
 app.add_typer(snapshot.app, name="snapshot")
 app.add_typer(lineage.app, name="lineage")
 app.add_typer(sla.app, name="sla")

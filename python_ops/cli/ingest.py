@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +20,9 @@ from python_ops.lock import exclusive
 from python_ops.quality.verdicts import Verdict
 from python_ops.spark import session
 from python_ops.status import source_status
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 app = typer.Typer(help="Landing files to bronze, checked against contracts.", no_args_is_help=True)
 
@@ -137,17 +141,33 @@ def report(
     asked = list(dict.fromkeys(sources or quality.judgeable(settings)))
     if unknown := [source for source in asked if source not in known_sources()]:
         raise ConfigError(f"Unknown source {', '.join(unknown)}. Known sources: {', '.join(known_sources())}.")
-    verdicts = []
-    for source in asked:
-        verdicts.append(quality.judge(settings, source, lambda: session(settings), batch, engine))
-        if not as_json:
-            typer.echo(verdict_lines(verdicts[-1]))
+    verdicts, failed = [], []
+    with ExitStack() as held:
+
+        def spark() -> SparkSession:
+            held.enter_context(exclusive(settings, "ingest report"))
+            return session(settings)
+
+        for source in asked:
+            try:
+                verdicts.append(quality.judge(settings, source, spark, batch, engine))
+            except OpsError as exc:
+                if len(asked) == 1:
+                    raise
+                failed.append(source)
+                typer.echo(f"report  {source:<20} FAILED  {exc}", err=as_json)
+                continue
+            if not as_json:
+                typer.echo(verdict_lines(verdicts[-1]))
     if as_json:
         print_json([{**asdict(verdict), "good": verdict.good} for verdict in verdicts])
-    elif not verdicts:
+    elif not asked:
         typer.echo("report  no batch was committed yet: `lakeops ingest run` takes the first.")
-    if bad := [verdict.source for verdict in verdicts if not verdict.good]:
-        raise OpsError(f"{len(bad)} of {len(verdicts)} batches are not as expected: {', '.join(bad)}.")
+    bad = [verdict.source for verdict in verdicts if not verdict.good]
+    told = [f"{len(bad)} of {len(verdicts)} batches are not as expected: {', '.join(bad)}"] if bad else []
+    told += [f"{len(failed)} could not be judged: {', '.join(failed)}"] if failed else []
+    if told:
+        raise OpsError("; ".join(told) + ".")
 
 
 def verdict_lines(verdict: Verdict) -> str:

@@ -57,6 +57,10 @@ def create(
     if as_json:
         print_json(_summary(made))
         return
+    if not settings.recovery:
+        typer.echo(
+            f"note     {store_of(settings).url} is on the lake's own disk; LAKEHOUSE_RECOVERY names another place."
+        )
     rows = [[t.name, t.version, t.rows, len(t.files), t.bytes] for t in made.tables]
     print_rows(["table", "version", "rows", "files", "bytes"], rows)
     typer.echo(

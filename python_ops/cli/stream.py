@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
-from python_ops.errors import OpsError
+from python_ops.errors import ConfigError, OpsError
 from python_ops.ingest import IngestResult
+from python_ops.ingest import discard as discard_batch
 from python_ops.lock import exclusive
 from python_ops.streaming import Applied, Options, StreamResult, lag, stream
 
@@ -34,6 +35,8 @@ def run(
     skip_lost: Annotated[
         bool, typer.Option("--skip-lost", help="Go on behind records that the topic dropped before they were taken.")
     ] = False,
+    approve: Annotated[int | None, typer.Option(help="Let a halted batch of the source through, reviewed.")] = None,
+    discard: Annotated[int | None, typer.Option(help="Give up a halted batch of the source.")] = None,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
@@ -44,9 +47,15 @@ def run(
     Example: lakeops stream run kafka_events --apply 60
     """
     settings = settings_for(env)
+    if approve is not None and discard is not None:
+        raise ConfigError("--approve and --discard are two answers; give one.")
     stop = _stop_on_signals()
-    options = Options(once, every, max_records, skip_lost)
-    with exclusive(settings, "stream run"):
+    options = Options(once, every, max_records, skip_lost, approve)
+    with exclusive(settings, "stream run", names=()):  # the tables are leased while they are written
+        if discard is not None:
+            if len(sources or ()) != 1:
+                raise ConfigError("Name the one source whose batch is decided on.")
+            discard_batch(settings, (sources or [""])[0], discard)
         results, applied = stream(
             settings,
             sources or (),

@@ -37,6 +37,7 @@ class Settings(BaseSettings):
         metrics_namespace: CloudWatch namespace.
         alerts: Where SLA alerts go.
         alerts_topic: ARN of the SNS topic.
+        quality: Whether a run judges the batches it took, after everything else; needs the extra `quality`.
         alerts_channel: Slack channel of the app whose token is the secret `slack_bot_token`: what follows a message is
             said in its thread, and the message says when all is well. Without it, the webhook `slack_webhook_url`.
         slack_api: Base address of Slack's API.
@@ -69,6 +70,7 @@ class Settings(BaseSettings):
     metrics_namespace: str = "Lakehouse"
     alerts: tuple[Literal["console", "slack", "sns"], ...] = ("console",)
     alerts_topic: str = ""
+    quality: bool = False
     alerts_channel: str = ""
     slack_api: str = "https://slack.com/api"
     runbooks_url: str = ""

@@ -229,8 +229,9 @@ def _expectation_faults(data: Mapping[str, Any]) -> list[str]:
         if name not in types
     ]
     faults += [
-        f"expectations/drift names {name}, which is personal data: its values would be shown"
-        for name in asked.get("drift", {})
+        f"expectations/{rule} names {name}, which is personal data: its values would be shown"
+        for rule, names in (("drift", asked.get("drift", {})), ("freshness", asked.get("freshness", {}).values()))
+        for name in names
         if name in personal
     ]
     timed = asked.get("freshness", {}).get("column")

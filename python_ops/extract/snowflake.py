@@ -12,7 +12,13 @@ from python_ops.extract.database import DatabaseReader, first_line
 from python_ops.secrets import Secret
 
 _LOGIN_SECONDS = 15
-_REFUSED = (250001, 390100, 390144, 390318, 394304)  # log-in failed; wrong password, key or token; expired
+_NOT_CONNECTED = 250001  # the connector's number for every log-in that failed, of network or of credentials
+_REFUSED = (390100, 390144, 390303, 390318, 394304)  # wrong password, key or token; expired
+_PASSING = (
+    errors.OperationalError, errors.InterfaceError, errors.ServiceUnavailableError, errors.BadGatewayError,
+    errors.GatewayTimeoutError, errors.InternalServerError, errors.RequestTimeoutError, errors.TooManyRequests,
+    errors.OtherHTTPRetryableError, errors.RequestExceedMaxRetryError, OSError,
+)  # fmt: skip
 
 
 class SnowflakeReader(DatabaseReader):
@@ -67,14 +73,14 @@ class SnowflakeReader(DatabaseReader):
     @classmethod
     def is_refused(cls, error: Exception) -> bool:
         """See `DatabaseReader`."""
-        return isinstance(error, errors.ForbiddenError) or getattr(error, "errno", None) in _REFUSED
+        number = getattr(error, "errno", None)
+        is_login = number == _NOT_CONNECTED and type(error) is errors.DatabaseError
+        return number in _REFUSED or is_login or isinstance(error, errors.ForbiddenError)
 
     @classmethod
     def is_lost(cls, error: Exception) -> bool:
         """See `DatabaseReader`."""
-        if cls.is_refused(error) or isinstance(error, errors.ProgrammingError):
-            return False
-        return isinstance(error, (errors.OperationalError, errors.InterfaceError, errors.HttpError, OSError))
+        return isinstance(error, _PASSING) and not cls.is_refused(error)
 
     @classmethod
     def told(cls, error: Exception) -> str:
@@ -82,7 +88,7 @@ class SnowflakeReader(DatabaseReader):
         code = getattr(error, "errno", None)
         name = f"{type(error).__name__} {code or ''}".strip()
         state = str(getattr(error, "sqlstate", None) or "")
-        is_connection = isinstance(error, (errors.OperationalError, errors.InterfaceError, errors.HttpError, OSError))
+        is_connection = isinstance(error, _PASSING) or code == _NOT_CONNECTED
         return f"{name}: {first_line(error)}" if is_connection or state[:2] in ("02", "08", "42") else name
 
 

@@ -71,11 +71,6 @@ class Batch:
             waiting = next(m for m in self.ledger.manifests if m.batch_id == approve)
             yield self._release(waiting, approves=approve)
         elif left := self.ledger.open_batch:
-            if left.offsets:
-                raise OpsError(
-                    f"{self.contract.source}: batch {left.batch_id} is of a stream that was interrupted. "
-                    f"`lakeops stream run {self.contract.source} --once` finishes it; then run again."
-                )
             yield left
         elif self.ledger.halted:
             yield self._release(self.ledger.halted)
@@ -93,7 +88,7 @@ class Batch:
             return frozen
         return self.ledger.save(replace(frozen, snapshot_at=delivery.taken_at or frozen.arrived_at))
 
-    def freeze(self, files: Sequence[LandingFile], **others: Any) -> Manifest:
+    def freeze(self, files: Sequence[LandingFile] = (), **others: Any) -> Manifest:
         """The manifest of a new batch of the current generation."""
         generation = generations.current(self.settings, self.ledger).number
         others = {"generation": generation, **others}
@@ -106,7 +101,7 @@ class Batch:
         for now, then in zip(files, halted.files, strict=True):
             if now.sha256 != then.sha256:
                 self._changed(then, halted, "has changed")
-        return self.freeze(files, snapshot_at=halted.snapshot_at, approves=approves)
+        return self.freeze(files, offsets=halted.offsets, snapshot_at=halted.snapshot_at, approves=approves)
 
     def next_number(self) -> int:
         """A number that neither the ledger nor a table has seen."""
@@ -217,16 +212,23 @@ class Batch:
         return found
 
     def delivered(self, manifest: Manifest) -> list[Records]:
-        """Records of the batch's files, grouped by how they are parsed."""
+        """Records of the batch's files, grouped by how they are parsed.
+
+        Raises:
+            OpsError: the batch is of a topic, which only a stream reads.
+        """
+        if manifest.offsets:
+            raise OpsError(
+                f"{self.contract.source}: batch {manifest.batch_id} is of a stream and was not finished. "
+                f"`lakeops stream run {self.contract.source} --once` finishes it; then run again."
+            )
         return read(self.spark, self.folder, manifest.files, manifest.generation)
 
     def _is_judged(self, manifest: Manifest) -> bool:
-        """Reviewed batches are not judged, nor those of which something is visible already, nor those of a stream: a
-        topic cannot wait, and its dead letters can be replayed.
-        """
+        """Reviewed batches are not judged, nor those of which something is visible already."""
         visible = max(self.bronze.last_number(), self.dlq.last_number()) >= manifest.batch_id
         reviewed = manifest.approves is not None or manifest.replays is not None
-        return not (reviewed or manifest.offsets or visible)
+        return not (reviewed or visible)
 
     def _deletes(
         self, manifest: Manifest, rows: DataFrame | None, found: Findings
@@ -261,7 +263,8 @@ class Batch:
 
 def halt_text(source: str, manifest: Manifest, reason: str) -> str:
     """What is told of a halted batch."""
+    command = "stream" if manifest.offsets else "ingest"
     return (
         f"{source}: batch {manifest.batch_id} is halted, nothing of it is visible: {reason} After a review: "
-        f"`lakeops ingest run {source} --approve {manifest.batch_id}`, or `--discard {manifest.batch_id}`."
+        f"`lakeops {command} run {source} --approve {manifest.batch_id}`, or `--discard {manifest.batch_id}`."
     )

@@ -114,8 +114,9 @@ class Ledger:
         return {file.name: file for m in self.manifests if m.state not in given_up for file in m.files}
 
     def taken_offsets(self) -> tuple[Offsets, ...]:
-        """Records of Kafka topics in the batches that are committed."""
-        return tuple(given for m in self.manifests if m.state is State.COMMITTED for given in m.offsets)
+        """Records of Kafka topics in the batches that were not given up."""
+        done = (State.COMMITTED, State.HALTED, State.DISCARDED)
+        return tuple(given for m in self.manifests if m.state in done for given in m.offsets)
 
     def freeze(
         self,

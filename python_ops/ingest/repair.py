@@ -13,7 +13,8 @@ from datetime import UTC
 from enum import StrEnum
 from typing import Any
 
-from deltalake import DeltaTable
+import pyarrow as pa
+from deltalake import DeltaTable, QueryBuilder
 
 from python_ops.config import Settings
 from python_ops.contracts import Contract
@@ -21,6 +22,7 @@ from python_ops.errors import OpsError
 from python_ops.ingest import landing
 from python_ops.ingest.landing import LandingFile
 from python_ops.ingest.ledger import Ledger, State
+from python_ops.ingest.offsets import Offsets, of_rows, parse
 from python_ops.ingest.tables import AppendOnlyTable
 
 
@@ -95,6 +97,7 @@ def compare(settings: Settings, contract: Contract) -> list[Finding]:
 def repair(settings: Settings, contract: Contract, findings: Sequence[Finding]) -> None:
     """Makes the ledger say what the tables say. Call it with the source's tables leased."""
     folder, ledger = settings.landing / contract.source, Ledger(settings.state / "ingest", contract.source)
+    offsets = _offsets(settings, contract) if any(parse(name) for f in findings for name in f.files) else {}
     for finding in findings:
         if finding.fault is not Fault.UNKNOWN:
             (manifest,) = [m for m in ledger.manifests if m.batch_id == finding.batch_id]
@@ -103,12 +106,31 @@ def repair(settings: Settings, contract: Contract, findings: Sequence[Finding]) 
         files = [
             landing.inspect(folder, name, contract) if (folder / name).exists() else LandingFile(name, 0, "")
             for name in finding.files
+            if parse(name) is None
         ]
         read = finding.accepted + finding.quarantined
         counts = {"read": read, "accepted": finding.accepted, "quarantined": finding.quarantined, "ignored": 0}
         changes: dict[str, Any] = {"arrived_at": finding.arrived_at} if finding.arrived_at else {}
-        frozen = ledger.freeze(finding.batch_id, contract.version, files, generation=finding.generation)
+        taken = offsets.get(finding.batch_id, ())
+        frozen = ledger.freeze(finding.batch_id, contract.version, files, taken, generation=finding.generation)
         ledger.set_state(frozen, State.COMMITTED, counts=counts, **changes)
+
+
+def _offsets(settings: Settings, contract: Contract) -> dict[int, tuple[Offsets, ...]]:
+    """Which records of a topic each batch of the tables holds."""
+    found = []
+    for layer, file, line in (("bronze", "_file", "_line"), ("dlq", "file", "line")):
+        table = AppendOnlyTable(settings, layer, contract)
+        lines: dict[int, dict[str, tuple[int, int]]] = {}
+        if table.exists():
+            sql = (
+                f'select _batch_id, "{file}" as file, min("{line}") as low, max("{line}") as high from t'
+                f' where "{line}" is not null group by _batch_id, "{file}"'
+            )
+            for row in _query(table, DeltaTable(str(table.path)), sql):
+                lines.setdefault(int(row["_batch_id"]), {})[row["file"]] = (int(row["low"]), int(row["high"]))
+        found.append(lines)
+    return of_rows(*found)
 
 
 @dataclass
@@ -124,24 +146,30 @@ class _Rows:
 def _batches(table: AppendOnlyTable, file: str, arrived: str) -> dict[int, _Rows]:
     if not table.exists():
         return {}
-    try:
-        dataset = DeltaTable(str(table.path)).to_pyarrow_dataset()
-        generation = [name for name in ("_source_generation",) if name in dataset.schema.names]
-        columns = dataset.to_table(columns=["_batch_id", file, arrived, *generation])
+    opened = DeltaTable(str(table.path))
+    has_generation = any(field.name == "_source_generation" for field in opened.schema().fields)
+    sql = (
+        f"select _batch_id, count({file}) as n, array_agg(distinct {file}) as files, max({arrived}) as arrived, "
+        f"{'max(_source_generation)' if has_generation else '1'} as generation from t group by _batch_id"
+    )
+    return {
+        int(row["_batch_id"]): _Rows(
+            int(row["n"]),
+            frozenset(name for name in row["files"] or () if name),
+            row["arrived"].astimezone(UTC).isoformat(timespec="microseconds") if row["arrived"] else "",
+            int(row["generation"] or 1),
+        )
+        for row in _query(table, opened, sql)
+    }
+
+
+def _query(table: AppendOnlyTable, opened: DeltaTable, sql: str) -> list[dict[str, Any]]:
+    """Rows of a query on the table, there called `t`."""
+    try:  # the query engine heeds deletion vectors, which deltalake's readers refuse
+        found: list[dict[str, Any]] = pa.table(QueryBuilder().register("t", opened).execute(sql)).to_pylist()
+        return found
     except Exception as exc:  # deltalake raises a dozen unrelated classes
         raise OpsError(
             f"{table.name} cannot be compared with its ledger without Spark ({type(exc).__name__}). "
             "See docs/runbooks/dr_restore.md."
         ) from exc
-    grouped = columns.group_by("_batch_id").aggregate(
-        [(file, "distinct"), (file, "count"), (arrived, "max"), *((name, "max") for name in generation)]
-    )
-    return {
-        int(row["_batch_id"]): _Rows(
-            int(row[f"{file}_count"]),
-            frozenset(name for name in row[f"{file}_distinct"] if name),
-            row[f"{arrived}_max"].astimezone(UTC).isoformat(timespec="microseconds") if row[f"{arrived}_max"] else "",
-            int(row.get("_source_generation_max") or 1),
-        )
-        for row in grouped.to_pylist()
-    }

@@ -7,13 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import sqlglot
-from sqlglot import exp
-from sqlglot.errors import SqlglotError
-from sqlglot.lineage import lineage
-from sqlglot.optimizer.qualify import qualify
-from sqlglot.optimizer.scope import build_scope
-
 from python_ops.artifacts import TARGET_FOLDER, Manifest, Model
 from python_ops.contracts import load, sources
 from python_ops.errors import ConfigError, OpsError
@@ -108,6 +101,13 @@ class ColumnLineage:
         compiled = model.compiled or self._compiled_file(model)
         if not compiled:
             raise OpsError(f"{model.name} is not compiled: run `dbt compile` (or `dbt build`) first.")
+        import sqlglot  # a third of a second, which only this needs
+        from sqlglot import exp
+        from sqlglot.errors import SqlglotError
+        from sqlglot.lineage import lineage
+        from sqlglot.optimizer.qualify import qualify
+        from sqlglot.optimizer.scope import build_scope
+
         try:
             parsed = sqlglot.parse_one(compiled, dialect="spark")
             schema: dict[str, Any] = {}
@@ -134,6 +134,8 @@ class ColumnLineage:
 
 
 def _origins(node: object) -> tuple[Origin, ...]:
+    from sqlglot import exp
+
     found: list[Origin] = []
     for leaf in node.walk():  # type: ignore[attr-defined]
         if not leaf.downstream and isinstance(leaf.source, exp.Table) and leaf.source.db:

@@ -28,6 +28,8 @@ comment on table ops.publish_ledger is
     'One row per published table: the Delta version that is served, since when (UTC). Written by lakeops publish run.';
 """
 
+WAIT_SECONDS = 3.0
+
 
 class DuckDBTarget:
     """A DuckDB file whose tables carry the names that they have in the lake.
@@ -89,9 +91,8 @@ class DuckDBTarget:
     @contextmanager
     def _open(self, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         try:
-            with duckdb.connect(self.path, read_only=read_only, config=CONFIG) as connection:
+            with _connected(self.path, read_only) as connection:
                 connection.execute(SESSION)
-                connection.execute("set enable_progress_bar = false")  # a slow query would print into --json
                 yield connection
         except duckdb.Error as exc:
             raise self._failure(exc) from exc
@@ -113,6 +114,18 @@ class DuckDBTarget:
         if "not a valid DuckDB database" in text:
             return OpsError(f"{self.path} is not a DuckDB database. Move it away; the next publish makes it anew.")
         return OpsError(f"Publishing to {self.path} failed: {text[:300]} What was served before is still served.")
+
+
+def _connected(path: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
+    """A connection, after waiting a little for others: readers open the file for moments."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            return duckdb.connect(path, read_only=read_only, config=CONFIG)
+        except duckdb.IOException as exc:
+            if "set lock on file" not in str(exc) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 def _ledger(connection: duckdb.DuckDBPyConnection) -> dict[str, Served]:

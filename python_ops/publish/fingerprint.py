@@ -191,8 +191,13 @@ def _pairwise(values: Sequence[str]) -> str:
 
 _VARCHAR = "cast({} as varchar)"
 _TWO_VALUED = "case when {0} then 'true' when not {0} then 'false' end"
-# Seconds and the rest apart: the older engine's epoch has no fraction, and a double could not hold one of year 9999.
+# In two parts, because a double does not hold the microseconds of year 9999.
 _MICROS = (
+    "cast(cast(date_part('epoch', date_trunc('minute', {0})) as bigint) * 1000000 "
+    "+ cast(date_part('microseconds', {0}) as bigint) as varchar)"
+)
+# Redshift's microseconds are those after the second, and its epoch has no fraction.
+_REDSHIFT_MICROS = (
     "cast(cast(extract(epoch from date_trunc('second', {0})) as bigint) * 1000000 "
     "+ cast(to_char({0}, 'US') as integer) as varchar)"
 )
@@ -216,7 +221,11 @@ POSTGRES = Dialect(
     concat=False,  # of at most 100
 )
 
-REDSHIFT = replace(POSTGRES, hash="strtol(substring(md5({}), 1, 8), 16)")
+REDSHIFT = replace(
+    POSTGRES,
+    text={**POSTGRES.text, Kind.TIMESTAMP: _REDSHIFT_MICROS, Kind.TIMESTAMP_NTZ: _REDSHIFT_MICROS},
+    hash="strtol(substring(md5({}), 1, 8), 16)",
+)
 
 # Snowflake reads hexadecimal numbers with TO_NUMBER(…, 'XXXXXXXX'). This says the same, and runs in its stand-in too.
 _DIGITS = " + ".join(

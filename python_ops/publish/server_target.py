@@ -106,6 +106,14 @@ class ServerTarget(ABC):
         cursor.execute(f"create temporary table {self.dialect.name(_CHANGED)} ({self._column(_HASH[0])})")
         return ""
 
+    def place(self, table: StagedTable) -> str:
+        """What tells a served row from others until the end of the transaction: here its hash."""
+        return self.dialect.row_hash(table.fields)
+
+    def found(self, table: StagedTable, places: str) -> str:
+        """The condition that a row's place is one of a query's."""
+        return f"{self.place(table)} in ({places})"
+
     def grantee(self, role: str) -> str:
         """Who gets a grant."""
         return self.dialect.name(role)
@@ -115,11 +123,11 @@ class ServerTarget(ABC):
         return literal(value)
 
     def fetch(self, cursor: Any, query: str, path: Path) -> None:
-        """Writes a query's single column of texts to a file, one a line."""
+        """Writes a query's columns, which are plain texts, to a file with tabs between them."""
         cursor.execute(query)
         with path.open("w", encoding="ascii") as file:
             while rows := cursor.fetchmany(_FETCH):
-                file.writelines(f"{row[0]}\n" for row in rows)
+                file.writelines("\t".join(row) + "\n" for row in rows)
 
     # The protocol.
 
@@ -201,9 +209,13 @@ class ServerTarget(ABC):
         exact = all(field.kind is not Kind.FLOAT for field in table.fields)
         with open_staged(table) as rows:
             if keeps and exact:
-                hashes = rows.scratch / "served.csv"
-                self.fetch(cursor, f"select {self.dialect.row_hash(table.fields)} from {name}", hashes)
-                changes = rows.compare(hashes)
+                served = rows.scratch / "served.csv"
+                self.fetch(
+                    cursor,
+                    f"select {self.place(table)} as place, {self.dialect.row_hash(table.fields)} as h from {name}",
+                    served,
+                )
+                changes = rows.compare(served)
                 if changes.unequal == 0:
                     return self._audited(cursor, table, 0)
                 if changes.sent <= changes.rows // 2:
@@ -222,8 +234,8 @@ class ServerTarget(ABC):
         changed = self.dialect.relation(scratch, _CHANGED) if scratch else self.dialect.name(_CHANGED)
         cursor.execute(f"delete from {changed}")
         self.send(cursor, scratch, _CHANGED, _HASH, rows, rows.gone)
-        condition = f"{self.dialect.row_hash(table.fields)} in (select {self.dialect.name('h')} from {changed})"
-        cursor.execute(f"delete from {self._name(table)} where {condition}")
+        places = f"select {self.dialect.name('h')} from {changed}"
+        cursor.execute(f"delete from {self._name(table)} where {self.found(table, places)}")
 
     def _audited(self, cursor: Any, table: StagedTable, sent: int) -> int:
         if parts := self._unequal(cursor, table):

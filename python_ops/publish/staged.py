@@ -67,13 +67,21 @@ class StagedRows:
         self.every = staged_rows(table)
 
     def compare(self, served: Path) -> Changes:
-        """Compares the staged rows with the hashes of the served ones, one a line in a file."""
+        """Compares the staged rows with the served ones, of which a file has two columns, parted by tabs.
+
+        Args:
+            served: Where each row is found again (an address, or the hash itself), and its hash.
+        """
+        columns = "columns = {'place': 'varchar', 'h': 'varchar'}, header = false, auto_detect = false"
+        self.connection.execute(
+            "create or replace temp table served as "
+            f"select * from read_csv({literal(str(served))}, {columns}, delim = '\t', quote = '')"
+        )
         hashes = f"select {DUCKDB.row_hash(self.table.fields)} as h from ({self.every})"
-        columns = "columns = {'h': 'varchar'}, header = false, auto_detect = false"
         self.connection.execute(
             "create or replace temp table changes as "
             f"with new as (select h, count(*) as n from ({hashes}) group by h), "
-            f"old as (select h, count(*) as n from read_csv({literal(str(served))}, {columns}) group by h) "
+            "old as (select h, count(*) as n from served group by h) "
             "select h, coalesce(new.n, 0) as sent, coalesce(old.n, 0) as gone from new full join old using (h) "
             "where new.n is distinct from old.n"
         )
@@ -91,8 +99,8 @@ class StagedRows:
 
     @property
     def gone(self) -> str:
-        """The query of the hashes to delete, after `compare`."""
-        return "select h from changes where gone > 0"
+        """The query of the places of rows to delete, after `compare`."""
+        return "select distinct place as h from served where h in (select h from changes where gone > 0)"
 
 
 @contextmanager

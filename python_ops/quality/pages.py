@@ -31,7 +31,8 @@ h1 { font-size: 1.3rem; } a { color: light-dark(#0969da, #6cb0ee); }
 ol { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .5rem; } ul { padding-left: 1.2rem; }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0 1rem; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid #8884; }
-td { overflow-wrap: anywhere; } .collapse:not(.show) { display: none; }
+td { overflow-wrap: anywhere; } .list td:not(:nth-child(3)) { white-space: nowrap; }
+.collapse:not(.show) { display: none; }
 .fa-check-circle::before { content: "\\2713\\a0 holds"; color: light-dark(#1a7f37, #4cc38a); font-style: normal; }
 .fa-times::before { content: "\\2717\\a0 not so"; color: light-dark(#cf222e, #f2776d); font-style: normal; }
 .fa-exclamation-triangle::before { content: "!\\a0 not judged"; color: light-dark(#9a6700, #e2b13c); }

@@ -68,7 +68,7 @@ def rules(
         return found, ()
     if len(before) < LEAST_BATCHES:
         compared = (["the row count"] if asked.row_count_change else []) + [f"drift of {name}" for name in asked.drift]
-        why = f"{len(before)} batches before it, {LEAST_BATCHES} are needed"
+        why = f"batches before it: {len(before)}, needed: {LEAST_BATCHES}"
         return found, tuple(f"{what}: {why}" for what in compared)
     found += _row_count(contract, before)
     values = recent(list(asked.drift)) if asked.drift else {}

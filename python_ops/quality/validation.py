@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from python_ops.errors import ConfigError
+from python_ops.errors import ConfigError, OpsError
 from python_ops.quality.pages import make_own, prune
 from python_ops.quality.rules import Rule
 from python_ops.quality.verdicts import Finding
@@ -41,24 +41,36 @@ def validate(
 
     Raises:
         ConfigError: Great Expectations is not installed.
+        OpsError: it failed.
     """
     with _quietly():
         gx = _import()
-        context = _context(gx, folder)
-        make = context.data_sources
-        data = make.add_or_update_pandas(engine) if engine == "pandas" else make.add_or_update_spark(engine)
-        suite = context.suites.add_or_update(
-            gx.ExpectationSuite(
-                name=source, expectations=[_expectation(rule, number) for number, rule in enumerate(rules)]
-            )
-        )
-        whole = data.add_dataframe_asset(source).add_batch_definition_whole_dataframe("batch")
-        definition = gx.ValidationDefinition(name=f"{source}_{engine}", data=whole, suite=suite)
-        run = gx.RunIdentifier(run_name=f"batch {batch:06d}")
-        outcome = context.validation_definitions.add_or_update(definition).run(
-            batch_parameters={"dataframe": frame}, result_format=RESULT_FORMAT, run_id=run
-        )
-        _renew_pages(context, folder, source, run, outcome)
+        try:
+            return _validate(gx, folder, source, batch, frame, rules, engine)
+        except (gx.exceptions.GreatExpectationsError, ValueError, TypeError, KeyError, OSError) as exc:
+            reason = str(exc).strip().splitlines()[0][:300] if str(exc).strip() else type(exc).__name__
+            raise OpsError(
+                f"{source}, batch {batch}: Great Expectations failed ({reason}). Its files are in {folder}; they may "
+                "be deleted, the next report makes them anew."
+            ) from exc
+
+
+def _validate(
+    gx: Any, folder: Path, source: str, batch: int, frame: Any, rules: Sequence[Rule], engine: str
+) -> tuple[tuple[Finding, ...], Path]:
+    context = _context(gx, folder)
+    make = context.data_sources
+    data = make.add_or_update_pandas(engine) if engine == "pandas" else make.add_or_update_spark(engine)
+    suite = context.suites.add_or_update(
+        gx.ExpectationSuite(name=source, expectations=[_expectation(rule, number) for number, rule in enumerate(rules)])
+    )
+    whole = data.add_dataframe_asset(source).add_batch_definition_whole_dataframe("batch")
+    definition = gx.ValidationDefinition(name=f"{source}_{engine}", data=whole, suite=suite)
+    run = gx.RunIdentifier(run_name=f"batch {batch:06d}")
+    outcome = context.validation_definitions.add_or_update(definition).run(
+        batch_parameters={"dataframe": frame}, result_format=RESULT_FORMAT, run_id=run
+    )
+    _renew_pages(context, folder, source, run, outcome)
     return tuple(_findings(outcome, rules)), _page(folder, source, batch)
 
 

@@ -178,8 +178,8 @@ class _Copy:
             state = [self._blob(path, data) for path, data in sorted(pinned.state.items())]
             waiting = [self._landed(path) for path in pinned.landing]
         tables = tuple(_stored(*pinned.tables[name], files[name], logs[name]) for name in pinned.tables)
-        for stored in tables:
-            check_log(self.store, stored)
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(lambda stored: check_log(self.store, stored), tables))
         return replace(
             made,
             tables=tables,

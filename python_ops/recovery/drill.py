@@ -132,7 +132,7 @@ def drill(
     """
     tell = say or (lambda text: None)
     snapshot = load(store_of(settings), identifier)
-    place = scratch or settings.home_path / "drill"
+    place = (scratch or settings.home_path / "drill").absolute()  # the session changes the working directory
     if place.exists():
         raise ConfigError(f"{place} exists. A drill needs a place of its own: remove it, or give another by --scratch.")
     deliveries = _deliveries(settings, snapshot, batch)
@@ -176,13 +176,13 @@ def drill(
 
 def _settings(settings: Settings, place: Path) -> Settings:
     """The scratch environment: its own state, and nothing that leaves the machine."""
-    own = {"home": place.absolute(), "state_store": "file", "lineage": "file", "metrics": "file", "recovery": ""}
+    own = {"home": place, "state_store": "file", "lineage": "file", "metrics": "file", "recovery": ""}
     return Settings(**{**settings.model_dump(), **own, "alerts": ("console",), "publish": ("duckdb",)})
 
 
 def _deliveries(settings: Settings, snapshot: Snapshot, batch: Path | None) -> list[tuple[str, Path]]:
     """Files to deliver after the restore, with their sources."""
-    root = batch or settings.landing
+    root = (batch or settings.landing).absolute()
     if batch is not None and not batch.is_dir():
         raise ConfigError(f"{batch} is not a folder. Give one that holds <source>/<file>.")
     known = {file.path for file in snapshot.landing} | _taken(snapshot, store_of(settings))
@@ -205,13 +205,14 @@ def _taken(snapshot: Snapshot, store: Folder) -> set[str]:
 
 
 def _compare(spark: SparkSession, settings: Settings, own: Settings, table: StoredTable) -> Compared:
+    from py4j.protocol import Py4JJavaError
     from pyspark.errors import PySparkException
 
     rows, restored = _fingerprint(spark, table_folder(own, table.layer, table.table).url, None)
     try:
         given = _fingerprint(spark, table_folder(settings, table.layer, table.table).url, table.version)
         return Compared(table.name, rows, f"version {table.version}", (rows, restored) == given)
-    except PySparkException:
+    except (PySparkException, Py4JJavaError):
         return Compared(table.name, rows, "the snapshot's count (the source lacks that version)", rows == table.rows)
 
 

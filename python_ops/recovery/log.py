@@ -24,7 +24,11 @@ _COMMIT = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(
     r"(\d{20})\.checkpoint(?:\.(\d{10})\.(\d{10})\.parquet|\.[0-9a-f-]{36}\.(?:parquet|json)|\.parquet)"
 )
-_TABLE_COLUMNS = ("add", "remove", "metaData", "protocol", "sidecar")
+# What is read of a checkpoint. Its `remove`s are tombstones of files that were removed before.
+_COLUMNS = [
+    "add.path", "add.size", "add.modificationTime", "add.deletionVector", "add.stats", "add.stats_parsed.numRecords",
+    "metaData", "protocol", "sidecar",
+]  # fmt: skip
 
 # Features that leave a version's files where the log says; with any other, this module does not know what to copy.
 _KNOWN = frozenset({
@@ -192,8 +196,7 @@ def _checkpoint_rows(folder: Readable, name: str) -> Iterator[dict[str, Any]]:
         return
     try:
         file = pq.ParquetFile(io.BytesIO(folder.read(name)))
-        columns = [column for column in _TABLE_COLUMNS if column in file.schema_arrow.names]
-        for batch in file.iter_batches(columns=columns):
+        for batch in file.iter_batches(columns=_COLUMNS):
             for row in batch.to_pylist():
                 yield {kind: value for kind, value in row.items() if value is not None}
     except MissingFile as exc:

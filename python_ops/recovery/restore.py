@@ -19,6 +19,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -123,6 +124,19 @@ def restore(
         BusyError: another process creates, restores or prunes.
         OpsError: the snapshot is damaged, or the target cannot take it. Nothing was changed then.
     """
+    with lease(store_for(settings), LEASE, "lakeops snapshot restore") if execute else nullcontext():
+        return _restore(settings, target, identifier, tables, overwrite, execute, on_progress)
+
+
+def _restore(
+    settings: Settings,
+    target: Settings,
+    identifier: str | None,
+    tables: Sequence[str],
+    overwrite: bool,
+    execute: bool,
+    on_progress: Tell | None,
+) -> Restore:
     started = time.monotonic()
     store = store_of(settings)
     snapshot = load(store, identifier)
@@ -142,7 +156,7 @@ def restore(
             + (f", and {len(newer) - 1} more tables likewise" if len(newer) > 1 else "")
             + ". Nothing was restored. `--overwrite` goes back all the same; the snapshot's age says what that loses."
         )
-    with lease(store_for(settings), LEASE, "lakeops snapshot restore"), job_run(target, "snapshot.restore") as run:
+    with job_run(target, "snapshot.restore") as run:
         run.inputs = [Dataset(f"snapshot/{table.name}", store.url) for table in chosen]
         replaced = work.do(planned)
         run.outputs = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -64,10 +64,9 @@ def verify(
             faults += [fault] if fault else []
             if on_progress:
                 on_progress(done, len(owners), size)
-    damaged = {fault.split(":", 1)[0] for fault in faults}
-    for table in chosen:
-        if table.name not in damaged:  # a damaged log is told already
-            faults += _log_faults(store, table)
+        damaged = {fault.split(":", 1)[0] for fault in faults}
+        whole = [table for table in chosen if table.name not in damaged]  # a damaged log is told already
+        faults += [fault for fault in pool.map(lambda table: _log_fault(store, table), whole) if fault]
     return Verdict(snapshot.id, done, size, thorough, tuple(faults))
 
 
@@ -104,11 +103,12 @@ def check_log(store: Folder, table: StoredTable) -> None:
         raise UnreadableLog(f"{table.name}: the copied log is of another table.")
 
 
-def _log_faults(store: Folder, table: StoredTable) -> Iterable[str]:
+def _log_fault(store: Folder, table: StoredTable) -> str | None:
     try:
         check_log(store, table)
     except (UnreadableLog, MissingFile) as exc:
-        yield str(exc)
+        return str(exc)
+    return None
 
 
 def _check(store: Folder, owner: str, file: StoredFile, thorough: bool) -> tuple[str | None, StoredFile]:

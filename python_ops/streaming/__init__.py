@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from python_ops.artifacts import Model
 from python_ops.config import Settings
 from python_ops.contracts import load
 from python_ops.contracts import sources as known_sources
@@ -21,12 +23,16 @@ from python_ops.ingest import IngestResult
 from python_ops.ingest.ledger import Ledger
 from python_ops.ingest.offsets import next_offsets
 from python_ops.lineage import Dataset, current_run, job_run
-from python_ops.spark import kafka_jars, session
+from python_ops.lock import check_held, leased
+from python_ops.spark import is_connect, kafka_jars, session
 from python_ops.streaming.apply import Applied, affected, apply
 from python_ops.streaming.broker import Broker
 from python_ops.streaming.jars import add_to_session
 from python_ops.streaming.records import FORMATS
 from python_ops.streaming.topic import Options, StreamResult, TopicStream
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 __all__ = ["Applied", "Lag", "Options", "Report", "StreamResult", "lag", "stream"]
 
@@ -76,15 +82,23 @@ def stream(
         OpsError: Spark did not start, or a jar is missing.
     """
     asked = checked(settings, sources)
+    if options.approve is not None:
+        _check_halted(settings, asked, options.approve)
     broker = Broker(settings)
     for source in asked:
         broker.offsets(settings.kafka_topics[source])  # before a JVM is started for nothing
     models = affected(asked) if apply_every is not None else ()
+    if is_connect(settings):
+        raise ConfigError(
+            f"Environment {settings.target} works on a Spark Connect server, which cannot run streams for a "
+            "client. Run them in an environment whose target in profiles.yml has Spark in the process."
+        )
     add_to_session(kafka_jars())
     spark = session(settings)
     streams = [TopicStream(settings, spark, load(source), broker, options, report) for source in asked]
-    pacer = _Pacer(settings, models, apply_every, report)
-    with ExitStack() as stack:
+    pacer = _Pacer(settings, spark, models, apply_every, report)
+    tables = [f"{settings.schema_name(layer)}.{source}" for source in asked for layer in ("bronze", "dlq")]
+    with leased(settings, tables, "lakeops stream run"), ExitStack() as stack:
         parent = current_run()
         runs = {
             topic.contract.source: stack.enter_context(
@@ -118,6 +132,7 @@ def stream(
                 )
             ]
             report(result)
+        check_held()  # a lost lease stops the streams as a signal does, and is no success
         if not stop.is_set():
             pacer.finish(sum(result.batches for result in results))
     return results, pacer.last
@@ -162,11 +177,21 @@ def checked(settings: Settings, sources: Sequence[str]) -> tuple[str, ...]:
     return asked
 
 
+def _check_halted(settings: Settings, sources: Sequence[str], number: int) -> None:
+    if len(sources) != 1:
+        raise ConfigError("Name the one source whose halted batch is let through.")
+    halted = Ledger(settings.state / "ingest", sources[0]).halted
+    if halted is None or halted.batch_id != number or not halted.offsets:
+        raise ConfigError(f"{sources[0]} has no halted batch {number} of a stream. `lakeops ingest status` names it.")
+
+
 class _Pacer:
     """Runs the models when their time has come and there is something new."""
 
-    def __init__(self, settings: Settings, models: Sequence[str], every: float | None, report: Report) -> None:
-        self.settings, self.models, self.every, self.report = settings, models, every, report
+    def __init__(
+        self, settings: Settings, spark: SparkSession, models: Sequence[Model], every: float | None, report: Report
+    ) -> None:
+        self.settings, self.spark, self.models, self.every, self.report = settings, spark, models, every, report
         self.last: Applied | None = None
         self._seen: int | None = None  # None: what an earlier run took may not be applied yet
         self._next = time.monotonic() + (every or 0)
@@ -181,7 +206,7 @@ class _Pacer:
         """Runs the models if something came since they last did their work."""
         if self.every is None or not self.models or batches == self._seen:
             return
-        self.last = apply(self.settings, self.models)
+        self.last = apply(self.settings, self.spark, self.models)
         self.report(self.last)
         if self.last.error is None:
             self._seen = batches

@@ -7,25 +7,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from python_ops.artifacts import TARGET_FOLDER, load_manifest
+from python_ops.artifacts import TARGET_FOLDER, Model, load_manifest
 from python_ops.config import Settings
 from python_ops.dbt import arguments, invoke
+from python_ops.errors import BusyError
 from python_ops.lineage.dbt import NodeEvents
+from python_ops.lock import fence, leased
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 @dataclass(frozen=True)
 class Applied:
-    """One run of the models. `error` names what failed; None when all did their work."""
+    """One run of the models, by name. `error` names what failed; None when all did their work."""
 
     models: tuple[str, ...]
     seconds: float
     error: str | None = None
 
 
-def affected(sources: Sequence[str], artifacts: Path = TARGET_FOLDER) -> tuple[str, ...]:
-    """Models that read one of the sources, directly or through others, by name.
+def affected(sources: Sequence[str], artifacts: Path = TARGET_FOLDER) -> tuple[Model, ...]:
+    """Models that read one of the sources, directly or through others.
 
     Raises:
         OpsError: the project has not been built yet.
@@ -38,21 +43,32 @@ def affected(sources: Sequence[str], artifacts: Path = TARGET_FOLDER) -> tuple[s
         for parent in parents
         if parent.startswith("source.") and parent.split(".", 2)[2] in wanted
     }
-    return tuple(sorted(manifest.models[node].name for node in manifest.downstream(roots) & manifest.models.keys()))
+    found = manifest.downstream(roots) & manifest.models.keys()
+    return tuple(sorted((manifest.models[node] for node in found), key=lambda model: model.name))
 
 
-def apply(settings: Settings, models: Sequence[str]) -> Applied:
-    """Runs the models once. Their tests are left to `dbt build`: nothing is published before it was green."""
+def apply(settings: Settings, spark: SparkSession, models: Sequence[Model]) -> Applied:
+    """Runs the models once, their tables leased. Their tests are left to `dbt build`: nothing is published before it
+    was green.
+    """
     began = time.monotonic()
-    events = _Events(settings)
-    result = invoke(settings, ["--quiet", *arguments(["run"], settings, models)], events)
-    error = None
-    if not result.success:
-        nodes = result.result.results if result.result is not None else []
-        bad = [node for node in nodes if str(node.status) in ("error", "runtime error")]
-        told = "; ".join(f"{node.node.name}: {_first_line(node.message)}" for node in bad[:5])
-        error = told or f"dbt: {_first_line(str(result.exception))}"
-    return Applied(tuple(models), round(time.monotonic() - began, 1), error)
+    names = tuple(model.name for model in models)
+    tables = [f"{settings.schema_name(model.layer)}.{model.storage}" for model in models if model.storage]
+    try:
+        with leased(settings, tables, "lakeops stream run") as leases:
+            fence(spark, leases)
+            result = invoke(settings, ["--quiet", *arguments(["run"], settings, names)], _Events(settings))
+        error = None if result.success else _failure(result)
+    except BusyError as exc:
+        error = str(exc)
+    return Applied(names, round(time.monotonic() - began, 1), error)
+
+
+def _failure(result: Any) -> str:
+    nodes = result.result.results if result.result is not None else []
+    bad = [node for node in nodes if str(node.status) in ("error", "runtime error")]
+    told = "; ".join(f"{node.node.name}: {_first_line(node.message)}" for node in bad[:5])
+    return told or f"dbt: {_first_line(str(result.exception))}"
 
 
 class _Events:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from python_ops.config import Settings
 from python_ops.contracts import Contract
+from python_ops.errors import OpsError
 from python_ops.ingest import IngestResult, generations
-from python_ops.ingest.batch import Batch
+from python_ops.ingest.batch import Batch, halt_text
+from python_ops.ingest.judgement import fingerprint
 from python_ops.ingest.ledger import Manifest, State
 from python_ops.ingest.offsets import Offsets
 from python_ops.ingest.reading import Records
@@ -37,24 +39,30 @@ class TopicBatch(Batch):
             ranges = _ranges(records)
             if not ranges:
                 return None
-            return self.take(self._freeze_offsets(ranges))
+            return self.take(self.freeze(offsets=ranges))
         finally:
             self._at_hand = None
             records.unpersist()
 
     def take_again(self, ranges: Sequence[Offsets]) -> IngestResult:
         """Takes records that were taken once and are gone from the table since it was restored."""
-        return self.take(self._freeze_offsets(ranges))
+        return self.take(self.freeze(offsets=ranges))
 
     def give_up(self, ranges: Sequence[Offsets]) -> None:
         """Notes records that the topic no longer holds as an empty batch, so that they are not looked for again."""
-        none = {"read": 0, "accepted": 0, "quarantined": 0, "ignored": 0}
-        frozen = self._freeze_offsets(ranges)
-        self.ledger.set_state(frozen, State.COMMITTED, counts=none)
+        none = {"read": 0, "accepted": 0, "quarantined": 0, "ignored": 0, "generated": 0}
+        self.ledger.set_state(self.freeze(offsets=ranges), State.COMMITTED, counts=none)
 
-    def _freeze_offsets(self, ranges: Sequence[Offsets]) -> Manifest:
+    def take_halted(self, halted: Manifest, approve: int | None) -> IngestResult:
+        """Takes a halted batch again, when it was approved or its contract or generation has changed.
+
+        Raises:
+            OpsError: it still waits for a decision.
+        """
         generation = generations.current(self.settings, self.ledger).number
-        return self.ledger.freeze(self.next_number(), self.contract.version, offsets=ranges, generation=generation)
+        if approve != halted.batch_id and halted.judged_by == fingerprint(self.contract, generation):
+            raise OpsError(halt_text(self.contract.source, halted, halted.halted_by or ""))
+        return self.take(self._release(halted, approve if approve == halted.batch_id else None))
 
     def delivered(self, manifest: Manifest) -> list[Records]:
         """The records that are at hand, or exactly those of the batch's offsets."""

@@ -22,6 +22,7 @@ from python_ops.contracts import Contract
 from python_ops.errors import OpsError
 from python_ops.ingest import IngestResult, ingest
 from python_ops.ingest.offsets import Offsets, gaps, next_offsets
+from python_ops.ingest.repair import Fault, compare, repair
 from python_ops.streaming.batch import TopicBatch
 from python_ops.streaming.broker import Broker, Held
 
@@ -41,12 +42,14 @@ class Options:
         every: Seconds between the beginnings of two micro-batches.
         max_records: Most records of one micro-batch.
         skip_lost: Go on behind records that the topic dropped before they were taken.
+        approve: Number of a halted batch that is let through.
     """
 
     once: bool = False
     every: float = 10.0
     max_records: int = 100_000
     skip_lost: bool = False
+    approve: int | None = None
 
 
 @dataclass(frozen=True)
@@ -114,8 +117,15 @@ class TopicStream:
             self._begin()
 
     def _begin(self) -> None:
+        unknown = [f for f in compare(self.settings, self.contract) if f.fault is Fault.UNKNOWN]
+        repair(self.settings, self.contract, unknown)
+        self.batch = TopicBatch(self.settings, self.spark, self.contract, self.broker)
         warnings = self.batch.prepare()
-        self._finish_open_batch()
+        if unknown:
+            warnings.append(
+                f"the ledger did not know batches that {self.batch.bronze.name} holds: they were entered again"
+            )
+        self._finish_what_was_left()
         held = self.broker.offsets(self.topic)
         self._recover(held)
         self.result = replace(self.result, warnings=(*self.result.warnings, *warnings))
@@ -171,11 +181,12 @@ class TopicStream:
             if self._is_stopping:
                 return
             with self._noting_failure():
-                taken = self.batch.take_micro_batch(records)
-            if taken is not None:
-                self._count(taken)
+                if (taken := self.batch.take_micro_batch(records)) is not None:
+                    self._count(taken)
 
     def _count(self, taken: IngestResult) -> None:
+        if taken.error:
+            raise OpsError(taken.error)
         done = self.result
         self.result = replace(
             done,
@@ -187,12 +198,13 @@ class TopicStream:
         )
         self.on_batch(taken)
 
-    def _finish_open_batch(self) -> None:
-        left = self.batch.ledger.open_batch
-        if left is None:
+    def _finish_what_was_left(self) -> None:
+        ledger = self.batch.ledger
+        if (left := ledger.open_batch or ledger.halted) is None:
             return
         if left.offsets:
-            self._count(self.batch.take(left))
+            halted = ledger.open_batch is None
+            self._count(self.batch.take_halted(left, self.options.approve) if halted else self.batch.take(left))
             return
         (finished,) = ingest(self.settings, lambda: self.spark, [self.contract.source])
         if finished.error:

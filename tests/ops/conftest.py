@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from postgres_server import postgres_server
 from redshift_front import SHIMS, redshift_front
+from servers import Server, postgres_database, secret_of
 
 
 @pytest.fixture(scope="session")
@@ -62,3 +63,32 @@ def redshift(postgres: str) -> Iterator[str]:
     parts = psycopg.conninfo.conninfo_to_dict(postgres)
     with redshift_front(int(str(parts["port"]))) as port:
         yield f"postgresql://{parts['user']}:{parts['password']}@127.0.0.1:{port}/template_redshift"
+
+
+@pytest.fixture
+def on_postgres(postgres: str) -> Iterator[Server]:
+    """A PostgreSQL database of the test's own, whose sessions are not in UTC unless they ask for it."""
+    import psycopg
+
+    with postgres_database(postgres) as dsn:
+        with psycopg.connect(dsn, autocommit=True) as admin:
+            admin.execute("do $$ begin execute format('alter database %I set timezone = %L', current_database(), "
+                          "'America/New_York'); end $$")  # fmt: skip
+        yield Server("postgres", secret_of(dsn, sslmode="disable"), dsn)
+
+
+@pytest.fixture
+def on_redshift(redshift: str) -> Iterator[Server]:
+    """The same behind the front that redshift_connector takes for Redshift."""
+    with postgres_database(redshift, "template_redshift") as dsn:
+        yield Server("redshift", secret_of(dsn, ssl=False), dsn)
+
+
+@pytest.fixture
+def on_snowflake() -> Iterator[Server]:
+    """A Snowflake account as fakesnow plays it, in memory."""
+    import fakesnow
+
+    secret = {"account": "a", "user": "u", "password": "canary-snowflake", "database": "LAKE", "warehouse": "W"}
+    with fakesnow.patch():
+        yield Server("snowflake", {**secret, "role": "R"})

@@ -82,7 +82,7 @@ class KafkaServer:
             except KafkaError:
                 assert self.process.poll() is None and time.monotonic() < until, self._said()
                 time.sleep(0.3)
-        self.producer = KafkaProducer(bootstrap_servers=self.servers, acks="all", linger_ms=5)
+        self.producer = KafkaProducer(bootstrap_servers=self.servers, acks="all", linger_ms=5, metadata_max_age_ms=300)
 
     def stop(self) -> None:
         for client in (self.producer, self.admin):

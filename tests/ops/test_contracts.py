@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from python_ops.contracts import Expectations, Thresholds, load, parse, sources
+from python_ops.config import PROJECT_ROOT
+from python_ops.contracts import FOLDER, Expectations, Thresholds, load, parse, sources
 from python_ops.errors import ContractError
 
 VALID = """
@@ -74,11 +76,23 @@ def test_what_a_contract_asks_of_batches_is_read_with_its_defaults() -> None:
     assert asking.expectations == Expectations(row_count_change=0.8, null_share={"price": 0.1}, drift={"price": 0.2})
 
 
-def test_drift_of_personal_data_is_refused_because_its_values_would_be_shown() -> None:
-    text = VALID.replace("price, type", "price, pii: true, type") + "expectations: {drift: {price: 0.2}}\n"
+@pytest.mark.parametrize("asked", ["drift: {sold_at: 0.2}", "freshness: {column: sold_at, max_age_minutes: 5}"])
+def test_personal_data_is_not_watched_because_its_values_would_be_shown(asked: str) -> None:
+    column = "  - {name: sold_at, pii: true, type: timestamp, description: When.}\n"
 
-    with pytest.raises(ContractError, match="drift names price, which is personal data"):
-        parse(text, Path("things.yml"))
+    with pytest.raises(ContractError, match="names sold_at, which is personal data"):
+        parse(f"{VALID}{column}expectations: {{{asked}}}\n", Path("things.yml"))
+
+
+def test_every_field_of_a_contract_is_in_the_guides() -> None:
+    schema = json.loads((FOLDER / "contract.schema.json").read_text(encoding="utf-8"))
+    fields = [schema, *(schema["properties"][name] for name in ("thresholds", "expectations"))]
+    guides = "".join(
+        (PROJECT_ROOT / "docs" / "guides" / f"{name}.md").read_text() for name in ("contracts", "ingestion")
+    )
+    names = {name for found in fields for name in found["properties"]}
+    names |= schema["properties"]["columns"]["items"]["properties"].keys()
+    assert [name for name in sorted(names) if f"`{name}" not in guides] == []
 
 
 def test_an_unknown_source_names_the_known_ones() -> None:

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 import snowflake.connector
 from extraction import contract, failed, landed, mark, overlap, pull, settings, source, use, versions
+from snowflake.connector import errors
 
 from python_ops.config import Settings
 from python_ops.extract.journal import Journal
@@ -329,6 +330,31 @@ def test_a_server_that_is_not_there_is_named(desk: Desk, tmp_path: Path, lake: S
     assert "tickets" in failed(given)
 
 
+@pytest.mark.parametrize(
+    ("error", "refused", "lost"),
+    [
+        (
+            errors.DatabaseError("Incorrect username or password was specified.", errno=250001, sqlstate="08001"),
+            True,
+            False,
+        ),
+        (errors.DatabaseError("JWT token is invalid.", errno=390144, sqlstate="08001"), True, False),
+        (errors.ForbiddenError(msg="Verify the account name", errno=250001, sqlstate="08001"), True, False),
+        (errors.OperationalError("Could not connect to Snowflake backend", errno=250001), False, True),
+        (errors.ServiceUnavailableError(msg="busy", errno=250001), False, True),
+        (errors.ProgrammingError("Object 'X' does not exist", errno=2003, sqlstate="02000"), False, False),
+        (errors.ProgrammingError("Statement reached its timeout", errno=630, sqlstate="57014"), False, False),
+        (ValueError("of another kind"), False, False),
+    ],
+)
+def test_errors_of_snowflake_are_told_apart(error: Exception, refused: bool, lost: bool) -> None:
+    from python_ops.extract.snowflake import SnowflakeReader
+
+    assert (SnowflakeReader.is_refused(error), SnowflakeReader.is_lost(error)) == (refused, lost)
+    told = SnowflakeReader.told(error)
+    assert told.startswith(type(error).__name__) and "of another kind" not in told
+
+
 def test_a_private_key_opens_snowflake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given a key instead of a password, When Snowflake is opened, Then the connector gets it as it wants it."""
     from cryptography.hazmat.primitives.asymmetric import rsa
@@ -346,11 +372,9 @@ def test_a_private_key_opens_snowflake(tmp_path: Path, monkeypatch: pytest.Monke
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"canary-phrase")).decode()
     given = {"account": "a", "user": "u", "private_key": pem, "private_key_passphrase": "canary-phrase"}
     asked: dict[str, Any] = {}
-    with fakesnow.patch():
+    with fakesnow.patch(), monkeypatch.context() as patched:  # undone in this order, or the fake would stay
         opened = snowflake.connector.connect
-        monkeypatch.setattr(
-            snowflake.connector, "connect", lambda **options: asked.update(options) or opened(**options)
-        )
+        patched.setattr(snowflake.connector, "connect", lambda **options: asked.update(options) or opened(**options))
         entry = source("snowflake", "parquet", relation="SHOP.PUBLIC.TICKETS")
         SnowflakeReader(entry, Secret("tickets", json.dumps(given))).close()
     loaded = load_der_private_key(asked["private_key"], None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from test_cli import COMMANDS, lakeops
 from werkzeug import Request, Response
 
 from python_ops.artifacts import Manifest, load_manifest
-from python_ops.config import Settings
+from python_ops.config import PROJECT_ROOT, Settings
 from python_ops.errors import ConfigError, OpsError
 from python_ops.lineage import Dataset, job_run
 from python_ops.lineage.columns import ColumnLineage
@@ -68,13 +69,41 @@ READ_ONLY = {
     "lakeops maintain plan", "lakeops secrets list", "lakeops secrets check", "lakeops watermark list",
     "lakeops watermark get", "lakeops watermark set", "lakeops watermark reset", "lakeops sla check",
     "lakeops metrics push", "lakeops metrics dashboard", "lakeops lineage show", "lakeops lineage export",
-    "lakeops snapshot list", "lakeops snapshot verify",
+    "lakeops snapshot list", "lakeops snapshot verify", "lakeops table history", "lakeops extract status",
+    "lakeops stream status", "lakeops ingest report", "lakeops contracts check", "lakeops contracts diff",
+    "lakeops contracts release", "lakeops contracts export", "lakeops contracts infer",
+}  # fmt: skip
+
+# Packages that move data, each with the name that its jobs begin with.
+JOBS = {
+    "extract": "extract.", "ingest": "ingest.", "streaming": "stream.", "publish": "publish.",
+    "maintenance": "maintain.", "recovery": "snapshot.",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in READ_ONLY])
 def test_every_command_that_writes_holds_the_lock_that_sends_events(name: str) -> None:
     assert "exclusive(" in inspect.getsource(COMMANDS[name].callback)
+
+
+@pytest.mark.parametrize("package", JOBS)
+def test_no_job_class_is_without_events(package: str) -> None:
+    """Packages that move data open runs of their own, under names that the guide lists."""
+    text = "\n".join(path.read_text() for path in (PROJECT_ROOT / "python_ops" / package).rglob("*.py"))
+    assert re.search(rf'job_run\(\s*\w+, f?"{re.escape(JOBS[package])}', text), f"{package} sends no events"
+    guide = (PROJECT_ROOT / "docs" / "guides" / "lineage.md").read_text()
+    assert f"`{JOBS[package]}" in guide, f"docs/guides/lineage.md does not name jobs of {package}"
+
+
+def test_every_package_is_known_to_move_data_or_not() -> None:
+    """A new package that opens runs belongs into JOBS."""
+    root = PROJECT_ROOT / "python_ops"
+    opening = {
+        path.relative_to(root).parts[0]
+        for path in root.rglob("*.py")
+        if re.search(r"(with|,|\()\s*job_run\(", path.read_text())
+    }
+    assert {name for name in opening if not name.endswith(".py")} - {"lineage"} <= set(JOBS)
 
 
 def test_a_command_is_a_run_and_what_happens_in_it_its_children(settings: Settings) -> None:

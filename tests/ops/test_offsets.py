@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from deltalake import CommitProperties, Transaction, write_deltalake
 
 from python_ops.artifacts import Manifest
 from python_ops.config import Settings
+from python_ops.contracts import load
 from python_ops.errors import ConfigError, OpsError
 from python_ops.ingest.ledger import Ledger, State
 from python_ops.ingest.offsets import Offsets, gaps, next_offsets, of_rows, parse
+from python_ops.ingest.repair import Fault, compare, repair
 from python_ops.spark import kafka_jars, spark_settings
 from python_ops.streaming import checked, jars
 from python_ops.streaming.broker import Broker
@@ -60,6 +65,31 @@ def test_a_ledger_is_rebuilt_from_the_lines_of_rows_and_dead_letters() -> None:
         3: (span(9, 11),),
         4: (span(1, 3),),
     }
+
+
+def test_a_batch_of_a_topic_that_the_ledger_forgot_is_entered_with_its_offsets(tmp_path: Path) -> None:
+    """Given the tables of two batches and the ledger of the first, Then the second comes back with what it took."""
+    settings, contract = Settings(home=tmp_path), load("crm_accounts")
+    at = datetime(2026, 1, 2, tzinfo=UTC)
+    for batch, lines in ((1, [0, 1]), (2, [3, 4])):
+        names, good = ["kafka://t/0"] * 2, {"_batch_id": [batch] * 2, "_source_generation": [1, 1]}
+        for layer, columns in (
+            ("bronze", {**good, "_file": names, "_line": lines, "_arrived_at": [at, at]}),
+            ("dlq", {"_batch_id": [batch], "file": names[:1], "line": [lines[1] + 1], "arrived_at": [at]}),
+        ):
+            number = CommitProperties(app_transactions=[Transaction(f"ingest:{layer}.crm_accounts", batch)])
+            path = str(settings.table_path(layer, "crm_accounts"))
+            write_deltalake(path, pa.table(columns), mode="append", commit_properties=number)
+    ledger = Ledger(settings.state / "ingest", "crm_accounts")
+    first = ledger.freeze(1, "1.0.0", offsets=[span(0, 3)])
+    ledger.set_state(first, State.COMMITTED, counts={"read": 3, "accepted": 2, "quarantined": 1, "ignored": 0})
+    found = compare(settings, contract)
+    assert [(finding.batch_id, finding.fault) for finding in found] == [(2, Fault.UNKNOWN)]
+    repair(settings, contract, found)
+    again = Ledger(settings.state / "ingest", "crm_accounts")
+    assert again.taken_offsets() == (span(0, 3), span(3, 6))
+    assert (again.manifests[1].files, again.manifests[1].counts["read"]) == ((), 3)
+    assert compare(settings, contract) == []
 
 
 def test_the_ledger_keeps_offsets_and_lost_batches_do_not_count(tmp_path: Path) -> None:

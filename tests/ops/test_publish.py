@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
+from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import artifact_files as files
 import duckdb
 import pytest
+from servers import Server
 
 from python_ops.artifacts import load_manifest
 from python_ops.config import Settings
@@ -52,7 +54,8 @@ class Lake:
 
     def artifacts_for(self, *names: str, failed: Mapping[str, str] | None = None, **options: Any) -> None:
         """A manifest with these models, a test on each, and the results of a green build but for what `failed` says."""
-        models = [files.model(n, publish_to=["duckdb"], prefix=PREFIX, parents=["slv_x"], **options) for n in names]
+        options = {"publish_to": ["duckdb"], **options}
+        models = [files.model(n, prefix=PREFIX, parents=["slv_x"], **options) for n in names]
         silver = files.model("slv_x", layer="silver", prefix=PREFIX)
         tests = [files.test(f"unique_{n}", n) for n in ("slv_x", *names)]
         files.write_manifest(self.artifacts, silver, *models, *tests)
@@ -289,6 +292,77 @@ def test_what_cannot_be_published_says_why(lake: Lake) -> None:
         lake.publish()
 
 
+@pytest.mark.spark
+@pytest.mark.filterwarnings("ignore:Arrow output on a DB-API result")  # fakesnow's own use of DuckDB
+def test_every_warehouse_gets_what_spark_read(
+    lake: Lake, on_postgres: Server, on_redshift: Server, on_snowflake: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers = {server.name: server for server in (on_postgres, on_redshift, on_snowflake)}
+    for server in servers.values():
+        monkeypatch.setenv(f"LAKEHOUSE_SECRET_{server.name.upper()}", json.dumps(server.secret))
+    lake.settings = lake.settings.model_copy(update={"publish": ("duckdb", *servers)})
+    # Without what the stand-ins lack: numbers of more than 64 bits without a scale; and without floats and binaries.
+    lake.sql(
+        "create table gold.fct_types (id bigint, amount decimal(38,10), happened_at timestamp, local_at timestamp_ntz, "
+        "day date, text string, flag boolean) using delta"
+    )
+    lake.sql(
+        "insert into gold.fct_types values"
+        "(9007199254740993, 1234567890123456789012345678.1234567891, timestamp'0001-01-01 00:00:00Z', "
+        " timestamp_ntz'2024-03-31 02:30:00.000001', date'0001-01-01', 'l\u2028''é\\\\n', true), "
+        "(-9223372036854775808, -0.0000000001, timestamp'9999-12-31 23:59:59.999999Z', null, date'9999-12-31', '', "
+        " false), "
+        "(7, 0.5, timestamp'2024-10-27 00:30:00.123456Z', null, null, null, null), "
+        "(4, null, null, null, null, 'deleted', null)"
+    )
+    lake.artifacts_for("fct_types", publish_to=["duckdb", *servers])
+
+    results = lake.publish()
+
+    assert [(r.target, r.action, r.sent) for r in results] == [
+        (name, Action.PUBLISHED, 4) for name in ("duckdb", *servers)
+    ]
+    lake.sql("delete from gold.fct_types where id = 4")
+    again = [(r.target, r.rows, r.sent) for r in lake.publish()]
+    assert again == [("duckdb", 3, 3), ("postgres", 3, 0), ("redshift", 3, 0), ("snowflake", 3, 0)]
+    assert {r.action for r in lake.publish(session=no_session)} == {Action.UNCHANGED}
+    for server in servers.values():
+        assert server.read(f"select * from {lake.schema}.fct_types order by id") == [
+            (-(2**63), Decimal("-1E-10"), datetime(9999, 12, 31, 23, 59, 59, 999999), None, date(9999, 12, 31), "",
+             False),
+            (7, Decimal("0.5"), datetime(2024, 10, 27, 0, 30, 0, 123456), None, None, None, None),
+            (2**53 + 1, Decimal("1234567890123456789012345678.1234567891"), datetime(1, 1, 1),
+             datetime(2024, 3, 31, 2, 30, 0, 1), date(1, 1, 1), "l\u2028'é\\n", True),
+        ]  # fmt: skip
+
+
+@pytest.mark.spark
+def test_a_warehouse_that_is_down_does_not_hold_up_the_others(
+    lake: Lake, on_postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.settings = lake.settings.model_copy(update={"publish": ("duckdb", "postgres")})
+    secret = json.dumps(on_postgres.secret)
+    monkeypatch.setenv("LAKEHOUSE_SECRET_POSTGRES", json.dumps({**on_postgres.secret, "port": 1}))
+    lake.sql("create table gold.dim_a using delta as select id, cast(id as string) as text from range(10)")
+    lake.artifacts_for("dim_a", publish_to=["duckdb", "postgres", "snowflake"])
+    told: list[PublishResult] = []
+    with pytest.raises(OpsError, match=r"postgres: PostgreSQL cannot be reached: .* Up to date: duckdb\.") as down:
+        lake.publish(on_event=told.append)
+    assert on_postgres.secret["password"] not in str(down.value)
+    assert [(event.target, event.action) for event in told] == [("", Action.STAGED), ("duckdb", Action.PUBLISHED)]
+    states = {s.target: (s.state, s.error is None) for s in status(lake.settings, lake.artifacts)}
+    assert states == {"duckdb": (State.CURRENT, True), "postgres": (State.UNREACHABLE, False)}
+    monkeypatch.setenv("LAKEHOUSE_SECRET_POSTGRES", secret)
+    assert [s.state for s in status(lake.settings, lake.artifacts)] == [State.CURRENT, State.NEVER]
+    assert [(r.target, r.action, r.sent) for r in lake.publish()] == [
+        ("duckdb", Action.UNCHANGED, 0),
+        ("postgres", Action.PUBLISHED, 10),
+    ]
+    lake.sql("update gold.dim_a set text = 'x' where id = 3")
+    assert [(r.target, r.sent) for r in lake.publish()] == [("duckdb", 10), ("postgres", 1)]
+    assert on_postgres.read(f"select id from {lake.schema}.dim_a where text = 'x'") == [(3,)]
+
+
 # Without Spark: the protocol of the DuckDB file, on parquet files written by DuckDB itself.
 
 
@@ -453,6 +527,7 @@ def test_a_project_without_published_models_publishes_nothing(tmp_path: Path) ->
     ("options", "message"),
     [
         ({"publish_to": "duckdb"}, "publish_to of dim_a must be a list"),
+        ({"publish_to": ["oracle"]}, "publish_to of dim_a names oracle. Known: duckdb, postgres, redshift, snowflake"),
         ({"publish_to": ["duckdb"], "prefix": "other"}, "in schema other_gold; this environment's is gold"),
     ],
 )

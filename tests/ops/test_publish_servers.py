@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 import psycopg
 import pytest
-from servers import Server, postgres_database, secret_of, stage_rows
+from servers import Server, stage_rows
 
 from python_ops.errors import BusyError, ConfigError, OpsError
 from python_ops.publish.fingerprint import Field
@@ -25,33 +25,6 @@ from python_ops.secrets import Secrets
 
 # fakesnow's own use of DuckDB
 pytestmark = pytest.mark.filterwarnings("ignore:Arrow output on a DB-API result")
-
-
-@pytest.fixture
-def on_postgres(postgres: str) -> Iterator[Server]:
-    """A PostgreSQL database of the test's own, whose sessions are not in UTC unless they ask for it."""
-    with postgres_database(postgres) as dsn:
-        with psycopg.connect(dsn, autocommit=True) as admin:
-            admin.execute("do $$ begin execute format('alter database %I set timezone = %L', current_database(), "
-                          "'America/New_York'); end $$")  # fmt: skip
-        yield Server("postgres", secret_of(dsn, sslmode="disable"), dsn)
-
-
-@pytest.fixture
-def on_redshift(redshift: str) -> Iterator[Server]:
-    """The same behind the front that redshift_connector takes for Redshift."""
-    with postgres_database(redshift, "template_redshift") as dsn:
-        yield Server("redshift", secret_of(dsn, ssl=False), dsn)
-
-
-@pytest.fixture
-def on_snowflake() -> Iterator[Server]:
-    """A Snowflake account as fakesnow plays it, in memory."""
-    import fakesnow
-
-    secret = {"account": "a", "user": "u", "password": "canary-snowflake", "database": "LAKE", "warehouse": "W"}
-    with fakesnow.patch():
-        yield Server("snowflake", {**secret, "role": "R"})
 
 
 @pytest.fixture(params=["postgres", "redshift", "snowflake"])
@@ -467,7 +440,7 @@ def test_a_failed_audit_of_the_changes_loads_the_table_in_full(
     rows = ", ".join(f"({n}, 'x')" for n in range(10))
     publish_to(target, dim(tmp_path, 1, rows))
     # Deleting nothing stands for whatever makes the hashes and the audit disagree.
-    monkeypatch.setattr(StagedRows, "gone", "select h from changes where false")
+    monkeypatch.setattr(StagedRows, "gone", "select place as h from served where false")
     assert publish_to(target, dim(tmp_path, 2, rows.replace("(3, 'x')", "(3, 'y')"))) == {"dim_a": 10}
     assert on_postgres.read("select count(*), min(text), max(text) from gold.dim_a") == [(10, "x", "y")]
 

@@ -20,7 +20,9 @@ from python_ops.contracts import Contract, load, parse
 from python_ops.errors import ConfigError, OpsError
 from python_ops.ingest.ledger import Ledger, Manifest, State
 from python_ops.ingest.projection import METADATA
+from python_ops.quality.pages import KEEP, make_own, prune
 from python_ops.quality.rules import rules
+from python_ops.run import aftermath
 from python_ops.status import source_status
 
 if TYPE_CHECKING:
@@ -134,9 +136,9 @@ def test_a_batch_like_those_before_it_is_good(lake: Lake) -> None:
     assert quality.last_verdict(lake.settings, "crm_contacts") == verdict
     assert source_status(lake.settings, "crm_contacts").last_verdict == "good"
     assert lake.judge(batch=1).not_judged == (
-        "the row count: 0 batches before it, 3 are needed",
-        "drift of stage: 0 batches before it, 3 are needed",
-        "drift of worth: 0 batches before it, 3 are needed",
+        "the row count: batches before it: 0, needed: 3",
+        "drift of stage: batches before it: 0, needed: 3",
+        "drift of worth: batches before it: 0, needed: 3",
     )
 
 
@@ -186,7 +188,7 @@ def test_a_batch_without_rows_says_so_and_does_not_count_as_a_batch_before(lake:
         lake.take(rows)
     empty = lake.judge(batch=2)
     assert (empty.engine, empty.expectations, empty.not_judged) == ("none", 0, ("the batch has no rows",))
-    assert lake.judge().not_judged[0] == "the row count: 2 batches before it, 3 are needed"
+    assert lake.judge().not_judged[0] == "the row count: batches before it: 2, needed: 3"
 
 
 def test_numbers_are_compared_by_the_tenths_of_those_before(lake: Lake) -> None:
@@ -232,6 +234,46 @@ def test_the_command_says_what_does_not_hold_and_exits_1(lake: Lake, capsys: pyt
     ):
         with pytest.raises(ConfigError, match=text):
             run(*arguments)
+
+
+def test_old_pages_go_and_pages_are_made_own_once(tmp_path: Path) -> None:
+    for number in range(KEEP + 3):
+        (tmp_path / f"batch {number:06d}").mkdir()
+    prune(tmp_path, tmp_path / "nothing")
+    kept = sorted(path.name for path in tmp_path.iterdir())
+    assert (len(kept), kept[0]) == (KEEP, "batch 000003")
+
+    page = tmp_path / "page.html"
+    page.write_text('<head><link rel="x" href="https://a.example/b.css"></head><script>x</script>kept')
+    make_own([page])
+    once = page.read_text()
+    make_own([page])
+    assert page.read_text() == once and once.endswith("</head>kept") and "a.example" not in once
+
+
+def test_a_run_judges_what_it_took_where_the_environment_asks_for_it(lake: Lake) -> None:
+    lake.take(people(4, updated_at=NOW - timedelta(days=9)))
+    told: list[str] = []
+
+    aftermath(lake.settings, told.append)
+    assert quality.last_verdict(lake.settings, "crm_contacts") is None
+    asking = lake.settings.model_copy(update={"quality": True})
+    aftermath(asking, told.append)
+    aftermath(asking, told.append)
+
+    assert quality.last_verdict(lake.settings, "crm_contacts") is not None
+    warned = [text for text in told if text.startswith("warning: crm_contacts, batch 1: The newest updated_at")]
+    assert len(warned) == 1  # a batch is judged once
+
+
+@pytest.mark.parametrize(("content", "text"), [("{", "Great Expectations failed"), ("", "Great Expectations failed")])
+def test_files_that_great_expectations_cannot_read_are_named(lake: Lake, content: str, text: str) -> None:
+    lake.take(people(3))
+    settings = quality.folder(lake.settings) / "gx" / "great_expectations.yml"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(content)
+    with pytest.raises(OpsError, match=text):
+        lake.judge()
 
 
 @pytest.mark.spark

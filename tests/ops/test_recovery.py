@@ -199,6 +199,25 @@ except OpsError as exc:
     assert verify(lake.store, lake.create()).faults == ()
 
 
+def test_a_full_disk_fails_a_restore_cleanly(lake: Lake) -> None:
+    lake.write("gold.fct_orders", 100, 30_000)
+    lake.create()
+    lake.write("gold.fct_orders", 1, 2)
+    before = lake.everything()
+    act = """
+from python_ops.errors import OpsError
+from python_ops.recovery.restore import restore
+try:
+    restore(lake.settings, lake.settings, overwrite=True, execute=True)
+except OpsError as exc:
+    sys.exit(7 if 'could not be copied' in str(exc) else 8)
+"""
+    assert killed(lake, act, "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))") == 7
+    assert lake.everything() == before
+    assert not list((lake.settings.home_path / "restore").glob("*/*"))
+    restore(lake.settings, lake.settings, overwrite=True, execute=True)
+
+
 def once(act: Callable[[], None]) -> Callable[[Progress], None]:
     """Calls `act` after the first copied file."""
 
@@ -630,6 +649,7 @@ def test_the_commands_in_the_order_of_the_runbook(lake: Lake, lakeops: Command) 
     assert "holds no snapshot" in lakeops("list").out
     done = lakeops("create")
     assert done.code == 0 and "copied 9 data files" in done.out
+    assert "on the lake's own disk; LAKEHOUSE_RECOVERY" in done.out
     made = load(lake.store)
     assert made.id in lakeops("list").out
     (row,) = json.loads(lakeops("list", "--json").out)
@@ -637,6 +657,11 @@ def test_the_commands_in_the_order_of_the_runbook(lake: Lake, lakeops: Command) 
     assert re.search(r"snapshot .* is whole: \d+ files, \d+ bytes, all checksums right", lakeops("verify").out)
     assert json.loads(lakeops("verify", made.id, "--json").out)["faults"] == []
     assert "all sizes right" in lakeops("verify", "--quick").out
+
+    for wrong, told in ((("--scratch", str(lake.artifacts)), "exists. A drill needs a place"),
+                        (("--batch", "nowhere"), "nowhere is not a folder")):  # fmt: skip
+        refused = lakeops("drill", *wrong)
+        assert refused.code == 2 and told in refused.err, "and no JVM was started"
 
     scribble(lake.path("gold.fct_orders") / "_delta_log" / f"{2:020}.json")
     planned = lakeops("restore", "--table", "gold.fct_orders")

@@ -16,8 +16,6 @@ from python_ops.errors import OpsError
 from python_ops.ingest import ingest
 from python_ops.ingest.ledger import Ledger
 from python_ops.recovery.create import create
-from python_ops.recovery.folders import LocalFolder
-from python_ops.recovery.log import read_version
 from python_ops.recovery.manifest import load, store_of
 from python_ops.recovery.register import register
 from python_ops.recovery.restore import restore
@@ -81,16 +79,21 @@ def test_tables_with_deletion_vectors_come_back_and_the_next_batch_is_applied_on
     assert take(own, spark) == 1
     held, bronze = f"{PREFIX}_silver.held__cdc", f"{PREFIX}_bronze.crm_accounts"
     spark.sql(f"create schema if not exists {PREFIX}_silver")
-    spark.sql(f"create table {held} (id bigint, `part of` string) using delta partitioned by (`part of`)")
-    spark.range(2000).selectExpr("id", "concat('p/', id % 2) as `part of`").write.insertInto(held)
+    spark.sql(
+        f"create table {held} using delta partitioned by (`part`) as "
+        "select id, concat('p/', id % 2) as `part` from range(0, 2000, 1, 1)"
+    )
     spark.sql(f"delete from {held} where id % 7 = 0")
-    spark.sql(f"update {held} set id = -id where id % 10 = 1")
+    log = spark._jvm.org.apache.spark.sql.delta.DeltaLog
+    log.forTable(spark._jsparkSession, str(own.table_path("silver", "held__cdc"))).checkpoint()
+    spark.sql(f"delete from {held} where id % 10 = 1")
     before = {table: rows(spark, table) for table in (held, bronze)}
 
     made = create(own, artifacts=artifacts)
 
     stored = {table.name: table for table in made.tables}
     assert list(stored) == ["bronze.crm_accounts", "dlq.crm_accounts", "silver.held__cdc"]
+    assert any("checkpoint" in entry.path for entry in stored["silver.held__cdc"].log)
     vectors = [file for file in stored["silver.held__cdc"].files if file.path.endswith(".bin")]
     assert len(vectors) >= 1 and stored["silver.held__cdc"].rows == len(before[held])
     store = store_of(own)
@@ -103,7 +106,6 @@ def test_tables_with_deletion_vectors_come_back_and_the_next_batch_is_applied_on
     with pytest.raises(OpsError, match=r"silver.held__cdc: .*\.bin holds a garbled deletion vector"):
         create(own, full=True, artifacts=artifacts)
     (place / vectors[0].path).write_bytes(good)
-    assert create(own, full=True, artifacts=artifacts).copied_files > 0
 
     # The lake goes on; then it is taken back in place.
     deliver(own, "b.jsonl", "B1", "B2")
@@ -112,8 +114,6 @@ def test_tables_with_deletion_vectors_come_back_and_the_next_batch_is_applied_on
     restore(own, own, made.id, overwrite=True, execute=True)
     forget(spark)
     assert {table: rows(spark, table) for table in before} == before
-    spark.sql(f"delete from {held} where id = 2")
-    assert len(rows(spark, held)) == len(before[held]) - 1, "deletion vectors are written on top of the restored"
 
     # The batch that came after the snapshot is taken again, once, under a number of its own.
     assert take(own, spark) == 3
@@ -129,8 +129,3 @@ def test_tables_with_deletion_vectors_come_back_and_the_next_batch_is_applied_on
     assert register(spark, back, load(store, made.id).tables) == 3
     assert register(spark, back, load(store, made.id).tables) == 0
     assert rows(spark, "dr_back_silver.held__cdc") == before[held]
-    deliver(back, "b.jsonl", "B1", "B2")
-    assert take(back, spark) == 2
-    assert len(rows(spark, "dr_back_bronze.crm_accounts")) == 5
-    told = read_version(LocalFolder(back.table_path("bronze", "crm_accounts")))
-    assert told.rows == 5 and told.table_id != stored["bronze.crm_accounts"].table_id

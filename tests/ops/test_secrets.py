@@ -80,6 +80,10 @@ def test_a_secret_is_shown_nowhere(capsys: pytest.CaptureFixture[str]) -> None:
     assert mask(f"could not connect: password={CANARY}") == "could not connect: password=***"
     Secret("db", json.dumps({"host": "db.example.com", "password": CANARY[::-1]})).json()
     assert mask(f"db.example.com refused {CANARY[::-1]}") == "db.example.com refused ***"
+    Secret("api", json.dumps({"url": "https://api.example.com", "token": f"{CANARY}-api"})).json()
+    assert mask(f"https://api.example.com/v3 refused {CANARY}-api") == "https://api.example.com/v3 refused ***"
+    Secret("api", json.dumps({"url": f"https://u:{CANARY[1:]}@api.example.com"})).json()
+    assert CANARY[1:] not in mask(f"https://u:{CANARY[1:]}@api.example.com refused")
 
 
 def test_aws_secrets_manager_and_its_rotation(aws: str) -> None:

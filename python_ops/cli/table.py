@@ -1,0 +1,91 @@
+"""`lakeops table`: versions of a table."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.cli.tables import print_rows
+from python_ops.lock import exclusive
+from python_ops.maintenance.versions import diff as find_diff
+from python_ops.maintenance.versions import history as read_history
+from python_ops.maintenance.versions import restore as restore_table
+from python_ops.spark import session
+
+app = typer.Typer(help="Versions of a table: what happened, what differs, and the way back.", no_args_is_help=True)
+
+Table = Annotated[str, typer.Argument(help="Table as schema.table; a CDC model's is `silver.<model>__cdc`.")]
+
+
+@app.command()
+def history(
+    table: Table,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many of the newest commits.")] = 20,
+    env: Env = Environment.LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Show the newest commits of a table. Starts no JVM.
+
+    Example: lakeops table history gold.fct_orders
+    """
+    found = read_history(settings_for(env), table, limit)
+    if as_json:
+        print_json(found)
+    else:
+        print_rows(["version", "at", "operation", "rows"], [[c.version, c.at, c.operation, c.rows] for c in found])
+
+
+@app.command()
+def diff(
+    table: Table,
+    before: Annotated[int, typer.Option("--from", help="The earlier version.")],
+    after: Annotated[int | None, typer.Option("--to", help="The later one; the newest when not given.")] = None,
+    env: Env = Environment.LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Count the rows that differ between two versions. Never shows their values.
+
+    Example: lakeops table diff gold.fct_orders --from 3
+    """
+    settings = settings_for(env)
+    with exclusive(settings, "table diff", names=()):  # it writes nothing; Spark's metastore admits one process
+        found = find_diff(settings, lambda: session(settings), table, before, after)
+    if as_json:
+        print_json(found)
+        return
+    changed = "" if found.changed is None else f", {found.changed} changed"
+    typer.echo(
+        f"{found.table} from version {found.before} to {found.after}: {found.added} rows added, "
+        f"{found.removed} removed{changed}"
+    )
+
+
+@app.command()
+def restore(
+    table: Table,
+    version: Annotated[int, typer.Option("--version", help="The version to go back to.")],
+    execute: Annotated[bool, typer.Option("--execute", help="Act; without it the plan is shown.")] = False,
+    env: Env = Environment.LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Make an older version the newest again. The next run derives what was undone anew, or takes it again.
+
+    Example: lakeops table restore gold.fct_orders --version 3 --execute
+    """
+    settings = settings_for(env)
+    if execute:
+        with exclusive(settings, "table restore"):
+            done = restore_table(settings, lambda: session(settings), table, version, execute)
+    else:
+        done = restore_table(settings, lambda: session(settings), table, version)
+    if as_json:
+        print_json(done)
+        return
+    for commit in done.undone:
+        typer.echo(f"undo  version {commit.version}  {commit.at}  {commit.operation}")
+    if done.version is None:
+        typer.echo(f"{done.table} would go back from version {done.before} to {done.to}. Nothing was done.")
+    else:
+        typer.echo(f"{done.table} is at version {done.version}, which equals version {done.to}.")

@@ -1,0 +1,202 @@
+"""Versions of a table: its history, what differs between two, and the way back to one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deltalake import DeltaTable
+
+from python_ops.artifacts import TARGET_FOLDER, load_manifest
+from python_ops.config import Settings
+from python_ops.errors import ConfigError, OpsError
+from python_ops.lineage import Dataset, job_run
+from python_ops.lock import check_held, leased
+from python_ops.maintenance import Policy, policies
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One version. `rows` is what it inserted, updated and deleted, where the log says so."""
+
+    version: int
+    at: str
+    operation: str
+    rows: int | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What leads from one version to another, in rows; never their values.
+
+    Attributes:
+        changed: Rows of keys that both have, with other values; None where the key is not known: then a changed row
+            counts as one added and one removed.
+    """
+
+    table: str
+    before: int
+    after: int
+    added: int
+    removed: int
+    changed: int | None
+
+
+@dataclass(frozen=True)
+class Restore:
+    """A way back: done, or planned.
+
+    Attributes:
+        undone: Commits that are taken back, newest first.
+        version: The table's version afterwards; None in a plan.
+    """
+
+    table: str
+    before: int
+    to: int
+    undone: tuple[Commit, ...]
+    version: int | None = None
+
+
+def history(settings: Settings, table: str, limit: int = 20, artifacts: Path = TARGET_FOLDER) -> list[Commit]:
+    """The newest commits of a table. Starts no JVM.
+
+    Raises:
+        ConfigError: there is no such table.
+    """
+    return _commits(_find(settings, table, artifacts).path, limit)
+
+
+def diff(
+    settings: Settings,
+    spark: Callable[[], SparkSession],
+    table: str,
+    before: int,
+    after: int | None = None,
+    artifacts: Path = TARGET_FOLDER,
+) -> Difference:
+    """Counts what differs between two versions; the newest is meant where `after` is None.
+
+    Raises:
+        ConfigError: there is no such table or version.
+        OpsError: files of a version are no longer there.
+    """
+    policy = _find(settings, table, artifacts)
+    newest = DeltaTable(str(policy.path)).version()
+    after = newest if after is None else after
+    _check_versions(policy, newest, before, after)
+    key = _key(settings, table, artifacts)
+    from pyspark.errors import PySparkException
+
+    session = spark()
+    try:
+        old, new = (session.sql(f"select * from {policy.table} version as of {number}") for number in (before, after))
+        columns = [name for name in old.columns if name in new.columns]
+        gone, come = _minus(old, new, columns), _minus(new, old, columns)
+        removed, added = gone.count(), come.count()
+        changed = None
+        if key and set(key) <= set(columns):
+            changed = gone.select(*key).intersect(come.select(*key)).count()
+    except PySparkException as exc:
+        raise OpsError(
+            f"Versions {before} and {after} of {policy.table} cannot be read: {str(exc).splitlines()[0][:200]} "
+            f"Files are kept for {policy.retain_hours} hours after they were removed."
+        ) from exc
+    return Difference(policy.table, before, after, added - (changed or 0), removed - (changed or 0), changed)
+
+
+def restore(
+    settings: Settings,
+    spark: Callable[[], SparkSession],
+    table: str,
+    version: int,
+    execute: bool = False,
+    artifacts: Path = TARGET_FOLDER,
+) -> Restore:
+    """Makes an older version the newest again, by a commit: nothing is lost, and it can be taken back likewise.
+
+    Raises:
+        ConfigError: there is no such table or version.
+        OpsError: files of that version are no longer there. The table is as it was.
+        BusyError: another process holds the table's lease.
+    """
+    policy = _find(settings, table, artifacts)
+    newest = DeltaTable(str(policy.path)).version()
+    _check_versions(policy, newest, version)
+    planned = Restore(policy.table, newest, version, tuple(_commits(policy.path, newest - version)))
+    if not execute:
+        return planned
+    if newest == version:
+        return replace(planned, version=newest)
+    from pyspark.errors import PySparkException
+
+    output = Dataset(policy.table, policy.path.as_uri())
+    with (
+        leased(settings, [policy.table], f"lakeops table restore {policy.table}"),
+        job_run(settings, f"restore.{policy.table}", outputs=[output]),
+    ):
+        session = spark()
+        check_held(policy.table)
+        try:
+            session.sql(f"restore table {policy.table} to version as of {version}").collect()
+        except PySparkException as exc:
+            raise OpsError(
+                f"{policy.table} was not restored to version {version}: {str(exc).splitlines()[0][:200]} It is as it "
+                "was. An older state may be in a snapshot: docs/runbooks/dr_restore.md."
+            ) from exc
+    return replace(planned, version=DeltaTable(str(policy.path)).version())
+
+
+def _find(settings: Settings, table: str, artifacts: Path) -> Policy:
+    (policy,) = policies(settings, load_manifest(artifacts), [table])
+    return policy
+
+
+def _key(settings: Settings, table: str, artifacts: Path) -> tuple[str, ...]:
+    """What tells rows apart: a CDC model's storage has a row for each of a key's events."""
+    for model in load_manifest(artifacts).models.values():
+        if f"{model.schema}.{model.storage}" == table:
+            is_cdc = (model.strategy or "").startswith("cdc_scd")
+            sequence = (model.config.get("sequence_by") or ()) if is_cdc else ()
+            return (*model.unique_key, *((sequence,) if isinstance(sequence, str) else sequence))
+    return ()
+
+
+def _check_versions(policy: Policy, newest: int, *versions: int) -> None:
+    if wrong := [version for version in versions if not 0 <= version <= newest]:
+        raise ConfigError(
+            f"{policy.table} has versions 0 to {newest}, not {wrong[0]}. "
+            f"`lakeops table history {policy.table}` shows them."
+        )
+
+
+def _minus(left: DataFrame, right: DataFrame, columns: list[str]) -> DataFrame:
+    return left.select(*columns).exceptAll(right.select(*columns))
+
+
+def _commits(path: Path, limit: int) -> list[Commit]:
+    if limit < 1:
+        return []
+    return [
+        Commit(
+            int(commit["version"]),
+            datetime.fromtimestamp(int(commit["timestamp"]) / 1000, UTC).isoformat(timespec="seconds"),
+            str(commit.get("operation", "")),
+            _rows(commit.get("operationMetrics") or {}),
+        )
+        for commit in DeltaTable(str(path)).history(limit)
+    ]
+
+
+def _rows(metrics: dict[str, Any]) -> int | None:
+    names = ("numTargetRowsInserted", "numTargetRowsUpdated", "numTargetRowsDeleted")
+    applied = [int(metrics[name]) for name in names if name in metrics]
+    if applied:
+        return sum(applied)
+    return int(metrics["numOutputRows"]) if "numOutputRows" in metrics else None

@@ -1,0 +1,105 @@
+"""Versions of a table on real Delta: history, differences in counts, and the way back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import artifact_files as files
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from test_cli import lakeops
+
+from python_ops.config import Settings
+from python_ops.errors import BusyError, ConfigError
+from python_ops.maintenance.versions import diff, history, restore
+from python_ops.state import store_for
+from python_ops.state.leases import hold
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+TABLE = "versions_gold.fct_a"
+
+
+def no_session() -> Any:
+    raise AssertionError("asked for a Spark session")
+
+
+def make(settings: Settings, artifacts: Path) -> Path:
+    """A table of three versions: two rows; a third; none of the first."""
+    node = files.model("fct_a", prefix=settings.schema_prefix, strategy="merge")
+    node["config"]["unique_key"] = "id"
+    files.write_manifest(artifacts, node)
+    path = settings.table_path("gold", "fct_a")
+    for mode, ids in (("error", [1, 2]), ("append", [3])):
+        write_deltalake(str(path), pa.table({"id": ids, "text": ["secret value"] * len(ids)}), mode=mode)
+    DeltaTable(str(path)).delete("id = 1")
+    return path
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "lake", schema_prefix="versions")
+
+
+def test_history_and_plans_start_no_jvm(own: Settings, tmp_path: Path) -> None:
+    path = make(own, tmp_path)
+    assert [(c.version, c.operation) for c in history(own, TABLE, artifacts=tmp_path)] == [
+        (2, "DELETE"), (1, "WRITE"), (0, "WRITE"),
+    ]  # fmt: skip
+    planned = restore(own, no_session, TABLE, 0, artifacts=tmp_path)
+    assert (planned.before, planned.to, planned.version) == (2, 0, None)
+    assert [commit.version for commit in planned.undone] == [2, 1]
+    assert DeltaTable(str(path)).version() == 2
+
+
+@pytest.mark.parametrize("version", [-1, 3])
+def test_a_version_that_is_not_there_is_refused(own: Settings, tmp_path: Path, version: int) -> None:
+    make(own, tmp_path)
+    with pytest.raises(ConfigError, match=rf"has versions 0 to 2, not {version}\."):
+        restore(own, no_session, TABLE, version, execute=True, artifacts=tmp_path)
+    with pytest.raises(ConfigError, match=r"No such table: versions_gold\.nope"):
+        history(own, "versions_gold.nope", artifacts=tmp_path)
+
+
+def test_a_table_that_another_holds_is_not_restored(own: Settings, tmp_path: Path) -> None:
+    path = make(own, tmp_path)
+    with hold(store_for(own), [TABLE], "stream run"), pytest.raises(BusyError, match="is held by `stream run`"):
+        restore(own, no_session, TABLE, 0, execute=True, artifacts=tmp_path)
+    assert DeltaTable(str(path)).version() == 2
+
+
+def test_an_unknown_table_exits_2_or_names_the_missing_build(tmp_path: Path) -> None:
+    done = lakeops(tmp_path, "table", "history", "gold.nope")
+    assert done.returncode in (1, 2) and ("No such table" in done.stderr or "manifest.json" in done.stderr)
+
+
+@pytest.fixture
+def registered(spark: SparkSession, settings: Settings, tmp_path: Path) -> Iterator[Settings]:
+    """The table in the session's catalog."""
+    within = settings.model_copy(update={"schema_prefix": "versions"})
+    spark.sql("create schema if not exists versions_gold")
+    path = make(within, tmp_path)
+    spark.sql(f"create table {TABLE} using delta location '{path}'")
+    yield within
+    spark.sql("drop schema versions_gold cascade")
+
+
+@pytest.mark.spark
+def test_differences_are_counted_and_a_version_comes_back(
+    spark: SparkSession, registered: Settings, tmp_path: Path
+) -> None:
+    spark.sql(f"update {TABLE} set text = 'other' where id = 2")
+    found = diff(registered, lambda: spark, TABLE, 0, artifacts=tmp_path)
+    assert (found.added, found.removed, found.changed) == (1, 1, 1), "3 came, 1 went, 2 changed"
+    assert "other" not in json.dumps(vars(found))
+    done = restore(registered, lambda: spark, TABLE, 1, execute=True, artifacts=tmp_path)
+    assert (done.before, done.version) == (3, 4)
+    assert sorted(row["id"] for row in spark.table(TABLE).collect()) == [1, 2, 3]
+    assert diff(registered, lambda: spark, TABLE, 1, artifacts=tmp_path).added == 0
+    events = (registered.state / "lineage" / "events.jsonl").read_text()
+    assert f'"restore.{TABLE}"' in events
