@@ -61,7 +61,7 @@ def judge(
     contract = load(source)
     done = _committed(settings, source)
     manifest = _chosen(source, done, batch)
-    rows = manifest.counts["accepted"]
+    rows = manifest.rows
     began = datetime.now(UTC)
     if engine is Engine.AUTO:
         engine = Engine.PANDAS if rows <= SMALL_BATCH else Engine.SPARK

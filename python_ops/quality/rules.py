@@ -80,7 +80,7 @@ def rules(
 
 def _of_every_batch(contract: Contract, manifest: Manifest) -> list[Rule]:
     names = [column.name for column in (*contract.columns, *METADATA)]
-    rows = manifest.counts["accepted"]
+    rows = manifest.rows
     return [
         Rule(
             "ExpectTableColumnsToMatchSet",

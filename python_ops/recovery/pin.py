@@ -87,7 +87,10 @@ def _pin_sources(settings: Settings, pinned: Pinned) -> None:
     for source in sources():
         manifests = Ledger(settings.state / "ingest", source).manifests
         done = {file.name for m in manifests if m.state is State.COMMITTED for file in m.files}
-        pinned.landing += [f"{source}/{name}" for name in landing.names(settings.landing / source) if name not in done]
+        waiting = [name for name in landing.names(settings.landing / source) if name not in done]
+        marks = [f"{name}{landing.SNAPSHOT}" for name in waiting]
+        marks = [mark for mark in marks if (settings.landing / source / mark).exists()]
+        pinned.landing += [f"{source}/{name}" for name in (*marks, *waiting)]
     store = store_for(settings)
     for name in store.names("watermark"):
         if record := store.get("watermark", name):
