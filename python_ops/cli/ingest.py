@@ -100,7 +100,10 @@ def generation(
         raise ConfigError(f"Unknown source {source}. Known sources: {', '.join(known_sources())}.")
     ledger = Ledger(settings.state / "ingest", source)
     before = generations.current(settings, ledger)
-    after = generations.declare(settings, ledger) if new and execute else None
+    after = None
+    if new and execute:
+        with exclusive(settings, "ingest generation", names=()):
+            after = generations.declare(settings, ledger)
     if as_json:
         print_json({"source": source, "before": before, "after": after, "executed": after is not None})
         return

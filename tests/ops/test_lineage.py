@@ -71,7 +71,8 @@ READ_ONLY = {
     "lakeops metrics push", "lakeops metrics dashboard", "lakeops lineage show", "lakeops lineage export",
     "lakeops snapshot list", "lakeops snapshot verify", "lakeops table history", "lakeops extract status",
     "lakeops stream status", "lakeops ingest report", "lakeops contracts check", "lakeops contracts diff",
-    "lakeops contracts release", "lakeops contracts export", "lakeops contracts infer",
+    "lakeops contracts release", "lakeops contracts export", "lakeops contracts infer", "lakeops dlq list",
+    "lakeops dlq show",
 }  # fmt: skip
 
 # Packages that move data, each with the name that its jobs begin with.
