@@ -37,7 +37,7 @@ servers: ## PostgreSQL's binaries for the tests, by apt-get when root and absent
 	@tests/install_servers.sh
 
 .PHONY: test-fast
-test-fast: setup servers ## Tests that need no Spark (under a minute)
+test-fast: setup servers ## Tests that need no Spark
 	$(BIN)/pytest -m "not spark"
 
 .PHONY: test

@@ -87,7 +87,7 @@ class Lab:
             *(["--select", *select] if select else []),
             *(["--full-refresh"] if full_refresh else []),
         ]  # fmt: skip
-        os.environ.setdefault("LAKEHOUSE_SCHEMA_PREFIX", "")
+        os.environ["LAKEHOUSE_SCHEMA_PREFIX"] = ""  # another test may have set it
         result = dbtRunner().invoke(arguments)
         if result.exception:
             raise result.exception
