@@ -23,7 +23,7 @@ from python_ops.config import Settings
 from python_ops.errors import OpsError
 from python_ops.lineage import Dataset, job_run
 from python_ops.lock import check_held, leased
-from python_ops.recovery.folders import Folder, LocalFolder, MissingFile
+from python_ops.recovery.folders import Checksum, Folder, LocalFolder, MissingFile
 from python_ops.recovery.log import LiveFile, TableVersion
 from python_ops.recovery.manifest import (
     BLOBS,
@@ -133,10 +133,12 @@ class _Copy:
         unfinished = drafts(store)
         self.drafts = [draft.id for draft in unfinished]
         self.blobs = set() if full else set(store.names(BLOBS))
+        self.recorded: dict[str, StoredFile] = {}  # by object: what earlier snapshots expect there
         held = {} if full else store.names(FILES)
-        for snapshot in [*unfinished, *(load(store, name) for name in identifiers(store))] if held else ():
+        for snapshot in [*unfinished, *(load(store, name) for name in identifiers(store))]:
             for table in snapshot.tables:
                 for file in table.files:
+                    self.recorded[file.object] = file
                     if held.get(file.object) == file.bytes:
                         self.known[table.name, file.path, file.modified] = file
 
@@ -194,22 +196,30 @@ class _Copy:
         if found is None or file.bytes not in (None, found.bytes):
             key = hashlib.sha256(f"{file.path}\0{file.bytes}\0{file.modified}".encode()).hexdigest()[:16]
             name = f"{FILES}{table.layer}/{table.table}/{key}/{file.path.rsplit('/', 1)[-1]}"
-            checksum = self.store.take(table.folder, file.path, name)
-            damage = file.damage(lambda offset, size: self.store.part(name, offset, size))
-            if file.bytes not in (None, checksum.bytes):
-                damage = f"has {checksum.bytes} bytes and the log says {file.bytes}"
-            if damage:
-                self.store.remove(name)
+            if damage := self._damage(table, file, name):
                 raise OpsError(
                     f"{table.name}: {file.path} {damage}. There is no new snapshot. Restore the table from an older "
                     "one (docs/runbooks/dr_restore.md)."
                 )
+            checksum = self.store.take(table.folder, file.path, name)
             found = StoredFile(file.path, name, checksum.bytes, checksum.sha256, checksum.etag, file.modified)
             with self.guard:
                 self.copied.append(found)
                 self.added[table.name] = self.added.get(table.name, 0) + found.bytes
                 self.known[table.name, file.path, file.modified] = found
         self._count(found, into)
+
+    def _damage(self, table: Table, file: LiveFile, name: str) -> str | None:
+        """What is wrong with a table's file. Asked before it is copied: the copy may replace an earlier snapshot's."""
+        size = table.folder.checksum(file.path, thorough=False).bytes
+        if file.bytes not in (None, size):
+            return f"has {size} bytes and the log says {file.bytes}"
+        if damage := file.damage(lambda offset, length: table.folder.part(file.path, offset, length)):
+            return damage
+        recorded = self.recorded.get(name)
+        if recorded is None or recorded.sha256 is None:
+            return None
+        return Checksum(recorded.bytes, recorded.sha256).differs(table.folder.checksum(file.path))
 
     def _entry(self, table: Table, entry: str, into: list[StoredFile]) -> None:
         self._count(self._blob(entry, table.folder.read(entry)), into)

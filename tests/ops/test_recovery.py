@@ -391,6 +391,16 @@ def test_a_full_copy_mends_a_damaged_store(lake: Lake) -> None:
     assert verify(lake.store, made).faults == () == verify(lake.store, again).faults
 
 
+def test_a_full_copy_of_a_damaged_lake_leaves_the_earlier_snapshot_whole(lake: Lake) -> None:
+    made = lake.create()
+    table = made.tables[0]
+    data = lake.settings.table_path(table.layer, table.table) / table.files[0].path
+    flip(data)
+    with pytest.raises(OpsError, match="has other bytes .* There is no new snapshot"):
+        lake.create(full=True)
+    assert verify(lake.store, made).faults == ()
+
+
 # --- the way back
 
 

@@ -341,13 +341,13 @@ def test_models_behind_the_source_are_applied_in_the_same_session(desk: Desk, mo
     runner.join(timeout=60)
     assert ended[0][0][0].error is None and ended[0][1].error is None
 
-    monkeypatch.setattr(streaming, "affected", lambda sources: models("dim_account"))
+    monkeypatch.setattr(streaming, "affected", lambda sources: models("dim_customer"))
     desk.send(event(4, "A3", name="third"))
     (result,), last = stream(
         desk.settings, [SOURCE], Options(once=True), lambda _: None, threading.Event(), apply_every=60
     )
     assert (result.error, result.accepted) == (None, 1)
-    assert last is not None and last.error is not None and "dim_account" in last.error
+    assert last is not None and last.error is not None and "dim_customer" in last.error
 
 
 def test_events_come_as_json_or_as_avro(desk: Desk) -> None:
@@ -453,7 +453,7 @@ def test_a_killed_stream_is_taken_up_and_sigterm_ends_it_at_a_safe_point(kafka: 
     ledger = Ledger(folder, SOURCE)
     assert {m.state for m in ledger.manifests} == {"committed"}
     assert [(m.batch_id, m.offsets[0].start, m.offsets[0].end) for m in ledger.manifests[:2]] == [(1, 0, 2), (2, 2, 4)]
-    bronze = Settings(home=tmp_path).table_path("bronze", SOURCE)
+    bronze = Settings(home=tmp_path, schema_prefix="").table_path("bronze", SOURCE)
     rows = QueryBuilder().register("t", DeltaTable(str(bronze))).execute("select _line from t")
     lines = pa.table(rows)["_line"].to_pylist()
     assert sorted(lines) == [0, 1, 3, 4, 5, 6]
