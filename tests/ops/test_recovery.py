@@ -396,7 +396,7 @@ def test_a_full_copy_of_a_damaged_lake_leaves_the_earlier_snapshot_whole(lake: L
     table = made.tables[0]
     data = lake.settings.table_path(table.layer, table.table) / table.files[0].path
     flip(data)
-    with pytest.raises(OpsError, match="has other bytes .* There is no new snapshot"):
+    with pytest.raises(OpsError, match=r"has other bytes .* There is no new snapshot"):
         lake.create(full=True)
     assert verify(lake.store, made).faults == ()
 
