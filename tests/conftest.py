@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 for folder in ("e2e", "macros", "ops"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
+
+
+@pytest.fixture(autouse=True)
+def no_schema_prefix() -> None:
+    """Ingestion and dbt export the prefix of their settings to the process; it is not the next test's."""
+    os.environ.pop("LAKEHOUSE_SCHEMA_PREFIX", None)
 
 
 @pytest.fixture(scope="session")

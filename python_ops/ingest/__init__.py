@@ -44,7 +44,7 @@ def has_new_files(settings: Settings, source: str) -> bool:
         ledger.open_batch is not None
         or ledger.halted is not None
         or bool(set(landing.names(settings.landing / source)) - ledger.taken().keys())
-        or not table.exists()  # dbt reads every source's table, also before the first delivery
+        or not (ledger.manifests or table.exists())  # dbt reads every source's table, also before its first delivery
         or committed_rows(ledger) != table.row_count()
     )
 
