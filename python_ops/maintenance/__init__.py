@@ -233,7 +233,7 @@ def _act(spark: SparkSession, policy: Policy, act: Act) -> None:
     if act is Act.CHECKPOINT:
         if not hasattr(spark, "_jsparkSession"):
             raise OpsError(
-                f"{policy.table}: a Spark Connect client cannot write a checkpoint; Delta writes one itself at each tenth "
+                f"{policy.table}: a Spark Connect client cannot write a checkpoint. Delta writes one at each tenth "
                 "commit. If it does not, run `lakeops maintain run --execute --env local` on the server's machine."
             )
         log = spark._jvm.org.apache.spark.sql.delta.DeltaLog
