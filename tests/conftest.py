@@ -22,9 +22,12 @@ for folder in ("e2e", "macros", "ops"):
 
 
 @pytest.fixture(autouse=True)
-def no_schema_prefix() -> None:
-    """Ingestion and dbt export the prefix of their settings to the process; it is not the next test's."""
+def own_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions and dbt runs export the variables of their settings to the process; they are not the next test's."""
     os.environ.pop("LAKEHOUSE_SCHEMA_PREFIX", None)
+    if request.node.get_closest_marker("spark") is None:
+        for name in ("LAKEHOUSE_HOME", "LAKEHOUSE_EXTRA_JARS"):
+            monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")
