@@ -51,3 +51,17 @@ def invoke(settings: Settings, listed: Sequence[str], on_event: Callable[[Any], 
     from dbt.cli.main import dbtRunner
 
     return dbtRunner(callbacks=[on_event] if on_event else []).invoke(list(listed))
+
+
+def failure(result: Any) -> str:
+    """What went wrong in a `dbtRunnerResult` that is no success: the first five nodes with their messages."""
+    nodes = result.result.results if result.result is not None else []
+    bad = [node for node in nodes if str(node.status) in ("error", "fail", "runtime error")]
+    told = "; ".join(f"{node.node.name}: {first_lines(node.message)}" for node in bad[:5])
+    return told or f"dbt: {first_lines(str(result.exception))}"
+
+
+def first_lines(message: str | None) -> str:
+    """The first lines of a message of dbt's, as one of at most 500 characters."""
+    lines = [line.strip() for line in (message or "").splitlines() if line.strip()]
+    return " ".join(lines[:3])[:500]

@@ -16,7 +16,7 @@ from python_ops.alerts import Breach, check
 from python_ops.alerts.notify import notify
 from python_ops.artifacts import TARGET_FOLDER, load_manifest
 from python_ops.config import Settings
-from python_ops.dbt import arguments, invoke
+from python_ops.dbt import arguments, failure, first_lines, invoke
 from python_ops.errors import BusyError, ConfigError, Interrupted, OpsError
 from python_ops.extract import extract
 from python_ops.ingest import ingest
@@ -143,9 +143,7 @@ class Job:
                 "skipped": statuses.count("skipped"),
             }
             if not result.success:
-                bad = [n for n in nodes if str(n.status) in ("error", "fail", "runtime error")]
-                told = "; ".join(f"{node.node.name}: {_first_line(node.message)}" for node in bad[:5])
-                raise OpsError(told or f"dbt: {_first_line(str(result.exception))}")
+                raise OpsError(failure(result))
 
     def publish(self) -> None:
         """Sends changed gold tables to the serving database.
@@ -169,7 +167,7 @@ class Job:
             listed = arguments(["docs", "generate", "--static", "--no-compile"], self.settings)
             result = invoke(self.settings, ["--quiet", *listed])
             if not result.success:
-                raise OpsError(f"dbt: {_first_line(str(result.exception))}")
+                raise OpsError(f"dbt: {first_lines(str(result.exception))}")
         return TARGET_FOLDER / "static_index.html"
 
     def _tables(self) -> list[str]:
@@ -309,8 +307,3 @@ def aftermath(settings: Settings, say: Callable[[str], None]) -> list[Breach]:
         except OpsError as exc:
             say(f"warning: {exc}")
     return breaches
-
-
-def _first_line(message: str | None) -> str:
-    lines = [line.strip() for line in (message or "").splitlines() if line.strip()]
-    return " ".join(lines[:3])[:500]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from python_ops.artifacts import TARGET_FOLDER, Model, load_manifest
 from python_ops.config import Settings
-from python_ops.dbt import arguments, invoke
+from python_ops.dbt import arguments, failure, invoke
 from python_ops.errors import BusyError
 from python_ops.lineage.dbt import NodeEvents
 from python_ops.lock import fence, leased
@@ -58,17 +58,10 @@ def apply(settings: Settings, spark: SparkSession, models: Sequence[Model]) -> A
         with leased(settings, tables, "lakeops stream run") as leases:
             fence(spark, leases)
             result = invoke(settings, ["--quiet", *arguments(["run"], settings, names)], _Events(settings))
-        error = None if result.success else _failure(result)
+        error = None if result.success else failure(result)
     except BusyError as exc:
         error = str(exc)
     return Applied(names, round(time.monotonic() - began, 1), error)
-
-
-def _failure(result: Any) -> str:
-    nodes = result.result.results if result.result is not None else []
-    bad = [node for node in nodes if str(node.status) in ("error", "runtime error")]
-    told = "; ".join(f"{node.node.name}: {_first_line(node.message)}" for node in bad[:5])
-    return told or f"dbt: {_first_line(str(result.exception))}"
 
 
 class _Events:
@@ -88,8 +81,3 @@ class _Events:
         else:
             began = self.began.pop(node.unique_id, datetime.now(UTC))
             self.lineage.finish(node.unique_id, invocation, node.node_status, began)
-
-
-def _first_line(message: str | None) -> str:
-    lines = [line.strip() for line in (message or "").splitlines() if line.strip()]
-    return " ".join(lines[:3])[:500]
