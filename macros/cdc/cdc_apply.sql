@@ -1,8 +1,8 @@
 {#-- Applies the new events of a CDC model: the runner behind both strategies. Every statement's SQL comes from the macros
      beside this one; here is only their order. Returns the message for dbt's console line and run_results.json.
 
-       1 validate, 2 read the marks, 3 stage the new events (source evaluated once), 4 touched keys and their ranges,
-       5 timeline, 6 one MERGE, 7 views --#}
+       1 validate, 2 read what is applied, 3 stage the new events (source evaluated once) and see how far they reach,
+       4 touched keys and their ranges, 5 timeline, 6 one MERGE, 7 views --#}
 {% macro cdc_apply(model_sql) -%}
     {%- set clock = namespace(last=modules.datetime.datetime.now(), steps=[]) -%}
     {%- set storage = _cdc_sibling(this, 'cdc') -%}
@@ -15,17 +15,21 @@
     {%- set exists = load_relation(storage) is not none -%}
     {%- set first_load = not exists or should_full_refresh() -%}
     {%- set stored = {'schemas': [o.payload], 'version': none} if first_load else cdc_reconcile_storage(o, storage) -%}
-    {%- set marks = _cdc_marks(o, model_sql, none if first_load else storage, stored.get('properties', {})) -%}
+    {%- set applied = {'mark': none, 'run': 1, 'truncates': 0} if first_load else _cdc_applied(o, storage, stored) -%}
+    {%- set low = _cdc_low(o, applied, stored) -%}
     {%- do _cdc_lap(clock, 'marks') -%}
 
-    {%- if not first_load and o.watermark and not marks.is_new and not stored.rederive -%}
+    {%- set staged = temporary ~ '__cdc_staged' -%}
+    {%- do run_query('cache lazy table ' ~ staged ~ ' as ' ~ cdc_stage(o, model_sql, low)) -%}
+    {%- set profile = run_query(cdc_stage_profile(o, staged)).rows[0] -%}
+    {%- if not first_load and o.watermark and profile['rows_read'] == 0 and not stored.rederive -%}
+        {%- do _cdc_drop_temporary(temporary) -%}
         {%- do cdc_keep_views(o, storage, stored) -%}
         {{ return('nothing new' ~ _cdc_seconds(clock)) }}
     {%- endif -%}
-
+    {%- set marks = _cdc_marks(o, applied, low, profile) -%}
     {%- set stage = temporary ~ '__cdc_stage' -%}
-    {%- do run_query('cache lazy table ' ~ stage ~ ' as ' ~ cdc_stage(o, model_sql, marks.low, marks.high)) -%}
-    {%- set profile = run_query(cdc_stage_profile(o, stage)).rows[0] -%}
+    {%- do run_query(cdc_bounded_stage(o, stage, staged, marks.high)) -%}
     {%- do _cdc_stop_on_bad_events(o, profile, temporary) -%}
     {%- if should_full_refresh() and exists -%}
         {%- do _cdc_refuse_lossy_refresh(o, storage, _cdc_text(profile['first_batch']), temporary) -%}
@@ -41,8 +45,12 @@
         {%- do counts.update(_cdc_count_diff(o, diff, profile, temporary)) -%}
         {%- do _cdc_lap(clock, 'timeline') -%}
         {%- if first_load -%}
-            {%- do run_query(cdc_create_storage(o, storage, diff, profile['rows_read'], _cdc_storage_properties(o, stored))) -%}
+            {%- do _cdc_note_commit(o, marks, profile) -%}
+            {%- do stored.update({'properties': _cdc_new_properties(o, storage, stored)}) -%}
+            {%- do run_query(cdc_create_storage(o, storage, diff, profile['rows_read'], stored.properties)) -%}
+            {%- do cdc_release_session() -%}
         {%- elif counts.inserted + counts.updated > 0 -%}
+            {%- do _cdc_note_commit(o, marks, profile) -%}
             {%- do _cdc_merge_once(o, storage, diff, plan.predicate, counts, stored.version, temporary) -%}
         {%- endif -%}
         {%- if plan.moves -%}{%- do _cdc_drop_scratch() -%}{%- endif -%}
@@ -63,7 +71,7 @@
     {%- set has_truncates = o.truncate_when and (profile['truncates'] > 0 or marks.truncates) -%}
     {%- set truncations = cdc_truncations(o, pinned, stage) if has_truncates else none -%}
     {%- set everything = first_load or stored.rederive or profile['truncates'] > 0 -%}
-    {%- set touched = namespace(name='(select distinct ' ~ _cdc_columns(o.unique_key) ~ ' from ' ~ stage ~ ' where not _cdc_truncate)') -%}
+    {%- set touched = namespace(name='(select ' ~ _cdc_columns(o.unique_key) ~ ' from ' ~ stage ~ ' where not _cdc_truncate)') -%}
 
     {%- set moves = _cdc_find_moves(o, pinned, stage, temporary) if o.moved_from and o.fill else none -%}
     {%- set taken = namespace(moves=moves) -%}
@@ -116,29 +124,50 @@
 {%- endmacro %}
 
 
-{#-- The marks: what is applied, how far to read, and whether truncates are stored. `high` is read once, here, and bounds
-     everything that follows. --#}
-{% macro _cdc_marks(o, model_sql, storage, properties) -%}
-    {%- set mark = '`' ~ o.watermark ~ '`' -%}
-    {%- set applied = {'mark': none, 'run': 1, 'truncates': 0} if not storage else run_query(
-        'select ' ~ ("concat('=', cast(max(" ~ mark ~ ") as string))" if o.watermark else 'cast(null as string)') ~ ' as mark,'
+{#-- What the storage table's rows say, without reading them when its last commit is ours and says it (its note). After any
+     other commit, maintenance, RESTORE and statements by hand among them, the rows are asked. --#}
+{% macro _cdc_applied(o, storage, stored) -%}
+    {%- set note = stored.commit_note or '' -%}
+    {%- if note.startswith('{"lakehouse.cdc":') -%}{{ return(fromjson(note)['lakehouse.cdc']) }}{%- endif -%}
+    {{ return(run_query(
+        'select ' ~ ("concat('=', cast(max(`" ~ o.watermark ~ "`) as string))" if o.watermark else 'cast(null as string)') ~ ' as mark,'
         ~ (' cast(null as bigint)' if o.watermark else ' coalesce(max(_cdc_batch_id), 0) + 1') ~ ' as run,'
-        ~ ' count_if(`' ~ o.unique_key[0] ~ '` is null) as truncates from ' ~ storage).rows[0] -%}
-    {%- if not o.watermark -%}
-        {{ return({'low': none, 'high': none, 'high_or_run': applied['run'], 'is_new': true, 'truncates': applied['truncates'] > 0}) }}
-    {%- endif -%}
+        ~ ' count_if(`' ~ o.unique_key[0] ~ '` is null) as truncates from ' ~ storage).rows[0].dict()) }}
+{%- endmacro %}
+
+
+{#-- The highest watermark applied, as a literal; none before the first load. --#}
+{% macro _cdc_low(o, applied, stored) -%}
     {%- set lows = [] -%}
-    {%- for text in [_cdc_text(applied['mark']), properties.get('lakehouse.cdc.watermark')] if text -%}
+    {%- for text in [_cdc_text(applied['mark']), stored.get('properties', {}).get('lakehouse.cdc.watermark')] if o.watermark and text -%}
         {%- do lows.append(cdc_literal(text, o.batch_type)) -%}
     {%- endfor -%}
-    {%- set low = none if not lows else lows[0] if lows | length == 1 else 'greatest(' ~ lows | join(', ') ~ ')' -%}
-    {%- set row = run_query(
-        "select concat('=', cast(max(" ~ mark ~ ") as string)) as high, count_if(" ~ mark ~ " is null) as unmarked from (\n"
-        ~ model_sql ~ "\n)" ~ (" where " ~ mark ~ " > " ~ low ~ " or " ~ mark ~ " is null" if low else "")).rows[0] -%}
-    {%- set high = cdc_literal(_cdc_text(row['high']), o.batch_type) if row['high'] else none -%}
-    {{ return({'low': low, 'high': high, 'high_or_run': high or low or 'cast(null as ' ~ o.batch_type ~ ')',
-        'high_text': _cdc_text(row['high']), 'is_new': high is not none or row['unmarked'] > 0,
-        'truncates': applied['truncates'] > 0}) }}
+    {{ return(none if not lows else lows[0] if lows | length == 1 else 'greatest(' ~ lows | join(', ') ~ ')') }}
+{%- endmacro %}
+
+
+{#-- How far this run reads (`high`), the batch of rows that change without an event of their key, and whether truncates
+     are stored. --#}
+{% macro _cdc_marks(o, applied, low, profile) -%}
+    {%- set high_text = _cdc_text(profile['last_batch']) -%}
+    {%- set high = cdc_literal(high_text, o.batch_type) if high_text else none -%}
+    {{ return({
+        'high': high, 'high_text': high_text, 'truncates': applied['truncates'] > 0,
+        'high_or_run': high or low or 'cast(null as ' ~ o.batch_type ~ ')' if o.watermark else applied['run'],
+    }) }}
+{%- endmacro %}
+
+
+{#-- Puts that note on the session, for the one commit that follows: how far this run has read. --#}
+{% macro _cdc_note_commit(o, marks, profile) -%}
+    {%- set note = {
+        'mark': '=' ~ marks.high_text if marks.high_text else none,
+        'run': none if o.watermark else marks.high_or_run + 1,
+        'truncates': 1 if marks.truncates or profile['truncates'] > 0 else 0,
+    } -%}
+    {%- if (note.mark or note.run) and ';' not in tojson(note) -%}
+        {%- do run_query('set spark.databricks.delta.commitInfo.userMetadata = ' ~ tojson({'lakehouse.cdc': note})) -%}
+    {%- endif -%}
 {%- endmacro %}
 
 
@@ -166,13 +195,14 @@
 {%- endmacro %}
 
 
-{#-- Takes the transaction number off the session. Jinja has no `finally`: after a MERGE that failed the number would stay,
-     and a later write to one table under it could be skipped as done. So it also runs at the start of every CDC model and
-     in dbt_project.yml's on-run-end. --#}
+{#-- Takes the transaction number and the note off the session. Jinja has no `finally`: after a MERGE that failed they would
+     stay, and a later write to one table under that number could be skipped as done. So it also runs at the start of every
+     CDC model and in dbt_project.yml's on-run-end. --#}
 {% macro cdc_release_session() -%}
     {%- if execute -%}
         {%- do run_query('reset spark.databricks.delta.write.txnAppId') -%}
         {%- do run_query('reset spark.databricks.delta.write.txnVersion') -%}
+        {%- do run_query('reset spark.databricks.delta.commitInfo.userMetadata') -%}
     {%- endif -%}
 {%- endmacro %}
 

@@ -1,5 +1,6 @@
 {#-- Literal ranges that cover the touched keys: at most 32, split at the widest gaps, so that one outlier costs a file and
-     not the table. One row per range: lowest and highest key as text. `prefix` is what all keys of a string column share. --#}
+     not the table. A gap that no other key can lie in, or narrower than a 64th of the whole, skips no file worth a longer
+     predicate. One row per range: lowest and highest key as text. `prefix` is what all keys of a string column share. --#}
 {% macro cdc_key_ranges(key, data_type, touched, prefix='') -%}
 with keys as (
     select distinct `{{ key }}` as key from {{ touched }} where `{{ key }}` is not null
@@ -14,11 +15,15 @@ gaps as (
 ),
 
 widest as (
-    select key, gap, row_number() over (order by gap desc nulls last, key) as place from gaps
+    select
+        key,
+        gap > {{ 1 if data_type in ['tinyint', 'smallint', 'int', 'bigint', 'date'] else 0 }} and gap * 64 > sum(gap) over () as is_wide,
+        row_number() over (order by gap desc nulls last, key) as place
+    from gaps
 ),
 
 ranges as (
-    select key, count_if(gap > 0 and place < 32) over (order by key) as bucket from widest
+    select key, count_if(is_wide and place < 32) over (order by key) as bucket from widest
 )
 
 select concat('=', cast(min(key) as string)) as lowest, concat('=', cast(max(key) as string)) as highest

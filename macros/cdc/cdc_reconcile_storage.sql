@@ -1,8 +1,8 @@
 {#-- What the storage table already is, brought in line with the model: schema changes by the four words of on_schema_change,
-     changed options. Changes `o` when columns are to be ignored. Returns version, properties, schemas (payload columns by
+     changed options. Changes `o` when columns are to be ignored. Returns version, commit_note, properties, schemas (payload columns by
      number, the last is today's), columns for the view, and whether all keys must be re-derived. --#}
 {% macro cdc_reconcile_storage(o, storage) -%}
-    {%- set version = run_query('describe history ' ~ storage ~ ' limit 1').rows[0]['version'] | int -%}
+    {%- set commit = run_query('describe history ' ~ storage ~ ' limit 1').rows[0] -%}
     {%- set properties = {} -%}
     {%- for row in run_query('show tblproperties ' ~ storage).rows -%}{%- do properties.update({row[0]: row[1]}) -%}{%- endfor -%}
     {%- set then = fromjson(properties.get('lakehouse.cdc.options', '{}')) -%}
@@ -48,8 +48,11 @@
     {%- if new or gone or now != then or schemas | length != fromjson(properties.get('lakehouse.cdc.schemas', '[]')) | length -%}
         {%- do properties.update({'changed': true}) -%}
     {%- endif -%}
+    {%- if new or (o.fill and '_cdc_filled' not in types) -%}
+        {%- set commit = run_query('describe history ' ~ storage ~ ' limit 1').rows[0] -%}
+    {%- endif -%}
     {{ return({
-        'version': run_query('describe history ' ~ storage ~ ' limit 1').rows[0]['version'] | int if new or (o.fill and '_cdc_filled' not in types) else version,
+        'version': commit['version'] | int, 'commit_note': commit['userMetadata'],
         'properties': properties, 'schemas': schemas, 'rederive': rederive.needed,
         'columns': o.stored + (gone if o.on_schema_change != 'sync_all_columns' else []),
     }) }}
@@ -103,30 +106,46 @@
 {%- endmacro %}
 
 
-{#-- The two views, rewritten only when their text changes or one is missing; then the storage table's properties too, last,
-     so that a crash before it only repeats the work. --#}
-{% macro cdc_keep_views(o, storage, stored) -%}
+{#-- The SQL of the two views, and the hash by which the storage table remembers it. --#}
+{% macro _cdc_views(o, storage, stored) -%}
     {%- set comments = {} -%}
     {%- if config.persist_column_docs() -%}
         {%- for name, column in model.columns.items() -%}{%- do comments.update({name: column.description}) -%}{%- endfor -%}
     {%- endif -%}
-    {%- set changes = _cdc_sibling(this, 'changes') -%}
     {%- set view_sql = cdc_view(o, this, storage, stored.get('columns', o.stored), comments, model.description if config.persist_relation_docs() else '') -%}
-    {%- set changes_sql = cdc_changes_view(o, changes, storage) -%}
+    {%- set changes_sql = cdc_changes_view(o, _cdc_sibling(this, 'changes'), storage) -%}
+    {{ return({'statements': [view_sql, changes_sql], 'hash': local_md5(view_sql ~ changes_sql)}) }}
+{%- endmacro %}
+
+
+{#-- Properties of a new storage table. Where no view is there yet, the views' hash is among them, which saves a commit: a
+     crash before the views leaves them missing, and a missing view is made whatever the hash says. --#}
+{% macro _cdc_new_properties(o, storage, stored) -%}
+    {%- set properties = _cdc_storage_properties(o, stored) -%}
+    {%- if load_relation(this) is none and load_relation(_cdc_sibling(this, 'changes')) is none -%}
+        {%- do properties.update({'lakehouse.cdc.views': _cdc_views(o, storage, stored).hash}) -%}
+    {%- endif -%}
+    {{ return(properties) }}
+{%- endmacro %}
+
+
+{#-- The two views, rewritten only when their text changes or one is missing; then the storage table's properties too, last,
+     so that a crash before it only repeats the work. --#}
+{% macro cdc_keep_views(o, storage, stored) -%}
+    {%- set views = _cdc_views(o, storage, stored) -%}
     {%- set existing = load_relation(this) -%}
-    {%- set text = local_md5(view_sql ~ changes_sql) -%}
     {%- set properties = stored.get('properties', {}) -%}
-    {%- if properties.get('lakehouse.cdc.views') != text or existing is none or not existing.is_view or load_relation(changes) is none -%}
+    {%- set is_other = properties.get('lakehouse.cdc.views') != views.hash -%}
+    {%- if is_other or existing is none or not existing.is_view or load_relation(_cdc_sibling(this, 'changes')) is none -%}
         {%- if existing is not none and not existing.is_view -%}
             {%- do log(this ~ ' was a table; it becomes a view on ' ~ storage, info=true) -%}
             {%- do adapter.drop_relation(existing) -%}
         {%- endif -%}
-        {%- do run_query(view_sql) -%}
-        {%- do run_query(changes_sql) -%}
+        {%- for statement in views.statements -%}{%- do run_query(statement) -%}{%- endfor -%}
     {%- endif -%}
-    {%- if properties.get('lakehouse.cdc.views') != text or properties.get('changed') -%}
+    {%- if is_other or properties.get('changed') -%}
         {%- set all = _cdc_storage_properties(o, stored) -%}
-        {%- do all.update({'lakehouse.cdc.views': text}) -%}
+        {%- do all.update({'lakehouse.cdc.views': views.hash}) -%}
         {%- do _cdc_set_properties(storage, all) -%}
     {%- endif -%}
 {%- endmacro %}

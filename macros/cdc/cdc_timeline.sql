@@ -1,7 +1,7 @@
 {#-- The timeline: from stored and new events of the touched keys to the derived columns of every one of them.
      CDC.md §3 gives the order of the steps; each is one CTE here.
 
-       events → compared → ranked → distinct_events → placed (truncates become deletes of every key with an earlier event)
+       events → compared → counted → distinct_events → placed (truncates become deletes of every key with an earlier event)
        → segmented (a delete starts a new segment; values are never carried across) → filled → clamped → collapsed → runs
 
      All windows are partitioned by the key or by more, and `events` is distributed by the key: one shuffle in all.
@@ -108,16 +108,16 @@ distributed as (
 compared as (
     select
         *,
+        not (lag(struct({{ sequence }})) over by_key <=> struct({{ sequence }})) as _cdc_first,
         lag(struct({{ sequence }})) over by_key <=> struct({{ sequence }})
             and not ({{ _cdc_same_payload(o, schemas) }}) as _cdc_conflict
     from distributed
     window by_key as (partition by {{ keys }} order by {{ sequence }}, {{ _cdc_winner(o, schemas) }})
 ),
 
-ranked as (
+counted as (
     select
         *,
-        row_number() over (partition by {{ keys }}, {{ sequence }} order by {{ _cdc_winner(o, schemas) }}) as _cdc_rank,
         count_if(not _cdc_stored) over (partition by {{ keys }}, {{ sequence }}) as _cdc_new_copies,
         max(_cdc_conflict) over (partition by {{ keys }}, {{ sequence }}) as _cdc_tied,
         max(_cdc_stored) over (partition by {{ keys }}, {{ sequence }}) as _cdc_was_stored,
@@ -128,7 +128,7 @@ ranked as (
 ),
 
 distinct_events as (
-    select * from ranked where _cdc_rank = 1
+    select * from counted where _cdc_first
 ),
 
 {{ _cdc_placed(o, truncations) }},

@@ -6,7 +6,7 @@ One `Lab` holds bronze tables and the models on them; `build` runs dbt in this p
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +73,14 @@ class Lab:
         options = ", ".join(f"{key}={value!r}" for key, value in config.items())
         (self.folder / "models" / f"{name}.sql").write_text(f"{{{{ config({options}) }}}}\n{query}\n")
 
-    def build(self, *select: str, full_refresh: bool = False, check: bool = True) -> Any:
-        """Runs `dbt run`; keeps each model's message in `messages`.
+    def build(
+        self,
+        *select: str,
+        full_refresh: bool = False,
+        check: bool = True,
+        callbacks: Sequence[Callable[[Any], None]] = (),
+    ) -> Any:
+        """Runs `dbt run`; keeps each model's message in `messages`. `callbacks` take dbt's events.
 
         Raises:
             AssertionError: a model failed and `check` is true; the text is dbt's message.
@@ -88,7 +94,7 @@ class Lab:
             *(["--full-refresh"] if full_refresh else []),
         ]  # fmt: skip
         os.environ["LAKEHOUSE_SCHEMA_PREFIX"] = ""  # another test may have set it
-        result = dbtRunner().invoke(arguments)
+        result = dbtRunner(callbacks=list(callbacks)).invoke(arguments)
         if result.exception:
             raise result.exception
         models = [r for r in result.result if r.node.resource_type == "model"]

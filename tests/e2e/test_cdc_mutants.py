@@ -36,9 +36,9 @@ MUTANTS: dict[str, tuple[str, str, str, str]] = {
     ),
     "collapse before fill": (
         "versions_ignoring_null", "cdc_timeline.sql",
-        "    select * from ranked where _cdc_rank = 1\n",
+        "    select * from counted where _cdc_first\n",
         "    select * from (select *, lead(`{{ o.effective_at }}`) over (partition by {{ keys }} order by {{ sequence }}) as _next "
-        "from ranked where _cdc_rank = 1) where _cdc_truncate or not (_next <=> `{{ o.effective_at }}`)\n",
+        "from counted where _cdc_first) where _cdc_truncate or not (_next <=> `{{ o.effective_at }}`)\n",
     ),
     "truncate filtered out by the key range": (
         "versions", "cdc_apply.sql",

@@ -303,6 +303,7 @@ def test_a_merge_that_fails_leaves_no_transaction_number_on_the_session(
         (failed,) = lab.build(check=False)
     assert failed.status == "error"
     assert lab.spark.conf.get("spark.databricks.delta.write.txnAppId", None) is None
+    assert lab.spark.conf.get("spark.databricks.delta.commitInfo.userMetadata", None) is None
     lab.build()
     assert versions(lab, "history") == {"k": [("A", 10, 20), ("B", 20, None)]}
 
@@ -319,6 +320,38 @@ def test_a_restored_storage_table_catches_up(lab: Lab) -> None:
     lab.spark.sql(f"restore table {lab.schema}.history__cdc to version as of {before}")
     lab.build()
     assert versions(lab, "history") == {"k": [("A", 10, 20), ("B", 20, None)]}
+
+
+@pytest.mark.parametrize("watermark", [True, False])
+def test_what_is_applied_is_read_from_the_last_commit_and_from_the_rows_after_any_other(
+    lab: Lab, watermark: bool
+) -> None:
+    lab.model("history", "t", SELECT if watermark else SELECT.replace(", _batch_id", ""), **SCD2)
+    table = f"{lab.schema}.history__cdc"
+    asked: list[str] = []
+
+    def listen(one: Any) -> None:
+        if one.info.name == "SQLQuery" and f"as truncates from {table}" in one.data.sql:
+            asked.append(one.data.sql)
+
+    def build(*events: Any) -> int:
+        asked.clear()
+        lab.deliver("t", list(events))
+        lab.build(callbacks=[listen])
+        return len(asked)
+
+    assert build(event("k", 10, "A")) == 0
+    assert build(event("k", 20, "B", 2)) == 0
+    assert build(event("k", 30, "C", 3)) == 0
+    lab.spark.sql(f"delete from {table} where seq = 20").collect()
+    assert build(event("k", 40, "D", 4)) == 1, "a statement by hand may have changed what is applied"
+    lab.spark.sql(f"optimize {table} full").collect()
+    assert build(event("k", 50, "E", 5)) == 1
+    assert build(event("k", 60, "F", 6)) == 0
+    gone = [] if watermark else [("B", 20, 30)]  # without a watermark everything is read every time
+    kept = [("C", 30, 40), ("D", 40, 50), ("E", 50, 60), ("F", 60, None)]
+    assert versions(lab, "history") == {"k": [("A", 10, 20 if gone else 30), *gone, *kept]}
+    assert lab.rows("history__cdc", "max(_cdc_batch_id) as run") == [{"run": 6}]
 
 
 def test_a_model_that_changes_strategy_is_derived_again_from_its_stored_events(lab: Lab) -> None:

@@ -81,15 +81,25 @@ def test_literals_are_typed_and_hostile_text_stays_text(text: str, data_type: st
     assert MACROS["cdc_literal"](text, data_type) == literal
 
 
-def test_the_stage_is_bounded_on_both_sides_and_lets_rows_without_a_watermark_be_noticed() -> None:
-    sql = squeeze(MACROS["cdc_stage"](options(), "select 1", "3L", "7L"))
-    assert sql.endswith("where `_batch_id` is null or (`_batch_id` > 3L and `_batch_id` <= 7L)")
+def test_the_stage_begins_above_what_is_applied_and_lets_rows_without_a_watermark_be_noticed() -> None:
+    sql = squeeze(MACROS["cdc_stage"](options(), "select 1", "3L"))
+    assert sql.endswith("where `_batch_id` > 3L or `_batch_id` is null")
     assert "coalesce(_op = 'd', false) as _cdc_deleted" in sql
 
 
 def test_the_first_stage_has_no_lower_bound() -> None:
-    sql = squeeze(MACROS["cdc_stage"](options(), "select 1", None, "7L"))
-    assert sql.endswith("where `_batch_id` is null or (`_batch_id` <= 7L)")
+    assert squeeze(MACROS["cdc_stage"](options(), "select 1", None)).endswith("( select 1 ) as _cdc_source")
+
+
+def test_what_is_applied_ends_at_the_highest_batch_that_the_profile_has_seen() -> None:
+    sql = squeeze(MACROS["cdc_bounded_stage"](options(), "stage", "staged", "7L"))
+    assert sql == "create temporary view stage as select * from staged where `_batch_id` <= 7L"
+
+
+@pytest.mark.parametrize(("data_type", "nothing_between"), [("bigint", "gap > 1"), ("double", "gap > 0")])
+def test_a_gap_that_no_key_can_lie_in_splits_no_range(data_type: str, nothing_between: str) -> None:
+    sql = squeeze(MACROS["cdc_key_ranges"]("k", data_type, "touched"))
+    assert f"{nothing_between} and gap * 64 > sum(gap) over () as is_wide" in sql
 
 
 def test_ranges_become_one_literal_predicate_that_keeps_truncates() -> None:
