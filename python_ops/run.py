@@ -65,7 +65,6 @@ class Job:
         self.command = command
         self.steps: list[Step] = []
         self.unchanged_since: str | None = None
-        self.began: dict[str, datetime] = {}
         self.lineage = NodeEvents(settings)
         self._session: SparkSession | None = None
 
@@ -179,16 +178,9 @@ class Job:
         return [f"{model.schema}.{model.storage}" for model in models if model.storage]
 
     def _on_dbt_event(self, event: Any) -> None:
-        if event.info.name not in ("NodeStart", "NodeFinished"):
-            return
-        node, invocation = event.data.node_info, event.info.invocation_id
-        if event.info.name == "NodeStart":
-            self.began[node.unique_id] = datetime.now(UTC)
-            self.lineage.start(node.unique_id, invocation)
-        else:
-            began = self.began.pop(node.unique_id, self.started_at)
-            self.lineage.finish(node.unique_id, invocation, node.node_status, began)
-        self.report("node", event)
+        self.lineage(event)
+        if event.info.name in ("NodeStart", "NodeFinished"):
+            self.report("node", event)
 
     def save(self) -> None:
         """Writes the record of the run so far."""

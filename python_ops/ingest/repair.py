@@ -13,7 +13,6 @@ from datetime import UTC
 from enum import StrEnum
 from typing import Any
 
-import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder
 
 from python_ops.config import Settings
@@ -166,6 +165,8 @@ def _batches(table: AppendOnlyTable, file: str, arrived: str) -> dict[int, _Rows
 def _query(table: AppendOnlyTable, opened: DeltaTable, sql: str) -> list[dict[str, Any]]:
     """Rows of a query on the table, there called `t`."""
     try:  # the query engine heeds deletion vectors, which deltalake's readers refuse
+        import pyarrow as pa
+
         found: list[dict[str, Any]] = pa.table(QueryBuilder().register("t", opened).execute(sql)).to_pylist()
         return found
     except Exception as exc:  # deltalake raises a dozen unrelated classes

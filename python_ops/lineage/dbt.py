@@ -5,8 +5,9 @@ from __future__ import annotations
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from python_ops.artifacts import GREEN, TARGET_FOLDER, Manifest, Model, load_manifest, load_run_results
 from python_ops.config import Settings
@@ -35,9 +36,22 @@ class NodeEvents:
     parent: JobRun | None = field(default_factory=current_run)
     _manifest: Manifest | None = None
     _columns: ColumnLineage | None = None
+    _began: dict[str, datetime] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.sink = self.parent.sink if self.parent else Sink(self.settings)
+
+    def __call__(self, event: Any) -> None:
+        """One of dbt's structured events, as it comes; other kinds than a node's begin and end are passed over."""
+        if event.info.name not in ("NodeStart", "NodeFinished"):
+            return
+        node, invocation = event.data.node_info, event.info.invocation_id
+        if event.info.name == "NodeStart":
+            self._began[node.unique_id] = datetime.now(UTC)
+            self.start(node.unique_id, invocation)
+        else:
+            began = self._began.pop(node.unique_id, datetime.now(UTC))
+            self.finish(node.unique_id, invocation, node.node_status, began)
 
     def start(self, node: str, invocation: str, at: datetime | None = None) -> None:
         """A node begins. Without a manifest there is nothing to say; dbt goes on all the same."""

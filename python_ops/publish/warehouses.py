@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from python_ops.artifacts import Manifest, Model
 from python_ops.config import Settings
 from python_ops.errors import ConfigError
-from python_ops.publish.duckdb_target import DuckDBTarget
-from python_ops.publish.server_target import ServerTarget
 from python_ops.publish.target import Target
 from python_ops.secrets import secrets_for
+
+if TYPE_CHECKING:
+    from python_ops.publish.server_target import ServerTarget
 
 KNOWN: tuple[str, ...] = get_args(get_args(Settings.model_fields["publish"].annotation)[0])
 
@@ -22,6 +23,8 @@ def warehouse(settings: Settings, name: str) -> Target:
         ConfigError: its driver is not installed.
     """
     if name == "duckdb":
+        from python_ops.publish.duckdb_target import DuckDBTarget
+
         return DuckDBTarget(settings.home_path / "published" / "lakehouse.duckdb")
     return driver(name)(secrets_for(settings), settings.schema_name("ops"), settings.target)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from python_ops.artifacts import TARGET_FOLDER, Model, load_manifest
 from python_ops.config import Settings
@@ -57,27 +56,8 @@ def apply(settings: Settings, spark: SparkSession, models: Sequence[Model]) -> A
     try:
         with leased(settings, tables, "lakeops stream run") as leases:
             fence(spark, leases)
-            result = invoke(settings, ["--quiet", *arguments(["run"], settings, names)], _Events(settings))
+            result = invoke(settings, ["--quiet", *arguments(["run"], settings, names)], NodeEvents(settings))
         error = None if result.success else failure(result)
     except BusyError as exc:
         error = str(exc)
     return Applied(names, round(time.monotonic() - began, 1), error)
-
-
-class _Events:
-    """Lineage of the nodes, from dbt's events."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.lineage = NodeEvents(settings)
-        self.began: dict[str, datetime] = {}
-
-    def __call__(self, event: Any) -> None:
-        if event.info.name not in ("NodeStart", "NodeFinished"):
-            return
-        node, invocation = event.data.node_info, event.info.invocation_id
-        if event.info.name == "NodeStart":
-            self.began[node.unique_id] = datetime.now(UTC)
-            self.lineage.start(node.unique_id, invocation)
-        else:
-            began = self.began.pop(node.unique_id, datetime.now(UTC))
-            self.lineage.finish(node.unique_id, invocation, node.node_status, began)
