@@ -55,6 +55,10 @@ test-airflow: setup target/airflow/installed ## The DAGs in real Airflow, on the
 	AIRFLOW_HOME=$(CURDIR)/target/airflow-home AIRFLOW__CORE__LOAD_EXAMPLES=False AIRFLOW__CORE__UNIT_TEST_MODE=False \
 		target/airflow/bin/pytest -q -c infra/airflow/pytest.ini infra/airflow/tests
 
+.PHONY: bench-cdc
+bench-cdc: setup ## An incremental CDC model against a MERGE by hand, up to eight million rows (about 25 minutes)
+	$(BIN)/python bench/cdc.py
+
 .PHONY: bench-maintenance
 bench-maintenance: setup ## Micro-merges with and without maintenance (about ten minutes)
 	$(BIN)/python bench/maintenance.py

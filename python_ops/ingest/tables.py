@@ -76,10 +76,28 @@ class AppendOnlyTable:
 
     def holds(self, spark: SparkSession, batch_id: int, rows: int) -> bool:
         """Whether exactly `rows` rows of the batch are there. This proves a commit; a transaction identifier does not,
-        it survives RESTORE.
+        it survives RESTORE. The log's statistics answer where the batch fills whole files, as after its append; else
+        the rows are counted.
         """
+        if self._rows_in_files_of(batch_id) == rows:
+            return True
         found = spark.sql(f"select count(*) as n from {self.name} where _batch_id = {batch_id}").collect()[0]["n"]
         return bool(found == rows)
+
+    def _rows_in_files_of(self, batch_id: int) -> int | None:
+        """Rows of the files that hold this batch alone; None where a file holds others too, or nobody knows."""
+        files = DeltaTable(str(self.path)).get_add_actions(flatten=True)
+        if not {"min._batch_id", "max._batch_id"} <= set(files.column_names):
+            return None
+        found = 0
+        for low, high, rows in zip(
+            *(files.column(name).to_pylist() for name in ("min._batch_id", "max._batch_id", "num_records")), strict=True
+        ):
+            if low == high == batch_id:
+                found += int(rows)
+            elif low is None or high is None or low <= batch_id <= high:
+                return None
+        return found
 
     def row_count(self) -> int:
         """Rows of the current version, from the Delta log. Starts no JVM."""

@@ -40,15 +40,18 @@ def debezium(lines: DataFrame, contract: Contract) -> DataFrame:
         integer_at("$.value.source.txId", "_source_tx"),
         unknown_version(contract),
     )
-    rows = envelopes.selectExpr(
+    events = envelopes.selectExpr(
         "*",
+        "value is null as no_value",
         "is_object and value is not null and is_variant_null(value) and key is not null and not is_variant_null(key)"
         " as is_tombstone",
         "case when _op = 'd' then key when _op in ('c', 'u', 'r') then try_variant_get(value, '$.after', 'variant') end"
         " as row",
     )
+    rows = events.selectExpr("*", "row is null or is_variant_null(row) as no_row")
+    # Not the variants themselves: each would be copied with every row of every later step.
     carried = (
-        "raw", "_file", "_line", "is_object", "is_tombstone", "unknown_version", "value", "row", "_op",
+        "raw", "_file", "_line", "is_object", "is_tombstone", "unknown_version", "no_value", "no_row", "_op",
         "source_table", "_source_lsn", "source_us", "_source_tx",
     )  # fmt: skip
     typed = value_columns(rows, contract, carried, numeric_dates=True).selectExpr(
@@ -57,7 +60,7 @@ def debezium(lines: DataFrame, contract: Contract) -> DataFrame:
     )
     checks: list[Check] = [
         *check_record(),
-        ("value is null", "no value in the event", None),
+        ("no_value", "no value in the event", None),
         ("_op is null or _op not in ('c', 'u', 'd', 'r', 't')", "unknown operation", None),
         (f"not source_table <=> '{quoted(contract.table or '')}'", "event of another table", None),
         ("_source_lsn is null", "no log position (source.lsn)", None),
@@ -66,7 +69,7 @@ def debezium(lines: DataFrame, contract: Contract) -> DataFrame:
             "no commit time (source.ts_us), or out of range",
             None,
         ),
-        ("_op <> 't' and (row is null or is_variant_null(row))", "no row in the event", None),
+        ("_op <> 't' and no_row", "no row in the event", None),
     ]
     for column in contract.columns:
         checks += _column_checks(contract, column)
