@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 # A quoted field over more lines than this is an unbalanced quote.
 _MAX_LINES = 1000
 
+# More bytes than this in fewer files than Spark has tasks are spread over the tasks: a file alone is one.
+_SPREAD_ABOVE = 4 * 1024 * 1024
+
 # A field is without quotes, or in quotes from its first character to its last, with quotes inside doubled. The parser
 # is more lenient: it would take what two unbalanced quotes enclose for one field.
 _WHOLE = '^(?:"(?:[^"]++|"")*+"|[^",]*+)(?:,(?:"(?:[^"]++|"")*+"|[^",]*+))*+$'
@@ -44,19 +47,23 @@ def read(spark: SparkSession, folder: Path, files: Sequence[LandingFile], genera
 
     One file is one partition, read from its start, so the low 33 bits of Spark's row id count its lines.
     """
-    groups: dict[tuple[str, tuple[str, ...], bool, bool, str], list[str]] = {}
+    groups: dict[tuple[str, tuple[str, ...], bool, bool, str], list[LandingFile]] = {}
     for file in files:
         if file.fault is None and file.bytes > 0:
             alike = (file.kind, file.layout, file.header, file.multiline, file.schema)
-            groups.setdefault(alike, []).append(str(folder / file.name))
+            groups.setdefault(alike, []).append(file)
+    tasks = int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
     found = []
-    for (kind, layout, header, multiline, _), paths in groups.items():
+    for (kind, layout, header, multiline, _), alike_files in groups.items():
+        paths = [str(folder / file.name) for file in alike_files]
         if kind in ("parquet", "avro"):
             lines = read_rows(spark, paths, kind)
         else:
             lines = _lines(spark, paths, header)
             if multiline:
                 lines = _joined(lines, layout)
+            if len(paths) < tasks and sum(file.bytes for file in alike_files) > _SPREAD_ABOVE:
+                lines = lines.repartition(tasks)
         found.append(Records(lines, layout, generation))
     return found
 

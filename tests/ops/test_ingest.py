@@ -16,7 +16,7 @@ import pytest
 from python_ops import ingest as ingest_module
 from python_ops.config import Settings
 from python_ops.contracts import Column, load
-from python_ops.ingest import IngestResult, ingest
+from python_ops.ingest import IngestResult, ingest, reading
 from python_ops.ingest import batch as batch_module
 from python_ops.ingest.ledger import Ledger
 from python_ops.ingest.tables import AppendOnlyTable
@@ -350,3 +350,17 @@ def test_a_newer_contract_adds_a_column_and_a_changed_type_is_refused(
     assert failed.error and "region (string → int)" in failed.error and "new name" in failed.error
     monkeypatch.setattr(ingest_module, "load", lambda source: added)
     assert here.ingest().error is None, "the file waits until the contract is right again"
+
+
+def test_a_large_file_is_spread_over_spark_and_its_lines_keep_their_numbers(
+    desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = desk()
+    monkeypatch.setattr(reading, "_SPREAD_ABOVE", 0)
+    lines = [event(lsn=number, account_id=f"A{number}") for number in range(1, 501)]
+    here.write("a.jsonl", *lines[:250], b"not an event", *lines[250:])
+    result = here.ingest()
+    assert (result.read, result.accepted, result.quarantined) == (501, 500, 1)
+    numbers = {row["account_id"]: row["_line"] for row in here.bronze("account_id", "_file", "_line", "_batch_id")}
+    assert numbers == {f"A{n}": n if n <= 250 else n + 1 for n in range(1, 501)}
+    assert [row["line"] for row in here.dlq()] == [251]

@@ -1,0 +1,243 @@
+"""G1, G2, G6, G8, G12: one incremental CDC model against the MERGE that a team would write by hand.
+
+    make bench-cdc                                  # the standard cases, up to a million rows: about seven minutes
+    python bench/cdc.py --rows 8000000 --trace      # one case, printed only, with every statement of the last round
+
+Both sides read the same bronze batches in turn (A B, B A, …) and must end in identical rows, or the figures are void.
+The engine's side is the whole warm dbt model: validation, marks, tie check, views. The other side is Delta's documented
+recipe (scd2: the updates united with themselves under a NULL merge key; scd1: update where newer, else insert). It is
+told which batch to read, and it is right only because every batch here is whole and in order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from python_ops.config import PROJECT_ROOT, Settings
+from python_ops.spark import session
+
+sys.path.insert(0, str(PROJECT_ROOT / "tests" / "e2e"))
+from cdc_lab import Lab
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+VALUES = ("name", "email", "city", "status", "note")
+COLUMNS = (*VALUES, "amount")
+LISTED = ", ".join(("id", *COLUMNS, "seq", "ts"))
+WARM_UP = 2
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured. `rows`: keys of the table. `changed`: updates per batch, one per key."""
+
+    rows: int
+    changed: int
+    locality: str
+    strategy: str
+
+
+STANDARD = (
+    Case(10_000, 100, "uniform", "cdc_scd2"),
+    Case(1_000_000, 1_000, "local", "cdc_scd2"),
+    Case(1_000_000, 1_000, "uniform", "cdc_scd2"),
+    Case(1_000_000, 1_000, "local", "cdc_scd1"),
+)
+
+
+def main() -> None:
+    """Runs one case, or the standard ones, which are written to bench/results/cdc.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, help="rows of one case's table")
+    parser.add_argument("--changed", type=int, help="changed rows per batch (default: a thousandth)")
+    parser.add_argument("--locality", choices=["local", "outlier", "uniform"], default="local")
+    parser.add_argument("--strategy", choices=["cdc_scd1", "cdc_scd2"], default="cdc_scd2")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--trace", action="store_true", help="print the statements of the last round")
+    given = parser.parse_args()
+    changed = given.changed or (given.rows or 0) // 1000
+    cases = [Case(given.rows, changed, given.locality, given.strategy)] if given.rows else STANDARD
+    (PROJECT_ROOT / "target").mkdir(exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix="bench", dir=PROJECT_ROOT / "target"))
+    found = []
+    try:
+        spark = session(Settings(home=home))
+        for number, case in enumerate(cases):
+            lab = Lab(spark, home / f"case_{number}", f"case_{number}")
+            found.append(compare(lab, case, given.rounds, given.trace))
+            print(json.dumps(found[-1]), flush=True)
+            spark.sql(f"drop schema {lab.schema} cascade")
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+    if given.rows:
+        return
+    result = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 1),
+        "rounds": given.rounds,
+        "cases": found,
+    }
+    path = PROJECT_ROOT / "bench" / "results" / "cdc.json"
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def compare(lab: Lab, case: Case, rounds: int, trace: bool) -> dict[str, Any]:
+    """A first load on both sides, then rounds of one batch each, the first two not counted."""
+    lab.bronze("events", "id bigint, " + ", ".join(f"{name} string" for name in VALUES) + ", amount decimal(18,2)")
+    lab.model(
+        "slv_events", "events", f"{LISTED}, _op, _arrived_at, _batch_id",
+        incremental_strategy=case.strategy, unique_key="id", sequence_by="seq", effective_at="ts",
+        delete_when="_op = 'd'", except_columns=["_op", "_arrived_at"],
+    )  # fmt: skip
+    deliver(lab, 1, f"range({case.rows})")
+    lab.build()
+    recipe = Recipe(lab, case)
+    seconds: dict[str, list[float]] = {"engine": [], "recipe": []}
+    jobs = {"engine": 0, "recipe": 0}
+    statements: list[Statement] = []
+    for number in range(rounds + WARM_UP):
+        batch = number + 2
+        deliver(lab, batch, changed_keys(case, batch))
+        for side in ("engine", "recipe") if number % 2 else ("recipe", "engine"):
+            before, started = jobs_so_far(lab.spark), time.monotonic()
+            if side == "engine":
+                took, statements = traced_build(lab)
+            else:
+                recipe.apply(batch)
+                took = time.monotonic() - started
+            seconds[side].append(took)
+            jobs[side] = jobs_so_far(lab.spark) - before
+    if difference := recipe.difference():
+        raise SystemExit(f"void: the two sides differ in {difference} rows")
+    if trace:
+        for one in statements:
+            print(f"{one.seconds:6.2f} s {one.jobs:3} jobs  {' '.join(one.text.split())[:130]}")
+    counted = {side: took[WARM_UP:] for side, took in seconds.items()}
+    middle = {side: statistics.median(took) for side, took in counted.items()}
+    merge = lab.spark.sql(f"describe history {lab.schema}.slv_events__cdc limit 1").collect()[0]["operationMetrics"]
+    written = sum(int(merge[f"numTargetRows{kind}"]) for kind in ("Inserted", "Updated", "Copied"))
+    return vars(case) | {
+        "engine_seconds": round(middle["engine"], 2),
+        "recipe_seconds": round(middle["recipe"], 2),
+        "recipe_over_engine": round(middle["recipe"] / middle["engine"], 2),
+        "engine_statements": len(statements),
+        "engine_jobs": jobs["engine"],
+        "recipe_jobs": jobs["recipe"],
+        "rows_written_per_change": round(written / case.changed, 2),
+        "seconds": {side: [round(one, 2) for one in took] for side, took in counted.items()},
+        "last_message": lab.messages["slv_events"],
+    }
+
+
+def changed_keys(case: Case, batch: int) -> str:
+    """The keys of one batch: the newest, the newest and one far away, or scattered over all."""
+    newest = f"(select id + {case.rows - case.changed} as id from range({case.changed}))"
+    scattered = f"pmod(id * 7919 + {batch * 104729}, {case.rows})"
+    return {
+        "local": newest,
+        "outlier": f"(select * from {newest} union all select {batch} as id)",
+        "uniform": f"(select distinct {scattered} as id from range({case.changed}))",
+    }[case.locality]
+
+
+def deliver(lab: Lab, batch: int, keys: str) -> None:
+    """Appends one batch: one event for each key."""
+    texts = ", ".join(f"concat('{name} ', id % 9973, ' ', {batch}) as {name}" for name in VALUES)
+    at = f"timestamp '2026-01-01' + make_dt_interval({batch})"
+    lab.spark.sql(
+        f"insert into {lab.schema}.events select id, {texts}, cast(id % 1000 + {batch} as decimal(18,2)) as amount,"
+        f" '{'c' if batch == 1 else 'u'}' as _op, {batch} as seq, {at} as ts, cast(null as array<string>) as _unsent,"
+        f" cast(null as bigint) as move, {at} as _arrived_at, {batch} as _batch_id from {keys}"
+    )
+
+
+class Recipe:
+    """The other side: https://docs.delta.io/delta-update/, section on SCD type 2, and its upsert."""
+
+    def __init__(self, lab: Lab, case: Case) -> None:
+        self.spark, self.history = lab.spark, case.strategy == "cdc_scd2"
+        self.target, self.events, self.view = (f"{lab.schema}.{name}" for name in ("recipe", "events", "slv_events"))
+        versions = ", ts as valid_from, cast(null as timestamp) as valid_to, true as is_current" if self.history else ""
+        self.spark.sql(
+            f"create table {self.target} using delta cluster by (id) as"
+            f" select /*+ repartition_by_range({max(1, case.rows // 500_000)}, id) */ {LISTED}{versions}"
+            f" from {self.events} where _batch_id = 1"
+        )
+
+    def apply(self, batch: int) -> None:
+        """One batch."""
+        updates = f"(select {LISTED} from {self.events} where _batch_id = {batch})"
+        if not self.history:
+            self.spark.sql(
+                f"merge into {self.target} as target using {updates} as changed on target.id = changed.id"
+                " when matched and changed.seq > target.seq then update set * when not matched then insert *"
+            ).collect()
+            return
+        differs = "(" + " or ".join(f"changed.{name} <> target.{name}" for name in COLUMNS) + ")"
+        self.spark.sql(
+            f"merge into {self.target} as target using ("
+            f" select changed.id as merge_key, changed.* from {updates} as changed"
+            f" union all select null as merge_key, changed.* from {updates} as changed"
+            f"  join {self.target} as target on changed.id = target.id where target.is_current and {differs}"
+            ") as changed on target.id = changed.merge_key"
+            f" when matched and target.is_current and {differs}"
+            " then update set is_current = false, valid_to = changed.ts"
+            f" when not matched then insert ({LISTED}, valid_from, valid_to, is_current)"
+            f" values ({', '.join(f'changed.{name}' for name in LISTED.split(', '))}, changed.ts, null, true)"
+        ).collect()
+
+    def difference(self) -> int:
+        """Rows that only one side shows."""
+        shown = LISTED + (", valid_from, valid_to, is_current" if self.history else "")
+        one, other = (f"select {shown} from {name}" for name in (self.view, self.target))
+        found = self.spark.sql(
+            f"select (select count(*) from ({one} except all {other}))"
+            f" + (select count(*) from ({other} except all {one})) as n"
+        ).collect()
+        return int(found[0]["n"])
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A statement of the model; seconds and Spark jobs until the next one."""
+
+    text: str
+    seconds: float
+    jobs: int
+
+
+def traced_build(lab: Lab) -> tuple[float, list[Statement]]:
+    """A `dbt run`: the model's seconds as dbt tells them, and its statements."""
+    sent: list[tuple[str, float, int]] = []
+
+    def listen(event: Any) -> None:
+        if event.info.name == "SQLQuery" and event.data.conn_name.startswith("model."):
+            sent.append((event.data.sql.split("*/", 1)[-1], time.monotonic(), jobs_so_far(lab.spark)))
+
+    models = lab.build(callbacks=[listen])
+    ends = [*sent[1:], ("", time.monotonic(), jobs_so_far(lab.spark))]
+    return float(models[0].execution_time), [
+        Statement(text, end - at, last - first) for (text, at, first), (_, end, last) in zip(sent, ends, strict=True)
+    ]
+
+
+def jobs_so_far(spark: SparkSession) -> int:
+    """Jobs that this Spark has started."""
+    return int(spark._jsc.sc().dagScheduler().numTotalJobs())
+
+
+if __name__ == "__main__":
+    main()
