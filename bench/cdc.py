@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from figures import machine, save
 
 from python_ops.config import PROJECT_ROOT, Settings
 from python_ops.spark import session
@@ -83,15 +83,11 @@ def main() -> None:
         shutil.rmtree(home, ignore_errors=True)
     if given.rows:
         return
-    result = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cores": os.cpu_count(),
-        "load_average": round(os.getloadavg()[0], 1),
+    result = machine() | {
         "rounds": given.rounds,
         "cases": found,
     }
-    path = PROJECT_ROOT / "bench" / "results" / "cdc.json"
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    save("cdc", result)
 
 
 def compare(lab: Lab, case: Case, rounds: int, trace: bool) -> dict[str, Any]:

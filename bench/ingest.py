@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyspark
+from figures import machine, save
 
 from python_ops.config import PROJECT_ROOT, Settings
 from python_ops.contracts import load
@@ -62,10 +61,7 @@ def main() -> None:
     if difference or dead != (asked.rounds + 1) * len(range(0, asked.rows, 100)):
         raise SystemExit(f"void: {difference} accepted rows differ, {dead} dead letters")
     rates = {side: round(asked.rows / statistics.median(seconds[side][1:])) for side in seconds}
-    result = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cores": os.cpu_count(),
-        "load_average": os.getloadavg()[0],
+    result = machine() | {
         "spark": pyspark.__version__,
         "rows": asked.rows,
         "bad_share": 0.01,
@@ -73,9 +69,7 @@ def main() -> None:
         "share_of_plain": round(rates["ingest"] / rates["plain"], 2),
         "goal": 0.7,
     }
-    print(json.dumps(result, indent=1))
-    path = PROJECT_ROOT / "bench" / "results" / "ingest.json"
-    path.write_text(json.dumps(result | {"seconds": seconds}, indent=1) + "\n", encoding="utf-8")
+    save("ingest", result, seconds=seconds)
 
 
 def deliver(settings: Settings, number: int, rows: int) -> Path:

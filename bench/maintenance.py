@@ -8,15 +8,14 @@ Prints the median of the last 20 merges over that of the first 20, for both, and
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
 import tempfile
 import time
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from figures import machine, save
 
 from python_ops.config import PROJECT_ROOT, Settings
 from python_ops.maintenance import Policy, maintain_table
@@ -55,10 +54,7 @@ def main() -> None:
     ).collect()[0]["n"]
     if difference:
         raise SystemExit(f"void: the twins differ in {difference} rows")
-    result = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cores": os.cpu_count(),
-        "load_average": os.getloadavg()[0],
+    result = machine() | {
         "merges": merges,
         "rows": ROWS,
         "changed_rows": CHANGED,
@@ -67,9 +63,7 @@ def main() -> None:
         "not_maintained": ratio(seconds["left"]),
         "maintenance_seconds": round(sum(upkeep), 1),
     }
-    print(json.dumps(result, indent=1))
-    path = PROJECT_ROOT / "bench" / "results" / "maintenance.json"
-    path.write_text(json.dumps(result | {"seconds": seconds}, indent=1) + "\n", encoding="utf-8")
+    save("maintenance", result, seconds=seconds)
 
 
 def merge(spark: SparkSession, name: str, number: int) -> None:

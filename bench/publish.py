@@ -12,19 +12,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import psycopg
+from figures import machine, save
 
 from python_ops.config import PROJECT_ROOT
 from python_ops.publish.duckdb_target import DuckDBTarget
@@ -52,10 +51,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["duckdb", "postgres"])
     given = parser.parse_args()
     (PROJECT_ROOT / "target").mkdir(exist_ok=True)
-    result: dict[str, Any] = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cores": os.cpu_count(),
-        "load_average": round(os.getloadavg()[0], 1),
+    result: dict[str, Any] = machine() | {
         "rows": given.rows,
         "changed_rows": given.rows // 100,
         "rounds": given.rounds,
@@ -77,9 +73,7 @@ def main() -> None:
             result["postgres"] = compare(
                 sets, target, lambda tables: overwrite_postgres(dsn, tables), f"{dsn}#gold", f"{dsn}#direct"
             )
-    print(json.dumps(result, indent=1))
-    path = PROJECT_ROOT / "bench" / "results" / "publish.json"
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    save("publish", result)
 
 
 def staged_set(folder: Path, version: int, rows: int) -> list[StagedTable]:

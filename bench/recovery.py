@@ -9,20 +9,19 @@ vectors scattered keys would rewrite, and so copy, every file). Gates on bytes, 
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import deltalake
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
+from figures import machine, save
 
 from python_ops.config import PROJECT_ROOT, Settings
 from python_ops.recovery.create import create
@@ -63,10 +62,7 @@ def main() -> None:
     ):
         raise SystemExit("void: the restored table differs from its source")
     share = max(b / t for b, t in zip(counters["changed_bytes"], counters["table_bytes"][1::2], strict=True))
-    result = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cores": os.cpu_count(),
-        "load_average": os.getloadavg()[0],
+    result = machine() | {
         "versions": {
             "python": platform.python_version(),
             "deltalake": deltalake.__version__,
@@ -82,10 +78,7 @@ def main() -> None:
         "seconds": {name: spread(values[1:]) for name, values in figures.items()},
         "restore_seconds": round(took, 2),
     }
-    print(json.dumps(result, indent=1))
-    (PROJECT_ROOT / "bench" / "results" / "recovery.json").write_text(
-        json.dumps(result | {"raw": figures | counters}, indent=1) + "\n", encoding="utf-8"
-    )
+    save("recovery", result, raw=figures | counters)
     shutil.rmtree(root)
     if result["unchanged_data_bytes"] or share > 0.012:
         raise SystemExit("G13 is missed: 0 data bytes for an unchanged table, 1.2 % for one with 1 % changed")
