@@ -1,6 +1,6 @@
 {#-- What the storage table already is, brought in line with the model: schema changes by the four words of on_schema_change,
-     changed options. Changes `o` when columns are to be ignored. Returns version, commit_note, properties, schemas (payload columns by
-     number, the last is today's), columns for the view, and whether all keys must be re-derived. --#}
+     changed options. Changes `o` when columns are to be ignored. Returns version, commit_note, properties, schemas (payload
+     columns by number, the last is today's), columns for the view, and whether all keys must be re-derived. --#}
 {% macro cdc_reconcile_storage(o, storage) -%}
     {%- set commit = run_query('describe history ' ~ storage ~ ' limit 1').rows[0] -%}
     {%- set properties = {} -%}

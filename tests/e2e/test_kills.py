@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from recording import ENTITIES, LANDING, differences, stored_rows, truth_after
+from recording import ENTITIES, deliver, differences, stored_rows, truth_after
 
 from python_ops.config import PROJECT_ROOT, Settings
 from python_ops.ingest.ledger import Ledger
@@ -101,10 +100,8 @@ POINTS = (
 def test_every_run_after_a_kill_takes_up_what_was_left(spark: SparkSession, tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "lake")
     landing = settings.landing / ACCOUNTS.source
-    landing.mkdir(parents=True)
     for number, point in enumerate([*POINTS, "never"]):
-        for file in (LANDING / ACCOUNTS.source).glob(f"batch_{number}.*"):
-            shutil.copyfile(file, landing / file.name)
+        deliver(settings, number)  # nothing after the fifth
         if point == "after the dead letters":
             (landing / "bad.jsonl").write_text("not an event\n")
         given = {**os.environ, "LAKEHOUSE_SCHEMA_PREFIX": "", "LAKEHOUSE_DRIVER_MEMORY": "1g"}
