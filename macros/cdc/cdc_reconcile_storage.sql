@@ -1,5 +1,5 @@
 {#-- What the storage table already is, brought in line with the model: schema changes by the four words of on_schema_change,
-     changed options. Changes `o` when columns are to be ignored. Returns version, commit_note, properties, schemas (payload
+     wider types, changed options. Changes `o` when columns are to be ignored. Returns version, commit_note, properties, schemas (payload
      columns by number, the last is today's), columns for the view, and whether all keys must be re-derived. --#}
 {% macro cdc_reconcile_storage(o, storage) -%}
     {%- set commit = run_query('describe history ' ~ storage ~ ' limit 1').rows[0] -%}
@@ -14,7 +14,7 @@
         {%- do types.update({column.name: column.dtype}) -%}
         {%- if not column.name.startswith('_cdc_') -%}{%- do before.append(column.name) -%}{%- endif -%}
     {%- endfor -%}
-    {%- do _cdc_check_types(o, types) -%}
+    {%- set widened = _cdc_widen_columns(o, storage, types) -%}
     {%- set new = o.stored | reject('in', before) | list -%}
     {%- set gone = before | reject('in', o.stored) | list -%}
     {%- if o.on_schema_change == 'fail' and (new or gone) -%}
@@ -48,7 +48,7 @@
     {%- if new or gone or now != then or schemas | length != fromjson(properties.get('lakehouse.cdc.schemas', '[]')) | length -%}
         {%- do properties.update({'changed': true}) -%}
     {%- endif -%}
-    {%- if new or (o.fill and '_cdc_filled' not in types) -%}
+    {%- if new or widened or (o.fill and '_cdc_filled' not in types) -%}
         {%- set commit = run_query('describe history ' ~ storage ~ ' limit 1').rows[0] -%}
     {%- endif -%}
     {{ return({
@@ -69,10 +69,32 @@
 {%- endmacro %}
 
 
-{% macro _cdc_check_types(o, types) -%}
+{#-- A type that every stored value fits into is changed in place, as ingestion does with bronze; any other is refused. --#}
+{% macro _cdc_widen_columns(o, storage, types) -%}
+    {%- set wider = {} -%}
     {%- for name in o.stored if name in types and types[name] != o.types[name] -%}
-        {%- do _cdc_fail('column ' ~ name, types[name] ~ ', as stored', o.types[name], 'cast it in the SELECT, or run with --full-refresh') -%}
+        {%- if o.on_schema_change == 'fail' or not _cdc_widens(types[name], o.types[name]) -%}
+            {%- do _cdc_fail('column ' ~ name, types[name] ~ ', as stored', o.types[name], 'cast it in the SELECT, or run with --full-refresh') -%}
+        {%- endif -%}
+        {%- do wider.update({'`' ~ name ~ '`': o.types[name]}) -%}
+        {%- if '_cdc_filled' in types and name in o.fill -%}{%- do wider.update({'_cdc_filled.`' ~ name ~ '`': o.types[name]}) -%}{%- endif -%}
     {%- endfor -%}
+    {%- if wider -%}{%- do _cdc_set_properties(storage, {'delta.enableTypeWidening': 'true'}) -%}{%- endif -%}
+    {%- for column, type in wider.items() -%}
+        {%- do run_query('alter table ' ~ storage ~ ' alter column ' ~ column ~ ' type ' ~ type) -%}
+    {%- endfor -%}
+    {{ return(wider) }}
+{%- endmacro %}
+
+
+{#-- The widenings that a contract takes as a minor change (python_ops/contracts/compatibility.py). --#}
+{% macro _cdc_widens(old, new) -%}
+    {%- set before = modules.re.findall('[0-9]+', old) | map('int') | list -%}
+    {%- set after = modules.re.findall('[0-9]+', new) | map('int') | list -%}
+    {%- if old.startswith('decimal(') and new.startswith('decimal(') -%}
+        {{ return(after[1] >= before[1] and after[0] - after[1] >= before[0] - before[1]) }}
+    {%- endif -%}
+    {{ return((old, new) == ('int', 'bigint')) }}
 {%- endmacro %}
 
 
@@ -106,7 +128,7 @@
 {%- endmacro %}
 
 
-{#-- The SQL of the two views, and the hash by which the storage table remembers it. --#}
+{#-- The SQL of the two views, and the hash by which the storage table remembers it; a view keeps the types of its making. --#}
 {% macro _cdc_views(o, storage, stored) -%}
     {%- set comments = {} -%}
     {%- if config.persist_column_docs() -%}
@@ -114,7 +136,9 @@
     {%- endif -%}
     {%- set view_sql = cdc_view(o, this, storage, stored.get('columns', o.stored), comments, model.description if config.persist_relation_docs() else '') -%}
     {%- set changes_sql = cdc_changes_view(o, _cdc_sibling(this, 'changes'), storage) -%}
-    {{ return({'statements': [view_sql, changes_sql], 'hash': local_md5(view_sql ~ changes_sql)}) }}
+    {%- set types = [] -%}
+    {%- for name in o.stored -%}{%- do types.append(o.types[name]) -%}{%- endfor -%}
+    {{ return({'statements': [view_sql, changes_sql], 'hash': local_md5(view_sql ~ changes_sql ~ types | join(', '))}) }}
 {%- endmacro %}
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from deltalake import DeltaTable
 
 from python_ops.config import Settings
 from python_ops.contracts import Column, Contract
+from python_ops.contracts.compatibility import widens
 from python_ops.errors import OpsError
 from python_ops.ingest.projection import DLQ_COLUMNS, DLQ_STATE, METADATA
 
@@ -41,10 +43,12 @@ class AppendOnlyTable:
         return DeltaTable.is_deltatable(str(self.path))
 
     def create(self, spark: SparkSession) -> None:
-        """Creates the table, or adds the columns that a newer contract brought.
+        """Creates the table; or adds the columns and widens the types that a newer contract brought.
+
+        Type widening: https://docs.delta.io/delta-type-widening/.
 
         Raises:
-            OpsError: a column of the table has another type than the contract says.
+            OpsError: a column of the table has a type that does not fit into the contract's. Nothing was changed.
         """
         wanted = (*self.columns, *self.later)
         if not self.exists():
@@ -57,12 +61,17 @@ class AppendOnlyTable:
             )
             return
         given = {field.name: field.dataType.simpleString() for field in spark.table(self.name).schema.fields}
-        changed = [f"{c.name} ({given[c.name]} → {c.type})" for c in wanted if given.get(c.name, c.type) != c.type]
-        if changed:
+        changed = [column for column in wanted if given.get(column.name, column.type) != column.type]
+        if refused := [c for c in changed if not widens(replace(c, type=given[c.name]), c)]:
+            listed = ", ".join(f"{column.name} ({given[column.name]} → {column.type})" for column in refused)
             raise OpsError(
-                f"{self.name}: the contract changes the type of {', '.join(changed)}. A type cannot change in place; "
-                "add a column under a new name instead."
+                f"{self.name}: the contract changes the type of {listed}. In place a type can only widen: int to "
+                "bigint, or a decimal that grows on both sides of its point. Add a column under a new name instead."
             )
+        if changed:
+            spark.sql(f"alter table {self.name} set tblproperties ('delta.enableTypeWidening' = 'true')")
+        for column in changed:
+            spark.sql(f"alter table {self.name} alter column `{column.name}` type {column.type}")
         if added := [column for column in wanted if column.name not in given]:
             spark.sql(f"alter table {self.name} add columns ({', '.join(_definition(column) for column in added)})")
             if self.properties:

@@ -432,6 +432,48 @@ def test_on_schema_change_fail_and_ignore_and_sync(lab: Lab) -> None:
     assert {r["c"] for r in lab.rows("sync_all_columns__cdc")} == {"x", None}, "hidden, not dropped"
 
 
+def test_a_type_that_widens_at_the_source_widens_in_place_and_any_other_is_refused(lab: Lab) -> None:
+    """As after a full refresh: keys, values, views, and values that were carried forward."""
+    words = {"history": "append_new_columns", "state": "sync_all_columns", "strict": "fail"}
+    lab.bronze("n", "k int, a decimal(12,2), c int")
+    for model, word in words.items():
+        options = SCD1 if model == "state" else SCD2
+        lab.model(model, "n", SELECT, **options, ignore_null_updates=True, on_schema_change=word)
+    lab.deliver("n", [event(1, 10, Decimal("1.50"), c=5), event(1, 20, None), event(2, 10, Decimal("2.25"), c=7)])
+    lab.build()
+    lab.spark.sql(f"alter table {lab.schema}.n set tblproperties ('delta.enableTypeWidening' = 'true')")
+    for column, wider in (("k", "bigint"), ("a", "decimal(14,4)"), ("c", "bigint")):
+        lab.spark.sql(f"alter table {lab.schema}.n alter column {column} type {wider}")
+    late, again = event(1, 15, None, 2, c=2**40), event(2, 10, Decimal("2.25"), 2, c=7)
+    lab.deliver("n", [late, again, event(2**40, 10, Decimal("1234567890.1234"), 2, c=1)])
+
+    outcome = {r.node.name: r for r in lab.build(check=False)}
+    assert outcome["strict"].status == "error" and "bigint" in outcome["strict"].message
+    assert outcome["history"].status == outcome["state"].status == "success", outcome
+    assert "duplicates 1" in lab.messages["history"] and "inserted 2" in lab.messages["history"]
+    found = [(r["k"], r["a"], r["c"]) for r in lab.rows("history") if r["is_current"]]
+    assert sorted(found) == [
+        (1, Decimal("1.5000"), 2**40), (2, Decimal("2.2500"), 7), (2**40, Decimal("1234567890.1234"), 1),
+    ]  # fmt: skip
+
+    def shown() -> list[list[str]]:
+        rows = [lab.rows(model) for model in ("history", "state")]
+        return [sorted(str({**row, "_batch_id": None}) for row in some) for some in rows]
+
+    before = shown()
+    version = lab.version("history__cdc")
+    lab.build("history", "state")
+    assert lab.version("history__cdc") == version, "once"
+    lab.build("history", "state", full_refresh=True)
+    assert shown() == before
+
+    lab.model(
+        "history", "n", SELECT.replace(" a,", " cast(a as decimal(14,2)) as a,"), **SCD2, ignore_null_updates=True
+    )
+    with pytest.raises(AssertionError, match=r"decimal\(14,4\), as stored"):
+        lab.build("history")
+
+
 BAD_EVENTS: dict[str, tuple[tuple[Any, ...], str]] = {
     "no_key": (event(None, 10, "A"), "1 event(s) without a key (k)"),
     "no_sequence": (

@@ -61,6 +61,9 @@ class Desk:
             self.spark.table(table).selectExpr(*(columns or ("*",))).orderBy("_batch_id", "_file", "_line").collect()
         )
 
+    def types(self) -> list[tuple[str, str]]:
+        return list(self.spark.table(f"{self.settings.schema_name('bronze')}.{self.source}").dtypes)
+
     def dlq(self) -> list[Row]:
         return list(
             self.spark.table(f"{self.settings.schema_name('dlq')}.{self.source}").orderBy("file", "line").collect()
@@ -350,6 +353,35 @@ def test_a_newer_contract_adds_a_column_and_a_changed_type_is_refused(
     assert failed.error and "region (string → int)" in failed.error and "new name" in failed.error
     monkeypatch.setattr(ingest_module, "load", lambda source: added)
     assert here.ingest().error is None, "the file waits until the contract is right again"
+
+
+def test_a_newer_contract_widens_types_in_place(desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given rows of narrow types, When the contract widens them, Then all rows read as the wider; all types or none."""
+    here = desk()
+    contract = load("crm_accounts")
+
+    def under(**types: str) -> None:
+        more = tuple(Column(name, type, "A number.") for name, type in types.items())
+        monkeypatch.setattr(ingest_module, "load", lambda source: replace(contract, columns=(*contract.columns, *more)))
+
+    under(size="int", price="decimal(6,2)", name_2="string")
+    here.write("a.jsonl", event(size=5, price="1.50"))
+    here.write("b.jsonl", event(account_id="A2", size=2**40))
+    taken = here.ingest()
+    assert (taken.accepted, taken.quarantined, taken.error) == (1, 1, None)
+    under(size="bigint", price="decimal(8,2)", name_2="int")
+    here.write("c.jsonl", event(account_id="A3", size=2**40, price="123456.78"))
+    failed = here.ingest()
+    assert failed.error and "name_2 (string → int)" in failed.error and "size" not in failed.error
+    assert {"size": "int", "price": "decimal(6,2)"}.items() <= dict(here.types()).items(), "nothing was changed"
+    under(size="bigint", price="decimal(8,2)", name_2="string")
+    assert here.ingest().accepted == 1
+    rows = [tuple(row) for row in here.bronze("account_id", "size", "price")]
+    assert rows == [("A1", 5, Decimal("1.50")), ("A3", 2**40, Decimal("123456.78"))]
+    assert dict(here.types())["size"] == "bigint"
+    under(size="int", price="decimal(8,2)", name_2="string")
+    here.write("d.jsonl", event(account_id="A4"))
+    assert "size (bigint → int)" in str(here.ingest().error)
 
 
 def test_a_large_file_is_spread_over_spark_and_its_lines_keep_their_numbers(

@@ -25,7 +25,7 @@ def home(tmp_path: Path) -> Path:
     (home / "landing" / "fx_rates" / "a.csv").write_text("rate_date,currency,units_per_eur\n2025-01-02,USD,1.03\n")
     java = tmp_path / "jdk" / "bin" / "java"
     java.parent.mkdir(parents=True)
-    java.write_text('#!/bin/sh\ntouch "$0.started"\nexec sleep 20 >/dev/null 2>&1\n')
+    java.write_text('#!/bin/sh\ntouch "$0.started"\nexec sleep 4 >/dev/null 2>&1\n')
     java.chmod(0o755)
     return home
 
