@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+
+from python_ops.errors import OpsError
 
 # Operations that leave the rows as they are: they move files, properties and comments.
 _KEEPS_ROWS = frozenset({
@@ -38,9 +41,24 @@ def exists(path: Path) -> bool:
     return DeltaTable.is_deltatable(str(path))
 
 
+def open_log(path: Path) -> DeltaTable:
+    """A table as its Delta log says it is, without a JVM.
+
+    Raises:
+        OpsError: there is no log, or it cannot be read.
+    """
+    try:
+        return DeltaTable(str(path))
+    except (DeltaError, OSError, ValueError) as exc:
+        raise OpsError(
+            f"The Delta log of {path} cannot be read ({str(exc).strip().splitlines()[0][:200]}). Restore the table "
+            "from a snapshot (docs/runbooks/dr_restore.md)."
+        ) from exc
+
+
 def rows_changed_since(path: Path, version: int) -> bool:
     """Whether a commit after `version` may have changed rows; yes where the history does not reach back that far."""
-    table = DeltaTable(str(path))
+    table = open_log(path)
     behind = table.version() - version
     if behind <= 0:
         return behind < 0
@@ -50,7 +68,7 @@ def rows_changed_since(path: Path, version: int) -> bool:
 
 def last_change(path: Path) -> datetime | None:
     """When rows last may have changed, UTC; None where the history no longer says."""
-    for commit in DeltaTable(str(path)).history():
+    for commit in open_log(path).history():
         if commit.get("operation") not in _KEEPS_ROWS:
             return datetime.fromtimestamp(int(commit["timestamp"]) / 1000, UTC)
     return None
@@ -61,7 +79,7 @@ def written_since(path: Path, began: datetime) -> Written | None:
     if not exists(path):
         return None
     rows = size = files = copied = 0
-    for commit in DeltaTable(str(path)).history(5):
+    for commit in open_log(path).history(5):
         if datetime.fromtimestamp(int(commit["timestamp"]) / 1000, UTC) < began:
             break
         if commit.get("operation") in _KEEPS_ROWS:

@@ -52,3 +52,11 @@ class Interrupted(OpsError):
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, taken as Ctrl-C is."""
+
+
+def missing_extra(package: str, extra: str) -> ConfigError:
+    """The error of a package that only an optional extra installs."""
+    return ConfigError(
+        f"{package} is not installed: `make setup` installs every extra, `.venv/bin/pip install -e '.[{extra}]'` this "
+        "one."
+    )

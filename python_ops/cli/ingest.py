@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,7 @@ from python_ops.ingest import IngestResult, generations
 from python_ops.ingest import discard as discard_batch
 from python_ops.ingest import ingest as run_ingest
 from python_ops.ingest.ledger import Ledger
+from python_ops.ingest.result import printable
 from python_ops.lock import exclusive
 from python_ops.quality.verdicts import Verdict
 from python_ops.spark import session
@@ -189,22 +191,28 @@ def verdict_lines(verdict: Verdict) -> str:
 
 
 def line(result: IngestResult) -> str:
-    """A result as one line, warnings below it."""
+    """A result as one line, what is to be known of it below; names that others chose change nothing on a terminal."""
+    return "\n        ".join(map(printable, _told(result)))
+
+
+def _told(result: IngestResult) -> Iterator[str]:
     if result.error:
-        return f"ingest  {result.source:<20} {'HALTED' if result.halted else 'FAILED'}  {result.error}"
+        yield f"ingest  {result.source:<20} {'HALTED' if result.halted else 'FAILED'}  {result.error}"
+        return
     if result.batch_id is None:
-        text = f"ingest  {result.source:<20} nothing new"
+        yield f"ingest  {result.source:<20} nothing new"
     else:
-        text = (
+        yield (
             f"ingest  {result.source:<20} batch {result.batch_id}: {result.files} files, read {result.read} = "
             f"{result.accepted} accepted + {result.quarantined} quarantined + {result.ignored} ignored"
         )
     if result.generated:
-        text += f"\n        complete snapshot: {result.generated} keys that it lacks are deleted"
+        yield f"complete snapshot: {result.generated} keys that it lacks are deleted"
     for name, count in result.changes.items():
-        text += f"\n        {name}: {count}"
+        yield f"{name}: {count}"
     for name, fault in result.rejected_files.items():
-        text += f"\n        file {name} rejected: {fault}"
+        yield f"file {name} rejected: {fault}"
     if result.extra_columns:
-        text += f"\n        columns not in the contract, kept in _extra: {', '.join(result.extra_columns)}"
-    return text + "".join(f"\n        warning: {warning}" for warning in result.warnings)
+        yield f"columns not in the contract, kept in _extra: {', '.join(result.extra_columns)}"
+    for warning in result.warnings:
+        yield f"warning: {warning}"

@@ -188,6 +188,8 @@ def parse(text: str, path: Path) -> Contract:
         faults += [f"key column {name} must be listed as required" for name in data["key"] if name not in required]
         if data["source"] != path.stem:
             faults.append(f"source is {data['source']!r}, the file is named {path.name}")
+        if "schema_version" in data and data["format"] not in ("debezium_json", "jsonl", "parquet", "avro"):
+            faults.append(f"schema_version is for records that are JSON, not for {data['format']}")
         faults += _expectation_faults(data)
     if faults:
         raise ContractError(f"{path.name} is not a valid contract: {'; '.join(faults)}.")

@@ -18,7 +18,7 @@ from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
-from python_ops.errors import ConfigError
+from python_ops.errors import ConfigError, missing_extra
 
 MOST_RECORDS = 100_000
 """How many records of a sample are read."""
@@ -181,7 +181,7 @@ def _avro(raw: bytes) -> Sample:
     try:
         import fastavro
     except ImportError as exc:
-        raise ConfigError("Avro needs fastavro. Install it with `pip install 'lakehouse-ops[avro]'`.") from exc
+        raise missing_extra("fastavro", "avro") from exc
     reader = fastavro.reader(io.BytesIO(raw))
     records: list[Any] = list(islice(reader, MOST_RECORDS))
     schema: Any = reader.writer_schema

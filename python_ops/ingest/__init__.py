@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -193,13 +194,17 @@ def _still_halted(settings: Settings, contract: Contract) -> IngestResult | None
 
 
 def _replaced(settings: Settings, contract: Contract) -> tuple[str, ...]:
-    """Files that were taken once and have another size now."""
+    """Files that were taken once and hold something else now; read again only where they were written since."""
     folder: Path = settings.landing / contract.source
-    taken = Ledger(settings.state / "ingest", contract.source).taken()
+    ledger = Ledger(settings.state / "ingest", contract.source)
+    frozen_at = {f.name: datetime.fromisoformat(m.arrived_at).timestamp() for m in ledger.manifests for f in m.files}
+    taken = ledger.taken()
     changed = [
         name
         for name in landing.names(folder)
-        if name in taken and taken[name].sha256 and (folder / name).stat().st_size != taken[name].bytes
+        if name in taken
+        and taken[name].sha256
+        and landing.differs(folder / name, taken[name], written_after=frozen_at[name])
     ]
     return tuple(
         f"{folder / name} was replaced after it was taken; what it holds now is not read. Deliver it under a new name."

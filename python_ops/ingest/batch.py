@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from python_ops.config import Settings
@@ -83,10 +84,10 @@ class Batch:
 
     def _freeze(self, delivery: Delivery) -> Manifest:
         files = [landing.inspect(self.folder, name, self.contract) for name in delivery.names]
-        frozen = self.freeze(files)
         if not delivery.is_snapshot:
-            return frozen
-        return self.ledger.save(replace(frozen, snapshot_at=delivery.taken_at or frozen.arrived_at))
+            return self.freeze(files)
+        now = datetime.now(UTC).isoformat(timespec="microseconds")
+        return self.freeze(files, snapshot_at=delivery.taken_at or now)
 
     def freeze(self, files: Sequence[LandingFile] = (), **others: Any) -> Manifest:
         """The manifest of a new batch of the current generation."""
@@ -96,11 +97,9 @@ class Batch:
 
     def _release(self, halted: Manifest, approves: int | None = None) -> Manifest:
         """A halted batch under another number."""
-        self.ledger.set_state(halted, State.RELEASED)
+        self._check_frozen_files(halted)
         files = [landing.inspect(self.folder, file.name, self.contract) for file in halted.files]
-        for now, then in zip(files, halted.files, strict=True):
-            if now.sha256 != then.sha256:
-                self._changed(then, halted, "has changed")
+        self.ledger.set_state(halted, State.RELEASED)
         return self.freeze(files, offsets=halted.offsets, snapshot_at=halted.snapshot_at, approves=approves)
 
     def next_number(self) -> int:

@@ -13,16 +13,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from deltalake import DeltaTable
-
 from python_ops.config import Settings
 from python_ops.contracts import load, sources
+from python_ops.delta import open_log
 from python_ops.errors import ConfigError, OpsError
 from python_ops.ingest import landing
 from python_ops.ingest.batch import Batch
 from python_ops.ingest.ledger import Manifest, State
 from python_ops.ingest.reading import Records
-from python_ops.ingest.result import IngestResult
+from python_ops.ingest.result import IngestResult, printable
 from python_ops.ingest.rows import find, rows_of
 from python_ops.ingest.tables import AppendOnlyTable
 
@@ -226,7 +225,7 @@ def _reopen(batch: Batch) -> None:
 
 def _freeze(batch: Batch, batches: Sequence[int]) -> Manifest | None:
     """The manifest of a replay, or None when nothing that is open would pass now."""
-    table = DeltaTable(str(batch.dlq.path))
+    table = open_log(batch.dlq.path)
     replays = {"version": table.version(), "batches": sorted(batches)}
     columns = ["_batch_id", "file", "line", "replayed_batch"]
     whole = [
@@ -287,7 +286,7 @@ def _rows(settings: Settings, source: str, columns: list[str]) -> Iterator[dict[
     from pyarrow.dataset import dataset
 
     # The files themselves: raw may not be valid UTF-8, which only a plain read leaves as it is.
-    delta = DeltaTable(str(table.path))
+    delta = open_log(table.path)
     schema = pyarrow.schema(delta.schema().to_arrow())
     known = [name for name in columns if name in schema.names]
     rows: pyarrow.Table = dataset(delta.file_uris(), schema=schema, format="parquet").to_table(columns=known)
@@ -299,8 +298,6 @@ def _rows(settings: Settings, source: str, columns: list[str]) -> Iterator[dict[
 
 
 def _shown(raw: bytes | None) -> str | None:
-    """Text that changes nothing on a terminal, in a table or in a message."""
     if raw is None:
         return None
-    text = raw[:MAX_SHOWN].decode("utf-8", "backslashreplace") + ("…" if len(raw) > MAX_SHOWN else "")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return printable(raw[:MAX_SHOWN].decode("utf-8", "backslashreplace")) + ("…" if len(raw) > MAX_SHOWN else "")

@@ -79,6 +79,11 @@ def reasons_to_halt(contract: Contract, ledger: Ledger, manifest: Manifest, foun
             f"the complete snapshot has {counts['quarantined']} records that would be rejected, and their keys would "
             f"count as deleted: {_most_often(found.reasons)}."
         )
+    broken = [f"{file.name} ({file.fault})" for file in manifest.files if file.fault]
+    if manifest.snapshot_at and broken and found.deleted:
+        reasons.append(
+            f"a part of the complete snapshot is rejected, and its keys would count as deleted: {', '.join(broken)}."
+        )
     share_limit = limits.max_delete_share
     if share_limit is None and manifest.snapshot_at:
         share_limit = SNAPSHOT_DELETE_SHARE

@@ -14,14 +14,16 @@ from python_ops.contracts import Contract
 from python_ops.errors import OpsError
 from python_ops.ingest.formats import dms
 from python_ops.ingest.formats.binary import schema_of
+from python_ops.ingest.formats.values import MAX_EXTRA_COLUMNS, bomb
 
 SNAPSHOT = ".snapshot"
 """`<file>.snapshot` beside a file says that the file is a complete snapshot."""
 
-# A file that grows more than this, and past this size, is an attack or a mistake. Texts compress up to 50 times.
-MAX_INFLATION, MAX_INFLATED_BYTES = 200, 64 * 1024 * 1024
+# Spark decompresses these by their names too; here nobody can tell whether such a file is whole or a bomb.
+_OTHER_CODECS = (".bz2", ".deflate", ".lz4", ".snappy")
 
 _BLOCK = 1 << 20
+_HEAD = 1 << 16
 _KINDS = {"csv": ("csv",), "parquet": ("parquet",), "avro": ("avro",), "dms": ("csv", "parquet")}
 _MAGIC = {b"PAR1": "parquet", b"Obj\x01": "avro"}
 
@@ -76,12 +78,8 @@ def inspect(folder: Path, name: str, contract: Contract) -> LandingFile:
     """
     path = folder / name
     wanted = _KINDS.get(contract.format, ("lines",))
-    digest, size = hashlib.sha256(), 0
     try:
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                size += len(block)
-                digest.update(block)
+        size, digest = path.stat().st_size, _sha256(path)
         head, multiline, fault = _scan(path, size, "csv" in wanted)
     except OSError as exc:
         raise OpsError(f"{path} cannot be read ({exc.strerror}). Give this user read permission.") from exc
@@ -97,7 +95,18 @@ def inspect(folder: Path, name: str, contract: Contract) -> LandingFile:
         schema, fault = schema_of(path, kind)
     elif fault is None and size and kind == "csv":
         layout, header, fault = _layout(head, contract)
-    return LandingFile(name, size, digest.hexdigest(), fault, kind, layout, header, multiline, schema)
+    return LandingFile(name, size, digest, fault, kind, layout, header, multiline, schema)
+
+
+def differs(path: Path, taken: LandingFile, written_after: float) -> bool:
+    """Whether a file is not what was taken. Its bytes are read where it was written after that time, in seconds."""
+    now = path.stat()
+    return now.st_size != taken.bytes or (now.st_mtime > written_after and _sha256(path) != taken.sha256)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _scan(path: Path, size: int, is_csv: bool) -> tuple[bytes, bool, str | None]:
@@ -107,12 +116,12 @@ def _scan(path: Path, size: int, is_csv: bool) -> tuple[bytes, bool, str | None]
     try:
         for text in _texts(path):
             if not head:
-                head = text[:65536]
+                head = text[:_HEAD]
                 if _is_utf_16(head):
                     return head, False, "UTF-16; deliver UTF-8"
             inflated += len(text)
-            if inflated > MAX_INFLATED_BYTES and inflated > MAX_INFLATION * size:
-                return head, False, f"inflates to more than {MAX_INFLATION} times its size"
+            if fault := bomb(inflated, size):
+                return head, False, fault
             if is_csv and head[:4] not in _MAGIC:
                 quotes.add(text)
     except _BrokenStream as exc:
@@ -128,7 +137,10 @@ def _texts(path: Path) -> Iterator[bytes]:
     """The text of a file in pieces of bounded size."""
     if path.stat().st_size == 0:
         return
-    if path.suffix == ".gz":
+    codec = path.suffix.lower()
+    if codec in _OTHER_CODECS:
+        raise _BrokenStream(f"compressed as {codec}; deliver .gz or .zst")
+    if codec == ".gz":
         try:
             with gzip.open(path) as file:
                 while text := file.read(_BLOCK):
@@ -137,7 +149,7 @@ def _texts(path: Path) -> Iterator[bytes]:
             raise _BrokenStream("truncated gzip") from exc
         except (zlib.error, gzip.BadGzipFile) as exc:
             raise _BrokenStream(f"not a gzip stream ({exc})") from exc
-    elif path.suffix == ".zst":
+    elif codec == ".zst":
         import pyarrow
 
         try:
@@ -179,8 +191,10 @@ def _is_utf_16(head: bytes) -> bool:
 
 def _layout(head: bytes, contract: Contract) -> tuple[tuple[str, ...], bool, str | None]:
     """Names of a csv file's fields, whether its first line is a header, and what is wrong with it."""
-    line = head.split(b"\n", 1)[0].decode("utf-8-sig", "replace").rstrip("\r")
-    first = next(csv.reader([line]), [])
+    line, end, _ = head.partition(b"\n")
+    if not end and len(head) == _HEAD:
+        return (), True, f"the first line is longer than {_HEAD} bytes"
+    first = next(csv.reader([line.decode("utf-8-sig", "replace").rstrip("\r")]), [])
     if contract.format == "dms":
         found = dms.layout_of(first, contract)
         return ((), False, found) if isinstance(found, str) else (*found, None)
@@ -188,4 +202,7 @@ def _layout(head: bytes, contract: Contract) -> tuple[tuple[str, ...], bool, str
     if missing or len(set(first)) < len(first):
         wanted = ", ".join(column.name for column in contract.columns)
         return (), True, f"header has {', '.join(first)}; the contract wants {wanted}"
+    extra = set(first) - {column.name for column in contract.columns}
+    if len(extra) > MAX_EXTRA_COLUMNS:
+        return (), True, f"more than {MAX_EXTRA_COLUMNS} columns that the contract lacks"
     return tuple(first), True, None

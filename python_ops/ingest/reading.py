@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from python_ops.ingest.formats.binary import read_rows
+from python_ops.ingest.formats.binary import PLACE, read_rows
 from python_ops.ingest.formats.delimited import parsed
 from python_ops.ingest.landing import LandingFile
 
@@ -43,10 +44,7 @@ class Records:
 
 
 def read(spark: SparkSession, folder: Path, files: Sequence[LandingFile], generation: int) -> list[Records]:
-    """Records of the files that are taken, grouped by how they are parsed.
-
-    One file is one partition, read from its start, so the low 33 bits of Spark's row id count its lines.
-    """
+    """Records of the files that are taken, grouped by how they are parsed."""
     groups: dict[tuple[str, tuple[str, ...], bool, bool, str], list[LandingFile]] = {}
     for file in files:
         if file.fault is None and file.bytes > 0:
@@ -55,7 +53,7 @@ def read(spark: SparkSession, folder: Path, files: Sequence[LandingFile], genera
     tasks = int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
     found = []
     for (kind, layout, header, multiline, _), alike_files in groups.items():
-        paths = [str(folder / file.name) for file in alike_files]
+        paths = [_literal(folder / file.name) for file in alike_files]
         if kind in ("parquet", "avro"):
             lines = read_rows(spark, paths, kind)
         else:
@@ -68,15 +66,14 @@ def read(spark: SparkSession, folder: Path, files: Sequence[LandingFile], genera
     return found
 
 
+def _literal(path: Path) -> str:
+    """A path as Spark takes it for itself: characters of a pattern are escaped."""
+    return re.sub(r"([\\{}\[\]*?])", r"\\\1", str(path))
+
+
 def _lines(spark: SparkSession, paths: list[str], header: bool) -> DataFrame:
     """Lines end with LF alone: U+2028 and U+0085 occur inside strings. A header becomes a blank line."""
-    lines = (
-        spark.read.option("lineSep", "\n")
-        .text(paths)
-        .selectExpr(
-            "value", "_metadata.file_name as _file", "(monotonically_increasing_id() & 8589934591) + 1 as _line"
-        )
-    )
+    lines = spark.read.option("lineSep", "\n").text(paths).selectExpr("value", *PLACE)
     raw = "case when _line > 1 then value else '' end" if header else "value"
     return lines.selectExpr(f"{raw} as raw", "_file", "_line")
 

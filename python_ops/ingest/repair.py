@@ -17,6 +17,7 @@ from deltalake import DeltaTable, QueryBuilder
 
 from python_ops.config import Settings
 from python_ops.contracts import Contract
+from python_ops.delta import open_log
 from python_ops.errors import OpsError
 from python_ops.ingest import landing
 from python_ops.ingest.landing import LandingFile
@@ -126,7 +127,7 @@ def _offsets(settings: Settings, contract: Contract) -> dict[int, tuple[Offsets,
                 f'select _batch_id, "{file}" as file, min("{line}") as low, max("{line}") as high from t'
                 f' where "{line}" is not null group by _batch_id, "{file}"'
             )
-            for row in _query(table, DeltaTable(str(table.path)), sql):
+            for row in _query(table, open_log(table.path), sql):
                 lines.setdefault(int(row["_batch_id"]), {})[row["file"]] = (int(row["low"]), int(row["high"]))
         found.append(lines)
     return of_rows(*found)
@@ -145,7 +146,7 @@ class _Rows:
 def _batches(table: AppendOnlyTable, file: str, arrived: str) -> dict[int, _Rows]:
     if not table.exists():
         return {}
-    opened = DeltaTable(str(table.path))
+    opened = open_log(table.path)
     has_generation = any(field.name == "_source_generation" for field in opened.schema().fields)
     sql = (
         f"select _batch_id, count({file}) as n, array_agg(distinct {file}) as files, max({arrived}) as arrived, "

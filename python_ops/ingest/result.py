@@ -63,3 +63,8 @@ def together(results: Sequence[IngestResult]) -> IngestResult:
             halted=other.halted or first.halted,
         )
     return first
+
+
+def printable(text: str) -> str:
+    """Text that changes nothing on a terminal, in a table or in a message: what is no character to see is escaped."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

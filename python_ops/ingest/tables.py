@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from deltalake import DeltaTable
-
 from python_ops.config import Settings
 from python_ops.contracts import Column, Contract
 from python_ops.contracts.compatibility import widens
+from python_ops.delta import exists, open_log
 from python_ops.errors import OpsError
 from python_ops.ingest.projection import DLQ_COLUMNS, DLQ_STATE, METADATA
 
@@ -40,7 +39,7 @@ class AppendOnlyTable:
 
     def exists(self) -> bool:
         """Whether the table has a Delta log. Starts no JVM."""
-        return DeltaTable.is_deltatable(str(self.path))
+        return exists(self.path)
 
     def create(self, spark: SparkSession) -> None:
         """Creates the table; or adds the columns and widens the types that a newer contract brought.
@@ -95,7 +94,7 @@ class AppendOnlyTable:
 
     def _rows_in_files_of(self, batch_id: int) -> int | None:
         """Rows of the files that hold this batch alone; None where a file holds others too, or nobody knows."""
-        files = DeltaTable(str(self.path)).get_add_actions(flatten=True)
+        files = open_log(self.path).get_add_actions(flatten=True)
         if not {"min._batch_id", "max._batch_id"} <= set(files.column_names):
             return None
         found = 0
@@ -112,14 +111,14 @@ class AppendOnlyTable:
         """Rows of the current version, from the Delta log. Starts no JVM."""
         if not self.exists():
             return 0
-        counts = DeltaTable(str(self.path)).get_add_actions(flatten=True).column("num_records").to_pylist()
+        counts = open_log(self.path).get_add_actions(flatten=True).column("num_records").to_pylist()
         return sum(int(count) for count in counts)
 
     def last_number(self) -> int:
         """Highest batch number that Delta remembers for this writer: lower ones would be skipped. Starts no JVM."""
         if not self.exists():
             return 0
-        return int(DeltaTable(str(self.path)).transaction_version(self.writer_id) or 0)
+        return int(open_log(self.path).transaction_version(self.writer_id) or 0)
 
     def batches(self, spark: SparkSession) -> dict[int, int]:
         """Rows per batch number."""

@@ -91,7 +91,7 @@ def diff(
     newest = DeltaTable(str(policy.path)).version()
     after = newest if after is None else after
     _check_versions(policy, newest, before, after)
-    key = _key(settings, table, artifacts)
+    key = _key(table, artifacts)
     from pyspark.errors import PySparkException
 
     session = spark()
@@ -123,13 +123,20 @@ def restore(
 
     Raises:
         ConfigError: there is no such table or version.
-        OpsError: files of that version are no longer there. The table is as it was.
+        OpsError: files of that version are no longer there, or dead letters would be lost. The table is as it was.
         BusyError: another process holds the table's lease.
     """
     policy = _find(settings, table, artifacts)
     newest = DeltaTable(str(policy.path)).version()
     _check_versions(policy, newest, version)
     planned = Restore(policy.table, newest, version, tuple(_commits(policy.path, newest - version)))
+    is_dlq = policy.table.startswith(f"{settings.schema_name('dlq')}.")
+    if is_dlq and (appends := [c.version for c in planned.undone if c.operation == "WRITE"]):
+        raise OpsError(
+            f"{policy.table}: version {version} lacks the dead letters of version {', '.join(map(str, appends))}, and "
+            f"nothing would take these records again. Go back to version {max(appends)} at the furthest; to take "
+            "batches again, restore the bronze table."
+        )
     if not execute:
         return planned
     if newest == version:
@@ -158,7 +165,7 @@ def _find(settings: Settings, table: str, artifacts: Path) -> Policy:
     return policy
 
 
-def _key(settings: Settings, table: str, artifacts: Path) -> tuple[str, ...]:
+def _key(table: str, artifacts: Path) -> tuple[str, ...]:
     """What tells rows apart: a CDC model's storage has a row for each of a key's events."""
     for model in load_manifest(artifacts).models.values():
         if f"{model.schema}.{model.storage}" == table:

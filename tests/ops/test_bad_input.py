@@ -116,6 +116,13 @@ JSONL = [
     Case("exponent, agreed", "N", {"thing_id": 1, "loose": "1e3"},
          {"loose": Decimal("1000"), "change": values.EXPONENT}),
     Case("exponent that loses digits", "Q", {"thing_id": 1, "loose": "1e-3"}, ("not a decimal", "loose")),
+    Case("exponent as a number", "N", b'{"thing_id": 1, "loose": 1.5e8}',
+         {"loose": Decimal("150000000"), "change": values.EXPONENT}),
+    Case("exponent as a number that needs none", "A", b'{"thing_id": 1, "loose": 1.5e3}', {"loose": Decimal("1500")}),
+    Case("exponent of more digits than a double has", "Q", b'{"thing_id": 1, "loose": 1.00000000000000001e2}',
+         ("not a decimal", "loose")),
+    Case("more digits than a decimal has", "Q", b'{"thing_id": 1, "loose": 1.0000000000000000000000000000000000000001}',
+         ("not a decimal", "loose")),
     Case("listed boolean", "N", {"thing_id": 1, "is_active": "Yes"},
          {"is_active": True, "change": values.LISTED_BOOLEAN}),
     Case("boolean", "A", {"thing_id": 1, "is_active": False}, {"is_active": False}),
@@ -153,6 +160,7 @@ CSV = [
     Case("empty text", "A", b'"",3,,,', {"name": ""}),
     Case("too few fields", "Q", b"a,4", ("wrong number of fields", None)),
     Case("too many fields", "Q", b"a,4,,1,,9", ("wrong number of fields", None)),
+    Case("100 000 fields", "Q", b"a,4,,1," + b"," * 100_000, ("wrong number of fields", None)),
     Case("null key", "Q", b"a,,,,", ("a required value is null", "thing_id")),
     Case("NaN", "N", b"a,5,,nan,", {"amount": None, "change": values.NOT_A_NUMBER}),
     Case("NUL", "N", b"a\0b,6,,,", {"name": "ab", "change": values.NUL}),
@@ -185,6 +193,7 @@ class Yard:
                 "dms": replace(THING, format="dms", timestamp_column="dms_at"),
                 "guarded": replace(TWO_KEYS, format="debezium_json", table="things", thresholds=guarded),
                 "extract": snapshot,
+                "parts": replace(THING, format="csv"),
                 "versions": replace(THING, schema_version=SchemaVersion("v", ("1",))),
                 "all_bad": jsonl,
                 "share": replace(THING, thresholds=Thresholds(max_rejected_share=0.2)),
@@ -234,6 +243,7 @@ def yard(spark: SparkSession, settings: Settings, tmp_path_factory: pytest.TempP
             found.write(source, "a." + ("csv" if source == "csv" else "jsonl"), *[case.record for case in cases])
         found.write("jsonl", "b.jsonl.gz", {"thing_id": 100})
         found.write("jsonl", "c.jsonl.zst", {"thing_id": 101}, b"garbage")
+        found.write("jsonl", "c[1] {é}*?%20\\.jsonl", {"thing_id": 102})
         (opened.landing / "jsonl" / "d.jsonl").write_bytes(b"")
         (opened.landing / "jsonl" / "e.jsonl.gz").write_bytes(gzip.compress(b"{}\n" * 9999)[:-9])
         _binary_files(found)
@@ -241,6 +251,7 @@ def yard(spark: SparkSession, settings: Settings, tmp_path_factory: pytest.TempP
         keys = range(1, 11)
         found.write("guarded", "a.jsonl", *[envelope(key, "r", 100) for key in keys])
         found.write("extract", "a.csv", b"thing_id,name", *[f"{key},x".encode() for key in keys])
+        found.write("parts", "a.csv", b"thing_id,name", *[f"{key},x".encode() for key in keys])
         found.write("versions", "a.jsonl", {"thing_id": 1, "v": "1"}, {"thing_id": 2, "v": "2"})
         found.write("all_bad", "a.jsonl", *[{"name": "x"}] * 6)
         found.write("share", "a.jsonl", {"thing_id": 1}, {"thing_id": 2}, {"thing_id": 3}, b"bad")
@@ -348,12 +359,17 @@ def test_counts_reconcile(yard: Yard, source: str) -> None:
     assert len(yard.rows("dlq", source, "1")) == result.quarantined + len(result.rejected_files)
     if source in TABLES:
         cases = TABLES[source]
-        extra = {"jsonl": (2, 1)}.get(source, (0, 0))
+        extra = {"jsonl": (3, 1)}.get(source, (0, 0))
         assert result.accepted == sum(case.place in "AN" for case in cases) + extra[0]
         assert result.quarantined == sum(case.place == "Q" for case in cases) + extra[1]
         for change, count in result.changes.items():
             named = [case for case in cases if case.place == "N" and case.told["change"] == change]
             assert count == len(named), change
+
+
+def test_a_name_with_the_characters_of_a_pattern_is_one_file(yard: Yard) -> None:
+    (row,) = [row for row in yard.rows("bronze", "jsonl", "thing_id", "_file") if row["thing_id"] == 102]
+    assert row["_file"] == "c[1] {é}*?%20\\.jsonl"
 
 
 def test_binary_files_are_checked_like_lines(yard: Yard) -> None:
@@ -416,10 +432,15 @@ def test_halted_batches_and_dead_letters_are_decided_on(yard: Yard) -> None:
     yard.write("guarded", "b.jsonl", *[envelope(key, "d", 101) for key in range(1, 6)])
     yard.write("extract", "b.csv", b"thing_id,name", *[f"{key},y".encode() for key in keys if key != 4])
     yard.write("extract", "c.csv", b"thing_id,name", b"1,z")
+    yard.write("parts", "b1.csv", b"thing_id,name", *[f"{key},y".encode() for key in range(1, 8)])
+    yard.write("parts", "b2.csv.gz", b"thing_id,name", b"8,y", b"9,y", b"10,y")
+    broken = yard.settings.landing / "parts" / "b2.csv.gz"
+    broken.write_bytes(broken.read_bytes()[:-4])
+    (yard.settings.landing / "parts" / "b1.csv.snapshot").write_text('{"files": ["b2.csv.gz"]}')
     versions = yard.contracts["versions"]
     yard.contracts["versions"] = replace(versions, version="1.1.0", schema_version=SchemaVersion("v", ("1", "2")))
 
-    asked = ("debezium", "dms", "guarded", "extract", "versions")
+    asked = ("debezium", "dms", "guarded", "extract", "parts", "versions")
     second = yard.ingest(*asked)
     assert "far below" in str(second["debezium"].error)
     assert "ingest generation debezium --new --execute" in str(second["debezium"].error)
@@ -428,6 +449,8 @@ def test_halted_batches_and_dead_letters_are_decided_on(yard: Yard) -> None:
     assert "deletes 8 of 9 keys" in str(second["extract"].error), "b.csv was taken, c.csv is halted"
     deleted = [r for r in yard.rows("bronze", "extract") if r["_op"] == "d"]
     assert [(r["thing_id"], r["_file"], r["name"]) for r in deleted] == [(4, "b.csv", None)]
+    assert "a part of the complete snapshot is rejected" in str(second["parts"].error)
+    assert "b2.csv.gz (truncated gzip)" in str(second["parts"].error) and second["parts"].halted == 2
     assert (second["versions"].accepted, second["versions"].error) == (2, None)
     again = yard.ingest("guarded")["guarded"]
     assert again.halted == 2 and yard.ledger("guarded").last_number == 2, "decided without Spark, nothing is done twice"
@@ -441,6 +464,11 @@ def test_halted_batches_and_dead_letters_are_decided_on(yard: Yard) -> None:
     assert [(r["_source_lsn"], r["_op"]) for r in new] == [(3, "r")]
     reload = {r["thing_id"]: r["_op"] for r in yard.rows("bronze", "dms") if r["_source_generation"] == 2}
     assert reload == {1: "r", 5: "d"}, "key 5 is not in the full load"
+    delivered = (yard.settings.landing / "guarded" / "b.jsonl").read_bytes()
+    yard.write("guarded", "b.jsonl", envelope(1, "d", 101))
+    refused = yard.ingest("guarded", approve=2)["guarded"]
+    assert "has changed since batch 2" in str(refused.error) and yard.ledger("guarded").halted is not None
+    (yard.settings.landing / "guarded" / "b.jsonl").write_bytes(delivered)
     approved = yard.ingest("guarded", approve=2)["guarded"]
     assert (approved.batch_id, approved.accepted, approved.error) == (3, 5, None)
     assert [m.state for m in yard.ledger("guarded").manifests][1:] == [State.RELEASED, State.COMMITTED]

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 import subprocess
 import sys
+import zlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pytest
+from pyarrow import parquet
 
 from python_ops.config import Settings
 from python_ops.contracts import Contract, load
 from python_ops.errors import BusyError, OpsError
 from python_ops.ingest import generations, landing
+from python_ops.ingest.batch import Batch
 from python_ops.ingest.formats import dms
 from python_ops.ingest.ledger import Ledger, State
 from python_ops.ingest.snapshots import Delivery, deliveries
@@ -45,6 +50,8 @@ def test_files_are_taken_in_name_order_and_unfinished_ones_are_not(tmp_path: Pat
         ("cut.jsonl.zst", pyarrow.compress(bytes(range(256)) * 999, "zstd", asbytes=True)[:-9], "truncated zstd"),
         ("plain.jsonl.zst", b"{}\n", "not a zstd stream"),
         ("bomb.jsonl.gz", gzip.compress(b" " * (70 << 20)), "inflates to more than 200 times its size"),
+        ("other.jsonl.bz2", bz2.compress(b"{}\n"), "compressed as .bz2; deliver .gz or .zst"),
+        ("CUT.JSONL.GZ", gzip.compress(b"{}\n" * 1000)[:-9], "truncated gzip"),
         ("le.jsonl", '{"a": 1}'.encode("utf-16"), "UTF-16"),
         ("be.jsonl", '{"a": 1}'.encode("utf-16-be"), "UTF-16"),
         ("bom.jsonl", '{"a": 1}'.encode("utf-8-sig"), None),
@@ -65,12 +72,55 @@ def test_a_csv_file_must_have_the_header_of_its_contract(tmp_path: Path) -> None
     (tmp_path / "other.csv").write_text("currency,rate_date,source,units_per_eur\n")
     (tmp_path / "bad.csv").write_text("currency,rate_date\n")
     (tmp_path / "twice.csv").write_text("currency,rate_date,units_per_eur,currency\n")
+    needed = "currency,rate_date,units_per_eur,"
+    (tmp_path / "wide.csv").write_text(needed + ",".join(f"c{number}" for number in range(1001)) + "\n")
+    (tmp_path / "long.csv").write_text(needed + "c" * 70_000 + "\n")
 
     assert landing.inspect(tmp_path, "good.csv", load("fx_rates")).fault is None
     other = landing.inspect(tmp_path, "other.csv", load("fx_rates"))
     assert (other.fault, other.layout) == (None, ("currency", "rate_date", "source", "units_per_eur"))
     assert "header has currency, rate_date;" in str(landing.inspect(tmp_path, "bad.csv", load("fx_rates")).fault)
     assert "header has" in str(landing.inspect(tmp_path, "twice.csv", load("fx_rates")).fault)
+    wide = landing.inspect(tmp_path, "wide.csv", load("fx_rates"))
+    assert wide.fault == "more than 1000 columns that the contract lacks"
+    assert "first line is longer" in str(landing.inspect(tmp_path, "long.csv", load("fx_rates")).fault)
+
+
+def avro_file(codec: str, block: bytes) -> bytes:
+    """An avro file of one record, whose block is given as it is stored."""
+
+    def sized(content: bytes) -> bytes:
+        number, size = bytearray(), len(content) << 1
+        while size > 0x7F:
+            number.append(size & 0x7F | 0x80)
+            size >>= 7
+        return bytes([*number, size]) + content
+
+    schema = b'{"type": "record", "name": "r", "fields": [{"name": "text", "type": "string"}]}'
+    described = sized(b"avro.schema") + sized(schema) + sized(b"avro.codec") + sized(codec.encode())
+    return b"Obj\x01\x04" + described + b"\0" + bytes(16) + b"\x02" + sized(block) + bytes(16)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [
+        ("parquet", "inflates to more than 200 times its size"),
+        ("deflate", "inflates to more than 200 times its size"),
+        ("zstandard", "inflates to more than 200 times its size"),
+        ("xz", "compressed as xz; write null, deflate, snappy, zstandard"),
+    ],
+)
+def test_a_binary_file_that_inflates_is_refused(tmp_path: Path, kind: str, fault: str) -> None:
+    path, text = tmp_path / "a.bin", b"x" * (70 << 20)
+    if kind == "parquet":
+        parquet.write_table(pyarrow.table({"rate_date": pyarrow.nulls(70 << 20, pyarrow.int8())}), path)
+    else:
+        zipped = {"deflate": zlib.compress(text)[2:-4], "zstandard": pyarrow.compress(text, "zstd", asbytes=True)}
+        path.write_bytes(avro_file(kind, zipped.get(kind, b"x")))
+
+    contract = replace(load("fx_rates"), format="parquet" if kind == "parquet" else "avro")
+
+    assert landing.inspect(tmp_path, "a.bin", contract).fault == fault
 
 
 @pytest.mark.parametrize(
@@ -136,6 +186,22 @@ def test_a_snapshot_is_a_batch_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "c.snapshot").write_text('{"taken_at": "2025-03-03T07:00:00"}')
     with pytest.raises(OpsError, match=r"c\.snapshot is not a snapshot's mark \(taken_at has no time zone\)"):
         deliveries(tmp_path, ["c"], contract)
+
+
+def test_a_snapshot_is_frozen_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A manifest that does not say it yet, left by a run that died, would be taken for changes."""
+    settings, saved = Settings(home=tmp_path), []
+    save = Ledger.save
+    monkeypatch.setattr(Ledger, "save", lambda ledger, manifest: saved.append(manifest) or save(ledger, manifest))
+    (settings.landing / "fx_rates").mkdir(parents=True)
+    (settings.landing / "fx_rates" / "a.csv").write_text("rate_date,currency,units_per_eur\n")
+    spark: Any = None
+
+    for taken_at in ("2025-03-03T06:00:00.000000+00:00", None):
+        Batch(settings, spark, load("fx_rates"))._freeze(Delivery(("a.csv",), True, taken_at))
+
+    assert saved[0].snapshot_at == "2025-03-03T06:00:00.000000+00:00"
+    assert [bool(manifest.snapshot_at) for manifest in saved] == [True, True]
 
 
 def test_generations_are_declared_and_never_go_back(tmp_path: Path) -> None:

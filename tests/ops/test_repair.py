@@ -14,7 +14,8 @@ from test_cli import lakeops
 
 from python_ops.config import Settings
 from python_ops.contracts import load
-from python_ops.ingest import has_new_files
+from python_ops.errors import OpsError
+from python_ops.ingest import has_new_files, ingest
 from python_ops.ingest.landing import LandingFile
 from python_ops.ingest.ledger import Ledger, State
 from python_ops.ingest.repair import Fault, compare, repair
@@ -79,6 +80,7 @@ def test_ledger_and_table_agree(place: Place) -> None:
 
 
 @pytest.mark.parametrize("lost", [(2,), (2, 3), (3,), (1, 2, 3)], ids=str)
+@pytest.mark.slow
 def test_batches_that_the_ledger_forgot_are_entered_again(place: Place, lost: tuple[int, ...]) -> None:
     """Given deleted manifests, When repaired, Then no file is new and every count is as it was."""
     before = {m.batch_id: (m.counts, [f.name for f in m.files]) for m in place.ledger.manifests}
@@ -97,6 +99,7 @@ def test_batches_that_the_ledger_forgot_are_entered_again(place: Place, lost: tu
     assert not has_new_files(place.settings, "fx_rates") and place.found() == []
 
 
+@pytest.mark.slow
 def test_a_ledger_ahead_of_its_table_is_refused_with_both_numbers(place: Place) -> None:
     place.commit(99, "never.csv", 10)
     place.append("dlq", 3, {"file": []})
@@ -118,6 +121,21 @@ def test_a_batch_whose_rows_are_gone_is_given_up(place: Place) -> None:
     assert place.found() == [(3, Fault.GONE)]
     repair(place.settings, FX, compare(place.settings, FX))
     assert "3.csv" not in place.ledger.taken() and has_new_files(place.settings, "fx_rates")
+
+
+def test_a_garbled_log_fails_its_source_by_name_and_no_other(place: Place) -> None:
+    log = place.settings.table_path("bronze", "fx_rates") / "_delta_log"
+    (log / f"{1:020}.json").write_text('{"add": {"path": ')
+    with pytest.raises(OpsError, match=r"The Delta log of .*fx_rates cannot be read .* Restore the table"):
+        has_new_files(place.settings, "fx_rates")
+
+    def spark() -> Any:
+        raise OpsError("asked for Spark")
+
+    (garbled,) = ingest(place.settings, spark, ["fx_rates"])
+    assert "fx_rates cannot be read" in str(garbled.error)
+    with pytest.raises(OpsError, match="asked for Spark"):  # the other source goes on
+        ingest(place.settings, spark, ["fx_rates", "crm_accounts"])
 
 
 def test_unknown_sources_exit_2(place: Place) -> None:

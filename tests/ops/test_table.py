@@ -14,7 +14,7 @@ from deltalake import DeltaTable, write_deltalake
 from test_cli import lakeops
 
 from python_ops.config import Settings
-from python_ops.errors import BusyError, ConfigError
+from python_ops.errors import BusyError, ConfigError, OpsError
 from python_ops.maintenance.versions import diff, history, restore
 from python_ops.state import store_for
 from python_ops.state.leases import hold
@@ -55,6 +55,19 @@ def test_history_and_plans_start_no_jvm(own: Settings, tmp_path: Path) -> None:
     assert (planned.before, planned.to, planned.version) == (2, 0, None)
     assert [commit.version for commit in planned.undone] == [2, 1]
     assert DeltaTable(str(path)).version() == 2
+
+
+def test_dead_letters_are_not_restored_away(own: Settings, tmp_path: Path) -> None:
+    """Given letters of two batches, one removed, Then the removal can be undone, and the second batch cannot."""
+    files.write_manifest(tmp_path)
+    path = own.table_path("dlq", "fx_rates")
+    for batch in (1, 2):
+        write_deltalake(str(path), pa.table({"_batch_id": [batch]}), mode="append")
+    DeltaTable(str(path)).delete("_batch_id = 1")
+    table = "versions_dlq.fx_rates"
+    assert restore(own, no_session, table, 1, artifacts=tmp_path).to == 1
+    with pytest.raises(OpsError, match=r"lacks the dead letters of version 1, .* version 1 at the furthest"):
+        restore(own, no_session, table, 0, execute=True, artifacts=tmp_path)
 
 
 @pytest.mark.parametrize("version", [-1, 3])

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, BinaryIO
+
+from python_ops.ingest.formats.values import bomb
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -14,21 +19,23 @@ if TYPE_CHECKING:
 _TO_JSON = "map('ignoreNullFields', 'false', 'timestampFormat', 'yyyy-MM-dd\\'T\\'HH:mm:ss.SSSSSSXXX',"
 _TO_JSON += " 'timestampNTZFormat', 'yyyy-MM-dd\\'T\\'HH:mm:ss.SSSSSS')"
 
-_MAX_AVRO_HEADER = 1 << 22
+# Spark gives a file's name as in an address. One file is one partition, read from its start, so the low 33 bits of
+# Spark's row id count its rows.
+_NAME = "_metadata.file_name"
+PLACE = (
+    f"case when contains({_NAME}, '%') then url_decode(replace({_NAME}, '+', '%2B')) else {_NAME} end as _file",
+    "(monotonically_increasing_id() & 8589934591) + 1 as _line",
+)
+"""SQL of a row's file and number, where every file is one partition."""
+
+_MAX_AVRO_BLOCK, _PIECE = 1 << 28, 1 << 20
 
 
 def read_rows(spark: SparkSession, paths: list[str], kind: str) -> DataFrame:
-    """Rows of files that have one schema, as `raw` (JSON), `_file` and `_line` (number of the row, from 1).
-
-    One file is one partition, so the low 33 bits of Spark's row id count its rows.
-    """
+    """Rows of files that have one schema, as `raw` (JSON), `_file` and `_line` (number of the row, from 1)."""
     rows = spark.read.format(kind).load(paths)
     columns = ", ".join(f"`{name.replace('`', '``')}`" for name in rows.columns)
-    return rows.selectExpr(
-        f"to_json(struct({columns}), {_TO_JSON}) as raw",
-        "_metadata.file_name as _file",
-        "(monotonically_increasing_id() & 8589934591) + 1 as _line",
-    )
+    return rows.selectExpr(f"to_json(struct({columns}), {_TO_JSON}) as raw", *PLACE)
 
 
 def schema_of(path: Path, kind: str) -> tuple[str, str | None]:
@@ -42,7 +49,8 @@ def _parquet(path: Path) -> tuple[str, str | None]:
     from pyarrow import parquet
 
     try:
-        schema = parquet.ParquetFile(path).schema_arrow
+        opened = parquet.ParquetFile(path)
+        schema, described = opened.schema_arrow, opened.metadata
     except (pyarrow.ArrowException, OSError) as exc:
         return "", f"not a whole parquet file ({str(exc).splitlines()[0][:200]})"
     names = [name.lower() for name in schema.names]
@@ -50,52 +58,101 @@ def _parquet(path: Path) -> tuple[str, str | None]:
         return "", "two columns of the parquet file have one name"
     nanos = [f.name for f in schema if pyarrow.types.is_timestamp(f.type) and f.type.unit == "ns"]
     fault = f"timestamps in nanoseconds: {', '.join(nanos)}; write microseconds" if nanos else None
+    # Repeated values take next to no bytes, so rows count too.
+    bytes_said = sum(described.row_group(number).total_byte_size for number in range(described.num_row_groups))
+    fault = fault or bomb(max(bytes_said, described.num_rows), path.stat().st_size)
     return "; ".join(f"{field.name} {field.type}" for field in schema), fault
 
 
 def _avro(path: Path) -> tuple[str, str | None]:
-    """The schema in an avro file's header. A file that ends with its sync marker is whole."""
+    """The schema in an avro file's header, and what is wrong with the header or a block.
+
+    The format: https://avro.apache.org/docs/1.12.0/specification/#object-container-files.
+    """
+    size = path.stat().st_size
     with path.open("rb") as file:
-        data = file.read(_MAX_AVRO_HEADER)
-        file.seek(-16, 2)
-        tail = file.read()
-    try:
-        metadata, end = _avro_header(data)
-        schema = json.dumps(json.loads(metadata["avro.schema"]), sort_keys=True)
-    except (IndexError, KeyError, ValueError) as exc:
-        return "", f"not an avro file ({type(exc).__name__} in its header)"
-    return schema, None if data[end - 16 : end] == tail else "truncated avro"
+        try:
+            file.seek(4)
+            metadata = _avro_metadata(file)
+            schema = json.dumps(json.loads(metadata["avro.schema"]), sort_keys=True)
+            sync = file.read(16)
+        except (EOFError, KeyError, ValueError) as exc:
+            return "", f"not an avro file ({type(exc).__name__} in its header)"
+        codec = metadata.get("avro.codec", b"null").decode("ascii", "replace")
+        if codec not in _INFLATED:
+            return schema, f"compressed as {codec}; write {', '.join(_INFLATED)}"
+        rows = inflated = 0
+        try:
+            while file.tell() < size:
+                rows, block = rows + _long(file), _bytes(file)
+                if file.read(16) != sync:
+                    return schema, "truncated avro"
+                for piece in chain((0,), _INFLATED[codec](block)):
+                    inflated += piece
+                    if fault := bomb(max(inflated, rows), size):
+                        return schema, fault
+        except (EOFError, ValueError):
+            return schema, "truncated avro"
+        except (zlib.error, OSError) as exc:
+            return schema, f"not a whole avro file ({type(exc).__name__} in a block)"
+    return schema, None
 
 
-def _avro_header(data: bytes) -> tuple[dict[str, bytes], int]:
-    """Metadata of an avro object container and the place where its blocks begin, past the sync marker."""
-    place = 4
+def _avro_metadata(file: BinaryIO) -> dict[str, bytes]:
     metadata: dict[str, bytes] = {}
-
-    def number() -> int:
-        nonlocal place
-        shift = value = 0
-        while True:
-            byte = data[place]
-            place += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return (value >> 1) ^ -(value & 1)
-
-    def chunk() -> bytes:
-        nonlocal place
-        size = number()
-        if not 0 <= size <= len(data) - place:
-            raise ValueError(f"a length of {size}")
-        place += size
-        return data[place - size : place]
-
-    while count := number():
+    while count := _long(file):
         if count < 0:
             count = -count
-            number()
+            _long(file)
         for _ in range(count):
-            name: Any = chunk().decode()
-            metadata[name] = chunk()
-    return metadata, place + 16
+            name = _bytes(file).decode()
+            metadata[name] = _bytes(file)
+    return metadata
+
+
+def _long(file: BinaryIO) -> int:
+    shift = value = 0
+    while True:
+        if not (byte := file.read(1)):
+            raise EOFError
+        value |= (byte[0] & 0x7F) << shift
+        shift += 7
+        if byte[0] < 0x80:
+            return (value >> 1) ^ -(value & 1)
+        if shift > 63:
+            raise ValueError("not a number")
+
+
+def _bytes(file: BinaryIO) -> bytes:
+    size = _long(file)
+    if not 0 <= size <= _MAX_AVRO_BLOCK:
+        raise ValueError(f"a length of {size}")
+    if len(data := file.read(size)) < size:
+        raise EOFError
+    return data
+
+
+def _deflated(block: bytes) -> Iterator[int]:
+    """Sizes of the pieces that a block inflates to."""
+    stream = zlib.decompressobj(-15)
+    while block:
+        yield len(stream.decompress(block, _PIECE))
+        block = stream.unconsumed_tail
+
+
+def _zstandard(block: bytes) -> Iterator[int]:
+    import pyarrow
+
+    with pyarrow.CompressedInputStream(pyarrow.BufferReader(block), "zstd") as stream:
+        while piece := stream.read(_PIECE):
+            yield len(piece)
+
+
+def _as_it_is(block: bytes) -> Iterator[int]:
+    yield len(block)
+
+
+# Snappy makes nothing more than 25 times smaller.
+_INFLATED: dict[str, Callable[[bytes], Iterator[int]]] = {
+    "null": _as_it_is, "deflate": _deflated, "snappy": _as_it_is, "zstandard": _zstandard,
+}  # fmt: skip

@@ -19,11 +19,14 @@ from python_ops.ingest.formats.values import (
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+# The parser fails, and the batch with it, on a record of more fields.
+_MAX_FIELDS = 100_000
+
 # An empty field is NULL, an empty text in quotes is an empty text: the parser gives this for the former.
 _ABSENT = "\\u0002"
 _OPTIONS = (
     "map('mode', 'PERMISSIVE', 'columnNameOfCorruptRecord', '_corrupt', 'escape', '\"', 'emptyValue', '',"
-    f" 'nullValue', '{_ABSENT}', 'maxCharsPerColumn', '-1', 'maxColumns', '20480')"
+    f" 'nullValue', '{_ABSENT}', 'maxCharsPerColumn', '-1', 'maxColumns', '{_MAX_FIELDS}')"
 )
 
 
@@ -42,7 +45,7 @@ def delimited(lines: DataFrame, contract: Contract, layout: tuple[str, ...]) -> 
     )
     extra = [(name, number) for number, name in enumerate(layout) if name not in wanted]
     named = split.selectExpr(
-        "raw", "_file", "_line", "fields._corrupt is not null as is_corrupt",
+        "raw", "_file", "_line", "fields is null or fields._corrupt is not null as is_corrupt",
         "cast(null as string) as unknown_version",
         *[f"{_field(column.name, layout)} as `text_{column.name}`" for column in contract.columns],
         f"{_extra(extra)} as _extra",
@@ -77,7 +80,8 @@ def delimited(lines: DataFrame, contract: Contract, layout: tuple[str, ...]) -> 
 def parsed(raw: str, layout: tuple[str, ...]) -> str:
     """SQL of a record's fields `f0`, `f1` and so on; `_corrupt` is there when their number is another."""
     fields = ", ".join(f"f{number} string" for number in range(len(layout)))
-    small = f"is_valid_utf8({raw}) and octet_length({raw}) <= {MAX_RECORD_BYTES}"
+    commas = f"length({raw}) - length(replace({raw}, ','))"
+    small = f"is_valid_utf8({raw}) and octet_length({raw}) <= {MAX_RECORD_BYTES} and {commas} < {_MAX_FIELDS}"
     text = f"regexp_replace({raw}, '^\\uFEFF|\\r$', '')"
     return f"from_csv(case when {small} then {text} end, '{fields}, _corrupt string', {_OPTIONS})"
 

@@ -16,6 +16,9 @@ MAX_RECORD_BYTES = 16 * 1024 * 1024
 MAX_EXTRA_COLUMNS = 1000
 """A record with more columns that the contract lacks is rejected: it is another table, or an attack."""
 
+# A file that grows more than this, and past this size, is an attack or a mistake. Texts compress up to 50 times.
+MAX_INFLATION, MAX_INFLATED_BYTES = 200, 64 * 1024 * 1024
+
 # Days from 1970-01-01 to 0001-01-01 and to 9999-12-31.
 FIRST_DAY, LAST_DAY = -719162, 2932896
 FIRST_MICROSECOND, LAST_MICROSECOND = FIRST_DAY * 86_400_000_000, (LAST_DAY + 1) * 86_400_000_000 - 1
@@ -23,6 +26,8 @@ FIRST_MICROSECOND, LAST_MICROSECOND = FIRST_DAY * 86_400_000_000, (LAST_DAY + 1)
 _MICROSECONDS = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1}
 _NOT_NUMBERS = "'nan', 'infinity', '-infinity', '+infinity', 'inf', '-inf'"
 _TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,6})?"
+# A JSON number with an exponent, or of more digits than a decimal has, is read as a double, which keeps 15 digits.
+_MORE_THAN_A_DOUBLE = "[0-9]([.]?[0-9]){15,}[eE]|[0-9]([.]?[0-9]){38,}"
 
 # What was changed so that a value could be taken; each is counted per batch.
 NUL, NOT_A_NUMBER, LISTED_BOOLEAN, THOUSANDS, EXPONENT, NO_ZONE = (
@@ -30,6 +35,13 @@ NUL, NOT_A_NUMBER, LISTED_BOOLEAN, THOUSANDS, EXPONENT, NO_ZONE = (
     "number with thousands separators", "number with an exponent", "time without a zone taken as UTC",
 )  # fmt: skip
 NORMALISATIONS = (NUL, NOT_A_NUMBER, LISTED_BOOLEAN, THOUSANDS, EXPONENT, NO_ZONE)
+
+
+def bomb(inflated: int, size: int) -> str | None:
+    """Why a file of `size` bytes is not read that holds so many, or more; None where it may be."""
+    if inflated <= MAX_INFLATED_BYTES or inflated <= MAX_INFLATION * size:
+        return None
+    return f"inflates to more than {MAX_INFLATION} times its size"
 
 
 def is_number(column: Column) -> bool:
@@ -71,7 +83,8 @@ def from_variant(column: Column, value: str, kind: str, numeric_dates: bool) -> 
             f" then try_variant_get({value}, '$', 'double') when {kind} = 'STRING' then {from_text(column, text)} end"
         )
     if column.precision_and_scale and not numeric_dates:
-        exponent = f" or {kind} = 'DOUBLE'" if "exponent" in column.accepts else ""
+        exponent = f" or {kind} = 'DOUBLE' and not raw rlike '{_MORE_THAN_A_DOUBLE}'"
+        exponent = exponent if "exponent" in column.accepts else ""
         numbers = f"{kind} in ('STRING', 'BIGINT') or {kind} like 'DECIMAL%'{exponent}"
         return f"case when {numbers} then {from_text(column, text)} end"
     return f"case when {kind} = 'STRING' then {from_text(column, text)} end"
