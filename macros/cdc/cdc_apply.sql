@@ -23,6 +23,7 @@
     {%- do run_query('cache lazy table ' ~ staged ~ ' as ' ~ cdc_stage(o, model_sql, low)) -%}
     {%- set profile = run_query(cdc_stage_profile(o, staged)).rows[0] -%}
     {%- if not first_load and o.watermark and profile['rows_read'] == 0 and not stored.rederive -%}
+        {%- do _cdc_refuse_a_mark_ahead(o, low, temporary) -%}
         {%- do _cdc_drop_temporary(temporary) -%}
         {%- do cdc_keep_views(o, storage, stored) -%}
         {{ return('nothing new' ~ _cdc_seconds(clock)) }}
@@ -143,6 +144,27 @@
         {%- do lows.append(cdc_literal(text, o.batch_type)) -%}
     {%- endfor -%}
     {{ return(none if not lows else lows[0] if lows | length == 1 else 'greatest(' ~ lows | join(', ') ~ ')') }}
+{%- endmacro %}
+
+
+{#-- A mark beyond the source's end hides every batch up to it: it was set by hand, or the source was emptied and made anew.
+     Asked only where nothing was read, and where the source itself has the column. --#}
+{% macro _cdc_refuse_a_mark_ahead(o, low, temporary) -%}
+    {%- for node in model.depends_on.nodes if node.startswith('source.') -%}
+        {%- set source = adapter.get_relation(none, graph.sources[node].schema, graph.sources[node].identifier) -%}
+        {%- if source is not none and o.watermark in (adapter.get_columns_in_relation(source) | map(attribute='name') | list) -%}
+            {%- set end = run_query("select concat('=', cast(max(`" ~ o.watermark ~ "`) as string)) as batch, max(`" ~ o.watermark
+                ~ "`) < " ~ low ~ ' as is_behind, cast(' ~ low ~ ' as string) as mark from ' ~ source).rows[0] -%}
+            {%- if end['is_behind'] -%}
+                {%- do _cdc_drop_temporary(temporary) -%}
+                {%- do exceptions.raise_compiler_error(this ~ ': ' ~ o.watermark ~ ' is applied up to ' ~ end['mark'] ~ ' and ' ~ source
+                    ~ ' ends at ' ~ _cdc_text(end['batch']) ~ ': what comes below would never be read. Nothing was written. Fix, one of:\n'
+                    ~ '  - ' ~ source ~ ' was restored: `lakeops ingest run` takes its lost batches again, under higher numbers.\n'
+                    ~ '  - it was made anew: run this model with --full-refresh.\n'
+                    ~ "  - the mark was set by hand: `alter table " ~ _cdc_sibling(this, 'cdc') ~ " unset tblproperties ('lakehouse.cdc.watermark')`.") -%}
+            {%- endif -%}
+        {%- endif -%}
+    {%- endfor -%}
 {%- endmacro %}
 
 

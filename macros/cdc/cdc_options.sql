@@ -85,7 +85,8 @@
 
 {#-- Columns the engine cannot work with are refused by name. --#}
 {% macro _cdc_check_columns(o) -%}
-    {%- for name in o.names if name.startswith('_cdc_') or name in ['valid_from', 'valid_to', 'is_current'] -%}
+    {%- set made = ['valid_from', 'valid_to', 'is_current'] + (['_batch_id'] if o.watermark != '_batch_id' else []) -%}
+    {%- for name in o.names if name.startswith('_cdc_') or name in made and name not in o.except -%}
         {%- do _cdc_fail('column ' ~ name, 'another name (the engine makes columns of this name)', name, 'rename it in the SELECT') -%}
     {%- endfor -%}
     {%- for name in o.stored if o.types[name].startswith('map') or o.types[name] == 'variant' -%}

@@ -1,5 +1,5 @@
 {#-- The timeline: from stored and new events of the touched keys to the derived columns of every one of them.
-     CDC.md §3 gives the order of the steps; each is one CTE here.
+     Rule 3 of docs/cdc.md gives the order of the steps; each is one CTE here.
 
        events → compared → counted → distinct_events → placed (truncates become deletes of every key with an earlier event)
        → segmented (a delete starts a new segment; values are never carried across) → filled → clamped → collapsed → runs

@@ -322,6 +322,31 @@ def test_a_restored_storage_table_catches_up(lab: Lab) -> None:
     assert versions(lab, "history") == {"k": [("A", 10, 20), ("B", 20, None)]}
 
 
+def test_a_mark_beyond_the_source_is_refused_with_both_numbers(lab: Lab) -> None:
+    lab.model("history", "t", SELECT, **SCD2)
+    lab.deliver("t", [event("k", 10, "A", 3)])
+    lab.build()
+    table = f"{lab.schema}.history__cdc"
+    lab.spark.sql(f"alter table {table} set tblproperties ('lakehouse.cdc.watermark' = '70')")
+    lab.deliver("t", [event("k", 20, "B", 4)])
+    with pytest.raises(AssertionError, match=r"applied up to 70 and .* ends at 4"):
+        lab.build()
+    lab.spark.sql(f"alter table {table} unset tblproperties ('lakehouse.cdc.watermark')")
+    lab.build()
+    assert versions(lab, "history") == {"k": [("A", 10, 20), ("B", 20, None)]}
+
+    lab.spark.sql(f"delete from {lab.schema}.t").collect()
+    lab.build()
+    assert "nothing new" in lab.messages["history"], "an empty source has nothing to compare with"
+    lab.deliver("t", [event("k", 10, "X", 1)])
+    with pytest.raises(AssertionError, match=r"applied up to 4 and .* ends at 1"):
+        lab.build()
+    lab.model("other", "t", SELECT.replace("_batch_id", "_batch_id + 0 as arrival"), **SCD2, watermark="arrival")
+    lab.build("other")
+    lab.build("other")
+    assert "nothing new" in lab.messages["other"], "a watermark that the source does not have"
+
+
 @pytest.mark.parametrize("watermark", [True, False])
 def test_what_is_applied_is_read_from_the_last_commit_and_from_the_rows_after_any_other(
     lab: Lab, watermark: bool

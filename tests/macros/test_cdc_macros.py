@@ -54,6 +54,7 @@ def test_options_have_the_documented_defaults() -> None:
         ({"effective_at": None}, "effective_at: expected a timestamp column (the first sequence_by column is bigint)"),
         ({"on_tie": "x"}, "on_tie: expected 'error' or 'warn', got x"),
         ({"track_history": ["no"]}, "got no. Fix: correct the name"),
+        ({"watermark": "seq"}, "column _batch_id: expected another name (the engine makes columns of this name)"),
         ({"except_columns": ["seq"]}, "except_columns: expected columns the engine does not store, got seq"),
     ],
 )

@@ -1,4 +1,4 @@
-{#- The columns are the model's grain: no NULL (but for an unknown member), no value twice. -#}
+{#- The columns are the model's grain: no NULL, no value twice. -#}
 {% test is_key(model, columns) %}
 select
     {{ columns | join(', ') }},
