@@ -235,14 +235,14 @@ def run(settings: Settings, report: Report, always: bool = False) -> Job:
         OpsError: a step failed; the text says which, what was done before it and how to go on.
     """
     job = Job(settings, report)
-    failure: OpsError | None = None
+    extract_failure: OpsError | None = None
     if settings.extract:
         try:
             job.extract()
         except (ConfigError, Interrupted):
             raise
         except OpsError as exc:
-            failure = exc
+            extract_failure = exc
     if not always and (reason := reason_to_run(settings)) is None:
         job.unchanged_since = green_since(settings)
         job.save()
@@ -252,20 +252,21 @@ def run(settings: Settings, report: Report, always: bool = False) -> Job:
         job.build()
         job.publish()
         remember(settings)
-    if failure is not None:
-        raise failure
+    if extract_failure is not None:
+        raise extract_failure
     return job
 
 
-def aftermath(settings: Settings, say: Callable[[str], None]) -> list[Breach]:
+def aftermath(settings: Settings, say: Callable[[str], None], unchanged: bool = False) -> list[Breach]:
     """What follows a run, however it ended: figures recorded and sent, service levels checked, alerts, verdicts on
     batches where the environment asks for them, the report.
 
-    None of it changes the run's outcome; what could not be done is said.
+    Nothing of it raises: what could not be done is said, and what comes after it is done all the same.
 
     Args:
         settings: The environment.
         say: Prints a line.
+        unchanged: The run had nothing to do. Only service levels are checked and alerts sent, which starts no JVM.
 
     Returns:
         Service levels that are breached.
@@ -293,9 +294,12 @@ def aftermath(settings: Settings, say: Callable[[str], None]) -> list[Breach]:
     def page() -> None:
         say(f"report  {write(gather(settings), settings.home_path / 'report.html')}")
 
-    for do in (figures, levels, verdicts, page):
+    parts = {"metrics push": figures, "sla check": levels, "ingest report": verdicts, "report": page}
+    for command in ["sla check"] if unchanged else parts:
         try:
-            do()
+            parts[command]()
         except OpsError as exc:
             say(f"warning: {exc}")
+        except Exception as exc:  # a client or a driver may raise anything, and the run is over
+            say(f"warning: unexpected {type(exc).__name__}; `LAKEHOUSE_DEBUG=1 lakeops {command}` shows where.")
     return breaches

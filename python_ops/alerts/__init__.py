@@ -1,12 +1,13 @@
 """Service levels: what is checked, against which limits, and what a breach says.
 
 Limits are dbt `meta`: of each model (`sla_minutes`, `sla_min_rows`, `sla_max_seconds`), of each source (`sla_minutes`,
-`sla_min_records`, `sla_max_rejected`), and of the daily run in the exposure `daily_run` (`sla_minutes`,
-`sla_max_seconds`; `sla_max_seconds_<step>`, such as `sla_max_seconds_dbt_build`, of one step).
+`sla_min_records`, `sla_max_rejected`, `sla_max_mistyped`), and of the daily run in the exposure `daily_run`
+(`sla_minutes`, `sla_max_seconds`; `sla_max_seconds_<step>`, such as `sla_max_seconds_dbt_build`, of one step).
 """
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from python_ops.contracts import sources
 from python_ops.delta import exists
 from python_ops.errors import ConfigError, OpsError
 from python_ops.ingest.ledger import Ledger, State
+from python_ops.ingest.ledger import Manifest as Batch
 from python_ops.maintenance.state import read_state
 from python_ops.metrics import history
 from python_ops.run_record import last_run
@@ -32,6 +34,10 @@ _LEAST_SAMPLE = 8  # runs before the volume of the next is judged
 _DEVIATIONS = 6.0  # of the median absolute deviation, scaled to a standard deviation
 _FLOOR_SHARE, _FLOOR_ROWS = 0.05, 10  # a steady history must not make a small change an alarm
 
+# Why a record was rejected, as ingestion notes it in the ledger: `not a decimal(12,2) (total_amount)`.
+_MISTYPED = re.compile(r"not a (?P<type>.+) \((?P<column>\w+)\)")
+_COLUMNS_SHOWN = 3
+
 
 class Kind(StrEnum):
     """What is wrong. The order is that of causes: what comes first explains what follows."""
@@ -39,6 +45,7 @@ class Kind(StrEnum):
     LAST_RUN = "last run failed"
     MISSED_RUN = "run missing"
     TESTS = "tests failed"
+    TYPES = "type changed"
     QUARANTINE = "too many rejected"
     FRESHNESS = "stale"
     ROWS = "too few rows"
@@ -161,16 +168,33 @@ def _source(settings: Settings, manifest: Manifest, source: str, now: datetime) 
             Kind.ROWS, source, f"at least {least:.0f} records in a batch", f"{records} in batch {done[-1].batch_id}",
             owner, f"look at the last file in the landing folder of {source}, then at its system",
         )  # fmt: skip
+    yield from _types(done[-1], _limit(meta, "sla_max_mistyped", where), owner)
     most = _limit(meta, "sla_max_rejected", where)
     if most is not None and counts["read"] and counts["quarantined"] / counts["read"] > most:
         yield Breach(
             Kind.QUARANTINE, source, f"at most {most:.1%} of a batch",
             f"{counts['quarantined']} of {counts['read']} records in batch {done[-1].batch_id}", owner,
-            f"select reason, count(*) from dlq.{source} where _batch_id = {done[-1].batch_id} group by reason",
+            f"`lakeops dlq list {source}`",
         )  # fmt: skip
     yield from _volume(
         source, [m.counts["read"] for m in done], "records read", owner, f"`lakeops ingest status`; {source}"
     )
+
+
+def _types(batch: Batch, most: float | None, owner: str) -> Iterator[Breach]:
+    """Columns whose values arrive in another type than the contract's: one breach per source."""
+    found = {match: count for text, count in batch.reasons.items() if (match := _MISTYPED.fullmatch(text))}
+    if most is None or not found or sum(found.values()) <= most * batch.counts["read"]:
+        return
+    worst = sorted(found.items(), key=lambda item: -item[1])
+    told = [f"{match['column']} is no {match['type']} in {count}" for match, count in worst[:_COLUMNS_SHOWN]]
+    if len(worst) > _COLUMNS_SHOWN:
+        told.append(f"and {len(worst) - _COLUMNS_SHOWN} more columns")
+    yield Breach(
+        Kind.TYPES, batch.source, f"at most {most:.1%} of a batch of another type than the contract's",
+        f"in batch {batch.batch_id}: {', '.join(told)}", owner,
+        f"`lakeops dlq list {batch.source}`, then ask its system what has changed",
+    )  # fmt: skip
 
 
 def _models(settings: Settings, manifest: Manifest, results: RunResults | None, now: datetime) -> Iterator[Breach]:

@@ -38,7 +38,9 @@ def notify(
     targets: Sequence[Target] | None = None,
     now: datetime | None = None,
 ) -> list[str]:
-    """Tells each target what has changed. Never fails and never takes longer than five seconds.
+    """Tells each target what has changed. A target that fails is a warning and does not keep the others from theirs.
+
+    All of them together get five seconds; each may spend an equal share of what those before it left.
 
     Args:
         settings: The environment.
@@ -54,7 +56,10 @@ def notify(
     end = time.monotonic() + _BUDGET_SECONDS
     warnings = []
     memories = _load(settings)
-    for target in targets if targets is not None else _targets(settings, say):
+    targets = _targets(settings, say) if targets is None else targets
+    for place, target in enumerate(targets):
+        left = max(0.0, end - time.monotonic())
+        own_end = time.monotonic() + left / (len(targets) - place)
         memory = memories.setdefault(target.name, _Memory())
         if message := _news(settings, memory, breaches, now):
             memory.waiting = [*memory.waiting, target.payload(message)][-_KEPT:]
@@ -62,11 +67,15 @@ def notify(
             memory.told_at = [*memory.told_at, now.isoformat()][-_MOST_PER_HOUR:]
         try:
             while memory.waiting:
-                memory.thread = target.send(memory.waiting[0], end - time.monotonic(), memory.thread)
+                memory.thread = target.send(memory.waiting[0], own_end - time.monotonic(), memory.thread)
                 memory.waiting.pop(0)
-        except (Undelivered, OpsError) as exc:
-            warnings.append(f"{exc}: {len(memory.waiting)} alerts for {target.name} are kept and sent next time.")
-    _save(settings, memories)
+        except Exception as exc:  # whatever a target's client raises; its text may hold an address
+            why = str(exc) if isinstance(exc, (Undelivered, OpsError)) else f"unexpected {type(exc).__name__}"
+            warnings.append(f"{why}: {len(memory.waiting)} alerts for {target.name} are kept and sent next time.")
+    try:
+        _save(settings, memories)
+    except OSError as exc:
+        warnings.append(f"{exc.filename} cannot be written ({exc.strerror}): what was told is told again next time.")
     return warnings
 
 

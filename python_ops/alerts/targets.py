@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from python_ops.alerts import Breach
 from python_ops.config import Settings
+from python_ops.errors import ConfigError
+from python_ops.extract.http import retry_after
 from python_ops.secrets import secrets_for
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sns import SNSClient
 
 _SHOWN = 8  # breaches that a message spells out
+_ARN_PARTS = 6  # arn:aws:sns:<region>:<account>:<topic>
 
 
 class Undelivered(Exception):
@@ -189,8 +192,8 @@ class Slack:
                 ) from None  # it names the address
             if answer.status_code == 200:
                 return answer
-            wait = float(answer.headers.get("Retry-After", "1") or 1) if answer.status_code == 429 else None
-            if wait is None or wait >= end - time.monotonic():
+            wait = _wait(answer.headers.get("Retry-After", ""))
+            if answer.status_code != 429 or wait >= end - time.monotonic():
                 raise Undelivered(f"Slack answered {answer.status_code}")
             time.sleep(wait)
 
@@ -208,20 +211,38 @@ class Sns:
         return {"Subject": message.title.encode("ascii", "replace").decode()[:100], "Message": message.text()}
 
     def send(self, payload: Any, seconds: float, thread: str) -> str:
-        """See `Target`."""
+        """See `Target`.
+
+        Raises:
+            ConfigError: `alerts_topic` is not the ARN of a topic.
+        """
         import boto3
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.parsers import ResponseParserError
 
-        limit = max(0.1, seconds / 2)
+        arn = self.settings.alerts_topic.split(":")
+        if len(arn) != _ARN_PARTS:
+            raise ConfigError(
+                "LAKEHOUSE_ALERTS_TOPIC is not the ARN of an SNS topic. Set it, such as "
+                "arn:aws:sns:eu-west-1:123456789012:alerts"
+            )
+        if seconds <= 0:
+            raise Undelivered("SNS did not answer in time")
+        limit = 0.4 * seconds  # to connect, and again to answer; the rest is for making the client
         limits = Config(connect_timeout=limit, read_timeout=limit, retries={"total_max_attempts": 1})
         try:
-            client = self._client or boto3.client("sns", config=limits)
+            client = self._client or boto3.client("sns", region_name=arn[3], config=limits)
             client.publish(TopicArn=self.settings.alerts_topic, **payload)
             return ""
-        except (BotoCoreError, ClientError) as exc:
+        except (BotoCoreError, ClientError, ResponseParserError) as exc:
             code = exc.response["Error"]["Code"] if isinstance(exc, ClientError) else type(exc).__name__
             raise Undelivered(f"SNS did not take it ({code})") from exc
+
+
+def _wait(asked: str) -> float:
+    """Seconds that a `Retry-After` header asks for, at least one; one where it says nothing that can be read."""
+    return max(1.0, retry_after(asked) or 0.0)
 
 
 def _escaped(text: str) -> str:

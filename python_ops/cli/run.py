@@ -27,7 +27,7 @@ def run(
 ) -> None:
     """The daily job: extract, ingest, dbt build, publish what changed; then figures, service levels, alerts, report.
 
-    With nothing new it takes seconds and starts no JVM.
+    With nothing new it only checks service levels and sends alerts, which takes seconds and starts no JVM.
 
     Example: lakeops run --json
     """
@@ -40,16 +40,15 @@ def run(
         except BaseException:
             aftermath(settings, say)
             raise
-        breaches = [] if job.unchanged_since else aftermath(settings, say)
-    if breaches:
-        raise SlaBreached(f"The run is done; {len(breaches)} service levels are breached: {breaches[0].identity}.")
+        breaches = aftermath(settings, say, unchanged=job.unchanged_since is not None)
     if as_json:
         print_json(last_run(settings))
-        return
-    if job.unchanged_since:
+    elif job.unchanged_since:
         typer.echo(f"nothing new since the green run of {job.unchanged_since}; `lakeops run --always` runs anyway.")
-        return
-    typer.echo(f"done    in {time.monotonic() - started:.0f} s. `lakeops status` says where things stand.")
+    else:
+        typer.echo(f"done    in {time.monotonic() - started:.0f} s. `lakeops status` says where things stand.")
+    if breaches:
+        raise SlaBreached(f"The run is done; {len(breaches)} service levels are breached: {breaches[0].identity}.")
 
 
 def demo(

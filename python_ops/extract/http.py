@@ -113,14 +113,14 @@ class Client:
 
 def retry_after(text: str, now: datetime | None = None) -> float | None:
     """Seconds that a `Retry-After` header asks for, as a number or as a date; None where it says nothing."""
-    if text.strip().isdigit():
-        return float(text)
     try:
+        if text.strip().isdigit():
+            return float(text)
         at = parsedate_to_datetime(text)
-    except ValueError:
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        return max(0.0, (at - (now or datetime.now(UTC))).total_seconds())
+    except (ValueError, OverflowError):
         return None
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return max(0.0, (at - (now or datetime.now(UTC))).total_seconds())
 
 
 def place(url: str) -> str:

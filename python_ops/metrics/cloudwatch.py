@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -10,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 from python_ops.artifacts import Manifest
 from python_ops.config import Settings
 from python_ops.contracts import sources
-from python_ops.errors import OpsError
+from python_ops.errors import ConfigError, OpsError
 from python_ops.metrics import Metric, metrics_file, read
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudwatch import CloudWatchClient
 
 _PER_CALL = 500  # CloudWatch takes 1000 figures and 1 MB in a call
-_BUDGET_SECONDS = 5.0
+_CONNECT_SECONDS, _ANSWER_SECONDS = 1.0, 2.0
+_BEGIN_SECONDS = 2.0  # no call begins later, so that the last ends within five seconds
 
 
 def push(settings: Settings, client: CloudWatchClient | None = None) -> int:
@@ -27,23 +29,25 @@ def push(settings: Settings, client: CloudWatchClient | None = None) -> int:
         Figures sent.
 
     Raises:
+        ConfigError: no AWS region is set.
         OpsError: CloudWatch did not take them all within five seconds.
     """
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
 
-    waiting = _unsent(settings)
-    client = client or _client()
-    started, sent = time.monotonic(), 0
+    waiting, sent = _unsent(settings), 0
     try:
+        client = client or _client()
+        started = time.monotonic()
         for begin in range(0, len(waiting), _PER_CALL):
-            if time.monotonic() - started > _BUDGET_SECONDS:
+            if time.monotonic() - started > _BEGIN_SECONDS:
                 raise OpsError(f"CloudWatch took {sent} of {len(waiting)} figures in time; the rest is sent next time.")
             part = waiting[begin : begin + _PER_CALL]
             client.put_metric_data(
                 Namespace=settings.metrics_namespace, MetricData=[_datum(settings, metric) for metric in part]
             )
             sent += len(part)
-    except (BotoCoreError, ClientError) as exc:
+    except (BotoCoreError, ClientError, ResponseParserError) as exc:
         code = exc.response["Error"]["Code"] if isinstance(exc, ClientError) else type(exc).__name__
         raise OpsError(
             f"CloudWatch took {sent} of {len(waiting)} figures ({code}); the rest is sent next time."
@@ -55,7 +59,12 @@ def push(settings: Settings, client: CloudWatchClient | None = None) -> int:
 
 
 def dashboard(settings: Settings, manifest: Manifest) -> dict[str, Any]:
-    """A CloudWatch dashboard body: jobs, sources, and each gold table."""
+    """A CloudWatch dashboard body: jobs, sources, and each gold table.
+
+    Raises:
+        ConfigError: no AWS region is set.
+    """
+    region = _region()
     gold = sorted(model.name for model in manifest.models.values() if model.layer == "gold")
     tables = [f"{settings.schema_name('gold')}.{name}" for name in gold]
     rows = [
@@ -70,27 +79,30 @@ def dashboard(settings: Settings, manifest: Manifest) -> dict[str, Any]:
         ("Age of the last snapshot in seconds", [("snapshot_age_seconds", "job", "snapshot")]),
         ("Bytes on disk", [("bytes_on_disk", "table", table) for table in tables]),
     ]
-    return {"widgets": [_widget(settings, place, title, lines) for place, (title, lines) in enumerate(rows)]}
+    return {"widgets": [_widget(settings, region, place, title, lines) for place, (title, lines) in enumerate(rows)]}
 
 
 def put_dashboard(settings: Settings, body: dict[str, Any], client: CloudWatchClient | None = None) -> str:
     """Makes or replaces the dashboard; returns its name.
 
     Raises:
+        ConfigError: no AWS region is set.
         OpsError: CloudWatch refuses it.
     """
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
 
     name = settings.metrics_namespace.replace("/", "-")
     try:
         (client or _client()).put_dashboard(DashboardName=name, DashboardBody=json.dumps(body))
-    except (BotoCoreError, ClientError) as exc:
+    except (BotoCoreError, ClientError, ResponseParserError) as exc:
         raise OpsError(f"CloudWatch did not take the dashboard {name} ({type(exc).__name__}: {exc}).") from exc
     return name
 
 
-def _widget(settings: Settings, place: int, title: str, lines: list[tuple[str, str, str]]) -> dict[str, Any]:
-    region = _client().meta.region_name
+def _widget(
+    settings: Settings, region: str, place: int, title: str, lines: list[tuple[str, str, str]]
+) -> dict[str, Any]:
     return {
         "type": "metric",
         "x": 12 * (place % 2),
@@ -148,5 +160,28 @@ def _client() -> CloudWatchClient:
     import boto3
     from botocore.config import Config
 
-    limits = Config(connect_timeout=2, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 1})
-    return boto3.client("cloudwatch", config=limits)
+    limits = Config(
+        connect_timeout=_CONNECT_SECONDS, read_timeout=_ANSWER_SECONDS, retries={"total_max_attempts": 1}
+    )  # fmt: skip
+    return boto3.client("cloudwatch", region_name=_region(), config=limits)
+
+
+def _region() -> str:
+    """The region of the figures and of their dashboard.
+
+    Raises:
+        ConfigError: none is set.
+    """
+    import boto3
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        found = os.environ.get("AWS_REGION") or boto3.Session().region_name
+    except BotoCoreError as exc:
+        raise ConfigError(f"The AWS settings cannot be used: {exc}. Correct AWS_PROFILE or ~/.aws/config.") from exc
+    if not found:
+        raise ConfigError(
+            "CloudWatch needs an AWS region. Looked for AWS_REGION, AWS_DEFAULT_REGION, then the region of the AWS "
+            "profile. Set one, such as `export AWS_REGION=eu-west-1`."
+        )
+    return found

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +21,8 @@ from werkzeug import Request, Response
 
 from python_ops.alerts import Breach, Kind
 from python_ops.alerts.notify import notify
+from python_ops.alerts.targets import Console
 from python_ops.config import Settings
-from python_ops.errors import OpsError
-from python_ops.metrics import Metric, record
-from python_ops.metrics.cloudwatch import dashboard, push, put_dashboard
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 STALE = Breach(Kind.FRESHNESS, "fx_rates", "a delivery every 26 h", "the last came 3 days ago", "Platform", "look")
@@ -152,45 +155,70 @@ def test_many_breaches_are_counted(slack: Desk, httpserver: HTTPServer) -> None:
     assert "and 52 more" in json.dumps(message)
 
 
-def hang(request: Request) -> Response:
-    time.sleep(8)
-    return Response("late")
+FAILURES = pytest.mark.parametrize("status", [429, 500, None], ids=["429 for an hour", "500", "hanging"])
+
+
+@contextmanager
+def failing(httpserver: HTTPServer, status: int | None) -> Iterator[str]:
+    """Address of a receiver that answers everything with a status; with None it takes everything and never answers."""
+    if status is None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            yield f"http://127.0.0.1:{silent.getsockname()[1]}"
+        return
+    expected = httpserver.expect_request(re.compile(""))
+    expected.respond_with_data("slow down", status=status, headers={"Retry-After": "3600"})
+    yield httpserver.url_for("")
+    httpserver.clear()
+
+
+@FAILURES
+@pytest.mark.slow
+def test_what_slack_does_not_take_is_sent_next_time_in_order(
+    slack: Desk, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch, status: int | None
+) -> None:
+    """Given a receiver that fails, Then five seconds pass at most, nothing is raised, and nothing is lost or secret."""
+    with failing(httpserver, status) as address, monkeypatch.context() as given:
+        given.setenv("LAKEHOUSE_SECRET_SLACK_WEBHOOK_URL", f"{address}/canary")
+        started = time.monotonic()
+        (warning,) = slack.notify(STALE)
+        assert time.monotonic() - started < 5.5
+    told = f"Slack answered {status}" if status else "Slack could not be reached (ReadTimeout)"
+    assert warning == f"{told}: 1 alerts for slack are kept and sent next time."
+    assert "canary" not in (slack.settings.state / "alerts.json").read_text()
+    httpserver.expect_request("/services/T0/B0/canary").respond_with_data("ok")
+    assert slack.notify(STALE, FAILED, hours=1) == []
+    assert ["and 1 more" in message["text"] for message in received(httpserver)] == [False, True]
 
 
 @pytest.mark.parametrize(
-    ("fail", "told"),
-    [
-        (lambda expected: expected.respond_with_data("no", status=500), "Slack answered 500"),
-        (lambda expected: expected.respond_with_data("", status=429, headers={"Retry-After": "3600"}), "answered 429"),
-        (lambda expected: expected.respond_with_handler(hang), "could not be reached"),
-    ],
-    ids=["500", "429 for an hour", "hanging"],
+    "asked",
+    ["1", "0", "", "soon", "-5", "²", "Sun, 01 Mar 2020 12:00:00 GMT", "Wed, 21 Oct 99999999999 07:28:00 GMT"],
 )
-def test_what_slack_does_not_take_is_sent_next_time_in_order(
-    slack: Desk, httpserver: HTTPServer, fail: Callable[[Any], None], told: str
+@pytest.mark.slow
+def test_a_short_retry_after_is_waited_for_and_one_without_sense_is_a_second(
+    slack: Desk, httpserver: HTTPServer, asked: str
 ) -> None:
-    """Given a receiver that fails, Then five seconds pass at most, nothing is raised, and nothing is lost or secret."""
-    fail(httpserver.expect_oneshot_request("/services/T0/B0/canary"))
-    started = time.monotonic()
-    (warning,) = slack.notify(STALE)
-    assert time.monotonic() - started < 5.5
-    assert told in warning and "1 alerts for slack are kept" in warning
-    assert "canary" not in warning + (slack.settings.state / "alerts.json").read_text()
-    httpserver.expect_request("/services/T0/B0/canary").respond_with_data("ok")
-    httpserver.clear_log()
-    assert slack.notify(STALE, FAILED, hours=1) == []
-    assert ["and 1 more" in message["text"] for message in received(httpserver)[-2:]] == [False, True]
-
-
-def test_a_short_retry_after_is_waited_for(slack: Desk, httpserver: HTTPServer) -> None:
     httpserver.expect_oneshot_request("/services/T0/B0/canary").respond_with_data(
-        "", status=429, headers={"Retry-After": "1"}
+        "", status=429, headers={"Retry-After": asked}
     )
     httpserver.expect_request("/services/T0/B0/canary").respond_with_data("ok")
     started = time.monotonic()
     assert slack.notify(STALE) == []
-    assert 1 <= time.monotonic() - started < 5
+    assert 1 <= time.monotonic() - started < 4
     assert len(received(httpserver)) == 2
+
+
+@pytest.mark.parametrize(("seconds", "is_sent"), [(2.5, True), (3600, False)])
+@pytest.mark.slow
+def test_a_retry_after_may_be_a_date(slack: Desk, httpserver: HTTPServer, seconds: float, is_sent: bool) -> None:
+    def ask(request: Request) -> Response:
+        at = datetime.now(UTC) + timedelta(seconds=seconds)
+        return Response(status=429, headers={"Retry-After": format_datetime(at, usegmt=True)})
+
+    httpserver.expect_oneshot_request("/services/T0/B0/canary").respond_with_handler(ask)
+    httpserver.expect_request("/services/T0/B0/canary").respond_with_data("ok")
+    warnings = slack.notify(STALE)
+    assert [warning.split(":")[0] for warning in warnings] == ([] if is_sent else ["Slack answered 429"])
 
 
 def test_nobody_listening_and_no_address_are_warnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,70 +230,90 @@ def test_nobody_listening_and_no_address_are_warnings(tmp_path: Path, monkeypatc
     assert "could not be reached" in warning and "canary" not in warning
 
 
-def test_sns_delivers_to_its_subscribers(tmp_path: Path, aws: str) -> None:
+@dataclass
+class Topic:
+    """An SNS topic in moto, and a queue that it delivers to."""
+
+    arn: str
+    queue: str
+
+    def subjects(self) -> list[str]:
+        """Subjects of what has come; each once."""
+        told = boto3.client("sqs").receive_message(QueueUrl=self.queue, MaxNumberOfMessages=10).get("Messages", [])
+        return [json.loads(message["Body"])["Subject"] for message in told]
+
+
+@pytest.fixture
+def topic(aws: str) -> Topic:
     sns, sqs = boto3.client("sns"), boto3.client("sqs")
     topic = sns.create_topic(Name="alerts")["TopicArn"]
     queue = sqs.create_queue(QueueName="alerts")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
-    assert Desk(tmp_path, ("sns",), alerts_topic=topic).notify(STALE) == []
-    (message,) = sqs.receive_message(QueueUrl=queue)["Messages"]
+    return Topic(topic, queue)
+
+
+def test_sns_delivers_to_its_subscribers(tmp_path: Path, topic: Topic, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given a topic's ARN, Then it is told, in the region that the ARN names."""
+    with monkeypatch.context() as given:
+        given.delenv("AWS_DEFAULT_REGION")
+        assert Desk(tmp_path, ("sns",), alerts_topic=topic.arn).notify(STALE) == []
+    (message,) = boto3.client("sqs").receive_message(QueueUrl=topic.queue)["Messages"]
     body = json.loads(message["Body"])
     assert body["Subject"] == "Lakehouse local: fx_rates stale"
     assert "Expected a delivery every 26 h, got the last came 3 days ago" in body["Message"]
-    (warning,) = Desk(tmp_path / "other", ("sns",), alerts_topic=topic + "x").notify(STALE)
+    (warning,) = Desk(tmp_path / "other", ("sns",), alerts_topic=topic.arn + "x").notify(STALE)
     assert "SNS did not take it (NotFound" in warning
+    (warning,) = Desk(tmp_path / "none", ("sns",)).notify(STALE)
+    assert "LAKEHOUSE_ALERTS_TOPIC is not the ARN of an SNS topic" in warning
 
 
-def figures(count: int, at: datetime | None = None) -> list[Metric]:
-    now = (at or datetime.now(UTC)).isoformat(timespec="seconds")
-    return [Metric("rows", "table", f"gold.t{n}", n, now, "r") for n in range(count)]
-
-
-def test_cloudwatch_gets_each_figure_once(tmp_path: Path, aws: str) -> None:
-    settings = Settings(home=tmp_path, metrics_namespace="Lakehouse/test", target="dev")
-    record(settings, figures(1200))
-    assert (push(settings), push(settings)) == (1200, 0)
-    record(settings, [Metric("rows", "table", "gold.new", 5, datetime.now(UTC).isoformat(timespec="seconds"), "r2")])
-    assert push(settings) == 1
-    client = boto3.client("cloudwatch")
-    found = client.get_metric_statistics(
-        Namespace="Lakehouse/test",
-        MetricName="rows",
-        Dimensions=[{"Name": "Environment", "Value": "dev"}, {"Name": "Table", "Value": "gold.t7"}],
-        StartTime=datetime.now(UTC) - timedelta(hours=1),
-        EndTime=datetime.now(UTC) + timedelta(hours=1),
-        Period=3600,
-        Statistics=["Maximum"],
-    )["Datapoints"]
-    assert [point["Maximum"] for point in found] == [7.0]
-
-
-def test_what_cloudwatch_does_not_take_is_sent_next_time(
-    tmp_path: Path, aws: str, monkeypatch: pytest.MonkeyPatch
+@FAILURES
+@pytest.mark.slow
+def test_what_sns_does_not_take_is_sent_next_time_in_order(
+    tmp_path: Path, topic: Topic, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch, status: int | None
 ) -> None:
+    desk = Desk(tmp_path, ("sns", "console"), alerts_topic=topic.arn)
+    with failing(httpserver, status) as address, monkeypatch.context() as given:
+        given.setenv("AWS_ENDPOINT_URL", address)
+        started = time.monotonic()
+        (warning,) = desk.notify(STALE)
+        assert time.monotonic() - started < 5.5
+        assert status is None or len(httpserver.log) == 1, "asked once"
+    assert warning.startswith("SNS did not take it (") and "1 alerts for sns are kept and sent next time" in warning
+    assert len(desk.said) == 1, "the others are told all the same"
+    assert desk.notify(STALE, FAILED, hours=1) == []
+    assert topic.subjects() == [
+        "Lakehouse local: fx_rates stale",
+        "Lakehouse local: fx_rates stale, and 1 more",
+    ]
+
+
+@pytest.mark.slow
+def test_a_target_that_hangs_leaves_time_for_the_next(
+    tmp_path: Path, topic: Topic, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with failing(httpserver, None) as address:
+        monkeypatch.setenv("LAKEHOUSE_SECRET_SLACK_WEBHOOK_URL", address)
+        started = time.monotonic()
+        (warning,) = Desk(tmp_path, ("slack", "sns"), alerts_topic=topic.arn).notify(STALE)
+        assert time.monotonic() - started < 5.5
+    assert "Slack could not be reached" in warning
+    assert topic.subjects() == ["Lakehouse local: fx_rates stale"]
+
+
+def test_whatever_a_target_raises_is_a_warning_without_its_text(tmp_path: Path) -> None:
+    class Broken(Console):
+        name = "broken"
+
+        def send(self, payload: Any, seconds: float, thread: str) -> str:
+            raise RuntimeError("canary")
+
+    said: list[str] = []
     settings = Settings(home=tmp_path)
-    record(settings, figures(3))
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    started = time.monotonic()
-    with pytest.raises(OpsError, match=r"took 0 of 3 figures \(EndpointConnectionError\); the rest is sent next time"):
-        push(settings)
-    assert time.monotonic() - started < 5
-    monkeypatch.setenv("AWS_ENDPOINT_URL", aws)
-    assert push(settings) == 3
-
-
-def test_the_dashboard_is_made_from_the_manifest_and_accepted(tmp_path: Path, aws: str) -> None:
-    import artifact_files as files
-
-    from python_ops.artifacts import load_manifest
-
-    files.write_manifest(tmp_path / "target", files.model("dim_a"), files.model("slv_x", layer="silver"))
-    settings = Settings(home=tmp_path, metrics_namespace="Lakehouse/test")
-    body = dashboard(settings, load_manifest(tmp_path / "target"))
-    assert put_dashboard(settings, body) == "Lakehouse-test"
-    kept = json.loads(boto3.client("cloudwatch").get_dashboard(DashboardName="Lakehouse-test")["DashboardBody"])
-    assert kept == body
-    lines = [line for widget in kept["widgets"] for line in widget["properties"]["metrics"]]
-    assert ["Lakehouse/test", "rows", "Environment", "local", "Table", "gold.dim_a"] in lines
-    assert not any("slv_x" in line for line in lines)
+    (warning,) = notify(settings, [STALE], said.append, [Broken(said.append), Console(said.append)], NOW)
+    assert warning == "unexpected RuntimeError: 1 alerts for broken are kept and sent next time."
+    assert len(said) == 1
+    (tmp_path / "state" / "alerts.tmp").mkdir()
+    (warning,) = notify(settings, [], said.append, [Console(said.append)], NOW)
+    assert "alerts.tmp cannot be written (Is a directory): what was told is told again next time." in warning

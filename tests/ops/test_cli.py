@@ -15,9 +15,16 @@ from typing import Any
 import pytest
 import typer
 
+from python_ops.alerts import Breach, Kind
+from python_ops.cli import Environment
 from python_ops.cli.app import app
-from python_ops.config import PROJECT_ROOT
+from python_ops.cli.run import run
+from python_ops.config import PROJECT_ROOT, Settings, environments
 from python_ops.contracts import sources
+from python_ops.errors import SlaBreached
+from python_ops.run import Job
+
+pytestmark = pytest.mark.slow
 
 DOCUMENTED = (PROJECT_ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 
@@ -53,6 +60,10 @@ def test_every_command_is_documented_and_has_help_with_an_example(name: str) -> 
     assert re.search(rf"Example: {name}\b", help_text), f"{name} --help has no example"
     options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
     assert {"--env", "--json"} <= options
+
+
+def test_env_offers_every_environment_that_has_a_file() -> None:
+    assert sorted(Environment) == list(environments())
 
 
 def test_every_documented_command_exists() -> None:
@@ -114,6 +125,29 @@ def test_a_second_run_exits_4_and_says_who_holds_the_lake(home: Path, arguments:
         done = lakeops(home, *arguments)
     assert done.returncode == 4
     assert "in use by `lakeops run` (process 4711, since 2026-01-01T00:00:00+00:00)" in done.stderr
+
+
+@pytest.mark.parametrize("unchanged_since", [None, "2026-01-01T00:00:00+00:00"])
+def test_a_run_prints_its_record_before_a_breach_ends_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], unchanged_since: str | None
+) -> None:
+    def job(settings: Settings, *given: Any) -> Job:
+        made = Job(settings, lambda what, value: None)
+        made.unchanged_since = unchanged_since
+        made.save()
+        return made
+
+    stale = Breach(Kind.FRESHNESS, "fx_rates", "a delivery every 26 h", "the last came 3 days ago", "Platform", "look")
+    monkeypatch.setattr("python_ops.cli.run.run_job", job)
+    monkeypatch.setattr("python_ops.cli.run.aftermath", lambda settings, say, unchanged: [stale])
+    monkeypatch.setenv("LAKEHOUSE_HOME", str(home))
+    for as_json in (True, False):
+        with pytest.raises(SlaBreached, match="1 service levels are breached: stale: fx_rates"):
+            run(as_json=as_json)
+    printed = capsys.readouterr().out
+    record, end = json.JSONDecoder().raw_decode(printed)
+    assert (record["command"], record["unchanged_since"]) == ("run", unchanged_since)
+    assert printed[end:].strip().startswith("nothing new since" if unchanged_since else "done ")
 
 
 def test_an_unreadable_landing_folder_fails_its_source_and_names_it(home: Path) -> None:

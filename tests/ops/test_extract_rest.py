@@ -153,7 +153,7 @@ def test_retry_after_is_a_number_or_a_date() -> None:
     assert retry_after("17") == 17.0
     assert retry_after(format_datetime(NOW + timedelta(seconds=9), usegmt=True), NOW) == 9.0
     assert retry_after(format_datetime(NOW - timedelta(seconds=9), usegmt=True), NOW) == 0.0
-    assert retry_after("") is None and retry_after("soon") is None
+    assert [retry_after(text) for text in ("", "soon", "²", "Fri, 31 Dec 99999 23:59:59 GMT")] == [None] * 4
 
 
 def test_a_token_that_expires_in_the_middle_is_renewed_once(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,15 +15,16 @@ from typing import Any
 import artifact_files as files
 import pytest
 from deltalake import write_deltalake
-from test_cli import lakeops
 
 from python_ops.alerts import Kind, check
 from python_ops.config import Settings
+from python_ops.contracts import sources
 from python_ops.errors import ConfigError
 from python_ops.ingest.landing import LandingFile
 from python_ops.ingest.ledger import Ledger, State
 from python_ops.metrics import Metric, collect, history, read, record
 from python_ops.run import Job, Step
+from python_ops.unchanged import remember
 
 NOW = datetime.now(UTC)
 
@@ -55,26 +60,41 @@ class Place:
         files.add_to_manifest(self.artifacts, groups={"g": {"name": "sales", "owner": {"name": "Sales"}}})
         self.policy(
             {"sla_minutes": 1560, "sla_max_seconds": 100},
-            {"sla_minutes": 60, "sla_max_rejected": 0.1, "sla_min_records": 1},
+            {"sla_minutes": 60, "sla_max_rejected": 0.1, "sla_max_mistyped": 0.0, "sla_min_records": 1},
         )
         results = {"model.lakehouse.dim_a": "success", "test.lakehouse.key_of_a": status}
         files.write_run_results(self.artifacts, results, seconds=seconds)
 
-    def table(self, rows: int) -> None:
+    def table(self, rows: int, layer: str = "gold", name: str = "dim_a") -> None:
         import pyarrow as pa
 
-        write_deltalake(
-            str(self.settings.table_path("gold", "dim_a")), pa.table({"id": list(range(rows))}), mode="overwrite"
-        )
+        ids = pa.array(range(rows), pa.int64())
+        write_deltalake(str(self.settings.table_path(layer, name)), pa.table({"id": ids}), mode="overwrite")
 
-    def batch(self, read: int, quarantined: int = 0, at: datetime = NOW) -> None:
+    def batch(
+        self, read: int, quarantined: int = 0, at: datetime = NOW, reasons: Mapping[str, int] | None = None
+    ) -> None:
         ledger = Ledger(self.settings.state / "ingest", "fx_rates")
         manifest = ledger.freeze(ledger.last_number + 1, "1.0.0", [LandingFile("f", 1, "")])
         counts = {"read": read, "accepted": read - quarantined, "quarantined": quarantined, "ignored": 0}
-        ledger.set_state(manifest, State.COMMITTED, counts=counts, arrived_at=at.isoformat())
+        ledger.set_state(
+            manifest, State.COMMITTED, counts=counts, arrived_at=at.isoformat(), reasons=dict(reasons or {})
+        )
 
     def kinds(self, now: datetime = NOW) -> list[tuple[Kind, str]]:
         return [(breach.kind, breach.subject) for breach in check(self.settings, self.artifacts, now)]
+
+    def lakeops(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs a command on these artifacts, in a process of its own that finds no Java."""
+        code = (
+            "import sys; from pathlib import Path; from python_ops import artifacts; "
+            "artifacts.TARGET_FOLDER = Path(sys.argv.pop(1)); from python_ops.cli import main; main()"
+        )
+        given = {**os.environ, "LAKEHOUSE_HOME": str(self.settings.home), "LAKEHOUSE_SCHEMA_PREFIX": ""}
+        return subprocess.run(
+            [sys.executable, "-c", code, str(self.artifacts), *arguments],
+            env={**given, "PATH": "/nowhere", "JAVA_HOME": "/nowhere"}, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
 
 
 @pytest.fixture
@@ -90,13 +110,16 @@ def hours_ago(hours: float) -> datetime:
     return NOW - timedelta(hours=hours)
 
 
+MISTYPED = {"not a decimal(18,6) (units_per_eur)": 1}
+
 BREACHES: list[tuple[str, Callable[[Place], None], Kind, str, str]] = [
     ("failed", lambda p: p.run(Step("build", "failed", resume="dbt build")), Kind.LAST_RUN, "build", "`dbt build`, "),
     ("died", lambda p: p.run(Step("ingest", "running")), Kind.LAST_RUN, "ingest", "lakeops run"),
     ("missing", lambda p: p.was_run_last(hours_ago(27)), Kind.MISSED_RUN, "run", "scheduler"),
     ("slow run", lambda p: p.run(Step("dbt build", "ok", seconds=101)), Kind.RUNTIME, "run", "maintain plan"),
     ("test", lambda p: p.build(status="fail"), Kind.TESTS, "key_of_a", "dbt build --select key_of_a"),
-    ("rejected", lambda p: p.batch(100, 11), Kind.QUARANTINE, "fx_rates", "dlq.fx_rates"),
+    ("rejected", lambda p: p.batch(100, 11), Kind.QUARANTINE, "fx_rates", "lakeops dlq list fx_rates"),
+    ("mistyped", lambda p: p.batch(100, 1, reasons=MISTYPED), Kind.TYPES, "fx_rates", "lakeops dlq list fx_rates"),
     ("stale source", lambda p: p.batch(1, at=hours_ago(1.1)), Kind.FRESHNESS, "fx_rates", "landing folder"),
     ("slow model", lambda p: p.build(seconds=9, sla_max_seconds=8), Kind.RUNTIME, "dim_a", "maintain plan gold.dim_a"),
     ("few rows", lambda p: p.build(sla_min_rows=11), Kind.ROWS, "dim_a", "dbt build --select dim_a"),
@@ -135,6 +158,21 @@ def test_a_batch_without_records_breaches_unless_allowed(place: Place) -> None:
     place.batch(0)
     assert place.kinds() == [(Kind.ROWS, "fx_rates")]
     place.policy({}, {"sla_min_records": 0})
+    assert place.kinds() == []
+
+
+def test_values_of_another_type_name_their_columns_and_not_themselves(place: Place) -> None:
+    place.policy({}, {"sla_max_mistyped": 0.02})
+    place.batch(100, 2, reasons={"not a date (a)": 1, "not a decimal(18,6) (b)": 1})
+    assert place.kinds() == []
+    reasons = {"not a date (a)": 1, "not a decimal(18,6) (b)": 4, "not a int (c)": 2, "not a int (d)": 1}
+    place.batch(100, 20, reasons={**reasons, "required (e)": 5, "not a commit time": 7})
+    (breach,) = check(place.settings, place.artifacts, NOW)
+    assert breach.got == (
+        "in batch 2: b is no decimal(18,6) in 4, c is no int in 2, a is no date in 1, and 1 more columns"
+    )
+    assert (breach.kind, breach.expected) == (Kind.TYPES, "at most 2.0% of a batch of another type than the contract's")
+    place.batch(100)
     assert place.kinds() == []
 
 
@@ -208,8 +246,34 @@ def test_figures_are_kept_one_per_run(place: Place) -> None:
     assert len(read(place.settings)) == len(found) * 2
 
 
-def test_the_command_exits_3_on_a_breach(tmp_path: Path) -> None:
-    Place(Settings(home=tmp_path / "lake"), tmp_path).run(Step("ingest", "failed"))
-    done = lakeops(tmp_path / "lake", "sla", "check")
-    assert done.returncode in (1, 3)
-    assert "manifest.json" in done.stderr or "last run failed: ingest" in done.stderr
+@pytest.mark.slow
+def test_the_command_exits_3_on_a_breach(place: Place) -> None:
+    assert place.lakeops("sla", "check").returncode == 0
+    place.run(Step("ingest", "failed"))
+    done = place.lakeops("sla", "check", "--json")
+    assert done.returncode == 3, done.stderr
+    assert [breach["kind"] for breach in json.loads(done.stdout)] == ["last run failed"]
+    assert "1 service levels are breached; the first: last run failed: ingest." in done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_with_nothing_new_checks_service_levels_and_alerts(place: Place) -> None:
+    """Given a green run and nothing new, When a source grows stale, Then runs exit 3 and tell it once, without Java."""
+    for source in sources():
+        place.table(100 if source == "fx_rates" else 0, "bronze", source)
+    place.batch(100, at=hours_ago(2))
+    place.policy({}, {"sla_minutes": 180})
+    remember(place.settings, place.artifacts)
+    done = place.lakeops("run")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert done.stdout.startswith("nothing new since the green run of")
+
+    place.policy({}, {"sla_minutes": 60})
+    done = place.lakeops("run", "--json")
+    assert done.returncode == 3, done.stderr
+    assert json.loads(done.stdout)["unchanged_since"]
+    assert "Lakehouse local: fx_rates stale" in done.stderr
+    assert "1 service levels are breached: stale: fx_rates." in done.stderr
+    again = place.lakeops("run")
+    assert again.returncode == 3 and again.stdout.startswith("nothing new since"), "told once"
+    assert not (place.settings.state / "metrics").exists(), "a run that did nothing has no figures"

@@ -1,0 +1,159 @@
+"""Figures sent to CloudWatch: each once, kept while it does not take them; what fails there fails nothing else."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import artifact_files as files
+import boto3
+import pytest
+from pytest_httpserver import HTTPServer
+from test_alerts import FAILURES, failing
+
+from python_ops import run as daily
+from python_ops.alerts import check
+from python_ops.artifacts import load_manifest
+from python_ops.config import Settings
+from python_ops.errors import ConfigError, OpsError
+from python_ops.metrics import Metric, collect, read, record
+from python_ops.metrics.cloudwatch import dashboard, push, put_dashboard
+from python_ops.run import Job, Step, aftermath
+
+
+def figures(count: int) -> list[Metric]:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return [Metric("rows", "table", f"gold.t{n}", n, now, "r") for n in range(count)]
+
+
+def test_cloudwatch_gets_each_figure_once(tmp_path: Path, aws: str) -> None:
+    settings = Settings(home=tmp_path, metrics_namespace="Lakehouse/test", target="dev")
+    record(settings, figures(1200))
+    assert (push(settings), push(settings)) == (1200, 0)
+    record(settings, [Metric("rows", "table", "gold.new", 5, datetime.now(UTC).isoformat(timespec="seconds"), "r2")])
+    assert push(settings) == 1
+    client = boto3.client("cloudwatch")
+    found = client.get_metric_statistics(
+        Namespace="Lakehouse/test",
+        MetricName="rows",
+        Dimensions=[{"Name": "Environment", "Value": "dev"}, {"Name": "Table", "Value": "gold.t7"}],
+        StartTime=datetime.now(UTC) - timedelta(hours=1),
+        EndTime=datetime.now(UTC) + timedelta(hours=1),
+        Period=3600,
+        Statistics=["Maximum"],
+    )["Datapoints"]
+    assert [point["Maximum"] for point in found] == [7.0]
+
+
+@FAILURES
+@pytest.mark.slow
+def test_what_cloudwatch_does_not_take_is_sent_next_time(
+    tmp_path: Path, aws: str, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch, status: int | None
+) -> None:
+    """Given a CloudWatch that fails, Then it is asked once, five seconds pass at most, and no figure is lost."""
+    settings = Settings(home=tmp_path)
+    record(settings, figures(1200))
+    with failing(httpserver, status) as address, monkeypatch.context() as given:
+        given.setenv("AWS_ENDPOINT_URL", address)
+        started = time.monotonic()
+        with pytest.raises(OpsError, match=r"took 0 of 1200 figures \(\w+\); the rest is sent next time"):
+            push(settings)
+        assert time.monotonic() - started < 5.5
+        assert status is None or len(httpserver.log) == 1
+    assert push(settings) == 1200
+
+
+def test_nobody_listening_is_an_error_that_names_it(tmp_path: Path, aws: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(home=tmp_path)
+    record(settings, figures(3))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(OpsError, match=r"took 0 of 3 figures \(EndpointConnectionError\); the rest is sent next time"):
+        push(settings)
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> Path:
+    """Artifacts of a green build."""
+    files.write_manifest(tmp_path / "target", files.model("dim_a"), files.model("slv_x", layer="silver"))
+    files.write_run_results(tmp_path / "target", {"model.lakehouse.dim_a": "success"})
+    return tmp_path / "target"
+
+
+def test_the_dashboard_is_made_from_the_manifest_and_accepted(tmp_path: Path, aws: str, artifacts: Path) -> None:
+    settings = Settings(home=tmp_path, metrics_namespace="Lakehouse/test")
+    body = dashboard(settings, load_manifest(artifacts))
+    assert put_dashboard(settings, body) == "Lakehouse-test"
+    kept = json.loads(boto3.client("cloudwatch").get_dashboard(DashboardName="Lakehouse-test")["DashboardBody"])
+    assert kept == body
+    lines = [line for widget in kept["widgets"] for line in widget["properties"]["metrics"]]
+    assert ["Lakehouse/test", "rows", "Environment", "local", "Table", "gold.dim_a"] in lines
+    assert not any("slv_x" in line for line in lines)
+
+
+@pytest.fixture
+def no_region(aws: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """AWS without a region, whatever this machine has."""
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws_config"))
+
+
+@pytest.mark.usefixtures("no_region")
+def test_the_region_is_looked_for_in_order(tmp_path: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given one more place that names a region, Then it is the dashboard's; Given none, Then the error says where."""
+    settings, manifest = Settings(home=tmp_path), load_manifest(artifacts)
+    record(settings, figures(1))
+    for ask in (lambda: dashboard(settings, manifest), lambda: push(settings), lambda: put_dashboard(settings, {})):
+        with pytest.raises(ConfigError, match=r"Looked for AWS_REGION, AWS_DEFAULT_REGION, .* `export AWS_REGION="):
+            ask()
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(ConfigError, match=r"nobody.* Correct AWS_PROFILE"):
+        dashboard(settings, manifest)
+    monkeypatch.delenv("AWS_PROFILE")
+
+    (tmp_path / "aws_config").write_text("[default]\nregion = eu-north-1\n")
+    found = [{widget["properties"]["region"] for widget in dashboard(settings, manifest)["widgets"]}]
+    for name, region in (("AWS_DEFAULT_REGION", "eu-west-1"), ("AWS_REGION", "eu-central-1")):
+        monkeypatch.setenv(name, region)
+        found.append({widget["properties"]["region"] for widget in dashboard(settings, manifest)["widgets"]})
+    assert found == [{"eu-north-1"}, {"eu-west-1"}, {"eu-central-1"}]
+    assert push(settings) == 1
+
+
+@pytest.mark.usefixtures("no_region")
+def test_a_target_without_settings_fails_neither_the_run_nor_the_alerts(
+    tmp_path: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a run that failed, and CloudWatch, Slack and SNS not set up, Then all is said and the console is told."""
+    for name, do in (("collect", collect), ("check", check)):
+        monkeypatch.setattr(daily, name, partial(do, artifacts=artifacts))
+    settings = Settings(home=tmp_path / "lake", metrics="cloudwatch", alerts=("slack", "sns", "console"))
+    job = Job(settings, lambda what, value: None)
+    job.steps = [Step("ingest", "failed", resume="lakeops ingest run")]
+    job.save()
+    said: list[str] = []
+    breaches = aftermath(settings, said.append)
+    assert "last run failed: ingest" in [breach.identity for breach in breaches]
+    (figure, told, slack, sns) = said[:4]
+    assert figure.startswith("warning: CloudWatch needs an AWS region.")
+    assert told.startswith("Lakehouse local: ingest last run failed")
+    assert slack.startswith("warning: Secret slack_webhook_url is not set.") and "kept and sent next time" in slack
+    assert sns.startswith("warning: LAKEHOUSE_ALERTS_TOPIC is not the ARN of an SNS topic.")
+    assert read(settings), "figures are recorded all the same"
+
+
+def test_what_nobody_foresaw_is_said_without_its_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*given: object, **options: object) -> None:
+        raise RuntimeError("canary")
+
+    for name in ("collect", "check", "gather"):
+        monkeypatch.setattr(daily, name, fails)
+    said: list[str] = []
+    assert aftermath(Settings(home=tmp_path), said.append) == []
+    assert said == [
+        f"warning: unexpected RuntimeError; `LAKEHOUSE_DEBUG=1 lakeops {command}` shows where."
+        for command in ("metrics push", "sla check", "report")
+    ]
