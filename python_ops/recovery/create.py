@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from python_ops.artifacts import TARGET_FOLDER, load_manifest
@@ -135,7 +135,9 @@ class _Copy:
         self.blobs = set() if full else set(store.names(BLOBS))
         self.recorded: dict[str, StoredFile] = {}  # by object: what earlier snapshots expect there
         held = {} if full else store.names(FILES)
-        for snapshot in [*unfinished, *(load(store, name) for name in identifiers(store))]:
+        known = identifiers(store)
+        self.newest = max(known, default="")
+        for snapshot in [*unfinished, *(load(store, name) for name in known)]:
             for table in snapshot.tables:
                 for file in table.files:
                     self.recorded[file.object] = file
@@ -150,7 +152,7 @@ class _Copy:
             OpsError: a file is damaged, or the store does not take it.
         """
         made = Snapshot(
-            id=f"{pinned.at:%Y%m%dT%H%M%S}{pinned.at.microsecond // 1000:03}Z-{secrets.token_hex(2)}",
+            id=_identifier(pinned.at, self.newest),
             pinned_at=pinned.at.isoformat(timespec="microseconds"),
             completed_at="",
             source=str(self.settings.home_path),
@@ -283,6 +285,18 @@ class _Copy:
         finally:
             stop.set()
             thread.join()
+
+
+def _identifier(at: datetime, newest: str) -> str:
+    """Sorts after the newest snapshot's, also where the clock was set back since."""
+    stamp = _stamp(at)
+    if newest[: len(stamp)] >= stamp:
+        stamp = _stamp(datetime.strptime(f"{newest[:18]}000", "%Y%m%dT%H%M%S%f") + timedelta(milliseconds=1))
+    return f"{stamp}-{secrets.token_hex(2)}"
+
+
+def _stamp(at: datetime) -> str:
+    return f"{at:%Y%m%dT%H%M%S}{at.microsecond // 1000:03}Z"
 
 
 def _stored(table: Table, version: TableVersion, files: list[StoredFile], log: list[StoredFile]) -> StoredTable:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from python_ops.errors import ConfigError, OpsError
+from python_ops.errors import ConfigError, OpsError, missing_extra
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -362,7 +362,7 @@ class S3Folder:
                     import boto3
                     from botocore.config import Config
                 except ImportError as exc:
-                    raise ConfigError("Snapshots in S3 need boto3: `pip install lakehouse-ops[aws]`.") from exc
+                    raise missing_extra("boto3", "aws") from exc
                 limits = Config(
                     connect_timeout=5, read_timeout=60, retries={"mode": "standard", "max_attempts": 5},
                     max_pool_connections=32,

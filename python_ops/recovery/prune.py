@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -36,9 +35,7 @@ class Prune:
     executed: bool = False
 
 
-def prune(
-    settings: Settings, keep: int, execute: bool = False, on_progress: Callable[[int, int], None] | None = None
-) -> Prune:
+def prune(settings: Settings, keep: int, execute: bool = False) -> Prune:
     """Keeps the newest snapshots and what they consist of.
 
     Manifests go first, then files: a process killed in between leaves files that nothing refers to, and the next prune
@@ -48,7 +45,6 @@ def prune(
         settings: The environment.
         keep: How many stay.
         execute: Act; without it nothing is changed.
-        on_progress: Told files removed, and files in all.
 
     Raises:
         ConfigError: `keep` is not at least 1.
@@ -75,7 +71,5 @@ def prune(
             for name in [*(f"{SNAPSHOTS}{name}.json" for name in go), *(f"{DRAFTS}{name}.json" for name in stale)]:
                 store.remove(name)
             with ThreadPoolExecutor(THREADS) as pool:
-                for done, _ in enumerate(pool.map(store.remove, loose), 1):
-                    if on_progress:
-                        on_progress(done, len(loose))
+                list(pool.map(store.remove, loose))
     return planned

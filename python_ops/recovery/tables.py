@@ -28,13 +28,11 @@ class Table:
         layer: Schema without its prefix.
         table: Name.
         folder: Where it lies.
-        tier: See the module's docstring.
     """
 
     layer: str
     table: str
     folder: Folder
-    tier: int
 
     @property
     def name(self) -> str:
@@ -80,7 +78,7 @@ def tables_to_copy(settings: Settings, manifest: Manifest, tier: int = TIERS[-1]
         rank = _tier(manifest.source_meta.get(source, {}), f"source {source}")
         found += [(layer, source, rank) for layer in ("bronze", "dlq")]
     return [
-        Table(layer, table, table_folder(settings, layer, table), rank)
+        Table(layer, table, table_folder(settings, layer, table))
         for layer, table, rank in sorted(found)
         if 0 < rank <= tier
     ]
