@@ -67,6 +67,7 @@ def write_contract(project: Path) -> None:
     assert personal == [["contact_email"]] * 2
 
 
+@pytest.mark.slow
 def test_the_contract_of_the_guide_is_drafted_checked_exported_and_released(project: Path) -> None:
     write_contract(project)
 

@@ -76,6 +76,7 @@ def test_ingestion_and_dbt_work_on_a_connect_server(tmp_path: Path, server: str)
     assert DeltaTable(str(tmp_path / "warehouse" / "silver.db" / "slv_fx_rates__cdc")).version() >= 0
 
 
+@pytest.mark.slow
 def test_without_an_address_or_an_answer_the_command_says_so(tmp_path: Path) -> None:
     (tmp_path / "landing" / "fx_rates").mkdir(parents=True)
     shutil.copy(PROJECT_ROOT / "seeds" / "landing" / "fx_rates" / "batch_0.csv", tmp_path / "landing" / "fx_rates")

@@ -1,4 +1,4 @@
-"""Kill -9 at named steps of ingestion and of the engine: the next run ends with what PostgreSQL held."""
+"""Kill -9 at named steps of ingestion and the engine, SIGTERM in a build: the next runs end with PostgreSQL's rows."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ from pathlib import Path
 
 import dbt.adapters.spark.session as dbt_session
 
+from python_ops import run as daily
+from python_ops.cli import main
 from python_ops.config import Settings
 from python_ops.dbt import arguments, failure, invoke
 from python_ops.ingest import ingest
@@ -69,12 +71,19 @@ def execute_or_die(self, sql, *parameters):
         die()
     if merges and point == "during the merge":
         threading.Timer(0.4, die).start()
+    if merges and point == "told to stop":
+        threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGTERM)).start()
     execute(self, sql, *parameters)
     if merges and point == "after the merge" or "create or replace view" in sql and point == "between the views":
         die()
 
 
 AppendOnlyTable.append, dbt_session.Cursor.execute = append_or_die, execute_or_die
+if point == "told to stop":
+    daily.ingest = lambda settings, spark, on_event: ingest(settings, spark, ["crm_accounts"], on_event)
+    daily.arguments = lambda command, settings: arguments(command, settings, ["slv_accounts_history"])
+    sys.argv = ["lakeops", "run"]
+    main()
 while (taken := ingest(settings, lambda: spark, ["crm_accounts"])[0]).files:
     assert not taken.error, taken.error
 built = invoke(settings, ["--quiet", *arguments(["run"], settings, ["slv_accounts_history"])])
@@ -85,30 +94,38 @@ spark.table("bronze.crm_accounts").write.parquet(f"{result}/bronze")
 spark.table("dlq.crm_accounts").write.parquet(f"{result}/dlq")
 """
 
-# In their order; a batch arrives before each of the first five, also between a death and the run that takes it up.
-POINTS = (
-    "before the commit",
-    "before the ledger",
-    "after the dead letters",
-    "between the views",
-    "before the merge",
-    "during the merge",
-    "after the merge",
-)
+# In their order, each with the recorded batch that arrives before it, between a death and the run that takes it up too.
+POINTS = {
+    "before the commit": 0,
+    "before the ledger": None,
+    "after the dead letters": 1,
+    "between the views": 2,
+    "told to stop": 3,
+    "before the merge": 4,
+    "during the merge": None,
+    "after the merge": None,
+    "never": None,
+}
 
 
 def test_every_run_after_a_kill_takes_up_what_was_left(spark: SparkSession, tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "lake")
     landing = settings.landing / ACCOUNTS.source
-    for number, point in enumerate([*POINTS, "never"]):
-        deliver(settings, number)  # nothing after the fifth
+    for point, batch in POINTS.items():
+        if batch is not None:
+            deliver(settings, batch)
         if point == "after the dead letters":
             (landing / "bad.jsonl").write_text("not an event\n")
-        given = {**os.environ, "LAKEHOUSE_SCHEMA_PREFIX": "", "LAKEHOUSE_DRIVER_MEMORY": "1g"}
+        given = {
+            **os.environ, "LAKEHOUSE_HOME": str(settings.home), "LAKEHOUSE_SCHEMA_PREFIX": "",
+            "LAKEHOUSE_DRIVER_MEMORY": "1g",
+        }  # fmt: skip
         command = [sys.executable, "-c", JOB, point, str(settings.home), str(tmp_path / "result")]
         done = subprocess.run(command, env=given, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=240)
-        expected = 0 if point == "never" else -signal.SIGKILL
+        expected = {"never": 0, "told to stop": 128 + signal.SIGTERM}.get(point, -signal.SIGKILL)
         assert done.returncode == expected, f"{point}: {done.stdout}{done.stderr}"
+        if point == "told to stop":
+            assert "dbt build was interrupted; what it committed is kept. Done before it: ingest." in done.stderr
 
     for name in ("current", "stored", "bronze", "dlq"):
         spark.read.parquet(f"{tmp_path}/result/{name}").createOrReplaceTempView(f"killed_{name}")

@@ -46,10 +46,6 @@ def letters(lab: Lab, columns: str = "k, letter") -> list[str]:
     return sorted(" ".join(map(str, row.values())) for row in lab.rows("letters", columns))
 
 
-def files_of(lab: Lab, name: str) -> int:
-    return int(lab.spark.sql(f"describe detail {lab.schema}.{name}").collect()[0]["numFiles"])
-
-
 def test_a_key_keeps_the_rows_that_its_query_gives_and_no_others(lab: Lab) -> None:
     """Given keys with rows, When one shrinks, one goes and one is new, Then the rows are those of a full refresh."""
     assert letters(lab) == ["a x", "a y", "b x", "c z"]
@@ -102,6 +98,30 @@ def test_a_run_that_died_after_its_merge_computes_the_same_again(lab: Lab) -> No
     lab.spark.sql(f"alter table {table} set tblproperties ('lakehouse.upstreams' = '{applied}')")
     lab.build()
     assert letters(lab) == ["a w", "b x", "c z"]
+
+
+def test_after_a_node_has_failed_the_next_run_does_only_the_rest(lab: Lab) -> None:
+    """Given two branches, When one of the upstreams fails, Then its reader is skipped, the other branch is done; after
+    the fix the next run builds what was left out, and commits nothing to what was done.
+    """
+    lab.bronze("u", "k string, a string, c string")
+    lab.model("other", "u", SELECT, **SCD1)
+    both = "select l.k, r.a from {{ ref('current') }} as l left join {{ ref('other') }} as r on l.k = r.k"
+    lab.sql("both", both, incremental_strategy="merge", unique_key="k", replace_by="*")
+    lab.deliver("u", [event("a", 10, "one")])
+    lab.build()
+    lab.deliver("t", [event("a", 20, "pq", 2)])
+    lab.deliver("u", [event("a", 20, "two", 2), event("a", 20, "tie", 2)])
+
+    outcome = {model.node.name: str(model.status) for model in lab.build(check=False)}
+
+    assert outcome == {"current": "success", "letters": "success", "other": "error", "both": "skipped"}
+    assert letters(lab) == ["a p", "a q", "b x", "c z"]
+    done = {name: lab.version(name) for name in ("current__cdc", "letters")}
+    lab.spark.sql(f"delete from {lab.schema}.u where a = 'tie'").collect()
+    lab.build()
+    assert {name: lab.version(name) for name in done} == done
+    assert sorted((row["k"], row["a"]) for row in lab.rows("both")) == [("a", "two"), ("b", None), ("c", None)]
 
 
 def test_the_key_may_be_null_and_is_merged_once(lab: Lab) -> None:
