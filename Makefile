@@ -1,4 +1,5 @@
-# `make help` lists the targets. Every target sets up what it needs; a machine with Python 3.11, make and Java 17 is enough.
+# `make help` lists the targets. Every target sets up what it needs; a machine with Python 3.11, make and Java 17 is
+# enough; the tests also want PostgreSQL's server, or root and apt-get to install it.
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -37,8 +38,8 @@ servers: ## PostgreSQL's binaries for the tests, by apt-get when root and absent
 	@tests/install_servers.sh
 
 .PHONY: test-fast
-test-fast: setup servers ## Tests that need no Spark
-	$(BIN)/pytest -m "not spark"
+test-fast: setup servers ## Tests that answer in a minute: no Spark, few servers
+	$(BIN)/pytest -m "not spark and not slow"
 
 .PHONY: test
 test: lint setup servers ## Everything that CI runs

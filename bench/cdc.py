@@ -1,4 +1,4 @@
-"""G1, G2, G6, G8, G12: one incremental CDC model against the MERGE that a team would write by hand.
+"""One incremental CDC model against the MERGE that a team would write by hand: seconds, jobs, statements, rows written.
 
     make bench-cdc                                  # the standard cases, up to a million rows: about seven minutes
     python bench/cdc.py --rows 8000000 --trace      # one case, printed only, with every statement of the last round
@@ -7,6 +7,8 @@ Both sides read the same bronze batches in turn (A B, B A, …) and must end in 
 The engine's side is the whole warm dbt model: validation, marks, tie check, views. The other side is Delta's documented
 recipe (scd2: the updates united with themselves under a NULL merge key; scd1: update where newer, else insert). It is
 told which batch to read, and it is right only because every batch here is whole and in order.
+The goals: no slower than the recipe on a small table; with a thousandth of 8 million rows changed, three times as fast
+for the newest keys and 1.5 times for scattered ones; scd1 twice as fast; at most two rows written for each one changed.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""G11: rows per second of parse + contract + dead-letter routing against a plain `from_json` append, interleaved.
+"""Rows per second of parse + contract + dead-letter routing against a plain `from_json` append, interleaved.
 
     make bench-ingest          # 5 rounds after a warm-up; a few minutes on two cores
 
 Both sides read the same Debezium lines, 1 % of them bad, and append to Delta; the accepted rows must be equal, or the
-run is void. The plain side checks nothing: what does not parse becomes NULL.
+run is void. The plain side checks nothing: what does not parse becomes NULL. The goal is 70 % of its rows per second.
 """
 
 from __future__ import annotations

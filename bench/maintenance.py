@@ -1,8 +1,9 @@
-"""G15: many micro-merges into one table with `lakeops maintain` and into its twin without, interleaved.
+"""Many micro-merges into one table with `lakeops maintain` and into its twin without, interleaved.
 
     make bench-maintenance          # 200 merges each; about ten minutes on two cores
 
 Prints the median of the last 20 merges over that of the first 20, for both, and proves that the twins are equal.
+The goal is at most 1.2 with maintenance.
 """
 
 from __future__ import annotations

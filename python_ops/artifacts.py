@@ -167,10 +167,6 @@ class RunResults:
         red = [result for node, result in self.nodes.items() if node in wanted and not result.green]
         return sorted(red, key=lambda result: (result.status == "skipped", result.unique_id))
 
-    def green_models(self) -> frozenset[str]:
-        """Models that were built."""
-        return frozenset(node for node, r in self.nodes.items() if r.green and node.startswith("model."))
-
     def green_tests(self) -> frozenset[str]:
         """Tests that ran and passed."""
         if self.command not in RUNS_TESTS:

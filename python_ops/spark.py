@@ -19,7 +19,7 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from python_ops.config import PROJECT_ROOT, Settings
-from python_ops.errors import ConfigError, OpsError
+from python_ops.errors import ConfigError, OpsError, missing_extra
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -105,7 +105,7 @@ def _connect(settings: Settings) -> SparkSession:
     try:
         return SparkSession.builder.getOrCreate()
     except (PySparkImportError, ImportError) as exc:
-        raise ConfigError(f"Spark Connect's client is not installed ({exc}). `pip install -e '.[connect]'`.") from exc
+        raise missing_extra(f"Spark Connect's client ({exc})", "connect") from exc
 
 
 def is_connect(settings: Settings) -> bool:

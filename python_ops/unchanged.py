@@ -1,8 +1,8 @@
 """Whether a run would find anything to do, decided without a JVM: from ledgers, Delta logs and a hash of the project.
 
-What a green run left is remembered in `state/green.json`: the hash of the project, the day, and every table's Delta
-identifier and version. A run is skipped only when all of it still holds, nothing waits in the landing folders, and
-the last dbt command, by whoever, was green.
+What a green run left is remembered in `state/green.json`: the hash of the project, and every table's Delta identifier
+and version. A run is skipped only when all of it still holds, nothing waits in the landing folders, and the last dbt
+command, by whoever, was green.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from deltalake import DeltaTable
-
 from python_ops.artifacts import TARGET_FOLDER, Manifest, load_manifest, load_run_results
 from python_ops.config import PROJECT_ROOT, Settings
 from python_ops.contracts import sources
-from python_ops.delta import exists, rows_changed_since
+from python_ops.delta import exists, open_log, rows_changed_since
 from python_ops.errors import OpsError
 from python_ops.ingest import has_new_files
 from python_ops.publish import State
@@ -42,26 +40,20 @@ def remember(settings: Settings, artifacts: Path = TARGET_FOLDER) -> None:
 
 
 def reason_to_run(settings: Settings, artifacts: Path = TARGET_FOLDER) -> str | None:
-    """The first thing that a run would find to do, or None.
-
-    Raises:
-        OpsError: a landing folder or a ledger cannot be read.
-    """
+    """The first thing that a run would find to do or to complain about, or None."""
     try:
         then = json.loads((settings.state / "green.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return "no green run yet"
-    if waiting := [source for source in sources() if has_new_files(settings, source)]:
-        return f"new files of {', '.join(waiting)}"
     now = _now(settings)
     if then.get("project") != now["project"]:
         return "the project has changed"
     try:
+        if waiting := [source for source in sources() if has_new_files(settings, source)]:
+            return f"new files of {', '.join(waiting)}"
         manifest = load_manifest(artifacts)
         if failed := load_run_results(artifacts).failed():
             return f"the last dbt command was not green: {failed[0].unique_id}"
-        if then.get("day") != now["day"] and (daily := daily_models(manifest)):
-            return f"a new day for {', '.join(daily)}"
         if changed := _changed(settings, manifest, then.get("tables", {})):
             return f"changed since the last green run: {', '.join(changed)}"
         if behind := [t for t in publish_status(settings, artifacts) if _is_behind(t.state)]:
@@ -76,22 +68,12 @@ def green_since(settings: Settings) -> str:
     return str(json.loads((settings.state / "green.json").read_text(encoding="utf-8"))["at"])
 
 
-def daily_models(manifest: Manifest) -> list[str]:
-    """Models whose rows depend on the date, which they say with `meta: {runs_daily: true}`."""
-    return sorted(model.name for model in manifest.models.values() if model.meta.get("runs_daily"))
-
-
 def _is_behind(state: State) -> bool:
     return state not in (State.CURRENT, State.DROPPED)
 
 
-def _now(settings: Settings) -> dict[str, Any]:
-    at = datetime.now(UTC)
-    return {
-        "project": _project_hash(settings),
-        "day": at.date().isoformat(),
-        "at": at.isoformat(timespec="seconds"),
-    }
+def _now(settings: Settings) -> dict[str, str]:
+    return {"project": _project_hash(settings), "at": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
 def _project_hash(settings: Settings) -> str:
@@ -128,7 +110,7 @@ def _tables(settings: Settings, manifest: Manifest) -> dict[str, list[Any]]:
     found = {}
     for name, path in _paths(settings, manifest).items():
         if exists(path):
-            table = DeltaTable(str(path))
+            table = open_log(path)
             found[name] = [str(table.metadata().id), table.version()]
     return found
 

@@ -12,18 +12,16 @@ from typing import Annotated, Any
 
 import typer
 
-from python_ops.config import Settings, load_settings
+from python_ops.config import Settings, environments, load_settings
 from python_ops.errors import OpsError, Terminated
 from python_ops.secrets import mask
 
 
 class Environment(StrEnum):
-    """Environments that this project has."""
+    """Environments that this project has: one for each file of python_ops/config."""
 
-    LOCAL = "local"
-    DEV = "dev"
-    CI = "ci"
-    PROD = "prod"
+    LOCAL = "local"  # the default of `--env`
+    vars().update({name.upper(): name for name in environments() if name != "local"})
 
 
 Env = Annotated[Environment, typer.Option("--env", help="Environment: a file of python_ops/config.")]

@@ -28,7 +28,7 @@ class Settings(BaseSettings):
         secrets: Where credentials come from when no LAKEHOUSE_SECRET_* variable has them: the file
             `<home>/secrets.json`, or AWS Secrets Manager.
         secrets_prefix: Names in AWS Secrets Manager begin with this.
-        state_store: Where watermarks and leases are: JSON files under the home, or a DynamoDB table.
+        state_store: Where watermarks, leases and generations are: JSON files under the home, or a DynamoDB table.
         state_table: Name of the DynamoDB table.
         lease_seconds: Time after which the lease of a holder that does not renew it is taken over.
         lineage: Where OpenLineage events go: a file under the home, or HTTP.

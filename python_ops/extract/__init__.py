@@ -19,7 +19,7 @@ from typing import Any
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from python_ops.config import Settings
-from python_ops.errors import BusyError, ConfigError, OpsError
+from python_ops.errors import BusyError, ConfigError, OpsError, missing_extra
 from python_ops.extract.http import RefusedError, place
 from python_ops.extract.journal import Journal
 from python_ops.extract.pull import Counts, Pull
@@ -241,9 +241,7 @@ def _open_database(source: Source, secrets: Secrets) -> Reader:
     try:
         made = getattr(import_module(f"python_ops.extract.{source.system}"), _DRIVERS[source.system])
     except ImportError as exc:
-        raise ConfigError(
-            f"{source.name} needs the driver of {source.system} ({exc.name}): install the extra `{source.system}`."
-        ) from exc
+        raise missing_extra(f"{exc.name}, which {source.name} needs,", source.system) from exc
     try:
         reader: Reader = secrets.with_rotation(source.secret, lambda secret: made(source, secret), made.is_refused)
     except KeyError as exc:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from python_ops.contracts import Column, Contract
-from python_ops.errors import ConfigError, OpsError
+from python_ops.errors import OpsError
 from python_ops.extract.reader import Row, moment
 
 _TO_QUOTE = re.compile(r'[",\r\n\\]|^\s|\s$')
@@ -160,17 +160,13 @@ class _Parquet:
     """The contract's columns. A decimal is its text: ingestion judges its digits, and no file's scale cuts them."""
 
     def __init__(self, file: BinaryIO, contract: Contract) -> None:
-        try:
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-        except ImportError as exc:
-            raise ConfigError(
-                f"{contract.source} lands as parquet, which needs pyarrow: install the extra `snowflake`."
-            ) from exc
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         self.pa, self.columns = pa, contract.columns
         types: dict[str, Any] = {
             "string": pa.string(), "boolean": pa.bool_(), "int": pa.int64(), "bigint": pa.int64(), "date": pa.date32(),
-            "timestamp": pa.timestamp("us", tz="UTC"), "double": pa.float64(),
+            "timestamp": pa.timestamp("us", tz="UTC"),
         }  # fmt: skip
         self.schema = pa.schema([(column.name, types.get(column.type, pa.string())) for column in contract.columns])
         self.writer = pq.ParquetWriter(file, self.schema, compression="zstd")
@@ -210,7 +206,7 @@ def _typed(column: Column, value: Any) -> Any:
         if isinstance(value, bool) or number != number.to_integral_value():
             raise ValueError(column.type)
         return int(number)
-    return float(value) if column.type == "double" else value
+    return value
 
 
 def as_text(value: Any) -> str:

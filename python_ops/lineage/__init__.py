@@ -3,9 +3,9 @@
 `job_run` is the one way in. Commands that write hold the home's lock (`python_ops.lock.exclusive`), which opens the
 command's run; what happens inside (a source, a dbt node, a published table) opens runs of its own under it.
 
-Names: the namespace is `lakehouse-<environment>`; jobs are `lakeops <command>`, `ingest.<source>`, `dbt.<node>`,
-`publish.<target>`, `maintain.<table>`, `snapshot.<verb>`; datasets are `<schema>.<table>`, their place in the
-dataSource facet.
+Names: the namespace is `lakehouse-<environment>`; jobs are `lakeops <command>`, `extract.<source>`, `ingest.<source>`,
+`stream.<source>`, `dbt.<node>`, `publish.<target>`, `maintain.<table>`, `restore.<table>`, `snapshot.<verb>`; datasets
+are `<schema>.<table>`, their place in the dataSource facet.
 Specification: openlineage.io, core model 2-0-2.
 """
 

@@ -11,7 +11,7 @@ Policy is dbt `meta` of the model or source table:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -270,8 +270,3 @@ def _set_retention(spark: SparkSession, policy: Policy) -> None:
     given = spark.sql(f"show tblproperties {policy.table} ('{name}')").collect()[0]["value"]
     if given != wanted:
         spark.sql(f"alter table {policy.table} set tblproperties ('{name}' = '{wanted}')")
-
-
-def as_rows(plans: Sequence[TablePlan]) -> list[dict[str, Any]]:
-    """Plans as plain data, the same shape before and after `--execute`."""
-    return [asdict(planned) for planned in plans]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, get_args
 
 from python_ops.artifacts import Manifest, Model
 from python_ops.config import Settings
-from python_ops.errors import ConfigError
+from python_ops.errors import ConfigError, missing_extra
 from python_ops.publish.target import Target
 from python_ops.secrets import secrets_for
 
@@ -48,9 +48,7 @@ def driver(name: str) -> type[ServerTarget]:
 
         return SnowflakeTarget
     except ModuleNotFoundError as exc:
-        raise ConfigError(
-            f"Publishing to {name} needs {exc.name}, which is not installed: pip install 'lakehouse-ops[{name}]'."
-        ) from exc
+        raise missing_extra(f"{exc.name}, which publishing to {name} needs,", name) from exc
 
 
 def published_models(manifest: Manifest, settings: Settings) -> dict[str, list[Model]]:

@@ -110,12 +110,6 @@ def judgeable(settings: Settings, new: bool = False) -> list[str]:
     return found
 
 
-def last_verdict(settings: Settings, source: str) -> Verdict | None:
-    """The verdict on the last committed batch; None when it was not judged. Reads small files only."""
-    done = _committed(settings, source)
-    return read(settings, source, done[-1].batch_id) if done else None
-
-
 def folder(settings: Settings) -> Path:
     """Where Great Expectations keeps its files and the Data Docs are."""
     return settings.home_path / "quality" / settings.schema_prefix

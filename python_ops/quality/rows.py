@@ -11,7 +11,7 @@ from deltalake.exceptions import DeltaError
 
 from python_ops.config import Settings
 from python_ops.contracts import Contract
-from python_ops.errors import ConfigError, OpsError
+from python_ops.errors import OpsError, missing_extra
 from python_ops.ingest.ledger import Manifest
 from python_ops.ingest.projection import METADATA
 from python_ops.quality.rules import AGE, HAS_KEY, HAS_VALUES
@@ -27,11 +27,15 @@ def with_pandas(settings: Settings, contract: Contract, manifest: Manifest) -> A
     """A batch as a pandas frame, read without a JVM.
 
     Raises:
-        ConfigError: pyarrow or pandas is not installed.
+        ConfigError: pandas is not installed.
         OpsError: the table cannot be read so; Spark can.
     """
     projection = _projection(contract, manifest, '"', "to_unixtime")
-    return _read(settings, contract, [manifest.batch_id], projection).to_pandas(integer_object_nulls=True)
+    rows = _read(settings, contract, [manifest.batch_id], projection)
+    try:
+        return rows.to_pandas(integer_object_nulls=True)
+    except ImportError as exc:
+        raise missing_extra("pandas", "quality") from exc
 
 
 def with_spark(settings: Settings, contract: Contract, manifest: Manifest, spark: SparkSession) -> DataFrame:
@@ -47,7 +51,6 @@ def recent_values(
     """Values of columns in some batches, NULLs left out.
 
     Raises:
-        ConfigError: pyarrow is not installed.
         OpsError: the table cannot be read without Spark.
     """
     table = _read(settings, contract, batches, [f'{_value(contract, name, chr(34))} as "{name}"' for name in names])
@@ -82,10 +85,8 @@ def _value(contract: Contract, name: str, quote: str) -> str:
 
 
 def _read(settings: Settings, contract: Contract, batches: Sequence[int], projection: Sequence[str]) -> Any:
-    try:
-        import pyarrow as pa
-    except ImportError as exc:
-        raise ConfigError("pyarrow is not installed. Install it with `pip install 'lakehouse-ops[quality]'`.") from exc
+    import pyarrow as pa
+
     path = settings.table_path("bronze", contract.source)
     numbers = ", ".join(str(int(batch)) for batch in batches)
     try:

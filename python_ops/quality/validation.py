@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from python_ops.errors import ConfigError, OpsError
+from python_ops.errors import OpsError, missing_extra
 from python_ops.quality.pages import make_own, prune
 from python_ops.quality.rules import AGE, Rule
 from python_ops.quality.verdicts import Finding
@@ -94,9 +94,7 @@ def _import() -> Any:
     try:
         import great_expectations
     except ImportError as exc:
-        raise ConfigError(
-            "Great Expectations is not installed. Install it with `pip install 'lakehouse-ops[quality]'`."
-        ) from exc
+        raise missing_extra("Great Expectations", "quality") from exc
     return great_expectations
 
 

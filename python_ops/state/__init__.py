@@ -1,4 +1,6 @@
-"""Small shared state: watermarks of extraction and leases, each a record that is replaced only from its last revision.
+"""Small shared state: watermarks of extraction, declared generations and leases.
+
+Each is a record that is replaced only from its last revision.
 
 Two stores with the same rules (`settings.state_store`): JSON files under the home for one machine, a DynamoDB table for
 several. A writer gives the revision that it read; if another has written since, the store refuses.

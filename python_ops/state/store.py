@@ -20,7 +20,7 @@ class Record:
 
 
 class Store(Protocol):
-    """Records by kind (`watermark`, `lease`) and name.
+    """Records by kind (`watermark`, `generation`, `lease`) and name.
 
     Attributes:
         place: Tells stores apart: a folder, or a table and the prefix of the names in it.

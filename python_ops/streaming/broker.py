@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from python_ops.config import Settings
-from python_ops.errors import ConfigError, OpsError
+from python_ops.errors import ConfigError, OpsError, missing_extra
 from python_ops.secrets import secrets_for
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Broker:
             from kafka import KafkaConsumer
             from kafka.errors import KafkaError
         except ImportError as exc:
-            raise ConfigError("Streams need the extra `kafka`: pip install 'lakehouse-ops[kafka]'.") from exc
+            raise missing_extra("kafka-python", "kafka") from exc
         options: dict[str, Any] = {"security_protocol": self.protocol, "isolation_level": "read_committed"}
         if self.user:
             options |= {

@@ -16,6 +16,8 @@ from test_cli import COMMANDS, lakeops
 from python_ops.config import Settings
 from python_ops.run import Job, Step
 
+pytestmark = pytest.mark.slow
+
 # Nothing listens on port 9: every system that a command turns to fails, which is when secrets get into messages.
 EVERYTHING = {
     **PLANTED,

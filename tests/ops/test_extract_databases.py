@@ -107,7 +107,7 @@ def lake(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setting
     return settings(tmp_path / "lake", tickets=desk.secret)
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:Arrow output on a DB-API result")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Arrow output on a DB-API result")]
 
 
 def test_everything_lands_and_then_what_changed(desk: Desk, lake: Settings) -> None:

@@ -16,6 +16,8 @@ from test_cli import lakeops
 from python_ops.config import Settings
 from python_ops.state import store_for
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:

@@ -30,6 +30,8 @@ from python_ops.state.leases import hold
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+pytestmark = pytest.mark.slow
+
 # A job of two commits: it takes its leases, says so, waits to be told, and commits under its number.
 JOB = """
 import sys

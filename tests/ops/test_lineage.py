@@ -138,22 +138,26 @@ def receiver(settings: Settings, httpserver: HTTPServer) -> Settings:
     return settings.model_copy(update={"lineage": "http", "lineage_url": httpserver.url_for("/")})
 
 
+HANGS = 3.0
+
+
 def hang(request: Request) -> Response:
-    time.sleep(3)
+    time.sleep(HANGS)
     return Response("late")
 
 
 @pytest.mark.parametrize(
-    "fail",
+    ("fail", "late"),
     [
-        lambda expected: expected.respond_with_data("", status=429),
-        lambda expected: expected.respond_with_data("", status=500),
-        lambda expected: expected.respond_with_handler(hang),
+        (lambda expected: expected.respond_with_data("", status=429), 0.0),
+        (lambda expected: expected.respond_with_data("", status=500), 0.0),
+        (lambda expected: expected.respond_with_handler(hang), HANGS),
     ],
     ids=["429", "500", "hanging"],
 )
+@pytest.mark.slow
 def test_what_a_receiver_does_not_take_is_sent_first_and_in_order_next_time(
-    settings: Settings, httpserver: HTTPServer, fail: Callable[[Any], None]
+    settings: Settings, httpserver: HTTPServer, fail: Callable[[Any], None], late: float
 ) -> None:
     there = receiver(settings, httpserver)
     fail(httpserver.expect_request("/api/v1/lineage", method="POST"))
@@ -165,7 +169,7 @@ def test_what_a_receiver_does_not_take_is_sent_first_and_in_order_next_time(
     assert time.monotonic() - started < 5.5
     spooled = told(events(there, "spool"))
     assert len(spooled) == 42
-    time.sleep(3 if fail is not None else 0)
+    time.sleep(late)  # for the answer of the request that was given up
     httpserver.clear()
     httpserver.expect_request("/api/v1/lineage", method="POST").respond_with_data("", status=201)
     with job_run(there, "second"):
@@ -286,6 +290,7 @@ def test_dbt_goes_on_without_a_manifest(settings: Settings, tmp_path: Path) -> N
     assert events(settings) == []
 
 
+@pytest.mark.slow
 def test_a_command_that_fails_before_it_works_sends_fail(tmp_path: Path) -> None:
     home = tmp_path / "lake"
     assert lakeops(home, "ingest", "run", "nope").returncode == 2

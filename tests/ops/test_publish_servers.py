@@ -34,7 +34,7 @@ from python_ops.secrets import Secrets
 from python_ops.status import status as whole_status
 
 # fakesnow's own use of DuckDB
-pytestmark = pytest.mark.filterwarnings("ignore:Arrow output on a DB-API result")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Arrow output on a DB-API result")]
 
 
 @pytest.fixture(params=["postgres", "redshift", "snowflake"])

@@ -18,6 +18,8 @@ from python_ops.recovery.prune import prune
 from python_ops.recovery.restore import restore
 from python_ops.recovery.verify import verify
 
+pytestmark = pytest.mark.slow
+
 STORE = "s3://recovery/lake"
 
 

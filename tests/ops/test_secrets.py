@@ -148,6 +148,7 @@ def test_what_is_needed_follows_from_the_settings() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_commands_show_places_and_no_values(tmp_path: Path) -> None:
     home = tmp_path / "lake"
     given = {"LAKEHOUSE_PUBLISH": '["postgres"]', "LAKEHOUSE_ALERTS": '["slack"]'}

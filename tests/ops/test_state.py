@@ -145,6 +145,7 @@ def test_a_dead_holders_lease_is_taken_over_and_the_zombie_cannot_commit(holder:
     heir.check()
 
 
+@pytest.mark.slow
 def test_a_lease_is_renewed_while_its_block_runs(store: Store) -> None:
     with hold(store, ["environment"], "run", ttl=0.6) as (held,):
         time.sleep(1.5)
@@ -166,6 +167,7 @@ def test_a_missing_table_and_a_broken_file_are_explained(aws: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["file", "dynamodb"])
+@pytest.mark.slow
 def test_the_commands_plan_first(kind: str, tmp_path: Path, aws: str) -> None:
     home, given = tmp_path / "lake", {"LAKEHOUSE_STATE_STORE": kind, "LAKEHOUSE_STATE_TABLE": "state"}
     make_table()

@@ -7,14 +7,13 @@ Where the project stands and which environment is meant come from Airflow's envi
 
 Retries only where a step may be repeated: extraction, ingestion, build, publishing and a snapshot are no-ops on what
 they have done; maintenance decides anew from the tables' state. A check that finds a breach (exit 3) has given its
-answer, and removing old snapshots is not tried again. Steps of commands that the checkout does not have are left out.
+answer, and removing old snapshots is not tried again.
 """
 
 from __future__ import annotations
 
 import os
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG, TriggerRule
@@ -22,12 +21,6 @@ from airflow.sdk import DAG, TriggerRule
 PROJECT = os.environ.get("LAKEHOUSE_PROJECT", "")
 ENVIRONMENT = os.environ.get("LAKEHOUSE_ENV", "prod")
 COMMON = {"start_date": datetime(2025, 1, 1), "catchup": False, "max_active_runs": 1, "tags": ["lakehouse"]}
-
-
-def has(noun: str) -> bool:
-    """Whether the checkout has the command `lakeops <noun>`."""
-    root = Path(PROJECT) if PROJECT else Path(__file__).resolve().parents[3]
-    return (root / "python_ops" / "cli" / f"{noun}.py").exists()
 
 
 def command(task_id: str, line: str, retries: int = 0, **options: object) -> BashOperator:
@@ -55,8 +48,6 @@ with DAG("lakehouse_daily", schedule="0 4 * * *", **COMMON):
     publish = lakeops("publish", "publish run", retries=2)
     check = lakeops("sla_check", "sla check --notify", trigger_rule=TriggerRule.ALL_DONE)
     lakeops("extract", "extract run", retries=2) >> ingest >> build >> publish >> check
-    if has("catalog"):
-        publish >> lakeops("register", "catalog register", retries=2) >> check
 
 # Apart from the daily run: it notices one that never came.
 with DAG("lakehouse_heartbeat", schedule="45 * * * *", **COMMON):

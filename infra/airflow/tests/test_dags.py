@@ -16,10 +16,6 @@ PROJECT = Path(__file__).resolve().parents[3]
 DAGS = PROJECT / "infra" / "airflow" / "dags"
 
 
-def has(noun: str) -> bool:
-    return (PROJECT / "python_ops" / "cli" / f"{noun}.py").exists()
-
-
 @pytest.fixture(scope="module")
 def bag() -> DagBag:
     return DagBag(str(DAGS))
@@ -34,8 +30,7 @@ def test_every_dag_is_imported(bag: DagBag) -> None:
 
 def test_the_daily_order_and_the_check_that_always_runs(bag: DagBag) -> None:
     dag = bag.dags["lakehouse_daily"]
-    register = ["register"] if has("catalog") else []
-    order = ["extract", "ingest", "build", "publish", *register, "sla_check"]
+    order = ["extract", "ingest", "build", "publish", "sla_check"]
     assert [task.task_id for task in dag.topological_sort()] == order
     check = dag.get_task("sla_check")
     assert check.trigger_rule == "all_done" and check.retries == 0, "a breach is not tried again"
