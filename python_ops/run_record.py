@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from python_ops.config import Settings
+from python_ops.files import write_whole
 
 
 def last_run(settings: Settings) -> dict[str, Any] | None:
@@ -19,8 +20,4 @@ def last_run(settings: Settings) -> dict[str, Any] | None:
 
 def save_run(settings: Settings, record: dict[str, Any]) -> None:
     """Replaces the record, whole or not at all."""
-    settings.state.mkdir(parents=True, exist_ok=True)
-    path = settings.state / "last_run.json"
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    draft.replace(path)
+    write_whole(settings.state / "last_run.json", json.dumps(record, indent=1))

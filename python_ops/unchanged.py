@@ -19,6 +19,7 @@ from python_ops.config import PROJECT_ROOT, Settings
 from python_ops.contracts import sources
 from python_ops.delta import exists, open_log, rows_changed_since
 from python_ops.errors import OpsError
+from python_ops.files import write_whole
 from python_ops.ingest import has_new_files
 from python_ops.publish import State
 from python_ops.publish import status as publish_status
@@ -33,10 +34,7 @@ _PROJECT = (
 def remember(settings: Settings, artifacts: Path = TARGET_FOLDER) -> None:
     """Keeps what a green run left. Call it last."""
     record = {**_now(settings), "tables": _tables(settings, load_manifest(artifacts))}
-    path = settings.state / "green.json"
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    draft.replace(path)
+    write_whole(settings.state / "green.json", json.dumps(record, indent=1))
 
 
 def reason_to_run(settings: Settings, artifacts: Path = TARGET_FOLDER) -> str | None:

@@ -13,6 +13,7 @@ from python_ops.alerts import Breach
 from python_ops.alerts.targets import Console, Message, Slack, Sns, Target, Undelivered
 from python_ops.config import Settings
 from python_ops.errors import OpsError
+from python_ops.files import write_whole
 
 REMIND_AFTER = timedelta(hours=6)
 _MOST_PER_HOUR = 6
@@ -110,10 +111,5 @@ def _load(settings: Settings) -> dict[str, _Memory]:
 
 
 def _save(settings: Settings, memories: dict[str, _Memory]) -> None:
-    settings.state.mkdir(parents=True, exist_ok=True)
-    path = settings.state / "alerts.json"
-    draft = path.with_suffix(".tmp")
-    draft.write_text(
-        json.dumps({name: asdict(memory) for name, memory in memories.items()}, indent=1), encoding="utf-8"
-    )
-    draft.replace(path)
+    record = {name: asdict(memory) for name, memory in memories.items()}
+    write_whole(settings.state / "alerts.json", json.dumps(record, indent=1))

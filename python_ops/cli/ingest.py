@@ -11,6 +11,7 @@ import typer
 
 from python_ops import quality
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.contracts import require
 from python_ops.contracts import sources as known_sources
 from python_ops.errors import BusyError, ConfigError, OpsError
 from python_ops.ingest import IngestResult, generations
@@ -98,8 +99,7 @@ def generation(
     Example: lakeops ingest generation shop_orders --new --execute
     """
     settings = settings_for(env)
-    if source not in known_sources():
-        raise ConfigError(f"Unknown source {source}. Known sources: {', '.join(known_sources())}.")
+    require([source])
     ledger = Ledger(settings.state / "ingest", source)
     before = generations.current(settings, ledger)
     after = None
@@ -144,8 +144,7 @@ def report(
     if batch is not None and len(sources or ()) != 1:
         raise ConfigError("--batch is the number of one source's batch: name that source.")
     asked = list(dict.fromkeys(sources or quality.judgeable(settings)))
-    if unknown := [source for source in asked if source not in known_sources()]:
-        raise ConfigError(f"Unknown source {', '.join(unknown)}. Known sources: {', '.join(known_sources())}.")
+    require(asked)
     verdicts, failed = [], []
     with ExitStack() as held:
 

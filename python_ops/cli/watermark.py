@@ -11,6 +11,7 @@ import typer
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
 from python_ops.cli.tables import print_rows
 from python_ops.contracts import load as load_contract
+from python_ops.contracts import require
 from python_ops.contracts import sources as known_sources
 from python_ops.errors import ConfigError
 from python_ops.ingest.repair import Fault, Finding, compare
@@ -121,8 +122,7 @@ def repair(
     """
     settings = settings_for(env)
     asked = sources or list(known_sources())
-    if unknown := sorted(set(asked) - set(known_sources())):
-        raise ConfigError(f"Unknown source {', '.join(unknown)}. Known sources: {', '.join(known_sources())}.")
+    require(asked)
     found: list[Finding] = []
     with exclusive(settings, "watermark repair", names=()) if execute else nullcontext():
         for contract in map(load_contract, asked):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator
 
-from python_ops.errors import ContractError
+from python_ops.errors import ConfigError, ContractError
 
 FOLDER = Path(__file__).parent
 
@@ -148,6 +148,16 @@ class Contract:
 def sources() -> tuple[str, ...]:
     """Names of all sources that have a contract, sorted."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yml")))
+
+
+def require(names: Iterable[str]) -> None:
+    """Says which of the names is no source.
+
+    Raises:
+        ConfigError: one has no contract.
+    """
+    if unknown := [name for name in names if name not in sources()]:
+        raise ConfigError(f"Unknown source {', '.join(unknown)}. Known sources: {', '.join(sources())}.")
 
 
 @cache

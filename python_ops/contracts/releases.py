@@ -13,6 +13,7 @@ from pathlib import Path
 from python_ops.contracts import FOLDER, Contract, parse
 from python_ops.contracts.compatibility import Change, Level, changes, next_version, raised, version_order
 from python_ops.errors import ContractError
+from python_ops.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,7 @@ def release(source: str, folder: Path = FOLDER) -> Path | None:
     if not verdict.waits:
         return None
     path = folder / "released" / source / f"{verdict.version}.yml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    draft.write_text((folder / f"{source}.yml").read_text(encoding="utf-8"), encoding="utf-8")
-    draft.replace(path)
-    return path
+    return write_whole(path, (folder / f"{source}.yml").read_bytes())
 
 
 def _faults(before: Contract, contract: Contract, found: tuple[Change, ...]) -> list[str]:

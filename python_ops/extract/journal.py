@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from array import array
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from typing import Any
 
 from python_ops.errors import OpsError
 from python_ops.extract.files import File
+from python_ops.files import write_whole
 from python_ops.state.watermarks import Watermark
 
 SEEN_ROWS = 500_000  # 8 MB in the file, about 60 MB in memory; beyond it the overlap lands again
@@ -96,7 +96,7 @@ class Journal:
     def save(self, manifest: Manifest) -> Manifest:
         """Writes a manifest so that a crash leaves the old one or the new one."""
         text = json.dumps(asdict(manifest), indent=1)
-        _replace(self.folder / f"pull_{manifest.number:06d}.json", text.encode())
+        write_whole(self.folder / f"pull_{manifest.number:06d}.json", text.encode())
         return manifest
 
     def close(self, manifest: Manifest) -> Manifest:
@@ -122,7 +122,7 @@ class Journal:
             return
         head = json.dumps({"mark": asdict(seen.mark), "tag": seen.tag, "order": sys.byteorder})
         pairs = array("Q", (number for pair in seen.rows.items() for number in pair))
-        _replace(self.folder / "seen.bin", head.encode() + b"\n" + pairs.tobytes())
+        write_whole(self.folder / "seen.bin", head.encode() + b"\n" + pairs.tobytes())
 
     def last(self) -> Mapping[str, Any]:
         """What the last run saw; empty before the first."""
@@ -148,14 +148,4 @@ class Journal:
 
     def note(self, values: Mapping[str, Any]) -> None:
         """Keeps what a run saw."""
-        _replace(self.folder / "last.json", json.dumps(dict(values), indent=1).encode())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+        write_whole(self.folder / "last.json", json.dumps(dict(values), indent=1))

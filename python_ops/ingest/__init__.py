@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from python_ops.config import Settings
-from python_ops.contracts import Contract, load
+from python_ops.contracts import Contract, load, require
 from python_ops.contracts import sources as known_sources
 from python_ops.errors import BusyError, ConfigError, OpsError
 from python_ops.ingest import generations, landing
@@ -73,8 +73,7 @@ def ingest(
         ConfigError: a source is unknown, a contract is not valid, or there is no such batch to approve.
     """
     asked = tuple(dict.fromkeys(sources)) or known_sources()
-    if unknown := [name for name in asked if name not in known_sources()]:
-        raise ConfigError(f"Unknown source {', '.join(unknown)}. Known sources: {', '.join(known_sources())}.")
+    require(asked)
     contracts = [load(name) for name in asked]
     if approve is not None:
         _waiting(settings, asked, approve, State.HALTED, State.DISCARDED)
@@ -173,8 +172,7 @@ def discard(settings: Settings, source: str, number: int) -> None:
 def _waiting(settings: Settings, sources: Sequence[str], number: int, *states: State) -> Manifest:
     if len(sources) != 1:
         raise ConfigError("Name the one source whose batch is decided on.")
-    if sources[0] not in known_sources():
-        raise ConfigError(f"Unknown source {sources[0]}. Known sources: {', '.join(known_sources())}.")
+    require(sources)
     for manifest in Ledger(settings.state / "ingest", sources[0]).manifests:
         if manifest.batch_id == number and manifest.state in states:
             return manifest

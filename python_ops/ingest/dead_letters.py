@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from python_ops.config import Settings
-from python_ops.contracts import load, sources
+from python_ops.contracts import load, require, sources
 from python_ops.delta import open_log
 from python_ops.errors import ConfigError, OpsError
 from python_ops.ingest import landing
@@ -277,8 +277,7 @@ def _records(batch: Batch, manifest: Manifest) -> list[Records]:
 
 
 def _rows(settings: Settings, source: str, columns: list[str]) -> Iterator[dict[str, Any]]:
-    if source not in sources():
-        raise ConfigError(f"Unknown source {source}. Known sources: {', '.join(sources())}.")
+    require([source])
     table = AppendOnlyTable(settings, "dlq", load(source))
     if not table.exists():
         return

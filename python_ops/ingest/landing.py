@@ -81,6 +81,8 @@ def inspect(folder: Path, name: str, contract: Contract) -> LandingFile:
     try:
         size, digest = path.stat().st_size, _sha256(path)
         head, multiline, fault = _scan(path, size, "csv" in wanted)
+    except FileNotFoundError as exc:
+        raise OpsError(f"{path} vanished while it was read. Nothing of it was taken; run again.") from exc
     except OSError as exc:
         raise OpsError(f"{path} cannot be read ({exc.strerror}). Give this user read permission.") from exc
     kind = _MAGIC.get(head[:4]) or next((kind for kind in wanted if kind in ("lines", "csv")), "lines")

@@ -7,7 +7,6 @@ and the same number. Delivered files that came later make the next batch.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from python_ops.errors import OpsError
+from python_ops.files import write_whole
 from python_ops.ingest.landing import LandingFile
 from python_ops.ingest.offsets import Offsets
 
@@ -137,14 +137,8 @@ class Ledger:
 
     def save(self, manifest: Manifest) -> Manifest:
         """Writes a manifest so that a crash leaves the old one or the new one."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"batch_{manifest.batch_id:06d}.json"
-        draft = path.with_suffix(".tmp")
-        with draft.open("w", encoding="utf-8") as file:
-            json.dump(asdict(manifest), file, indent=1, ensure_ascii=False)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        write_whole(path, json.dumps(asdict(manifest), indent=1, ensure_ascii=False))
         self.manifests = sorted(
             [m for m in self.manifests if m.batch_id != manifest.batch_id] + [manifest], key=lambda m: m.batch_id
         )

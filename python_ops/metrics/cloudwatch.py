@@ -12,6 +12,7 @@ from python_ops.artifacts import Manifest
 from python_ops.config import Settings
 from python_ops.contracts import sources
 from python_ops.errors import ConfigError, OpsError
+from python_ops.files import write_whole
 from python_ops.metrics import Metric, metrics_file, read
 
 if TYPE_CHECKING:
@@ -147,9 +148,7 @@ def _unsent(settings: Settings) -> list[Metric]:
 
 
 def _remember(settings: Settings, last: Metric) -> None:
-    draft = _mark(settings).with_suffix(".tmp")
-    draft.write_text(json.dumps(last.__dict__), encoding="utf-8")
-    draft.replace(_mark(settings))
+    write_whole(_mark(settings), json.dumps(last.__dict__))
 
 
 def _mark(settings: Settings) -> Any:

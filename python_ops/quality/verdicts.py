@@ -9,6 +9,7 @@ from pathlib import Path
 
 from python_ops.config import Settings
 from python_ops.contracts import sources
+from python_ops.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,7 @@ def read_all(settings: Settings) -> Iterator[Verdict]:
 def save(settings: Settings, verdict: Verdict) -> Verdict:
     """Keeps a verdict, whole or not at all."""
     path = _path(settings, verdict.source, verdict.batch_id)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(asdict(verdict), indent=1, ensure_ascii=False), encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, json.dumps(asdict(verdict), indent=1, ensure_ascii=False))
     return verdict
 
 

@@ -9,15 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from python_ops.config import Settings
+from python_ops.files import write_whole
 
 
 def keep(settings: Settings, what: str, value: Mapping[str, Any]) -> None:
     """Keeps the figures of a `snapshot` or a `drill`."""
-    path = _path(settings, what)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    draft.replace(path)
+    write_whole(_path(settings, what), json.dumps(value, indent=1))
 
 
 def last(settings: Settings, what: str) -> dict[str, Any] | None:

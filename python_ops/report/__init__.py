@@ -20,6 +20,7 @@ from python_ops.contracts import load as load_contract
 from python_ops.contracts import sources
 from python_ops.delta import last_change
 from python_ops.errors import OpsError
+from python_ops.files import write_whole
 from python_ops.ingest.ledger import Ledger, State
 from python_ops.lineage.columns import ColumnLineage
 from python_ops.maintenance import TablePlan, policies
@@ -103,10 +104,7 @@ def write(report: Report, path: Path) -> Path:
         loader=PackageLoader("python_ops.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     jinja.filters.update({"bytes": _bytes, "minute": _minute, "ago": lambda at: _ago(at, report.generated_at)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    draft.write_text(jinja.get_template("page.html.j2").render(report=report), encoding="utf-8")
-    return draft.replace(path)
+    return write_whole(path, jinja.get_template("page.html.j2").render(report=report))
 
 
 def _verdict(

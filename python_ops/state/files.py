@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from python_ops.errors import BusyError, OpsError
+from python_ops.files import write_whole
 from python_ops.state.store import Record
 
 
@@ -53,14 +53,8 @@ class FileStore:
         """See `Store`; nothing expires by itself here."""
         with self._locked():
             self._refuse_rival(kind, name, revision)
-            path = self._path(kind, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_suffix(".tmp")
-            with draft.open("w", encoding="utf-8") as file:
-                json.dump({"revision": revision + 1, "value": dict(value)}, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
+            record = {"revision": revision + 1, "value": dict(value)}
+            write_whole(self._path(kind, name), json.dumps(record, indent=1))
         return Record(value, revision + 1)
 
     def delete(self, kind: str, name: str, revision: int) -> None:

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 
 from python_ops.artifacts import Model
 from python_ops.config import Settings
-from python_ops.contracts import load
-from python_ops.contracts import sources as known_sources
+from python_ops.contracts import load, require
 from python_ops.errors import ConfigError
 from python_ops.ingest import IngestResult
 from python_ops.ingest.ledger import Ledger
@@ -164,8 +163,7 @@ def checked(settings: Settings, sources: Sequence[str]) -> tuple[str, ...]:
         ConfigError: one is unknown, has no topic, or has a format that no record of a topic has.
     """
     asked = tuple(dict.fromkeys(sources)) or tuple(sorted(settings.kafka_topics))
-    if unknown := [source for source in asked if source not in known_sources()]:
-        raise ConfigError(f"Unknown source {', '.join(unknown)}. Known sources: {', '.join(known_sources())}.")
+    require(asked)
     if without := [source for source in asked if source not in settings.kafka_topics]:
         raise ConfigError(
             f"{', '.join(without)} has no topic. The setting kafka_topics names those of "

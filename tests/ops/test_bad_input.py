@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from python_ops import contracts
 from python_ops import ingest as ingest_module
 from python_ops.config import Settings
 from python_ops.contracts import Column, Contract, SchemaVersion, Thresholds
@@ -236,9 +237,9 @@ def yard(spark: SparkSession, settings: Settings, tmp_path_factory: pytest.TempP
         opened.__dict__[name] = folder / name
     found = Yard(spark, opened)
     with pytest.MonkeyPatch.context() as patch:
-        for module, load, known in ((ingest_module, "load", "known_sources"), (dead_letters, "load", "sources")):
-            patch.setattr(module, load, lambda source: found.contracts[source])
-            patch.setattr(module, known, lambda: tuple(found.contracts))
+        for module in (ingest_module, dead_letters):
+            patch.setattr(module, "load", lambda source: found.contracts[source])
+        patch.setattr(contracts, "sources", lambda: tuple(found.contracts))
         for source, cases in TABLES.items():
             found.write(source, "a." + ("csv" if source == "csv" else "jsonl"), *[case.record for case in cases])
         found.write("jsonl", "b.jsonl.gz", {"thing_id": 100})

@@ -67,6 +67,11 @@ def test_a_file_that_is_not_whole_is_seen(tmp_path: Path, name: str, content: by
     assert (found.fault or "").startswith(fault or "") and (found.fault is None) == (fault is None)
 
 
+def test_a_file_that_vanished_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OpsError, match=r"gone\.jsonl vanished while it was read"):
+        landing.inspect(tmp_path, "gone.jsonl", load("crm_accounts"))
+
+
 def test_a_csv_file_must_have_the_header_of_its_contract(tmp_path: Path) -> None:
     (tmp_path / "good.csv").write_text("\ufeffrate_date,currency,units_per_eur\r\n", encoding="utf-8")
     (tmp_path / "other.csv").write_text("currency,rate_date,source,units_per_eur\n")
