@@ -267,7 +267,8 @@ Expected one payload per key and sequence. Nothing was written. Fix, one of:
     {%- if profile['null_effective'] -%}{%- do stops.append(profile['null_effective'] ~ ' event(s) without ' ~ o.effective_at) -%}{%- endif -%}
     {%- if profile['null_watermarks'] -%}{%- do stops.append(profile['null_watermarks'] ~ ' event(s) without ' ~ o.watermark) -%}{%- endif -%}
     {%- if profile['in_future'] and o.on_tie == 'error' -%}
-        {%- do stops.append(profile['in_future'] ~ ' event(s) whose ' ~ o.effective_at ~ ' is more than a day after their arrival') -%}
+        {%- do stops.append(profile['in_future'] ~ ' event(s) whose ' ~ o.effective_at ~ ' is more than a day after their arrival'
+            ~ " (if the clock of ingestion was wrong, config(on_tie='warn') takes them)") -%}
     {%- elif profile['in_future'] -%}
         {%- do exceptions.warn(this ~ ': ' ~ profile['in_future'] ~ ' event(s) are effective more than a day after their arrival; later versions start no earlier.') -%}
     {%- endif -%}
