@@ -19,7 +19,7 @@ from python_ops.config import Settings
 from python_ops.dbt import arguments, failure, first_lines, invoke
 from python_ops.errors import BusyError, ConfigError, Interrupted, OpsError
 from python_ops.extract import extract
-from python_ops.ingest import ingest
+from python_ops.ingest import ingest, replaced
 from python_ops.lineage.dbt import NodeEvents
 from python_ops.lock import PUBLISH, fence, leased
 from python_ops.metrics import collect, record
@@ -244,6 +244,8 @@ def run(settings: Settings, report: Report, always: bool = False) -> Job:
         except OpsError as exc:
             extract_failure = exc
     if not always and (reason := reason_to_run(settings)) is None:
+        for result in replaced(settings):
+            report("ingest", result)
         job.unchanged_since = green_since(settings)
         job.save()
     else:

@@ -34,7 +34,7 @@ from python_ops.spark import separate_session
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["IngestResult", "discard", "has_new_files", "ingest", "session_for_files"]
+__all__ = ["IngestResult", "discard", "has_new_files", "ingest", "replaced", "session_for_files"]
 
 
 def has_new_files(settings: Settings, source: str) -> bool:
@@ -105,6 +105,12 @@ def ingest(
                 if on_event:
                     on_event(result)
     return [results[name] for name in asked]
+
+
+def replaced(settings: Settings) -> list[IngestResult]:
+    """Sources of which a file that was taken holds something else now, each with the warnings. Starts no JVM."""
+    found = [IngestResult(name, warnings=_replaced(settings, load(name))) for name in known_sources()]
+    return [result for result in found if result.warnings]
 
 
 def session_for_files(spark: SparkSession) -> SparkSession:

@@ -16,6 +16,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from python_ops import run as daily
 from python_ops.config import Settings
 from python_ops.contracts import Contract, load
 from python_ops.errors import BusyError, OpsError
@@ -207,6 +208,25 @@ def test_a_snapshot_is_frozen_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     assert saved[0].snapshot_at == "2025-03-03T06:00:00.000000+00:00"
     assert [bool(manifest.snapshot_at) for manifest in saved] == [True, True]
+
+
+def test_a_run_with_nothing_new_tells_of_a_replaced_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, folder = Settings(home=tmp_path), tmp_path / "landing" / "fx_rates"
+    folder.mkdir(parents=True)
+    (folder / "a.csv").write_text("rate_date,currency,units_per_eur\n2025-03-03,USD,1.04\n")
+    ledger = Ledger(settings.state / "ingest", "fx_rates")
+    taken = ledger.freeze(1, "1.0.0", [landing.inspect(folder, "a.csv", load("fx_rates"))])
+    ledger.set_state(taken, State.COMMITTED)
+    monkeypatch.setattr(daily, "reason_to_run", lambda settings: None)
+    monkeypatch.setattr(daily, "green_since", lambda settings: "yesterday")
+    told: list[Any] = []
+
+    daily.run(settings, lambda what, value: told.append((what, value)))
+    assert told == []
+    (folder / "a.csv").write_text("rate_date,currency,units_per_eur\n2025-03-03,USD,1.05\n")
+    daily.run(settings, lambda what, value: told.append((what, value)))
+    ((what, result),) = told
+    assert (what, result.source) == ("ingest", "fx_rates") and "was replaced after it was taken" in result.warnings[0]
 
 
 def test_generations_are_declared_and_never_go_back(tmp_path: Path) -> None:
