@@ -31,6 +31,7 @@ select {{ '/*+ repartition_by_range(' ~ [1, rows // 500000] | max ~ ', ' ~ _cdc_
     {{ _cdc_columns(_cdc_physical_columns(o)) }}
 from {{ source }}
 where _cdc_insert
+sort by {{ _cdc_columns(o.unique_key) }}
 {%- endmacro %}
 
 

@@ -79,8 +79,9 @@ class Lab:
         full_refresh: bool = False,
         check: bool = True,
         callbacks: Sequence[Callable[[Any], None]] = (),
+        command: str = "run",
     ) -> Any:
-        """Runs `dbt run`; keeps each model's message in `messages`. `callbacks` take dbt's events.
+        """Runs `dbt run`, or `dbt snapshot`; keeps each node's message in `messages`. `callbacks` take dbt's events.
 
         Raises:
             AssertionError: a model failed and `check` is true; the text is dbt's message.
@@ -88,7 +89,7 @@ class Lab:
         from dbt.cli.main import dbtRunner
 
         arguments = [
-            "--quiet", "run", "--project-dir", str(self.folder), "--profiles-dir", str(ROOT / "profiles"),
+            "--quiet", command, "--project-dir", str(self.folder), "--profiles-dir", str(ROOT / "profiles"),
             "--target-path", str(self.folder / "target"), "--log-path", str(self.folder / "logs"),
             *(["--select", *select] if select else []),
             *(["--full-refresh"] if full_refresh else []),
@@ -97,7 +98,7 @@ class Lab:
         result = dbtRunner(callbacks=list(callbacks)).invoke(arguments)
         if result.exception:
             raise result.exception
-        models = [r for r in result.result if r.node.resource_type == "model"]
+        models = [r for r in result.result if r.node.resource_type in ("model", "snapshot")]
         failed = [f"{r.node.name}: {r.message}" for r in models if r.status != "success"]
         self.messages = {r.node.name: str(r.message) for r in models}
         if check:
