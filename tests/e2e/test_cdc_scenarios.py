@@ -379,6 +379,37 @@ def test_what_is_applied_is_read_from_the_last_commit_and_from_the_rows_after_an
     assert lab.rows("history__cdc", "max(_cdc_batch_id) as run") == [{"run": 6}]
 
 
+def test_some_keys_of_a_file_are_read_without_the_rest_of_it(lab: Lab) -> None:
+    """Given a file of 60 000 keys, new or after OPTIMIZE, Then a range of keys reads a third of it at most."""
+    lab.bronze("many", "k bigint, a string, c string")
+    lab.spark.sql(
+        f"insert into {lab.schema}.many select id, concat('a', id), null, 'c', 1, timestamp '2025-01-01', null, null,"
+        " timestamp '2025-01-01', 1 from range(60000) distribute by hash(id)"
+    )
+    lab.model("state", "many", SELECT, **SCD1)
+    lab.build("state")
+    table = f"{lab.schema}.state__cdc"
+    assert rows_scanned(lab, f"select * from {table} where k between 30000 and 30100") <= 20_000
+    lab.spark.sql(f"optimize {table} full").collect()
+    assert rows_scanned(lab, f"select * from {table} where k between 30000 and 30100") <= 20_000
+
+
+def rows_scanned(lab: Lab, query: str) -> int:
+    """Rows that the scans of a query gave, before its filters."""
+    frame = lab.spark.sql(query)
+    frame.collect()
+
+    def scanned(plan: Any) -> int:
+        if plan.nodeName() == "AdaptiveSparkPlan":
+            return scanned(plan.executedPlan())
+        if plan.nodeName().startswith("Scan"):
+            return int(plan.metrics().apply("numOutputRows").value())
+        children = plan.children()
+        return sum(scanned(children.apply(place)) for place in range(children.size()))
+
+    return scanned(frame._jdf.queryExecution().executedPlan())
+
+
 def test_a_model_that_changes_strategy_is_derived_again_from_its_stored_events(lab: Lab) -> None:
     lab.model("entity", "t", SELECT, **SCD1)
     lab.deliver(
