@@ -47,9 +47,7 @@ def run(
         raise ConfigError("--approve and --discard are two answers; give one.")
     with exclusive(settings, "ingest run", names=()):  # each source's tables are leased as it comes to them
         if discard is not None:
-            if len(sources or ()) != 1:
-                raise ConfigError("Name the one source whose batch is decided on.")
-            discard_batch(settings, (sources or [""])[0], discard)
+            discard_batch(settings, sources or (), discard)
         results = run_ingest(
             settings,
             lambda: session(settings),

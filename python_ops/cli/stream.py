@@ -53,9 +53,7 @@ def run(
     options = Options(once, every, max_records, skip_lost, approve)
     with exclusive(settings, "stream run", names=()):  # the tables are leased while they are written
         if discard is not None:
-            if len(sources or ()) != 1:
-                raise ConfigError("Name the one source whose batch is decided on.")
-            discard_batch(settings, (sources or [""])[0], discard)
+            discard_batch(settings, sources or (), discard)
         results, applied = stream(
             settings,
             sources or (),

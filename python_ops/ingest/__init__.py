@@ -165,14 +165,14 @@ def _ingest_safely(
         )
 
 
-def discard(settings: Settings, source: str, number: int) -> None:
+def discard(settings: Settings, sources: Sequence[str], number: int) -> None:
     """Gives up a halted batch: its files stay where they are and are never taken; the source goes on.
 
     Raises:
-        ConfigError: there is no such halted batch.
+        ConfigError: not one source is named, or it has no such halted batch.
     """
-    manifest = _waiting(settings, [source], number, State.HALTED)
-    Ledger(settings.state / "ingest", source).set_state(manifest, State.DISCARDED)
+    manifest = _waiting(settings, sources, number, State.HALTED)
+    Ledger(settings.state / "ingest", manifest.source).set_state(manifest, State.DISCARDED)
 
 
 def _waiting(settings: Settings, sources: Sequence[str], number: int, *states: State) -> Manifest:

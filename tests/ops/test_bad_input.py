@@ -458,7 +458,7 @@ def test_halted_batches_and_dead_letters_are_decided_on(yard: Yard) -> None:
 
     for source in ("debezium", "dms"):
         assert generations.declare(yard.settings, yard.ledger(source)).number == 2
-    discard(yard.settings, "extract", 3)
+    discard(yard.settings, ["extract"], 3)
     third = yard.ingest("debezium", "dms", "extract")
     assert [third[s].error for s in third] == [None] * 3 and third["extract"].batch_id is None
     new = [r for r in yard.rows("bronze", "debezium") if r["_source_generation"] == 2]

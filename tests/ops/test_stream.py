@@ -400,7 +400,7 @@ def test_a_batch_over_the_contracts_limit_halts_until_someone_decides(
     approved = desk.run(max_records=2, approve=1)
     assert approved.accepted == 1 and approved.error and "batch 3 is halted" in approved.error
     assert (desk.offsets(), desk.numbers(), [row["line"] for row in desk.dlq()]) == ([("0", 0)], [2], [1])
-    discard(desk.settings, SOURCE, 3)
+    discard(desk.settings, [SOURCE], 3)
     desk.send(event(3))
     assert desk.run().accepted == 1
     assert (desk.offsets(), desk.numbers()) == ([("0", 0), ("0", 4)], [2, 4])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from python_ops.contracts import Column, Contract
 from python_ops.ingest.formats.rows import (
     check_record,
+    column_checks,
     finish,
     integer_at,
     parse_json,
@@ -18,9 +19,7 @@ from python_ops.ingest.formats.values import (
     LAST_MICROSECOND,
     UNAVAILABLE,
     Check,
-    not_a_number,
     quoted,
-    range_checks,
 )
 
 if TYPE_CHECKING:
@@ -88,20 +87,12 @@ def debezium(lines: DataFrame, contract: Contract) -> DataFrame:
 
 
 def _column_checks(contract: Contract, column: Column) -> list[Check]:
-    name = column.name
-    applies = "_op <> 't'" if name in contract.key else "_op in ('c', 'u', 'r')"
-    given = f"{applies} and not `unsent_{name}`"
-    checks: list[Check] = []
-    if name in contract.key:
-        checks.append((f"{applies} and `unsent_{name}`", "the key was not sent", name))
-    if column.required:
-        checks.append((f"{given} and `kind_{name}` is null", "a required column is missing", name))
-        checks.append((f"{given} and `kind_{name}` = 'VOID'", "a required value is null", name))
-    if name in contract.key and column.type == "string":
-        checks.append((f"{given} and trim(`{name}`) = ''", "the key is blank", name))
-    wrong = f"{given} and `kind_{name}` <> 'VOID' and `{name}` is null"
-    checks.append((f"{wrong} and not {not_a_number(column, f'`text_{name}`')}", f"not a {column.type}", name))
-    return [*checks, *range_checks(column, applies)]
+    is_key = column.name in contract.key
+    applies = "_op <> 't'" if is_key else "_op in ('c', 'u', 'r')"
+    sent = column_checks(contract, column, f"{applies} and not `unsent_{column.name}`")
+    if not is_key:
+        return sent
+    return [(f"{applies} and `unsent_{column.name}`", "the key was not sent", column.name), *sent]
 
 
 def _is_unsent(column: Column) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from python_ops.contracts import Contract
+from python_ops.contracts import Column, Contract
 from python_ops.ingest.formats.values import (
     MAX_EXTRA_COLUMNS,
     MAX_RECORD_BYTES,
@@ -18,6 +18,8 @@ from python_ops.ingest.formats.values import (
     first_of,
     from_variant,
     normalised,
+    not_a_number,
+    range_checks,
 )
 
 if TYPE_CHECKING:
@@ -51,6 +53,20 @@ def check_record() -> list[Check]:
         ("not coalesce(is_object, false)", "not one JSON object, or a key is there twice", None),
         (f"size(extra) > {MAX_EXTRA_COLUMNS}", f"more than {MAX_EXTRA_COLUMNS} columns that the contract lacks", None),
     ]
+
+
+def column_checks(contract: Contract, column: Column, applies: str) -> list[Check]:
+    """What a column's value must be, in the rows that meet a condition: `kind_…` and `text_…` are what was given."""
+    name = column.name
+    checks: list[Check] = []
+    if column.required:
+        checks.append((f"{applies} and `kind_{name}` is null", "a required column is missing", name))
+        checks.append((f"{applies} and `kind_{name}` = 'VOID'", "a required value is null", name))
+    if name in contract.key and column.type == "string":
+        checks.append((f"{applies} and trim(`{name}`) = ''", "the key is blank", name))
+    wrong = f"{applies} and `kind_{name}` <> 'VOID' and `{name}` is null"
+    checks.append((f"{wrong} and not {not_a_number(column, f'`text_{name}`')}", f"not a {column.type}", name))
+    return [*checks, *range_checks(column, applies)]
 
 
 def value_columns(

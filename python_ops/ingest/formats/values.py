@@ -44,11 +44,6 @@ def bomb(inflated: int, size: int) -> str | None:
     return f"inflates to more than {MAX_INFLATION} times its size"
 
 
-def is_number(column: Column) -> bool:
-    """Whether the column holds numbers that can have a fraction."""
-    return column.precision_and_scale is not None or column.type == "double"
-
-
 def from_variant(column: Column, value: str, kind: str, numeric_dates: bool) -> str:
     """The typed value of a JSON value, or NULL where it is of another kind or does not fit.
 
@@ -77,11 +72,6 @@ def from_variant(column: Column, value: str, kind: str, numeric_dates: bool) -> 
     if column.type == "timestamp" and (factor := _epoch(column)):
         moment = _from_epoch(number, factor)
         return f"case when {kind} = 'BIGINT' then {moment} when {kind} = 'STRING' then {from_text(column, text)} end"
-    if column.type == "double":
-        return (
-            f"case when {kind} = 'DOUBLE' or {kind} = 'BIGINT' or {kind} like 'DECIMAL%'"
-            f" then try_variant_get({value}, '$', 'double') when {kind} = 'STRING' then {from_text(column, text)} end"
-        )
     if column.precision_and_scale and not numeric_dates:
         exponent = f" or {kind} = 'DOUBLE' and not raw rlike '{_MORE_THAN_A_DOUBLE}'"
         exponent = exponent if "exponent" in column.accepts else ""
@@ -94,8 +84,6 @@ def from_text(column: Column, text: str) -> str:
     """The typed value of a text, or NULL where it does not say exactly such a value."""
     if column.precision_and_scale:
         return _decimal(column, text)
-    if column.type == "double":
-        return f"case when lower({text}) not in ({_NOT_NUMBERS}) then try_cast({text} as double) end"
     if column.type == "timestamp":
         zone = r"(Z|[+-][0-9]{2}(:?[0-9]{2})?)" + ("?" if "no_zone" in column.accepts else "")
         cases = f"when {text} rlike '{_TIME}{zone}$' then try_cast({text} as timestamp)"
@@ -133,7 +121,7 @@ def _decimal(column: Column, text: str) -> str:
 
 def not_a_number(column: Column, text: str) -> str:
     """Whether a text is NaN or an infinity, where that may be taken as NULL: no decimal holds it."""
-    if column.required or not is_number(column):
+    if column.required or column.precision_and_scale is None:
         return "false"
     return f"coalesce(lower({text}) in ({_NOT_NUMBERS}), false)"
 
@@ -149,7 +137,7 @@ def normalised(column: Column, text: str, value: str) -> list[str]:
         found.append((EXPONENT, f"{value} is not null and {text} rlike '[eE]'"))
     if "no_zone" in column.accepts:
         found.append((NO_ZONE, f"{value} is not null and {text} rlike '{_TIME}$'"))
-    if is_number(column) and not column.required:
+    if column.precision_and_scale and not column.required:
         found.append((NOT_A_NUMBER, not_a_number(column, text)))
     return [f"case when {condition} then '{name}' end" for name, condition in found]
 
