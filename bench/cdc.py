@@ -264,8 +264,8 @@ class Snapshot:
         one = f"select {values} from {view} where is_current"
         other = f"select {values} from {taken} where dbt_valid_to is null"
         found = self.lab.spark.sql(
-            f"select (select count(*) from ({one} except all {other})) + abs((select count(*) from {view})"
-            f" - (select count(*) from {taken})) as n"
+            f"select (select count(*) from ({one} except all {other})) + (select count(*) from ({other} except all"
+            f" {one})) + abs((select count(*) from {view}) - (select count(*) from {taken})) as n"
         ).collect()
         return int(found[0]["n"])
 

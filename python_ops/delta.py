@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from deltalake import DeltaTable
+from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import DeltaError
 
 from python_ops.errors import OpsError
@@ -51,9 +51,46 @@ def open_log(path: Path) -> DeltaTable:
         return DeltaTable(str(path))
     except (DeltaError, OSError, ValueError) as exc:
         raise OpsError(
-            f"The Delta log of {path} cannot be read ({str(exc).strip().splitlines()[0][:200]}). Restore the table "
-            "from a snapshot (docs/runbooks/dr_restore.md)."
+            f"The Delta log of {path} cannot be read ({str(exc).strip().splitlines()[0][:200]}). If it is damaged, "
+            "restore the table from a snapshot (docs/runbooks/dr_restore.md)."
         ) from exc
+
+
+def query(path: Path, sql: str) -> Any:
+    """Rows of a query on a table, there called `t`, as an Arrow table; without a JVM.
+
+    deltalake heeds deletion vectors and refuses tables whose types were widened; of those the files are read as they
+    are, which is right where no row of a file is deleted.
+
+    Raises:
+        OpsError: the log cannot be read, or only Spark reads the table.
+    """
+    import pyarrow as pa
+
+    opened = open_log(path)
+    try:
+        return pa.table(QueryBuilder().register("t", opened).execute(sql))
+    except Exception as exc:  # deltalake raises a dozen unrelated classes
+        from python_ops.recovery.folders import LocalFolder
+        from python_ops.recovery.log import read_version
+
+        vectors = any(file.vectors for file in read_version(LocalFolder(path)).files.values())
+        if "TypeWidening" not in str(exc) or vectors:
+            raise OpsError(f"{path} cannot be read without Spark ({str(exc).splitlines()[0][:200]}).") from exc
+    return _query_files(opened, sql)
+
+
+def _query_files(opened: DeltaTable, sql: str) -> Any:
+    import duckdb
+    import pyarrow as pa
+    from pyarrow.dataset import ParquetFileFormat, dataset
+
+    schema = pa.schema(opened.schema().to_arrow())
+    files = dataset(opened.file_uris(), schema=schema, format=ParquetFileFormat(coerce_int96_timestamp_unit="us"))
+    with duckdb.connect() as engine:
+        engine.execute("set timezone = 'UTC'")
+        engine.execute("create macro to_unixtime(moment) as cast(epoch(moment) as bigint)")  # deltalake's name
+        return engine.register("t", files).sql(sql).to_arrow_table()
 
 
 def rows_changed_since(path: Path, version: int) -> bool:

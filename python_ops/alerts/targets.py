@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from python_ops.alerts import Breach
 from python_ops.config import Settings
-from python_ops.errors import ConfigError
+from python_ops.errors import ConfigError, missing_extra
 from python_ops.extract.http import retry_after
 from python_ops.secrets import secrets_for
 
@@ -214,12 +214,15 @@ class Sns:
         """See `Target`.
 
         Raises:
-            ConfigError: `alerts_topic` is not the ARN of a topic.
+            ConfigError: `alerts_topic` is not the ARN of a topic, or boto3 is not installed.
         """
-        import boto3
-        from botocore.config import Config
-        from botocore.exceptions import BotoCoreError, ClientError
-        from botocore.parsers import ResponseParserError
+        try:
+            import boto3
+            from botocore.config import Config
+            from botocore.exceptions import BotoCoreError, ClientError
+            from botocore.parsers import ResponseParserError
+        except ImportError as exc:
+            raise missing_extra("boto3", "aws") from exc
 
         arn = self.settings.alerts_topic.split(":")
         if len(arn) != _ARN_PARTS:

@@ -14,13 +14,18 @@ from python_ops.contracts import Contract
 from python_ops.errors import OpsError
 from python_ops.ingest.formats import dms
 from python_ops.ingest.formats.binary import schema_of
-from python_ops.ingest.formats.values import MAX_EXTRA_COLUMNS, bomb
+from python_ops.ingest.formats.values import MAX_EXTRA_COLUMNS, MAX_RECORD_BYTES, bomb
 
 SNAPSHOT = ".snapshot"
 """`<file>.snapshot` beside a file says that the file is a complete snapshot."""
 
 # Spark decompresses these by their names too; here nobody can tell whether such a file is whole or a bomb.
 _OTHER_CODECS = (".bz2", ".deflate", ".lz4", ".snappy")
+
+# Larger files that were taken are not read again to see whether they were replaced by others of their size.
+_READ_AGAIN = 16 * 1024 * 1024
+
+csv.field_size_limit(MAX_RECORD_BYTES)
 
 _BLOCK = 1 << 20
 _HEAD = 1 << 16
@@ -65,13 +70,15 @@ def names(folder: Path) -> list[str]:
         found = [path for path in folder.iterdir() if path.is_file()] if folder.exists() else []
     except OSError as exc:
         raise OpsError(f"{folder} cannot be read ({exc.strerror}). Give this user read and search permission.") from exc
+    if strange := [path.name for path in found if any("\ud800" <= char <= "\udfff" for char in path.name)]:
+        raise OpsError(f"{folder} holds a file whose name is not UTF-8: {strange[0]!a}. Rename it.")
     return sorted(
         path.name for path in found if not path.name.startswith((".", "_")) and path.suffix not in (".tmp", SNAPSHOT)
     )
 
 
 def inspect(folder: Path, name: str, contract: Contract) -> LandingFile:
-    """Reads a file once: its hash, whether it is whole, and how its records are to be read.
+    """Looks at a file: its hash, whether it is whole, and how its records are to be read.
 
     Raises:
         OpsError: the file cannot be read.
@@ -101,9 +108,16 @@ def inspect(folder: Path, name: str, contract: Contract) -> LandingFile:
 
 
 def differs(path: Path, taken: LandingFile, written_after: float) -> bool:
-    """Whether a file is not what was taken. Its bytes are read where it was written after that time, in seconds."""
-    now = path.stat()
-    return now.st_size != taken.bytes or (now.st_mtime > written_after and _sha256(path) != taken.sha256)
+    """Whether a file is not what was taken. A small one is read where it was written after that time, in seconds; one
+    that is gone, or cannot be read any more, was taken all the same.
+    """
+    try:
+        now = path.stat()
+        if now.st_size != taken.bytes:
+            return True
+        return now.st_size <= _READ_AGAIN and now.st_mtime > written_after and _sha256(path) != taken.sha256
+    except OSError:
+        return False
 
 
 def _sha256(path: Path) -> str:
@@ -112,8 +126,10 @@ def _sha256(path: Path) -> str:
 
 
 def _scan(path: Path, size: int, is_csv: bool) -> tuple[bytes, bool, str | None]:
-    """The first bytes of a file's text, whether a quoted field holds line ends, and what is wrong with the file."""
-    head, inflated = b"", 0
+    """The first bytes of a file's text, of a csv file its first line at least; whether a quoted field holds line ends;
+    and what is wrong with the file.
+    """
+    head, line, inflated = b"", b"", 0
     quotes = _Quotes()
     try:
         for text in _texts(path):
@@ -121,6 +137,8 @@ def _scan(path: Path, size: int, is_csv: bool) -> tuple[bytes, bool, str | None]
                 head = text[:_HEAD]
                 if _is_utf_16(head):
                     return head, False, "UTF-16; deliver UTF-8"
+            if is_csv and b"\n" not in line and len(line) <= MAX_RECORD_BYTES:
+                line += text
             inflated += len(text)
             if fault := bomb(inflated, size):
                 return head, False, fault
@@ -128,7 +146,7 @@ def _scan(path: Path, size: int, is_csv: bool) -> tuple[bytes, bool, str | None]
                 quotes.add(text)
     except _BrokenStream as exc:
         return head, False, str(exc)
-    return head, quotes.hold_line_ends, None
+    return line or head, quotes.hold_line_ends, None
 
 
 class _BrokenStream(Exception):
@@ -193,9 +211,9 @@ def _is_utf_16(head: bytes) -> bool:
 
 def _layout(head: bytes, contract: Contract) -> tuple[tuple[str, ...], bool, str | None]:
     """Names of a csv file's fields, whether its first line is a header, and what is wrong with it."""
-    line, end, _ = head.partition(b"\n")
-    if not end and len(head) == _HEAD:
-        return (), True, f"the first line is longer than {_HEAD} bytes"
+    line = head.split(b"\n", 1)[0]
+    if len(line) > MAX_RECORD_BYTES:
+        return (), True, f"the first line is longer than {MAX_RECORD_BYTES} bytes"
     first = next(csv.reader([line.decode("utf-8-sig", "replace").rstrip("\r")]), [])
     if contract.format == "dms":
         found = dms.layout_of(first, contract)

@@ -13,12 +13,9 @@ from datetime import UTC
 from enum import StrEnum
 from typing import Any
 
-from deltalake import DeltaTable, QueryBuilder
-
 from python_ops.config import Settings
 from python_ops.contracts import Contract
-from python_ops.delta import open_log
-from python_ops.errors import OpsError
+from python_ops.delta import open_log, query
 from python_ops.ingest import landing
 from python_ops.ingest.landing import LandingFile
 from python_ops.ingest.ledger import Ledger, State
@@ -127,7 +124,7 @@ def _offsets(settings: Settings, contract: Contract) -> dict[int, tuple[Offsets,
                 f'select _batch_id, "{file}" as file, min("{line}") as low, max("{line}") as high from t'
                 f' where "{line}" is not null group by _batch_id, "{file}"'
             )
-            for row in _query(table, open_log(table.path), sql):
+            for row in query(table.path, sql).to_pylist():
                 lines.setdefault(int(row["_batch_id"]), {})[row["file"]] = (int(row["low"]), int(row["high"]))
         found.append(lines)
     return of_rows(*found)
@@ -146,8 +143,7 @@ class _Rows:
 def _batches(table: AppendOnlyTable, file: str, arrived: str) -> dict[int, _Rows]:
     if not table.exists():
         return {}
-    opened = open_log(table.path)
-    has_generation = any(field.name == "_source_generation" for field in opened.schema().fields)
+    has_generation = any(field.name == "_source_generation" for field in open_log(table.path).schema().fields)
     sql = (
         f"select _batch_id, count({file}) as n, array_agg(distinct {file}) as files, max({arrived}) as arrived, "
         f"{'max(_source_generation)' if has_generation else '1'} as generation from t group by _batch_id"
@@ -159,19 +155,5 @@ def _batches(table: AppendOnlyTable, file: str, arrived: str) -> dict[int, _Rows
             row["arrived"].astimezone(UTC).isoformat(timespec="microseconds") if row["arrived"] else "",
             int(row["generation"] or 1),
         )
-        for row in _query(table, opened, sql)
+        for row in query(table.path, sql).to_pylist()
     }
-
-
-def _query(table: AppendOnlyTable, opened: DeltaTable, sql: str) -> list[dict[str, Any]]:
-    """Rows of a query on the table, there called `t`."""
-    try:  # the query engine heeds deletion vectors, which deltalake's readers refuse
-        import pyarrow as pa
-
-        found: list[dict[str, Any]] = pa.table(QueryBuilder().register("t", opened).execute(sql)).to_pylist()
-        return found
-    except Exception as exc:  # deltalake raises a dozen unrelated classes
-        raise OpsError(
-            f"{table.name} cannot be compared with its ledger without Spark ({type(exc).__name__}). "
-            "See docs/runbooks/dr_restore.md."
-        ) from exc

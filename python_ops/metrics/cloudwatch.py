@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from python_ops.artifacts import Manifest
 from python_ops.config import Settings
 from python_ops.contracts import sources
-from python_ops.errors import ConfigError, OpsError
+from python_ops.errors import ConfigError, OpsError, missing_extra
 from python_ops.files import write_whole
 from python_ops.metrics import Metric, metrics_file, read
 
@@ -33,13 +33,13 @@ def push(settings: Settings, client: CloudWatchClient | None = None) -> int:
         ConfigError: no AWS region is set.
         OpsError: CloudWatch did not take them all within five seconds.
     """
+    _boto3()
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
 
-    waiting, sent = _unsent(settings), 0
+    waiting, sent, started = _unsent(settings), 0, time.monotonic()
     try:
         client = client or _client()
-        started = time.monotonic()
         for begin in range(0, len(waiting), _PER_CALL):
             if time.monotonic() - started > _BEGIN_SECONDS:
                 raise OpsError(f"CloudWatch took {sent} of {len(waiting)} figures in time; the rest is sent next time.")
@@ -90,6 +90,7 @@ def put_dashboard(settings: Settings, body: dict[str, Any], client: CloudWatchCl
         ConfigError: no AWS region is set.
         OpsError: CloudWatch refuses it.
     """
+    _boto3()
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
 
@@ -156,13 +157,14 @@ def _mark(settings: Settings) -> Any:
 
 
 def _client() -> CloudWatchClient:
-    import boto3
+    boto3 = _boto3()
     from botocore.config import Config
 
     limits = Config(
         connect_timeout=_CONNECT_SECONDS, read_timeout=_ANSWER_SECONDS, retries={"total_max_attempts": 1}
     )  # fmt: skip
-    return boto3.client("cloudwatch", region_name=_region(), config=limits)
+    made: CloudWatchClient = boto3.client("cloudwatch", region_name=_region(), config=limits)
+    return made
 
 
 def _region() -> str:
@@ -171,11 +173,11 @@ def _region() -> str:
     Raises:
         ConfigError: none is set.
     """
-    import boto3
+    boto3 = _boto3()
     from botocore.exceptions import BotoCoreError
 
     try:
-        found = os.environ.get("AWS_REGION") or boto3.Session().region_name
+        found: str | None = os.environ.get("AWS_REGION") or boto3.Session().region_name
     except BotoCoreError as exc:
         raise ConfigError(f"The AWS settings cannot be used: {exc}. Correct AWS_PROFILE or ~/.aws/config.") from exc
     if not found:
@@ -184,3 +186,11 @@ def _region() -> str:
             "profile. Set one, such as `export AWS_REGION=eu-west-1`."
         )
     return found
+
+
+def _boto3() -> Any:
+    try:
+        import boto3
+    except ImportError as exc:
+        raise missing_extra("boto3", "aws") from exc
+    return boto3

@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from deltalake import DeltaTable, QueryBuilder
-from deltalake.exceptions import DeltaError
-
 from python_ops.config import Settings
 from python_ops.contracts import Contract
+from python_ops.delta import query
 from python_ops.errors import OpsError, missing_extra
 from python_ops.ingest.ledger import Manifest
 from python_ops.ingest.projection import METADATA
@@ -85,17 +83,9 @@ def _value(contract: Contract, name: str, quote: str) -> str:
 
 
 def _read(settings: Settings, contract: Contract, batches: Sequence[int], projection: Sequence[str]) -> Any:
-    import pyarrow as pa
-
     path = settings.table_path("bronze", contract.source)
     numbers = ", ".join(str(int(batch)) for batch in batches)
     try:
-        lake = QueryBuilder().register("rows", DeltaTable(str(path)))
-        query = f"select {', '.join(projection)} from rows where _batch_id in ({numbers})"
-        return pa.table(lake.execute(query).read_all())
-    except (DeltaError, OSError, ValueError) as exc:
-        reason = str(exc).splitlines()[0][:200]
-        raise OpsError(
-            f"bronze.{contract.source} cannot be read without Spark ({reason}). `lakeops ingest report "
-            f"{contract.source} --engine spark` reads it with Spark."
-        ) from exc
+        return query(path, f"select {', '.join(projection)} from t where _batch_id in ({numbers})")
+    except OpsError as exc:
+        raise OpsError(f"{exc} `lakeops ingest report {contract.source} --engine spark` reads it with Spark.") from exc

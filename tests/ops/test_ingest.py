@@ -382,6 +382,15 @@ def test_a_newer_contract_widens_types_in_place(desk: Callable[..., Desk], monke
     rows = [tuple(row) for row in here.bronze("account_id", "size", "price")]
     assert rows == [("A1", 5, Decimal("1.50")), ("A3", 2**40, Decimal("123456.78"))]
     assert dict(here.types())["size"] == "bigint"
+
+    def die(batch: batch_module.Batch) -> None:
+        raise OSError("killed")
+
+    here.write("k.jsonl", event(account_id="A5", size=2**41))
+    with monkeypatch.context() as patch:
+        patch.setattr(batch_module.Batch, "close", die)
+        assert "killed" in str(here.ingest().error)
+    assert (here.ingest().error, len(here.bronze())) == (None, 3), "a killed batch is finished, once"
     under(size="int", price="decimal(8,2)", name_2="string")
     here.write("d.jsonl", event(account_id="A4"))
     assert "size (bigint → int)" in str(here.ingest().error)

@@ -73,14 +73,21 @@ def test_a_file_that_vanished_is_named(tmp_path: Path) -> None:
         landing.inspect(tmp_path, "gone.jsonl", load("crm_accounts"))
 
 
+def test_a_name_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a\udcff.jsonl").write_bytes(b"")
+    with pytest.raises(OpsError, match=r"whose name is not UTF-8: 'a.udcff\.jsonl'\. Rename it"):
+        landing.names(tmp_path)
+
+
 def test_a_csv_file_must_have_the_header_of_its_contract(tmp_path: Path) -> None:
     (tmp_path / "good.csv").write_text("\ufeffrate_date,currency,units_per_eur\r\n", encoding="utf-8")
     (tmp_path / "other.csv").write_text("currency,rate_date,source,units_per_eur\n")
     (tmp_path / "bad.csv").write_text("currency,rate_date\n")
     (tmp_path / "twice.csv").write_text("currency,rate_date,units_per_eur,currency\n")
     needed = "currency,rate_date,units_per_eur,"
+    (tmp_path / "LOAD00000001.csv").write_text(f"2025-03-03,USD,{'1' * 200_000}")
     (tmp_path / "wide.csv").write_text(needed + ",".join(f"c{number}" for number in range(1001)) + "\n")
-    (tmp_path / "long.csv").write_text(needed + "c" * 70_000 + "\n")
+    (tmp_path / "long.csv").write_text(needed + "c" * (17 << 20) + "\n")
 
     assert landing.inspect(tmp_path, "good.csv", load("fx_rates")).fault is None
     other = landing.inspect(tmp_path, "other.csv", load("fx_rates"))
@@ -90,9 +97,14 @@ def test_a_csv_file_must_have_the_header_of_its_contract(tmp_path: Path) -> None
     wide = landing.inspect(tmp_path, "wide.csv", load("fx_rates"))
     assert wide.fault == "more than 1000 columns that the contract lacks"
     assert "first line is longer" in str(landing.inspect(tmp_path, "long.csv", load("fx_rates")).fault)
+    headerless = landing.inspect(tmp_path, "LOAD00000001.csv", dms_contract())
+    assert (headerless.fault, len(headerless.layout)) == (None, 3)
 
 
-def avro_file(codec: str, block: bytes) -> bytes:
+SCHEMA = b'{"type": "record", "name": "r", "fields": [{"name": "text", "type": "string"}]}'
+
+
+def avro_file(codec: str, block: bytes, schema: bytes = SCHEMA) -> bytes:
     """An avro file of one record, whose block is given as it is stored."""
 
     def sized(content: bytes) -> bytes:
@@ -102,7 +114,6 @@ def avro_file(codec: str, block: bytes) -> bytes:
             size >>= 7
         return bytes([*number, size]) + content
 
-    schema = b'{"type": "record", "name": "r", "fields": [{"name": "text", "type": "string"}]}'
     described = sized(b"avro.schema") + sized(schema) + sized(b"avro.codec") + sized(codec.encode())
     return b"Obj\x01\x04" + described + b"\0" + bytes(16) + b"\x02" + sized(block) + bytes(16)
 
@@ -114,15 +125,26 @@ def avro_file(codec: str, block: bytes) -> bytes:
         ("deflate", "inflates to more than 200 times its size"),
         ("zstandard", "inflates to more than 200 times its size"),
         ("xz", "compressed as xz; write null, deflate, snappy, zstandard"),
+        ("cut", "not a whole avro file (a deflated block is cut short)"),
+        ("header", "truncated avro"),
+        ("nested", "not an avro file (RecursionError in its header)"),
     ],
 )
-def test_a_binary_file_that_inflates_is_refused(tmp_path: Path, kind: str, fault: str) -> None:
+def test_a_binary_file_that_inflates_or_is_not_whole_is_refused(tmp_path: Path, kind: str, fault: str) -> None:
     path, text = tmp_path / "a.bin", b"x" * (70 << 20)
     if kind == "parquet":
         parquet.write_table(pyarrow.table({"rate_date": pyarrow.nulls(70 << 20, pyarrow.int8())}), path)
     else:
-        zipped = {"deflate": zlib.compress(text)[2:-4], "zstandard": pyarrow.compress(text, "zstd", asbytes=True)}
-        path.write_bytes(avro_file(kind, zipped.get(kind, b"x")))
+        deflated = zlib.compress(text)[2:-4]
+        made = {
+            "deflate": avro_file("deflate", deflated),
+            "zstandard": avro_file("zstandard", pyarrow.compress(text, "zstd", asbytes=True)),
+            "xz": avro_file("xz", b"x"),
+            "cut": avro_file("deflate", zlib.compress(b"x" * 99)[2:-6]),
+            "header": avro_file("null", b"x")[:-25],
+            "nested": avro_file("null", b"x", b"[" * 100_000),
+        }
+        path.write_bytes(made[kind])
 
     contract = replace(load("fx_rates"), format="parquet" if kind == "parquet" else "avro")
 

@@ -79,6 +79,20 @@ def test_ledger_and_table_agree(place: Place) -> None:
     assert "agree" in place.run("repair").stdout
 
 
+def test_a_table_with_a_widened_type_is_compared_and_repaired(place: Place) -> None:
+    """Given Delta's type widening, which deltalake does not query, Then the files tell what the ledger forgot."""
+    log = place.settings.table_path("bronze", "fx_rates") / "_delta_log"
+    (metadata,) = [line for line in (log / f"{0:020}.json").read_text().splitlines() if "metaData" in line]
+    protocol = {"minReaderVersion": 3, "minWriterVersion": 7}
+    features = {"readerFeatures": ["typeWidening"], "writerFeatures": ["typeWidening"]}
+    actions = [json.dumps({"protocol": protocol | features}), metadata]
+    (log / f"{3:020}.json").write_text("\n".join(actions) + "\n")
+    place.lose(2, 3)
+    assert place.found() == [(2, Fault.UNKNOWN), (3, Fault.UNKNOWN)]
+    repair(place.settings, FX, compare(place.settings, FX))
+    assert place.found() == [] and place.ledger.manifests[1].arrived_at == AT.isoformat(timespec="microseconds")
+
+
 @pytest.mark.parametrize("lost", [(2,), (2, 3), (3,), (1, 2, 3)], ids=str)
 @pytest.mark.slow
 def test_batches_that_the_ledger_forgot_are_entered_again(place: Place, lost: tuple[int, ...]) -> None:
@@ -126,7 +140,7 @@ def test_a_batch_whose_rows_are_gone_is_given_up(place: Place) -> None:
 def test_a_garbled_log_fails_its_source_by_name_and_no_other(place: Place) -> None:
     log = place.settings.table_path("bronze", "fx_rates") / "_delta_log"
     (log / f"{1:020}.json").write_text('{"add": {"path": ')
-    with pytest.raises(OpsError, match=r"The Delta log of .*fx_rates cannot be read .* Restore the table"):
+    with pytest.raises(OpsError, match=r"The Delta log of .*fx_rates cannot be read .* restore the table"):
         has_new_files(place.settings, "fx_rates")
 
     def spark() -> Any:

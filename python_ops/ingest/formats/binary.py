@@ -76,8 +76,10 @@ def _avro(path: Path) -> tuple[str, str | None]:
             metadata = _avro_metadata(file)
             schema = json.dumps(json.loads(metadata["avro.schema"]), sort_keys=True)
             sync = file.read(16)
-        except (EOFError, KeyError, ValueError) as exc:
+        except (EOFError, KeyError, ValueError, RecursionError) as exc:
             return "", f"not an avro file ({type(exc).__name__} in its header)"
+        if len(sync) < 16:
+            return schema, "truncated avro"
         codec = metadata.get("avro.codec", b"null").decode("ascii", "replace")
         if codec not in _INFLATED:
             return schema, f"compressed as {codec}; write {', '.join(_INFLATED)}"
@@ -91,10 +93,10 @@ def _avro(path: Path) -> tuple[str, str | None]:
                     inflated += piece
                     if fault := bomb(max(inflated, rows), size):
                         return schema, fault
-        except (EOFError, ValueError):
+        except EOFError:
             return schema, "truncated avro"
-        except (zlib.error, OSError) as exc:
-            return schema, f"not a whole avro file ({type(exc).__name__} in a block)"
+        except (ValueError, zlib.error, OSError) as exc:
+            return schema, f"not a whole avro file ({exc})"
     return schema, None
 
 
@@ -126,7 +128,7 @@ def _long(file: BinaryIO) -> int:
 def _bytes(file: BinaryIO) -> bytes:
     size = _long(file)
     if not 0 <= size <= _MAX_AVRO_BLOCK:
-        raise ValueError(f"a length of {size}")
+        raise ValueError(f"a block of {size} bytes; at most {_MAX_AVRO_BLOCK} are read")
     if len(data := file.read(size)) < size:
         raise EOFError
     return data
@@ -138,6 +140,8 @@ def _deflated(block: bytes) -> Iterator[int]:
     while block:
         yield len(stream.decompress(block, _PIECE))
         block = stream.unconsumed_tail
+    if not stream.eof:
+        raise zlib.error("a deflated block is cut short")
 
 
 def _zstandard(block: bytes) -> Iterator[int]:

@@ -80,10 +80,15 @@ def delimited(lines: DataFrame, contract: Contract, layout: tuple[str, ...]) -> 
 def parsed(raw: str, layout: tuple[str, ...]) -> str:
     """SQL of a record's fields `f0`, `f1` and so on; `_corrupt` is there when their number is another."""
     fields = ", ".join(f"f{number} string" for number in range(len(layout)))
-    commas = f"length({raw}) - length(replace({raw}, ','))"
-    small = f"is_valid_utf8({raw}) and octet_length({raw}) <= {MAX_RECORD_BYTES} and {commas} < {_MAX_FIELDS}"
+    unquoted = f"""regexp_replace({raw}, '"[^"]*"', '')"""
+    few = f"({_commas(raw)} < {_MAX_FIELDS} or {_commas(unquoted)} < {_MAX_FIELDS})"
+    small = f"is_valid_utf8({raw}) and octet_length({raw}) <= {MAX_RECORD_BYTES} and {few}"
     text = f"regexp_replace({raw}, '^\\uFEFF|\\r$', '')"
     return f"from_csv(case when {small} then {text} end, '{fields}, _corrupt string', {_OPTIONS})"
+
+
+def _commas(text: str) -> str:
+    return f"length({text}) - length(replace({text}, ',', ''))"
 
 
 def _clean(column: Column) -> str:

@@ -27,7 +27,7 @@ _MICROSECONDS = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1}
 _NOT_NUMBERS = "'nan', 'infinity', '-infinity', '+infinity', 'inf', '-inf'"
 _TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,6})?"
 # A JSON number with an exponent, or of more digits than a decimal has, is read as a double, which keeps 15 digits.
-_MORE_THAN_A_DOUBLE = "[0-9]([.]?[0-9]){15,}[eE]|[0-9]([.]?[0-9]){38,}"
+_MORE_THAN_A_DOUBLE = ':[^0-9A-Za-z"]*[0-9]([.]?[0-9]){15,}([eE]|([.]?[0-9]){23})'
 
 # What was changed so that a value could be taken; each is counted per batch.
 NUL, NOT_A_NUMBER, LISTED_BOOLEAN, THOUSANDS, EXPONENT, NO_ZONE = (
