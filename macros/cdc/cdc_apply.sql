@@ -23,7 +23,7 @@
     {%- do run_query('cache lazy table ' ~ staged ~ ' as ' ~ cdc_stage(o, model_sql, low)) -%}
     {%- set profile = run_query(cdc_stage_profile(o, staged)).rows[0] -%}
     {%- if not first_load and o.watermark and profile['rows_read'] == 0 and not stored.rederive -%}
-        {%- do _cdc_refuse_a_mark_ahead(o, low, temporary) -%}
+        {%- if low is not none -%}{%- do _cdc_refuse_a_mark_ahead(o, low, temporary) -%}{%- endif -%}
         {%- do _cdc_drop_temporary(temporary) -%}
         {%- do cdc_keep_views(o, storage, stored) -%}
         {{ return('nothing new' ~ _cdc_seconds(clock)) }}

@@ -324,6 +324,9 @@ def test_a_restored_storage_table_catches_up(lab: Lab) -> None:
 
 def test_a_mark_beyond_the_source_is_refused_with_both_numbers(lab: Lab) -> None:
     lab.model("history", "t", SELECT, **SCD2)
+    lab.build()
+    lab.build()
+    assert "nothing new" in lab.messages["history"], "no mark yet, and an empty source"
     lab.deliver("t", [event("k", 10, "A", 3)])
     lab.build()
     table = f"{lab.schema}.history__cdc"
