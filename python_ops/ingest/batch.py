@@ -97,8 +97,7 @@ class Batch:
 
     def _release(self, halted: Manifest, approves: int | None = None) -> Manifest:
         """A halted batch under another number."""
-        self._check_frozen_files(halted)
-        files = [landing.inspect(self.folder, file.name, self.contract) for file in halted.files]
+        files = self._check_frozen_files(halted)
         self.ledger.set_state(halted, State.RELEASED)
         return self.freeze(files, offsets=halted.offsets, snapshot_at=halted.snapshot_at, approves=approves)
 
@@ -106,19 +105,21 @@ class Batch:
         """A number that neither the ledger nor a table has seen."""
         return max(self.ledger.last_number, self.bronze.last_number(), self.dlq.last_number()) + 1
 
-    def _check_frozen_files(self, manifest: Manifest) -> None:
+    def _check_frozen_files(self, manifest: Manifest) -> list[LandingFile]:
+        """A batch's files as they are read now; none has other bytes than were frozen."""
+        found = []
         for frozen in manifest.files:
             now = None
             if (self.folder / frozen.name).exists():
                 now = landing.inspect(self.folder, frozen.name, self.contract)
             if now is None or now.sha256 != frozen.sha256:
-                self._changed(frozen, manifest, "is gone" if now is None else "has changed")
-
-    def _changed(self, file: LandingFile, manifest: Manifest, what: str) -> None:
-        raise OpsError(
-            f"{self.folder / file.name} {what} since batch {manifest.batch_id} of {self.contract.source} was "
-            "frozen. Put the delivered file back and run again; deliver a correction under a new name."
-        )
+                what = "is gone" if now is None else "has changed"
+                raise OpsError(
+                    f"{self.folder / frozen.name} {what} since batch {manifest.batch_id} of {self.contract.source} was "
+                    "frozen. Put the delivered file back and run again; deliver a correction under a new name."
+                )
+            found.append(now)
+        return found
 
     def take(self, manifest: Manifest, dead: Sequence[Records] = (), close: bool = True) -> IngestResult:
         """Writes a frozen batch and closes it.

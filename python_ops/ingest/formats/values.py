@@ -73,9 +73,9 @@ def from_variant(column: Column, value: str, kind: str, numeric_dates: bool) -> 
         moment = _from_epoch(number, factor)
         return f"case when {kind} = 'BIGINT' then {moment} when {kind} = 'STRING' then {from_text(column, text)} end"
     if column.precision_and_scale and not numeric_dates:
-        exponent = f" or {kind} = 'DOUBLE' and not raw rlike '{_MORE_THAN_A_DOUBLE}'"
-        exponent = exponent if "exponent" in column.accepts else ""
-        numbers = f"{kind} in ('STRING', 'BIGINT') or {kind} like 'DECIMAL%'{exponent}"
+        numbers = f"{kind} in ('STRING', 'BIGINT') or {kind} like 'DECIMAL%'"
+        if "exponent" in column.accepts:
+            numbers += f" or {kind} = 'DOUBLE' and not raw rlike '{_MORE_THAN_A_DOUBLE}'"
         return f"case when {numbers} then {from_text(column, text)} end"
     return f"case when {kind} = 'STRING' then {from_text(column, text)} end"
 
