@@ -26,3 +26,24 @@
     {%- endfor -%}
     {{ return(none) }}
 {%- endmacro %}
+
+
+{#-- What stands under a relation's name: 'table', 'view' or none. The metastore is asked directly, and its error is an error:
+     dbt's cache of relations is empty for a schema whose listing failed (dbt-labs/dbt-spark#950), and a table that is taken
+     for absent would be replaced. --#}
+{% macro stored_as(relation) -%}
+    {%- for row in run_query(cdc_name_listing('tables', relation)).rows if not row['isTemporary'] -%}
+        {{ return('view' if _cdc_is_view(relation) else 'table') }}
+    {%- endfor -%}
+    {{ return(none) }}
+{%- endmacro %}
+
+
+{% macro _cdc_is_view(relation) -%}
+    {{ return(run_query(cdc_name_listing('views', relation)).rows | rejectattr('isTemporary') | list | length > 0) }}
+{%- endmacro %}
+
+
+{% macro cdc_name_listing(kind, relation) -%}
+show {{ kind }} in {{ relation.schema }} like '{{ relation.identifier }}'
+{%- endmacro %}
