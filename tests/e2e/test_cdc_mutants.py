@@ -17,12 +17,17 @@ pytestmark = pytest.mark.spark
 MUTANTS: dict[str, tuple[str, str, str, str]] = {
     "no clamp": (
         "versions", "cdc_timeline.sql",
-        "max(`{{ o.effective_at }}`) over ({{ in_order }} rows between unbounded preceding and current row) as _cdc_effective_at",
-        "`{{ o.effective_at }}` as _cdc_effective_at",
+        "max({{ _cdc_time(o) }}) over ({{ in_order }} rows between unbounded preceding and current row) as _cdc_effective_at",
+        "{{ _cdc_time(o) }} as _cdc_effective_at",
     ),
     "stored row always wins a tie": (
         "versions_tied", "cdc_timeline.sql",
-        "        _cdc_deleted desc, {{ 'case when", "        _cdc_stored desc, _cdc_deleted desc, {{ 'case when",
+        "        _cdc_deleted desc, {{ _cdc_known_hash", "        _cdc_stored desc, _cdc_deleted desc, {{ _cdc_known_hash",
+    ),
+    "stored time always stays": (
+        "versions", "cdc_timeline.sql",
+        "min(`{{ o.effective_at }}`) over (partition by {{ keys }}, {{ sequence }}{{ _cdc_repeats(o, schemas) }})",
+        "coalesce(max(case when _cdc_stored then `{{ o.effective_at }}` end) over (partition by {{ keys }}, {{ sequence }}), `{{ o.effective_at }}`)",
     ),
     "fill across a delete": (
         "versions_ignoring_null", "cdc_timeline.sql",

@@ -16,10 +16,17 @@ class CompilationError(Exception):
     """What `exceptions.raise_compiler_error` raises here."""
 
 
+WARNINGS: list[str] = []  # what `exceptions.warn` has said
+
+
 class _Exceptions:
     @staticmethod
     def raise_compiler_error(message: str) -> None:
         raise CompilationError(message)
+
+    @staticmethod
+    def warn(message: str) -> None:
+        WARNINGS.append(message)
 
 
 def _return(value: Any) -> None:
@@ -28,7 +35,7 @@ def _return(value: Any) -> None:
 
 def load(*folders: str) -> dict[str, Callable[..., Any]]:
     """Every macro of the folders below macros/, by name."""
-    context: dict[str, Any] = {"return": _return, "exceptions": _Exceptions()}
+    context: dict[str, Any] = {"return": _return, "exceptions": _Exceptions(), "modules": {"re": re}}
     for folder in folders:
         for path in sorted((ROOT / "macros" / folder).glob("*.sql")):
             template = get_environment(None).from_string(path.read_text())
