@@ -152,11 +152,11 @@ def test_what_a_model_reads_is_followed_to_its_sources(reads: list[str], feeds: 
     ],
 )
 def test_a_model_that_would_lose_changes_is_refused(threads: int, reads: list[str], message: str | None) -> None:
-    macros = load("cdc")
-    macros.update(
-        target={"threads": threads}, model={"depends_on": {"nodes": reads}}, graph=GRAPH, invocation_args_dict={},
-        config={}, this="s.x",
-    )  # fmt: skip
+    context = {
+        "target": {"threads": threads}, "model": {"depends_on": {"nodes": reads}}, "graph": GRAPH, "this": "s.x",
+        "invocation_args_dict": {}, "config": {},
+    }  # fmt: skip
+    macros = load("cdc", context=context)
     if message is None:
         macros["_cdc_refuse_what_cannot_work"](options())
         return
