@@ -264,7 +264,9 @@
         ~ _cdc_columns(o.unique_key + o.sequence) ~ ") end), 1, 3) as string)) as examples from " ~ diff).rows[0] -%}
     {%- set counts = dict(row.dict()) -%}
     {%- do counts.update({'newest': _cdc_text(row['newest'])}) -%}
-    {%- if row['ties'] > 0 -%}
+    {%- if row['ties'] > 0 and o.on_tie == 'warn' -%}
+        {%- do exceptions.warn(this ~ ': ' ~ row['ties'] ~ ' tie(s) resolved by on_tie=warn. The first: ' ~ _cdc_text(row['examples'])) -%}
+    {%- elif row['ties'] > 0 -%}
         {%- set differ = _cdc_text(run_query(tied_columns).rows[0][0]) or 'what deletes or truncates' -%}
         {%- set told -%}
 {{ this }}: {{ row['ties'] }} tie(s): events with the same key and sequence, and different payloads. They differ in: {{ differ }}. The first: {{ _cdc_text(row['examples']) }}.
@@ -274,12 +276,8 @@ Expected one payload per key and sequence. Nothing was written. Fix, one of:
     `delete from {{ _cdc_sibling(this, 'cdc') }} where <key and sequence>`; the next run re-derives the key. No full refresh is needed.
   - config(on_tie='warn'): a delete wins, else a stable hash of the payload, the same in every order and batching.
         {%- endset -%}
-        {%- if o.on_tie == 'error' -%}
-            {%- do _cdc_drop_temporary(temporary) -%}
-            {%- do exceptions.raise_compiler_error(told) -%}
-        {%- else -%}
-            {%- do exceptions.warn(this ~ ': ' ~ row['ties'] ~ ' tie(s) resolved by on_tie=warn. The first: ' ~ _cdc_text(row['examples'])) -%}
-        {%- endif -%}
+        {%- do _cdc_drop_temporary(temporary) -%}
+        {%- do exceptions.raise_compiler_error(told) -%}
     {%- endif -%}
     {{ return(counts) }}
 {%- endmacro %}

@@ -565,8 +565,7 @@ def test_the_columns_of_a_model_with_unsent_values_may_be_edited_in_any_way(lab:
         "as it was": "k, a, c",
         "added in the middle": "k, a, cast(ts as timestamp_ntz) as seen_at, concat(c, '!') as `it's`, c",
         "removed": "k, concat(c, '!') as `it's`, c",
-        "renamed": "k, concat(c, '!') as loud, c",
-        "in another order": "k, c, concat(c, '!') as loud",
+        "renamed, and in another order": "k, c, concat(c, '!') as loud",
         "back": "k, a, concat(c, '!') as loud, c",
     }
     hour = 0
@@ -574,34 +573,18 @@ def test_the_columns_of_a_model_with_unsent_values_may_be_edited_in_any_way(lab:
         select = f"{columns}, _op, seq, ts, _unsent, _arrived_at, _batch_id"
         for model, word in words.items():
             lab.model(model, "t", select, **SCD2, on_schema_change=word)
-        for _ in range(2):
+        for _ in range(2 if hour else 1):
             hour += 1
-            sent = hour == 1
-            unsent = None if sent else ["c", "it's", "loud"]
-            values = [event(key, hour, f"a{hour}", hour, c="big" if sent else None, unsent=unsent) for key in "kl"]
-            lab.deliver("t", values)
+            c, unsent = ("big", None) if hour == 1 else (None, ["c", "it's", "loud"])
+            lab.deliver("t", [event(key, hour, f"a{hour}", hour, c=c, unsent=unsent) for key in "kl"])
             lab.build()
             for model in words:
                 now = [row for row in lab.rows(model) if row["is_current"]]
                 assert {row["k"]: row["c"] for row in now} == {"k": "big", "l": "big"}, (edit, model)
                 if "a," in columns:
                     assert {row["a"] for row in now} == {f"a{hour}"}, (edit, model)
-    assert set(lab.rows("synced")[0]) == {
-        "k",
-        "a",
-        "loud",
-        "c",
-        "ts",
-        "seq",
-        "_arrived_at",
-        "valid_from",
-        "valid_to",
-        "is_current",
-        "_batch_id",
-    }
-    before = {model: versions(lab, model) for model in words}
-    lab.build(full_refresh=True)
-    assert {model: versions(lab, model) for model in words} == before
+    shown = "k a loud c ts seq _arrived_at valid_from valid_to is_current _batch_id"
+    assert set(lab.rows("synced")[0]) == set(shown.split())
 
 
 def test_on_schema_change_fail_and_ignore_and_sync(lab: Lab) -> None:

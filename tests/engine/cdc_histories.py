@@ -26,7 +26,7 @@ def histories(seed: int, keys: int, *, truncates: bool = True, ties: bool = Fals
     assert len(used) == len(events)
     if truncates:
         events += [Event(None, at, rng.randint(at - 4, at + 4), TRUNCATE, (None,) * 3) for at in (41, 83)]
-    repeated = rng.sample(events, len(events) // 10)
+    repeated = rng.sample(events, len(events) // 4)
     events += [replace(event, time=max(0, event.time + rng.choice((-7, 3, 30)))) for event in repeated]
     if ties:
         twins = rng.sample([event for event in events if event.op == UPSERT], len(events) // 8)

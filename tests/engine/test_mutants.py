@@ -62,7 +62,7 @@ MUTANTS: dict[str, tuple[str, str, str, str]] = {
         "        _cdc_deleted desc, {{ _cdc_known_hash", "        _cdc_stored desc, _cdc_deleted desc, {{ _cdc_known_hash",
     ),
     "a delete wins no tie": (
-        "states_tied", "cdc_timeline.sql",
+        "versions_tied", "cdc_timeline.sql",
         "        _cdc_deleted desc, {{ _cdc_known_hash", "        {{ _cdc_known_hash",
     ),
     "the stored time always stays": (
