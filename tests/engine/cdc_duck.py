@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -80,6 +80,9 @@ class Relation:
     @property
     def is_view(self) -> bool:
         return self.type == "view"
+
+    def incorporate(self, type: str) -> Relation:
+        return replace(self, type=type)
 
     @classmethod
     def create(cls, schema: str, identifier: str, type: str = "table", database: None = None) -> Relation:
@@ -196,7 +199,8 @@ class Warehouse:
         column = "viewName" if kind == "views" else "tableName"
         return Result.of(*(
             {column: name, "isTemporary": is_temporary}
-            for name, is_temporary in sorted(found) if fnmatch.fnmatchcase(name, pattern)
+            for name, is_temporary in sorted(found)
+            if any(fnmatch.fnmatchcase(name, part) for part in pattern.split("|"))
         ))  # fmt: skip
 
     def _drop(self, kind: str, name: str) -> None:
@@ -221,10 +225,10 @@ class Warehouse:
             self.connection.execute(f"alter table {table} add column {column.sql(dialect='duckdb')}")
         self.commit(table, "ADD COLUMNS")
 
-    def _create_storage(self, table: str, properties: str, sql: str) -> None:
-        self.connection.execute(f"create or replace table {table} as {transpile(sql)}")
+    def _create_storage(self, kind: str, table: str, properties: str, sql: str) -> None:
+        self.connection.execute(f"{kind} {table} as {transpile(sql)}")
         self.tables.setdefault(table, Table()).properties = _properties(properties)
-        self.commit(table, "CREATE OR REPLACE TABLE AS SELECT")
+        self.commit(table, f"{kind.upper()} AS SELECT")
 
     def _create_scratch(self, table: str, sql: str) -> None:
         self.connection.execute(f"create table {table} as {transpile(sql)}")
@@ -232,18 +236,18 @@ class Warehouse:
     def _create_view(self, view: str, sql: str) -> None:
         self.connection.execute(transpile(f"create or replace view {view} {sql}"))
 
-    def _merge(self, table: str, sql: str) -> Result:
+    def _write(self, kind: str, table: str, sql: str) -> Result:
         """A transaction number that the table has seen is skipped, and nothing is returned."""
         application = self.settings.get("spark.databricks.delta.write.txnAppId")
         number = int(self.settings.get("spark.databricks.delta.write.txnVersion", 0))
         seen = self.tables[table].transactions
         if application and seen.get(application, -1) >= number:
             return Result([])
-        merged = self.select(transpile(sql))
+        written = self.select(transpile(sql))
         if application:
             seen[application] = number
-        self.commit(table, "MERGE")
-        return merged
+        self.commit(table, "MERGE" if kind == "merge" else "WRITE")
+        return written
 
     def _set(self, name: str, value: str) -> None:
         self.settings[name] = value
@@ -265,11 +269,11 @@ _STATEMENTS = [
         (r"drop (?P<kind>view|table) if exists (?P<name>\S+)$", Warehouse._drop),
         (r"alter table (?P<table>\S+) set tblproperties \((?P<properties>.*)\)$", Warehouse._set_properties),
         (r"alter table (?P<table>\S+) add columns \((?P<columns>.*)\)$", Warehouse._add_columns),
-        (r"create or replace table (?P<table>\S+)\s+using delta\s.*?\stblproperties \((?P<properties>.*?)\)\s+as\s"
-         r"(?P<sql>.*)", Warehouse._create_storage),
+        (r"(?P<kind>create (?:or replace )?table) (?P<table>\S+)\s+using delta\s.*?"
+         r"\stblproperties \((?P<properties>.*?)\)\s+as\s(?P<sql>.*)", Warehouse._create_storage),
         (r"create table (?P<table>\S+) using parquet as\s(?P<sql>.*)", Warehouse._create_scratch),
         (r"create or replace view (?P<view>\S+)\s(?P<sql>.*)", Warehouse._create_view),
-        (r"(?P<sql>merge into (?P<table>\S+)\s.*)", Warehouse._merge),
+        (r"(?P<sql>(?P<kind>merge|insert) into (?P<table>\S+)\s.*)", Warehouse._write),
         (r"set (?P<name>[\w.]+) = (?P<value>.*)", Warehouse._set),
         (r"reset (?P<name>[\w.]+)$", Warehouse._reset),
     )
@@ -393,7 +397,7 @@ class Duck:
     def data_commits(self, name: str) -> int:
         """How many commits wrote rows."""
         commits = self.warehouse.tables[f"{self.schema}.{name}"].commits
-        return sum(operation in ("MERGE", "CREATE OR REPLACE TABLE AS SELECT") for operation, _ in commits)
+        return sum(operation.startswith(("MERGE", "WRITE", "CREATE")) for operation, _ in commits)
 
     def _macros(self, name: str, full_refresh: bool) -> dict[str, Callable[..., Any]]:
         """The engine's macros in dbt's context of one model."""
@@ -407,6 +411,10 @@ class Duck:
             @staticmethod
             def get_columns_in_relation(relation: Relation) -> list[Column]:
                 return [Column(*column) for column in warehouse.columns(str(relation))]
+
+            @staticmethod
+            def check_schema_exists(database: None, schema: str) -> bool:
+                return True
 
             @staticmethod
             def get_relation(database: None, schema: str, identifier: str) -> Relation | None:
@@ -423,6 +431,7 @@ class Duck:
             "config": _Config(model.config),
             "exceptions": _Exceptions(self.warnings),
             "execute": True,
+            "flags": {"WHICH": "run"},
             "fromjson": json.loads,
             "graph": {"nodes": {}, "sources": {source: {"schema": self.schema, "identifier": model.source}}},
             "invocation_args_dict": {},
@@ -437,6 +446,7 @@ class Duck:
             "modules": {"datetime": datetime, "re": re},
             "run_query": warehouse.query,
             "should_full_refresh": lambda: full_refresh,
+            "target": {"threads": 1},
             "this": Relation(self.schema, name, "view"),
             "tojson": lambda value, sort_keys=False: json.dumps(value, sort_keys=sort_keys),
         }  # fmt: skip
