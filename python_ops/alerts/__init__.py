@@ -26,7 +26,7 @@ from python_ops.ingest.ledger import Ledger, State
 from python_ops.ingest.ledger import Manifest as Batch
 from python_ops.maintenance.state import read_state
 from python_ops.metrics import history
-from python_ops.run_record import last_run
+from python_ops.run_record import last_run, waits
 
 RUNBOOK = "docs/runbooks/sla_breach.md"
 
@@ -118,9 +118,10 @@ def _run(settings: Settings, manifest: Manifest, results: RunResults | None, now
     if record is None:
         return
     if broken := [step for step in record["steps"] if step["outcome"] != "ok"]:
-        step = broken[0]
+        step, waiting = broken[0], waits(record.get("waiting", {}))
+        waiting = f"; {waiting}" if waiting else ""
         yield Breach(
-            Kind.LAST_RUN, step["name"], "every step ok", f"{step['name']} {step['outcome']}", owner,
+            Kind.LAST_RUN, step["name"], "every step ok", f"{step['name']} {step['outcome']}{waiting}", owner,
             f"`{step['resume']}`, then `lakeops run`",
         )  # fmt: skip
     seconds = sum(step["seconds"] for step in record["steps"])

@@ -30,7 +30,7 @@ from python_ops.publish import PublishStatus
 from python_ops.publish import status as publish_status
 from python_ops.recovery.last import last
 from python_ops.report.graph import Node, sparkline, svg
-from python_ops.run_record import last_run
+from python_ops.run_record import last_run, waits
 from python_ops.status import SourceStatus, source_status
 
 
@@ -117,7 +117,9 @@ def _verdict(
     if record is None:
         return Verdict("bad", "No run has been recorded.")
     if broken := [step for step in record["steps"] if step["outcome"] != "ok"]:
-        return Verdict("bad", f"The last run did not finish: {broken[0]['name']} {broken[0]['outcome']}.")
+        waiting = waits(record.get("waiting", {}))
+        told = f"The last run did not finish: {broken[0]['name']} {broken[0]['outcome']}."
+        return Verdict("bad", f"{told} {waiting}." if waiting else told)
     if failed:
         names = ", ".join(result.unique_id.split(".")[2] for result in failed[:3])
         return Verdict("bad", f"{len(failed)} nodes of the last build are not green: {names}.")
