@@ -103,7 +103,7 @@ def _run(settings: Settings, manifest: Manifest, results: RunResults | None, now
     meta, owner = (daily.meta, daily.owner) if daily else ({}, "nobody")
     limit = _limit(meta, "sla_minutes", "exposure daily_run")
     record = last_run(settings)
-    # A scheduler may run the steps one by one: its build is a run as well.
+    # A stream that applies what it takes builds without a daily run, and so may a person.
     began = [record["started_at"]] if record else []
     began += [results.generated_at] if results and results.command in ("build", "run") else []
     if not began:
