@@ -16,9 +16,11 @@ from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from python_ops import refused
 from python_ops.artifacts import TARGET_FOLDER, load_manifest
 from python_ops.config import Settings
 from python_ops.errors import OpsError
+from python_ops.lineage.sink import waiting
 from python_ops.spark import kafka_jars, spark_settings
 from python_ops.streaming.broker import Broker
 
@@ -69,6 +71,7 @@ def checks(settings: Settings, artifacts: Path = TARGET_FOLDER) -> list[Check]:
         ("ports", check_ports),
         ("metastore", lambda: check_metastore(settings.home_path / "derby" / "metastore_db")),
         ("storage", lambda: check_storage(settings, artifacts)),
+        ("receivers", lambda: check_receivers(settings)),
     ]
     found: list[Check] = []
     for name, check in to_do:
@@ -325,3 +328,11 @@ def check_storage(settings: Settings, artifacts: Path) -> Check:
         found = f"{', '.join(orphans)}: no CDC model of the project owns them"
         return Check("storage", Outcome.WARN, found, "If their history is not needed: `drop table` each in Spark SQL.")
     return Check("storage", Outcome.OK, "every CDC storage table has its model")
+
+
+def check_receivers(settings: Settings) -> list[Check]:
+    """Lineage events, alerts and figures that a receiver refused for good, or has not taken yet."""
+    told = [text for text in (*refused.told(settings), waiting(settings)) if text]
+    if not told:
+        return [Check("receivers", Outcome.OK, "nothing was refused, nothing waits")]
+    return [Check("receivers", Outcome.WARN, text, "Do what it says.") for text in told]

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from python_ops import refused
 from python_ops.alerts import Breach, check
 from python_ops.alerts.notify import notify
 from python_ops.artifacts import TARGET_FOLDER, load_manifest
@@ -22,6 +23,7 @@ from python_ops.errors import BusyError, ConfigError, Interrupted, OpsError
 from python_ops.extract import extract
 from python_ops.ingest import ingest, replaced
 from python_ops.lineage.dbt import NodeEvents
+from python_ops.lineage.sink import waiting
 from python_ops.lock import PUBLISH, fence, leased
 from python_ops.metrics import collect, record
 from python_ops.metrics.cloudwatch import push
@@ -314,7 +316,8 @@ def aftermath(settings: Settings, say: Callable[[str], None], unchanged: bool = 
     Args:
         settings: The environment.
         say: Prints a line.
-        unchanged: The run had nothing to do. Only service levels are checked and alerts sent, which starts no JVM.
+        unchanged: The run had nothing to do. Only service levels are checked, alerts sent, and what no receiver takes
+            told, which starts no JVM.
 
     Returns:
         Service levels that are breached.
@@ -342,8 +345,15 @@ def aftermath(settings: Settings, say: Callable[[str], None], unchanged: bool = 
     def page() -> None:
         say(f"report  {write(gather(settings), settings.home_path / 'report.html')}")
 
-    parts = {"metrics push": figures, "sla check": levels, "ingest report": verdicts, "report": page}
-    for command in ["sla check"] if unchanged else parts:
+    def undelivered() -> None:
+        for text in (*refused.told(settings), waiting(settings)):
+            if text:
+                say(f"warning: {text}")
+
+    parts = {
+        "metrics push": figures, "sla check": levels, "ingest report": verdicts, "report": page, "doctor": undelivered,
+    }  # fmt: skip
+    for command in ["sla check", "doctor"] if unchanged else parts:
         try:
             parts[command]()
         except OpsError as exc:

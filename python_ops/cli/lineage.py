@@ -14,6 +14,7 @@ from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
 from python_ops.errors import ConfigError
 from python_ops.lineage.columns import ColumnLineage, Origin
 from python_ops.lineage.dbt import emit as emit_events
+from python_ops.lineage.sink import waiting
 from python_ops.lock import exclusive
 
 app = typer.Typer(help="Where columns come from, and the events of runs.", no_args_is_help=True)
@@ -67,6 +68,8 @@ def emit(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
         print_json({"nodes": sent})
     else:
         typer.echo(f"events of {sent} nodes sent to the {settings.lineage} sink")
+    if text := waiting(settings):
+        typer.echo(f"warning: {text}", err=True)
 
 
 def _print(root: Origin, edges: dict[Origin, tuple[Origin, ...]]) -> None:
