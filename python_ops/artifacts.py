@@ -90,6 +90,7 @@ class Manifest:
         parents: For each node, the nodes that it depends on directly.
         tests: Identifiers of data tests and unit tests.
         source_meta: `meta` of the source tables, by table.
+        source_schema: Schema of the source tables, by table.
         owners: Who owns each group, by group.
         exposures: What reads the tables, by name.
     """
@@ -98,6 +99,7 @@ class Manifest:
     parents: Mapping[str, frozenset[str]]
     tests: frozenset[str]
     source_meta: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    source_schema: Mapping[str, str] = field(default_factory=dict)
     owners: Mapping[str, str] = field(default_factory=dict)
     exposures: Mapping[str, Exposure] = field(default_factory=dict)
 
@@ -202,6 +204,9 @@ def load_manifest(folder: Path = TARGET_FOLDER) -> Manifest:
             source_meta={
                 source["name"]: source.get("config", {}).get("meta") or {}
                 for source in data.get("sources", {}).values()
+            },
+            source_schema={
+                source["name"]: source["schema"] for source in data.get("sources", {}).values() if "schema" in source
             },
             owners={group["name"]: _owner(group) for group in data.get("groups", {}).values()},
             exposures={

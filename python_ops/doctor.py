@@ -21,6 +21,7 @@ from python_ops.artifacts import TARGET_FOLDER, load_manifest
 from python_ops.config import Settings
 from python_ops.errors import OpsError
 from python_ops.lineage.sink import waiting
+from python_ops.maintenance.versions import unreadable
 from python_ops.spark import kafka_jars, spark_settings
 from python_ops.streaming.broker import Broker
 
@@ -71,6 +72,7 @@ def checks(settings: Settings, artifacts: Path = TARGET_FOLDER) -> list[Check]:
         ("ports", check_ports),
         ("metastore", lambda: check_metastore(settings.home_path / "derby" / "metastore_db")),
         ("storage", lambda: check_storage(settings, artifacts)),
+        ("tables", lambda: check_tables(settings, artifacts)),
         ("receivers", lambda: check_receivers(settings)),
     ]
     found: list[Check] = []
@@ -328,6 +330,16 @@ def check_storage(settings: Settings, artifacts: Path) -> Check:
         found = f"{', '.join(orphans)}: no CDC model of the project owns them"
         return Check("storage", Outcome.WARN, found, "If their history is not needed: `drop table` each in Spark SQL.")
     return Check("storage", Outcome.OK, "every CDC storage table has its model")
+
+
+def check_tables(settings: Settings, artifacts: Path) -> list[Check]:
+    """Whether every file of every table is there and whole, deletion vectors among them."""
+    if not (artifacts / "manifest.json").exists():
+        return [Check("tables", Outcome.OK, "no manifest yet, no tables to look at")]
+    lacking = unreadable(settings, load_manifest(artifacts), content=True)
+    fix = "Restore the table from a snapshot (docs/runbooks/dr_restore.md), or an older version of it that is whole."
+    found = [Check("tables", Outcome.FAIL, f"{table} cannot be read: {what}", fix) for table, what in lacking.items()]
+    return found or [Check("tables", Outcome.OK, "all files of all tables are there")]
 
 
 def check_receivers(settings: Settings) -> list[Check]:

@@ -274,9 +274,10 @@ def run(settings: Settings, report: Report, always: bool = False) -> Job:
         job.save()
     else:
         report("reason", "--always" if always else reason)
+        before = len(failures)
         with _kept(failures):
             job.ingest()
-        if job.broken or job.steps[-1].outcome == "ok":
+        if job.broken or len(failures) == before:
             with _kept(failures):
                 job.build()
                 job.publish()

@@ -41,7 +41,11 @@ def show(
         print_json({c: {".".join(to): [".".join(o) for o in made] for to, made in f.items()} for c, f in found.items()})
         return
     for chosen, edges in found.items():
-        _print((table, chosen), edges)
+        if not edges[table, chosen]:
+            nothing = "nothing is made from it" if downstream else "made from no column"
+            typer.echo(f"{table}.{chosen}: {nothing}")
+        else:
+            _print((table, chosen), edges)
 
 
 @app.command()

@@ -110,6 +110,8 @@ def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
             + (", a batch unfinished" if source.unfinished else "")
             + (f", last batch: {source.last_verdict}" if source.last_verdict else "")
         )
+    for name, what in shown.unreadable.items():
+        typer.echo(f"table   {name} CANNOT BE READ: {what}; docs/runbooks/dr_restore.md")
     for target, tables in shown.published.items():
         for name, table in tables.items():
             typer.echo(

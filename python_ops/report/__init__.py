@@ -159,7 +159,7 @@ def _columns(settings: Settings, manifest: Manifest, artifacts: Path) -> Markup:
     """For each column, the columns it is made from, as JSON for the page's script; none where nothing is compiled."""
     lineage = ColumnLineage(manifest, settings.schema_prefix, artifacts)
     names = {model.table: model.name for model in manifest.models.values()}
-    names |= {f"{lineage.bronze}.{source}": source for source in sources()}
+    names |= {table: source for source, table in lineage.by_source.items()}
     found: dict[str, dict[str, list[str]]] = {}
     for model in sorted(manifest.models.values(), key=lambda model: model.name):
         with suppress(OpsError):

@@ -288,13 +288,36 @@ def test_columns_are_followed_to_reports(project: Manifest, tmp_path: Path) -> N
     }
 
 
+def test_columns_are_followed_where_the_manifest_has_a_schema_prefix(tmp_path: Path) -> None:
+    """Given a project that was compiled under a prefix, When it is asked without one, Then the path is found."""
+    node = sql_model("slv_rates", "select rate_date from dev_bronze.fx_rates", "silver")
+    node["schema"] = "dev_silver"
+    files.write_manifest(tmp_path / "target", node)
+    files.add_to_manifest(tmp_path / "target", sources={"s": {"name": "fx_rates", "schema": "dev_bronze"}})
+    columns = ColumnLineage(load_manifest(tmp_path / "target"), artifacts=tmp_path)
+    for name in ("fx_rates.rate_date", "dev_bronze.fx_rates.rate_date"):
+        table, column = columns.find(name)
+        assert columns.downstream(table, str(column))["dev_bronze.fx_rates", "rate_date"] == (
+            ("dev_silver.slv_rates", "rate_date"),
+        )
+
+
 def test_names_that_do_not_exist_and_models_that_are_not_compiled(project: Manifest, tmp_path: Path) -> None:
     columns = ColumnLineage(project, artifacts=tmp_path)
     assert columns.find("crm_contacts.email") == ("bronze.crm_contacts", "email")
-    with pytest.raises(ConfigError, match="no model or source 'nope'"):
-        columns.find("nope")
-    with pytest.raises(ConfigError, match="dim_customer has no column 'x'; it has customer_key"):
-        columns.find("dim_customer.x")
+    for name in ("dim_customer.email", "gold.dim_customer.email"):
+        assert columns.find(name) == ("gold.dim_customer", "email")
+    assert columns.find("bronze.crm_contacts") == ("bronze.crm_contacts", None)
+    for wrong, told_ in {
+        "nope": "no model or source 'nope'. `dbt ls` lists them",
+        "dim_custmer.email": "no model or source 'dim_custmer'. The nearest: dim_customer",
+        "gold.dim_custmer.email": "no model or source 'gold'",
+        "dim_customer.emial": "dim_customer has no column 'emial'. The nearest: email",
+        "dim_customer.x": "dim_customer has no column 'x'. The nearest: customer_key, customer_id, email",
+        "dim_customer.email.x": "dim_customer has no column 'email.x'",
+    }.items():
+        with pytest.raises(ConfigError, match=re.escape(told_)):
+            columns.find(wrong)
     files.write_manifest(tmp_path / "t", files.model("dim_a"))
     raw = ColumnLineage(load_manifest(tmp_path / "t"), artifacts=tmp_path / "t")
     with pytest.raises(OpsError, match="dim_a is not compiled: run `dbt compile`"):
