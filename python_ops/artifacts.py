@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +19,8 @@ TARGET_FOLDER = PROJECT_ROOT / "target"
 GREEN = frozenset({"success", "pass", "warn", "no-op", "reused"})
 # Of the other commands, `compile` and `docs generate` list tests as successes without running them.
 RUNS_TESTS = frozenset({"build", "test", "retry"})
+
+_LEFT_OUT = re.compile(r"source:(?:\w+\.)?bronze\.(\w+)\+")  # as python_ops.dbt.readers_of writes it
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class Manifest:
         parents: For each node, the nodes that it depends on directly.
         tests: Identifiers of data tests and unit tests.
         source_meta: `meta` of the source tables, by table.
+        source_schema: Schema of the source tables, by table.
         owners: Who owns each group, by group.
         exposures: What reads the tables, by name.
     """
@@ -95,6 +99,7 @@ class Manifest:
     parents: Mapping[str, frozenset[str]]
     tests: frozenset[str]
     source_meta: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    source_schema: Mapping[str, str] = field(default_factory=dict)
     owners: Mapping[str, str] = field(default_factory=dict)
     exposures: Mapping[str, Exposure] = field(default_factory=dict)
 
@@ -115,6 +120,13 @@ class Manifest:
         while more := {node for node, parents in self.parents.items() if parents & found} - found:
             found |= more
         return frozenset(found)
+
+    def readers_of(self, sources: Iterable[str]) -> frozenset[str]:
+        """Nodes that read one of these sources, directly or through others; tests among them."""
+        wanted = frozenset(sources)
+        read = {parent for parents in self.parents.values() for parent in parents if parent.startswith("source.")}
+        given = {node for node in read if node.rsplit(".", 1)[1] in wanted}
+        return self.downstream(given) - given
 
     def tests_of(self, nodes: Iterable[str]) -> frozenset[str]:
         """Tests that depend directly on one of the nodes."""
@@ -154,12 +166,14 @@ class RunResults:
         generated_at: When it ended, ISO 8601, UTC.
         nodes: Results by node.
         invocation_id: dbt's identifier of the command.
+        without: Sources whose readers were left out of it.
     """
 
     command: str
     generated_at: str
     nodes: Mapping[str, NodeResult]
     invocation_id: str = ""
+    without: tuple[str, ...] = ()
 
     def failed(self, among: Iterable[str] | None = None) -> list[NodeResult]:
         """Nodes that are not green, of all or of those given; causes first, what was skipped because of them last."""
@@ -190,6 +204,9 @@ def load_manifest(folder: Path = TARGET_FOLDER) -> Manifest:
             source_meta={
                 source["name"]: source.get("config", {}).get("meta") or {}
                 for source in data.get("sources", {}).values()
+            },
+            source_schema={
+                source["name"]: source["schema"] for source in data.get("sources", {}).values() if "schema" in source
             },
             owners={group["name"]: _owner(group) for group in data.get("groups", {}).values()},
             exposures={
@@ -228,6 +245,9 @@ def load_run_results(folder: Path = TARGET_FOLDER) -> RunResults:
             generated_at=data["metadata"]["generated_at"],
             nodes={result.unique_id: result for result in results},
             invocation_id=data["metadata"].get("invocation_id") or "",
+            without=tuple(
+                found[1] for given in data["args"].get("exclude") or () if (found := _LEFT_OUT.fullmatch(given))
+            ),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise _unreadable(folder / "run_results.json", exc) from exc

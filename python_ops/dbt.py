@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ def arguments(
     command: Sequence[str],
     settings: Settings,
     select: Sequence[str] = (),
+    exclude: Sequence[str] = (),
     full_refresh: bool = False,
     target_path: Path | None = None,
 ) -> list[str]:
@@ -24,12 +25,14 @@ def arguments(
         command: Such as `["build"]` or `["docs", "generate"]`.
         settings: The environment; its target is dbt's target.
         select: dbt's node selection; everything when empty.
+        exclude: What is left out of it.
         full_refresh: Adds `--full-refresh`.
         target_path: Folder of the artifacts; dbt_project.yml's when None.
     """
     listed = [*command, "--target", settings.target, "--profiles-dir", str(PROFILES.parent)]
     listed += ["--project-dir", str(PROJECT_ROOT), "--log-path", str(settings.home_path / "logs")]
     listed += ["--select", *select] if select else []
+    listed += ["--exclude", *exclude] if exclude else []
     listed += ["--full-refresh"] if full_refresh else []
     listed += ["--target-path", str(target_path)] if target_path else []
     return listed
@@ -51,6 +54,14 @@ def invoke(settings: Settings, listed: Sequence[str], on_event: Callable[[Any], 
     from dbt.cli.main import dbtRunner
 
     return dbtRunner(callbacks=[on_event] if on_event else []).invoke(list(listed))
+
+
+def readers_of(sources: Iterable[str]) -> list[str]:
+    """dbt's selection of these sources' tables and everything that reads them, however far away, tests included.
+
+    `python_ops.artifacts` reads it back from run_results.json.
+    """
+    return [f"source:bronze.{source}+" for source in sorted(sources)]
 
 
 def failure(result: Any) -> str:

@@ -16,9 +16,12 @@ from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from python_ops import refused
 from python_ops.artifacts import TARGET_FOLDER, load_manifest
 from python_ops.config import Settings
 from python_ops.errors import OpsError
+from python_ops.lineage.sink import waiting
+from python_ops.maintenance.versions import unreadable
 from python_ops.spark import kafka_jars, spark_settings
 from python_ops.streaming.broker import Broker
 
@@ -69,6 +72,8 @@ def checks(settings: Settings, artifacts: Path = TARGET_FOLDER) -> list[Check]:
         ("ports", check_ports),
         ("metastore", lambda: check_metastore(settings.home_path / "derby" / "metastore_db")),
         ("storage", lambda: check_storage(settings, artifacts)),
+        ("tables", lambda: check_tables(settings, artifacts)),
+        ("receivers", lambda: check_receivers(settings)),
     ]
     found: list[Check] = []
     for name, check in to_do:
@@ -325,3 +330,21 @@ def check_storage(settings: Settings, artifacts: Path) -> Check:
         found = f"{', '.join(orphans)}: no CDC model of the project owns them"
         return Check("storage", Outcome.WARN, found, "If their history is not needed: `drop table` each in Spark SQL.")
     return Check("storage", Outcome.OK, "every CDC storage table has its model")
+
+
+def check_tables(settings: Settings, artifacts: Path) -> list[Check]:
+    """Whether every file of every table is there and whole, deletion vectors among them."""
+    if not (artifacts / "manifest.json").exists():
+        return [Check("tables", Outcome.OK, "no manifest yet, no tables to look at")]
+    lacking = unreadable(settings, load_manifest(artifacts), content=True)
+    fix = "Restore the table from a snapshot (docs/runbooks/dr_restore.md), or an older version of it that is whole."
+    found = [Check("tables", Outcome.FAIL, f"{table} cannot be read: {what}", fix) for table, what in lacking.items()]
+    return found or [Check("tables", Outcome.OK, "all files of all tables are there")]
+
+
+def check_receivers(settings: Settings) -> list[Check]:
+    """Lineage events, alerts and figures that a receiver refused for good, or has not taken yet."""
+    told = [text for text in (*refused.told(settings), waiting(settings)) if text]
+    if not told:
+        return [Check("receivers", Outcome.OK, "nothing was refused, nothing waits")]
+    return [Check("receivers", Outcome.WARN, text, "Do what it says.") for text in told]

@@ -1,9 +1,12 @@
-"""Files that are replaced whole or not at all."""
+"""Files that are replaced whole or not at all, and logs that stay bounded."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
+
+_KEEP_BYTES = 16 * 1024 * 1024
 
 
 def write_whole(path: Path, content: str | bytes) -> Path:
@@ -15,3 +18,17 @@ def write_whole(path: Path, content: str | bytes) -> Path:
         file.flush()
         os.fsync(file.fileno())
     return draft.replace(path)
+
+
+def append_lines(path: Path, lines: Iterable[str]) -> None:
+    """Appends lines to a log; a full one becomes `<name>.old.<suffix>`, in place of the one before it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and path.stat().st_size > _KEEP_BYTES:
+        path.replace(before(path))
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(line + "\n" for line in lines)
+
+
+def before(path: Path) -> Path:
+    """Where a log's older lines are."""
+    return path.with_suffix(f".old{path.suffix}")

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 ENVIRONMENT, PUBLISH = "environment", "publish"
 
+# What interrupts the main thread when a lease is lost. Who is started by a script, cron or nohup may have inherited
+# SIGINT as ignored, and must go on ignoring it; this one has a handler of our own, and does nothing where it has none.
+_LOST = signal.SIGURG
+
 _leases: list[Lease] = []  # of this process
 
 
@@ -83,6 +87,8 @@ def exclusive(settings: Settings, command: str, names: Sequence[str] = (ENVIRONM
 def leased(settings: Settings, names: Sequence[str], command: str) -> Iterator[list[Lease]]:
     """Holds leases while the block runs. When one is lost, the main thread is interrupted as by Ctrl-C.
 
+    That needs a `leased` or `exclusive` of the main thread's own, in this process; without it `check_held` alone tells.
+
     Args:
         settings: The environment.
         names: Tables as `schema.table`, or `environment`, `publish`; what this process holds already stays as it is.
@@ -96,6 +102,9 @@ def leased(settings: Settings, names: Sequence[str], command: str) -> Iterator[l
     if not (names := [name for name in names if name not in own]):
         yield []
         return
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(_LOST, _raise_lost)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [_LOST])
     with hold(store, names, command, settings.lease_seconds, on_lost=_interrupt) as held:
         _leases.extend(held)
         try:
@@ -110,10 +119,14 @@ def leased(settings: Settings, names: Sequence[str], command: str) -> Iterator[l
 
 
 def _interrupt() -> None:
-    """Ctrl-C for the main thread, also where it waits for a socket."""
+    """What Ctrl-C does to the main thread, also where it waits for a socket."""
     main = threading.main_thread().ident
     assert main is not None
-    signal.pthread_kill(main, signal.SIGINT)
+    signal.pthread_kill(main, _LOST)
+
+
+def _raise_lost(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def check_held(*names: str) -> None:

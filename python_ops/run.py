@@ -6,27 +6,30 @@ What each step did is written to `state/last_run.json` as it happens, so that a 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from python_ops import refused
 from python_ops.alerts import Breach, check
 from python_ops.alerts.notify import notify
 from python_ops.artifacts import TARGET_FOLDER, load_manifest
 from python_ops.config import Settings
-from python_ops.dbt import arguments, failure, first_lines, invoke
+from python_ops.dbt import arguments, failure, first_lines, invoke, readers_of
 from python_ops.errors import BusyError, ConfigError, Interrupted, OpsError
 from python_ops.extract import extract
 from python_ops.ingest import ingest, replaced
 from python_ops.lineage.dbt import NodeEvents
+from python_ops.lineage.sink import waiting
 from python_ops.lock import PUBLISH, fence, leased
 from python_ops.metrics import collect, record
 from python_ops.metrics.cloudwatch import push
 from python_ops.publish import Action, publish
 from python_ops.report import gather, write
-from python_ops.run_record import save_run
+from python_ops.run_record import save_run, waits
 from python_ops.spark import session
 from python_ops.unchanged import green_since, reason_to_run, remember
 
@@ -55,8 +58,12 @@ class Job:
         settings: The environment.
         report: Called as ("step", Step) when a step begins and ends, ("node", dbt's event) when a node does,
             ("extract", ExtractResult), ("ingest", IngestResult) and ("publish", PublishResult) with each result,
-            ("reason", text) with why it runs.
+            ("reason", text) with why it runs, ("waiting", text) with what a build left out.
         command: What is being run, for the record.
+
+    Attributes:
+        broken: Sources that the last `ingest` could not bring up to date.
+        waiting: Models that the last `build` left out, by the broken source that they read.
     """
 
     def __init__(self, settings: Settings, report: Report, command: str = "run") -> None:
@@ -64,6 +71,8 @@ class Job:
         self.started_at = datetime.now(UTC)
         self.command = command
         self.steps: list[Step] = []
+        self.broken: tuple[str, ...] = ()
+        self.waiting: dict[str, list[str]] = {}
         self.unchanged_since: str | None = None
         self.lineage = NodeEvents(settings)
         self._session: SparkSession | None = None
@@ -97,8 +106,9 @@ class Job:
         """Takes new landing files.
 
         Raises:
-            OpsError: a source failed.
+            OpsError: a source failed or is halted: `broken` names them. The others are taken.
         """
+        self.broken = ()
         with _Recorded(self, "ingest", "lakeops ingest run") as step:
             results = ingest(self.settings, self.spark, on_event=lambda result: self.report("ingest", result))
             taken = [result for result in results if result.batch_id is not None]
@@ -111,11 +121,12 @@ class Job:
                 "rejected_files": sum(len(result.rejected_files) for result in taken),
             }
             if failed := [result for result in results if result.error]:
+                self.broken = tuple(result.source for result in failed)
                 kind = BusyError if all(result.is_busy for result in failed) else OpsError
                 raise kind("; ".join(str(result.error) for result in failed))
 
     def build(self) -> None:
-        """Runs `dbt build`.
+        """Runs `dbt build` without what reads a broken source: that waits, whole, until the source is put right.
 
         Raises:
             OpsError: a model or a test failed; those that depend on it were skipped, the others are done.
@@ -127,7 +138,7 @@ class Job:
         ):
             fence(self.spark(), leases)
             self.lineage = NodeEvents(self.settings)
-            listed = arguments(["build"], self.settings)
+            listed = arguments(["build"], self.settings, exclude=readers_of(self.broken))
             result = invoke(self.settings, ["--quiet", *listed], self._on_dbt_event)
             if isinstance(result.exception, KeyboardInterrupt):
                 raise result.exception
@@ -141,8 +152,22 @@ class Job:
                 "failed": sum(status in ("error", "fail", "runtime error") for status in statuses),
                 "skipped": statuses.count("skipped"),
             }
+            self._note_waiting(step)
             if not result.success:
                 raise OpsError(failure(result))
+
+    def _note_waiting(self, step: Step) -> None:
+        """Names what was left out, by the manifest that this build wrote."""
+        self.waiting = {}
+        if not self.broken:
+            return
+        with suppress(OpsError):  # dbt did not come as far as a manifest, and its own error says why
+            manifest = load_manifest()
+            for source in self.broken:
+                readers = manifest.readers_of([source])
+                self.waiting[source] = sorted(manifest.models[node].name for node in readers & manifest.models.keys())
+            step.summary["waiting"] = len({name for names in self.waiting.values() for name in names})
+            self.report("waiting", waits(self.waiting))
 
     def publish(self) -> None:
         """Sends changed gold tables to the serving database.
@@ -188,6 +213,7 @@ class Job:
             "command": self.command,
             "started_at": self.started_at.isoformat(timespec="seconds"),
             "steps": [asdict(step) for step in self.steps],
+            "waiting": self.waiting,
             "unchanged_since": self.unchanged_since,
         }
         save_run(self.settings, record)
@@ -223,8 +249,10 @@ class _Recorded:
 def run(settings: Settings, report: Report, always: bool = False) -> Job:
     """Extracts, ingests, builds and publishes; starts no JVM and writes nothing but its record without anything to do.
 
-    Whether there is something to do is decided after the sources were asked. A source that fails does not keep what the
-    others delivered from being built and published; the run fails at its end.
+    Whether there is something to do is decided after the sources were asked. A source that fails stops only what reads
+    it: what cannot be extracted has not been delivered, and the rest is built and published with what there is; where
+    ingestion failed or a batch is halted, what reads the source waits and everything else is built and published. The
+    run then fails at its end.
 
     Args:
         settings: The environment.
@@ -232,17 +260,13 @@ def run(settings: Settings, report: Report, always: bool = False) -> Job:
         always: Run although nothing has changed.
 
     Raises:
-        OpsError: a step failed; the text says which, what was done before it and how to go on.
+        OpsError: a step failed; the text says which, what was done before it and how to go on, and what waits for whom.
     """
     job = Job(settings, report)
-    extract_failure: OpsError | None = None
+    failures: list[OpsError] = []
     if settings.extract:
-        try:
+        with _kept(failures):
             job.extract()
-        except (ConfigError, Interrupted):
-            raise
-        except OpsError as exc:
-            extract_failure = exc
     if not always and (reason := reason_to_run(settings)) is None:
         for result in replaced(settings):
             report("ingest", result)
@@ -250,13 +274,38 @@ def run(settings: Settings, report: Report, always: bool = False) -> Job:
         job.save()
     else:
         report("reason", "--always" if always else reason)
-        job.ingest()
-        job.build()
-        job.publish()
-        remember(settings)
-    if extract_failure is not None:
-        raise extract_failure
+        before = len(failures)
+        with _kept(failures):
+            job.ingest()
+        if job.broken or len(failures) == before:
+            with _kept(failures):
+                job.build()
+                job.publish()
+                if not job.broken:
+                    remember(settings)
+    if failures:
+        raise _together(failures, waits(job.waiting))
     return job
+
+
+@contextmanager
+def _kept(failures: list[OpsError]) -> Iterator[None]:
+    """Keeps a failure for the run's end; wrong configuration and an interruption end it at once."""
+    try:
+        yield
+    except (ConfigError, Interrupted):
+        raise
+    except OpsError as exc:
+        failures.append(exc)
+
+
+def _together(failures: Sequence[OpsError], waiting: str) -> OpsError:
+    """All failures as one error; busy where none is anything else."""
+    told = [str(failure) for failure in failures]
+    if waiting:
+        told.append(f"Left out of the build and served as before: {waiting}. All else was built.")
+    kinds = {type(failure) for failure in failures}
+    return (kinds.pop() if len(kinds) == 1 else OpsError)(" ".join(told))
 
 
 def aftermath(settings: Settings, say: Callable[[str], None], unchanged: bool = False) -> list[Breach]:
@@ -268,7 +317,8 @@ def aftermath(settings: Settings, say: Callable[[str], None], unchanged: bool = 
     Args:
         settings: The environment.
         say: Prints a line.
-        unchanged: The run had nothing to do. Only service levels are checked and alerts sent, which starts no JVM.
+        unchanged: The run had nothing to do. Only service levels are checked, alerts sent, and what no receiver takes
+            told, which starts no JVM.
 
     Returns:
         Service levels that are breached.
@@ -296,8 +346,15 @@ def aftermath(settings: Settings, say: Callable[[str], None], unchanged: bool = 
     def page() -> None:
         say(f"report  {write(gather(settings), settings.home_path / 'report.html')}")
 
-    parts = {"metrics push": figures, "sla check": levels, "ingest report": verdicts, "report": page}
-    for command in ["sla check"] if unchanged else parts:
+    def undelivered() -> None:
+        for text in (*refused.told(settings), waiting(settings)):
+            if text:
+                say(f"warning: {text}")
+
+    parts = {
+        "metrics push": figures, "sla check": levels, "ingest report": verdicts, "report": page, "doctor": undelivered,
+    }  # fmt: skip
+    for command in ["sla check", "doctor"] if unchanged else parts:
         try:
             parts[command]()
         except OpsError as exc:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -11,11 +12,16 @@ from python_ops.files import write_whole
 
 
 def last_run(settings: Settings) -> dict[str, Any] | None:
-    """The record, or None: command, started_at, steps (name, outcome, seconds, summary), unchanged_since."""
+    """The record, or None: command, started_at, steps (name, outcome, seconds, summary), waiting, unchanged_since."""
     with suppress(OSError, ValueError):
         record: dict[str, Any] = json.loads((settings.state / "last_run.json").read_text(encoding="utf-8"))
         return record
     return None
+
+
+def waits(waiting: Mapping[str, Sequence[str]]) -> str:
+    """Who waits for what: models by the source that stopped them; empty where none does."""
+    return "; ".join(f"{', '.join(models)} wait for {source}" for source, models in waiting.items() if models)
 
 
 def save_run(settings: Settings, record: dict[str, Any]) -> None:

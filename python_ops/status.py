@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from python_ops.artifacts import TARGET_FOLDER, load_manifest
 from python_ops.config import Settings
 from python_ops.contracts import load, sources
 from python_ops.errors import OpsError
 from python_ops.ingest import landing
 from python_ops.ingest.ledger import Ledger, State
 from python_ops.ingest.tables import AppendOnlyTable
+from python_ops.maintenance.versions import unreadable
 from python_ops.publish.target import Served
 from python_ops.publish.warehouses import warehouse
 from python_ops.quality.verdicts import read as read_verdict
@@ -44,6 +47,7 @@ class Status:
     Attributes:
         published: What each warehouse's ledger says, by warehouse and table.
         unreachable: Why a warehouse could not be asked, by warehouse.
+        unreadable: What a table lacks that cannot be read, by table; `lakeops doctor` also looks into its files.
     """
 
     home: str
@@ -51,6 +55,7 @@ class Status:
     sources: list[SourceStatus]
     published: dict[str, dict[str, Served]]
     unreachable: dict[str, str]
+    unreadable: dict[str, str]
 
 
 def source_status(settings: Settings, source: str) -> SourceStatus:
@@ -98,8 +103,8 @@ def ingestion_progress(settings: Settings) -> list[Progress]:
     return found
 
 
-def status(settings: Settings) -> Status:
-    """Sources, the last run and what is served."""
+def status(settings: Settings, artifacts: Path = TARGET_FOLDER) -> Status:
+    """Sources, the last run, tables that cannot be read, and what is served."""
     published: dict[str, dict[str, Served]] = {}
     unreachable: dict[str, str] = {}
     for name in settings.publish:
@@ -107,10 +112,15 @@ def status(settings: Settings) -> Status:
             published[name] = warehouse(settings, name).served()
         except OpsError as exc:
             unreachable[name] = str(exc)
+    try:
+        lacking = unreadable(settings, load_manifest(artifacts))
+    except OpsError:  # nothing was ever built
+        lacking = {}
     return Status(
         home=str(settings.home_path),
         last_run=last_run(settings),
         sources=[source_status(settings, source) for source in sources()],
         published=published,
         unreachable=unreachable,
+        unreadable=lacking,
     )

@@ -26,7 +26,7 @@ from python_ops.ingest.ledger import Ledger, State
 from python_ops.ingest.ledger import Manifest as Batch
 from python_ops.maintenance.state import read_state
 from python_ops.metrics import history
-from python_ops.run_record import last_run
+from python_ops.run_record import last_run, waits
 
 RUNBOOK = "docs/runbooks/sla_breach.md"
 
@@ -103,7 +103,7 @@ def _run(settings: Settings, manifest: Manifest, results: RunResults | None, now
     meta, owner = (daily.meta, daily.owner) if daily else ({}, "nobody")
     limit = _limit(meta, "sla_minutes", "exposure daily_run")
     record = last_run(settings)
-    # A scheduler may run the steps one by one: its build is a run as well.
+    # A stream that applies what it takes builds without a daily run, and so may a person.
     began = [record["started_at"]] if record else []
     began += [results.generated_at] if results and results.command in ("build", "run") else []
     if not began:
@@ -118,9 +118,10 @@ def _run(settings: Settings, manifest: Manifest, results: RunResults | None, now
     if record is None:
         return
     if broken := [step for step in record["steps"] if step["outcome"] != "ok"]:
-        step = broken[0]
+        step, waiting = broken[0], waits(record.get("waiting", {}))
+        waiting = f"; {waiting}" if waiting else ""
         yield Breach(
-            Kind.LAST_RUN, step["name"], "every step ok", f"{step['name']} {step['outcome']}", owner,
+            Kind.LAST_RUN, step["name"], "every step ok", f"{step['name']} {step['outcome']}{waiting}", owner,
             f"`{step['resume']}`, then `lakeops run`",
         )  # fmt: skip
     seconds = sum(step["seconds"] for step in record["steps"])

@@ -10,10 +10,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from python_ops.alerts import Breach
-from python_ops.alerts.targets import Console, Message, Slack, Sns, Target, Undelivered
+from python_ops.alerts.targets import Console, Message, Refused, Slack, Sns, Target, Undelivered
 from python_ops.config import Settings
 from python_ops.errors import OpsError
 from python_ops.files import write_whole
+from python_ops.refused import keep
 
 REMIND_AFTER = timedelta(hours=6)
 _MOST_PER_HOUR = 6
@@ -68,7 +69,12 @@ def notify(
             memory.told_at = [*memory.told_at, now.isoformat()][-_MOST_PER_HOUR:]
         try:
             while memory.waiting:
-                memory.thread = target.send(memory.waiting[0], own_end - time.monotonic(), memory.thread)
+                try:
+                    memory.thread = target.send(memory.waiting[0], own_end - time.monotonic(), memory.thread)
+                except (Refused, KeyError, TypeError) as exc:  # the latter: kept by another version of this code
+                    why = str(exc) if isinstance(exc, Refused) else f"no message for {target.name}: {exc!r}"
+                    place_kept = keep(settings, target.name, why, memory.waiting[0])
+                    warnings.append(f"{why}: the alert is in {place_kept} and is not sent again.")
                 memory.waiting.pop(0)
         except Exception as exc:  # whatever a target's client raises; its text may hold an address
             why = str(exc) if isinstance(exc, (Undelivered, OpsError)) else f"unexpected {type(exc).__name__}"

@@ -17,11 +17,20 @@ if TYPE_CHECKING:
     from mypy_boto3_sns import SNSClient
 
 _SHOWN = 8  # breaches that a message spells out
+_SLACK_REFUSES = frozenset(
+    {"invalid_blocks", "invalid_blocks_format", "invalid_arguments", "msg_too_long", "msg_blocks_too_long", "no_text"}
+)
+_SLACK_GONE = frozenset({"message_not_found", "thread_not_found", "cant_update_message", "edit_window_closed"})
+_SNS_REFUSES = frozenset({"InvalidParameter", "InvalidParameterValue", "ValidationError", "ParamValidationError"})
 _ARN_PARTS = 6  # arn:aws:sns:<region>:<account>:<topic>
 
 
 class Undelivered(Exception):
     """A target did not take a message; `str` says why, without addresses or values."""
+
+
+class Refused(Undelivered):
+    """A target will never take this message; the ones after it may be taken."""
 
 
 class Message:
@@ -109,7 +118,8 @@ class Target(Protocol):
             The conversation that the next payload belongs to; empty where the target has none, or it has ended.
 
         Raises:
-            Undelivered: it was not taken.
+            Undelivered: it was not taken now.
+            Refused: it never will be.
         """
 
     def payload(self, message: Message) -> Any:
@@ -132,6 +142,10 @@ class Console:
     def payload(self, message: Message) -> str:
         """See `Target`."""
         return message.text()
+
+
+class _ConversationGone(Undelivered):
+    """The message that the next one belongs to is there no more."""
 
 
 class Slack:
@@ -162,9 +176,12 @@ class Slack:
             told = self._call("chat.postMessage", message, head, end)
             return "" if payload["closes"] else f"{told['channel']} {told['ts']}"
         channel, at = thread.split()
-        if payload["closes"]:  # before the reply: it may be repeated, a reply must not be
-            self._call("chat.update", {**message, "channel": channel, "ts": at}, head, end)
-        self._call("chat.postMessage", {**message, "channel": channel, "thread_ts": at}, head, end)
+        try:
+            if payload["closes"]:  # before the reply: it may be repeated, a reply must not be
+                self._call("chat.update", {**message, "channel": channel, "ts": at}, head, end)
+            self._call("chat.postMessage", {**message, "channel": channel, "thread_ts": at}, head, end)
+        except _ConversationGone:  # somebody deleted its first message: said anew
+            return self.send({**payload, "opens": True}, end - time.monotonic(), "")
         return "" if payload["closes"] else thread
 
     def _call(self, method: str, body: dict[str, Any], head: dict[str, str], end: float) -> dict[str, Any]:
@@ -174,7 +191,9 @@ class Slack:
         except ValueError:
             told = {}
         if not told.get("ok"):
-            raise Undelivered(f"Slack refused {method} ({told.get('error', 'no answer in JSON')})")
+            error = told.get("error", "no answer in JSON")
+            kind = Refused if error in _SLACK_REFUSES else _ConversationGone if error in _SLACK_GONE else Undelivered
+            raise kind(f"Slack refused {method} ({error})")
         return dict(told)
 
     def _post(self, address: str, body: dict[str, Any], head: dict[str, str], end: float) -> requests.Response:
@@ -192,6 +211,8 @@ class Slack:
                 ) from None  # it names the address
             if answer.status_code == 200:
                 return answer
+            if answer.status_code in (400, 413):
+                raise Refused(f"Slack answered {answer.status_code} ({answer.text[:100]})")
             wait = _wait(answer.headers.get("Retry-After", ""))
             if answer.status_code != 429 or wait >= end - time.monotonic():
                 raise Undelivered(f"Slack answered {answer.status_code}")
@@ -239,8 +260,9 @@ class Sns:
             client.publish(TopicArn=self.settings.alerts_topic, **payload)
             return ""
         except (BotoCoreError, ClientError, ResponseParserError) as exc:
-            code = exc.response["Error"]["Code"] if isinstance(exc, ClientError) else type(exc).__name__
-            raise Undelivered(f"SNS did not take it ({code})") from exc
+            error = exc.response["Error"] if isinstance(exc, ClientError) else {"Code": type(exc).__name__}
+            is_message = error["Code"] in _SNS_REFUSES and "TopicArn" not in error.get("Message", "")
+            raise (Refused if is_message else Undelivered)(f"SNS did not take it ({error['Code']})") from exc
 
 
 def _wait(asked: str) -> float:

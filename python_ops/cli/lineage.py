@@ -14,6 +14,7 @@ from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
 from python_ops.errors import ConfigError
 from python_ops.lineage.columns import ColumnLineage, Origin
 from python_ops.lineage.dbt import emit as emit_events
+from python_ops.lineage.sink import waiting
 from python_ops.lock import exclusive
 
 app = typer.Typer(help="Where columns come from, and the events of runs.", no_args_is_help=True)
@@ -40,7 +41,11 @@ def show(
         print_json({c: {".".join(to): [".".join(o) for o in made] for to, made in f.items()} for c, f in found.items()})
         return
     for chosen, edges in found.items():
-        _print((table, chosen), edges)
+        if not edges[table, chosen]:
+            nothing = "nothing is made from it" if downstream else "made from no column"
+            typer.echo(f"{table}.{chosen}: {nothing}")
+        else:
+            _print((table, chosen), edges)
 
 
 @app.command()
@@ -67,6 +72,8 @@ def emit(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
         print_json({"nodes": sent})
     else:
         typer.echo(f"events of {sent} nodes sent to the {settings.lineage} sink")
+    if text := waiting(settings):
+        typer.echo(f"warning: {text}", err=True)
 
 
 def _print(root: Origin, edges: dict[Origin, tuple[Origin, ...]]) -> None:

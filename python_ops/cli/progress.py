@@ -65,6 +65,9 @@ class Progress:
     def _reason(self, text: str) -> None:
         self._say(f"run     because: {text}")
 
+    def _waiting(self, text: str) -> None:
+        self._say(f"waits   {text}", "red")
+
     def _delivery(self, delivered: tuple[int, int]) -> None:
         batch, files = delivered
         self._say(f"deliver batch {batch}: {files} files" + ("" if files else " (all there already)"), "bold")

@@ -16,7 +16,7 @@ from python_ops.errors import SlaBreached
 from python_ops.lock import exclusive
 from python_ops.run import aftermath
 from python_ops.run import run as run_job
-from python_ops.run_record import last_run
+from python_ops.run_record import last_run, waits
 from python_ops.status import status as read_status
 
 
@@ -27,6 +27,7 @@ def run(
 ) -> None:
     """The daily job: extract, ingest, dbt build, publish what changed; then figures, service levels, alerts, report.
 
+    A source that is halted or fails stops only what reads it: that waits, by name, and the run ends with 1.
     With nothing new it only checks service levels and sends alerts, which takes seconds and starts no JVM.
 
     Example: lakeops run --json
@@ -98,6 +99,8 @@ def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
             typer.echo(f"        nothing new since the green run of {shown.last_run['unchanged_since']}")
         for step in shown.last_run["steps"]:
             typer.echo(f"        {step['outcome']:<8} {step['name']} ({step['seconds']:.1f} s)")
+        if waiting := waits(shown.last_run.get("waiting", {})):
+            typer.echo(f"        {waiting}")
     else:
         typer.echo("last    no run yet: `lakeops demo` or `lakeops run`")
     for source in shown.sources:
@@ -107,6 +110,8 @@ def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
             + (", a batch unfinished" if source.unfinished else "")
             + (f", last batch: {source.last_verdict}" if source.last_verdict else "")
         )
+    for name, what in shown.unreadable.items():
+        typer.echo(f"table   {name} CANNOT BE READ: {what}; docs/runbooks/dr_restore.md")
     for target, tables in shown.published.items():
         for name, table in tables.items():
             typer.echo(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import typer
 
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
 from python_ops.cli.tables import print_rows
-from python_ops.secrets import secrets_for, where_found
+from python_ops.errors import ConfigError
+from python_ops.secrets import Found, Secrets, secrets_for, where_found
+from python_ops.secrets.forms import faults
 
 app = typer.Typer(help="Which credentials are needed, and where they come from. Never a value.", no_args_is_help=True)
 
@@ -28,15 +32,27 @@ def list_(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 
 @app.command()
 def check(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
-    """Read every secret that is needed; exit 2 names the first that is missing, and where it was looked for.
+    """Read every secret that is needed, and look at its fields. Exit 2 names all that is missing or wrong.
 
     Example: lakeops secrets check --env prod
     """
     settings = settings_for(env)
     found = where_found(settings)
+    wrong = {secret.name: _faults(secrets_for(settings), secret) for secret in found}
     if as_json:
-        print_json(found)
-    for secret in found:
-        secrets_for(settings).get(secret.name)
-    if not as_json:
-        typer.echo(f"{len(found)} of {len(found)} secrets can be read.")
+        print_json([asdict(secret) | {"faults": wrong[secret.name]} for secret in found])
+    elif found:
+        rows = [[f.name, f.needed_by, f.source or "nowhere", "wrong" if wrong[f.name] else "ok"] for f in found]
+        print_rows(["secret", "needed by", "found in", ""], rows)
+    else:
+        typer.echo("This environment needs no secrets.")
+    if told := [fault for faults in wrong.values() for fault in faults]:
+        raise ConfigError("\n".join(told))
+
+
+def _faults(secrets: Secrets, asked: Found) -> list[str]:
+    try:
+        secret = secrets.get(asked.name)
+    except ConfigError as exc:
+        return [str(exc)]
+    return list(dict.fromkeys(fault for form in asked.forms for fault in faults(secret, form)))

@@ -19,7 +19,7 @@ from typing import Any
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from python_ops.config import Settings
-from python_ops.errors import BusyError, ConfigError, OpsError, missing_extra
+from python_ops.errors import BusyError, OpsError, missing_extra
 from python_ops.extract.http import RefusedError, place
 from python_ops.extract.journal import Journal
 from python_ops.extract.pull import Counts, Pull
@@ -28,6 +28,7 @@ from python_ops.extract.sources import Source, chosen
 from python_ops.extract.sources import sources as known_sources
 from python_ops.lineage import Dataset, JobRun, current_run, job_run
 from python_ops.secrets import Secrets, mask, secrets_for
+from python_ops.secrets.forms import checked
 from python_ops.state import store_for
 from python_ops.state.leases import lease
 from python_ops.state.watermarks import read
@@ -149,6 +150,8 @@ def _extract_safely(
     try:
         with job_run(settings, f"extract.{source.name}", [origin], parent=parent) as run:
             try:
+                if source.system != "fx" or secrets.source(source.secret):
+                    checked(secrets.get(source.secret), f"extract.{source.system}")  # before anything is connected
                 _extract(settings, source, secrets, counts, stop)
             finally:
                 columns = tuple((column.name, column.type) for column in source.contract.columns)
@@ -244,8 +247,6 @@ def _open_database(source: Source, secrets: Secrets) -> Reader:
         raise missing_extra(f"{exc.name}, which {source.name} needs,", source.system) from exc
     try:
         reader: Reader = secrets.with_rotation(source.secret, lambda secret: made(source, secret), made.is_refused)
-    except KeyError as exc:
-        raise ConfigError(f"Secret {source.secret} has no {exc}, which {made.system} needs.") from exc
     except OpsError:
         raise
     except Exception as exc:  # drivers raise what they like when a server goes away

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import snowflake.connector
@@ -10,6 +10,7 @@ from snowflake.connector import errors
 
 from python_ops.extract.database import DatabaseReader, first_line
 from python_ops.secrets import Secret
+from python_ops.secrets.forms import checked, snowflake_login
 
 _LOGIN_SECONDS = 15
 _NOT_CONNECTED = 250001  # the connector's number for every log-in that failed, of network or of credentials
@@ -29,14 +30,9 @@ class SnowflakeReader(DatabaseReader):
 
     def connect(self, secret: Secret) -> None:
         """See `DatabaseReader`."""
-        given = secret.json()
-        names = ("account", "user", "password", "role", "warehouse", "database", "schema")
-        options: dict[str, Any] = {name: given[name] for name in names if name in given}
-        if "private_key" in given:
-            options["private_key"] = _key_bytes(given)
         limit = self.source.timeout_seconds
         self.connection = snowflake.connector.connect(
-            **options,
+            **snowflake_login(checked(secret, "extract.snowflake")),
             application="lakeops_extract",
             login_timeout=_LOGIN_SECONDS,
             network_timeout=limit,
@@ -90,12 +86,3 @@ class SnowflakeReader(DatabaseReader):
         state = str(getattr(error, "sqlstate", None) or "")
         is_connection = isinstance(error, _PASSING) or code == _NOT_CONNECTED
         return f"{name}: {first_line(error)}" if is_connection or state[:2] in ("02", "08", "42") else name
-
-
-def _key_bytes(given: Mapping[str, Any]) -> bytes:
-    """A private key as the connector takes it."""
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
-
-    phrase = given.get("private_key_passphrase")
-    key = load_pem_private_key(str(given["private_key"]).encode(), str(phrase).encode() if phrase else None)
-    return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,15 @@ class ColumnLineage:
 
     Args:
         manifest: The project, compiled.
-        schema_prefix: Of the environment; bronze tables are `<prefix>_bronze.<source>`.
+        schema_prefix: Of bronze tables that the manifest does not know.
         artifacts: Where `compiled/` is: dbt writes a model's SQL there before the manifest has it.
     """
 
     def __init__(self, manifest: Manifest, schema_prefix: str = "", artifacts: Path = TARGET_FOLDER) -> None:
         self.manifest, self.artifacts = manifest, artifacts
-        self.bronze = f"{schema_prefix}_bronze" if schema_prefix else "bronze"
+        other = f"{schema_prefix}_bronze" if schema_prefix else "bronze"
+        # As the manifest has them, whatever the prefix is now: the compiled SQL has the same names.
+        self.by_source = {name: f"{manifest.source_schema.get(name, other)}.{name}" for name in sources()}
         self.by_table = {model.table: model for model in manifest.models.values()}
         self._done: dict[str, dict[str, tuple[Origin, ...]]] = {}
 
@@ -35,7 +38,8 @@ class ColumnLineage:
     def source_columns(self) -> dict[str, list[str]]:
         """Columns of each bronze table."""
         return {
-            f"{self.bronze}.{name}": [column.name for column in (*load(name).columns, *METADATA)] for name in sources()
+            table: [column.name for column in (*load(name).columns, *METADATA)]
+            for name, table in self.by_source.items()
         }
 
     def of(self, model: Model) -> dict[str, tuple[Origin, ...]]:
@@ -83,18 +87,26 @@ class ColumnLineage:
         return found
 
     def find(self, name: str) -> tuple[str, str | None]:
-        """The table and column that `model`, `model.column`, `source` or `source.column` names.
+        """The table and column that `NAME` or `NAME.COLUMN` means, the schema before it or not.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: there is none; the text says the nearest.
         """
-        known = {model.name: model.table for model in self.manifest.models.values()}
-        known |= {source: f"{self.bronze}.{source}" for source in sources()}
-        base, _, column = name.partition(".")
+        known = {model.name: model.table for model in self.manifest.models.values()} | self.by_source
+        short = {table: base for base, table in known.items()}
+        parts = name.split(".")
+        if ".".join(parts[:2]) in short:
+            parts = [short[".".join(parts[:2])], *parts[2:]]
+        base, column = parts[0], ".".join(parts[1:])
         if base not in known:
-            raise ConfigError(f"There is no model or source {base!r}. `dbt ls` lists them.")
-        if column and column not in self.columns(known[base]):
-            raise ConfigError(f"{base} has no column {column!r}; it has {', '.join(self.columns(known[base]))}.")
+            near = get_close_matches(base, known, 3)
+            raise ConfigError(
+                f"There is no model or source {base!r}. "
+                + (f"The nearest: {', '.join(near)}." if near else "`dbt ls` lists them.")
+            )
+        if column and column not in (columns := self.columns(known[base])):
+            near = get_close_matches(column, columns, 3) or columns
+            raise ConfigError(f"{base} has no column {column!r}. The nearest: {', '.join(near)}.")
         return known[base], column or None
 
     def _read(self, model: Model) -> dict[str, tuple[Origin, ...]]:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from deltalake import DeltaTable
 
-from python_ops.artifacts import TARGET_FOLDER, load_manifest
+from python_ops.artifacts import TARGET_FOLDER, Manifest, load_manifest
 from python_ops.config import Settings
 from python_ops.errors import ConfigError, OpsError
 from python_ops.lineage import Dataset, job_run
 from python_ops.lock import check_held, leased
 from python_ops.maintenance import Policy, policies
+from python_ops.recovery.folders import LocalFolder
+from python_ops.recovery.log import damage, read_version
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -123,7 +125,8 @@ def restore(
 
     Raises:
         ConfigError: there is no such table or version.
-        OpsError: files of that version are no longer there, or dead letters would be lost. The table is as it was.
+        OpsError: files of that version, deletion vectors among them, are no longer there or garbled, or dead letters
+            would be lost. The table is as it was.
         BusyError: another process holds the table's lease.
     """
     policy = _find(settings, table, artifacts)
@@ -136,6 +139,14 @@ def restore(
             f"{policy.table}: version {version} lacks the dead letters of version {', '.join(map(str, appends))}, and "
             f"nothing would take these records again. Go back to version {max(appends)} at the furthest; to take "
             "batches again, restore the bronze table."
+        )
+    folder = LocalFolder(policy.path)
+    if lacking := damage(folder, read_version(folder, version)):
+        more = f", and {len(lacking) - 1} more files" if len(lacking) > 1 else ""
+        raise OpsError(
+            f"{policy.table}: version {version} cannot be read any more: {lacking[0]}{more}. The table is as it was. "
+            f"Files are kept for {policy.retain_hours} hours after they were removed; choose a later version "
+            f"(`lakeops table history {policy.table}`), or restore from a snapshot: docs/runbooks/dr_restore.md."
         )
     if not execute:
         return planned
@@ -158,6 +169,26 @@ def restore(
                 "was. An older state may be in a snapshot: docs/runbooks/dr_restore.md."
             ) from exc
     return replace(planned, version=DeltaTable(str(policy.path)).version())
+
+
+def unreadable(settings: Settings, manifest: Manifest, content: bool = False) -> dict[str, str]:
+    """Tables whose newest version has lost a file, and what is wrong with the first of them; starts no JVM.
+
+    Args:
+        settings: The environment.
+        manifest: The project.
+        content: Look into the files too.
+    """
+    found = {}
+    for policy in policies(settings, manifest):
+        folder = LocalFolder(policy.path)
+        try:
+            lacking = damage(folder, read_version(folder), content)
+        except OpsError as exc:
+            lacking = [str(exc)]
+        if lacking:
+            found[policy.table] = lacking[0] + (f", and {len(lacking) - 1} more" if len(lacking) > 1 else "")
+    return found
 
 
 def _find(settings: Settings, table: str, artifacts: Path) -> Policy:

@@ -18,14 +18,13 @@ from python_ops.contracts import sources
 from python_ops.delta import written_since
 from python_ops.errors import OpsError
 from python_ops.extract.journal import Journal
+from python_ops.files import append_lines
 from python_ops.ingest.ledger import Ledger, State
 from python_ops.maintenance import policies
 from python_ops.maintenance.state import read_state
 from python_ops.publish import status as publish_status
 from python_ops.recovery.last import snapshot_age
 from python_ops.run_record import last_run
-
-_KEEP_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -111,11 +110,7 @@ _COUNTS = re.compile(r"\b(read|duplicates|inserted|updated|opened|closed|moved|d
 def record(settings: Settings, metrics: Iterable[Metric]) -> Path:
     """Appends figures to the local file; the oldest go when it is full."""
     path = metrics_file(settings)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and path.stat().st_size > _KEEP_BYTES:
-        path.replace(path.with_suffix(".old.jsonl"))
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(asdict(metric)) + "\n" for metric in metrics)
+    append_lines(path, (json.dumps(asdict(metric)) for metric in metrics))
     return path
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import time
-from datetime import datetime
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
+from python_ops import refused
 from python_ops.artifacts import Manifest
 from python_ops.config import Settings
 from python_ops.contracts import sources
@@ -20,11 +23,15 @@ if TYPE_CHECKING:
 
 _PER_CALL = 500  # CloudWatch takes 1000 figures and 1 MB in a call
 _CONNECT_SECONDS, _ANSWER_SECONDS = 1.0, 2.0
+_TAKEN_FOR = timedelta(days=14) - timedelta(hours=1)  # CloudWatch takes two weeks; the hour is for clocks
+_REFUSED = frozenset({"InvalidParameterValue", "InvalidParameterCombination", "MissingParameter", "ValidationError"})
 _BEGIN_SECONDS = 2.0  # no call begins later, so that the last ends within five seconds
 
 
 def push(settings: Settings, client: CloudWatchClient | None = None) -> int:
     """Sends what was not sent yet, in order; what CloudWatch does not take now is sent next time.
+
+    A figure that it would never take, or that is older than it takes, is put aside (`python_ops.refused`).
 
     Returns:
         Figures sent.
@@ -37,25 +44,40 @@ def push(settings: Settings, client: CloudWatchClient | None = None) -> int:
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
 
-    waiting, sent, started = _unsent(settings), 0, time.monotonic()
+    waiting, sent, done, started = _unsent(settings), 0, 0, time.monotonic()
+    oldest = datetime.now(UTC) - _TAKEN_FOR
+    is_old = [datetime.fromisoformat(metric.at) < oldest for metric in waiting]
+    for metric in compress(waiting, is_old):
+        refused.keep(settings, "cloudwatch", "CloudWatch takes no figure older than two weeks", asdict(metric))
+    done = sum(is_old)  # figures are in the order of time
+    fresh = waiting[done:]
+    parts = [fresh[begin : begin + _PER_CALL] for begin in range(0, len(fresh), _PER_CALL)]
     try:
         client = client or _client()
-        for begin in range(0, len(waiting), _PER_CALL):
+        while parts:
             if time.monotonic() - started > _BEGIN_SECONDS:
                 raise OpsError(f"CloudWatch took {sent} of {len(waiting)} figures in time; the rest is sent next time.")
-            part = waiting[begin : begin + _PER_CALL]
-            client.put_metric_data(
-                Namespace=settings.metrics_namespace, MetricData=[_datum(settings, metric) for metric in part]
-            )
-            sent += len(part)
+            part = parts.pop(0)
+            try:
+                data = [_datum(settings, metric) for metric in part]
+                client.put_metric_data(Namespace=settings.metrics_namespace, MetricData=data)
+                sent += len(part)
+            except ClientError as exc:
+                if exc.response["Error"]["Code"] not in _REFUSED:
+                    raise
+                if len(part) > 1:  # one figure fails them all: look for it by halves
+                    parts[:0] = [part[: len(part) // 2], part[len(part) // 2 :]]
+                    continue
+                refused.keep(settings, "cloudwatch", f"CloudWatch refused it: {exc}", asdict(part[0]))
+            done += len(part)
     except (BotoCoreError, ClientError, ResponseParserError) as exc:
         code = exc.response["Error"]["Code"] if isinstance(exc, ClientError) else type(exc).__name__
         raise OpsError(
             f"CloudWatch took {sent} of {len(waiting)} figures ({code}); the rest is sent next time."
         ) from exc
     finally:
-        if sent:
-            _remember(settings, waiting[sent - 1])
+        if done:
+            _remember(settings, waiting[done - 1])
     return sent
 
 

@@ -107,7 +107,8 @@ def publish(
 ) -> list[PublishResult]:
     """Publishes every table whose Delta version is not the served one, to each warehouse as a set.
 
-    A warehouse that fails does not hold up the others.
+    A warehouse that fails does not hold up the others. What the last build left out, waiting for a source, stays as it
+    is served.
 
     Args:
         settings: The environment.
@@ -128,10 +129,12 @@ def publish(
     shutil.rmtree(staging, ignore_errors=True)  # what a killed run left
     manifest = load_manifest(artifacts)
     wanted = {name: models for name, models in published_models(manifest, settings).items() if models}
-    models = _distinct(wanted.values())
-    if not models:
+    if not wanted:
         return []
     last_run = load_run_results(artifacts)
+    left_out = manifest.readers_of(last_run.without)
+    wanted = {name: [m for m in models if m.unique_id not in left_out] for name, models in wanted.items()}
+    models = _distinct(wanted.values())
     refuse_red(manifest, last_run, models)
     versions = {model.table: current_version(model, _path(model, settings)) for model in models}
     failures: dict[str, OpsError] = {}

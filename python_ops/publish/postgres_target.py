@@ -15,7 +15,6 @@ from python_ops.publish.server_target import (
     LOCK_SECONDS,
     STATEMENT_SECONDS,
     ServerTarget,
-    required,
     without_values,
 )
 from python_ops.publish.staged import StagedRows, literal
@@ -39,13 +38,12 @@ class PostgresTarget(ServerTarget):
 
     def connect(self, secret: Mapping[str, Any]) -> psycopg.Connection:
         """See `ServerTarget`."""
-        host, dbname, user, password = required(secret, self.name, "host", "dbname", "user", "password")
         return psycopg.connect(
-            host=host,
+            host=secret["host"],
             port=secret.get("port", 5432),
-            dbname=dbname,
-            user=user,
-            password=password,
+            dbname=secret["dbname"],
+            user=secret["user"],
+            password=secret["password"],
             sslmode=secret.get("sslmode", "require"),
             application_name="lakeops publish",
             connect_timeout=CONNECT_SECONDS,

@@ -15,7 +15,6 @@ from python_ops.publish.server_target import (
     LOCK_SECONDS,
     STATEMENT_SECONDS,
     ServerTarget,
-    required,
     without_values,
 )
 from python_ops.publish.staged import StagedRows, literal
@@ -41,17 +40,16 @@ class RedshiftTarget(ServerTarget):
 
     def connect(self, secret: Mapping[str, Any]) -> Any:
         """See `ServerTarget`."""
-        host, database, user, password = required(secret, self.name, "host", "dbname", "user", "password")
-        port = int(secret.get("port", 5439))
+        host, port = secret["host"], int(secret.get("port", 5439))
         socket.create_connection(
             (host, port), timeout=CONNECT_SECONDS
         ).close()  # the driver's timeout is for all it does
         connection = redshift_connector.connect(
             host=host,
             port=port,
-            database=database,
-            user=user,
-            password=password,
+            database=secret["dbname"],
+            user=secret["user"],
+            password=secret["password"],
             ssl=secret.get("ssl", True),
             application_name="lakeops publish",
             timeout=STATEMENT_SECONDS + 60,

@@ -24,6 +24,7 @@ from python_ops.publish.fingerprint import Dialect, Field, Fingerprint, Kind
 from python_ops.publish.staged import StagedRows, failed_audit, literal, open_staged, unequal_parts, unknown_parts
 from python_ops.publish.target import Loaded, Served, StagedTable, Version
 from python_ops.secrets import Secret, Secrets
+from python_ops.secrets.forms import checked
 
 CONNECT_SECONDS, STATEMENT_SECONDS, LOCK_SECONDS = 10, 1800, 30
 
@@ -407,8 +408,7 @@ class ServerTarget(ABC):
                 connection.close()
 
     def _connect(self, secret: Secret) -> Any:
-        fields = secret.json()
-        return self.connect(fields)
+        return self.connect(checked(secret, f"publish.{self.name}"))
 
     def busy(self) -> BusyError:
         """The error of a wait that was too long."""
@@ -446,17 +446,6 @@ def grants(given: Any, path: str) -> list[str]:
     if not isinstance(given, list) or not all(isinstance(role, str) and role for role in given):
         raise ConfigError(f"{path}: meta publish_grants must be a list of roles, such as [analyst].")
     return given
-
-
-def required(secret: Mapping[str, Any], name: str, *fields: str) -> list[Any]:
-    """Fields of a secret.
-
-    Raises:
-        ConfigError: one is missing.
-    """
-    if missing := [field for field in fields if secret.get(field) in (None, "")]:
-        raise ConfigError(f"Secret {name} has no {', '.join(missing)}. It needs {', '.join(fields)}.")
-    return [secret[field] for field in fields]
 
 
 def without_values(message: str, code: str | None) -> str:

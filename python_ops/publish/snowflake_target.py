@@ -11,18 +11,15 @@ import snowflake.connector
 from snowflake.connector import errors
 
 from python_ops.publish.fingerprint import DUCKDB, SNOWFLAKE, Field
-from python_ops.publish.server_target import (
-    CONNECT_SECONDS,
-    LOCK_SECONDS,
-    STATEMENT_SECONDS,
-    ServerTarget,
-    required,
-)
+from python_ops.publish.server_target import CONNECT_SECONDS, LOCK_SECONDS, STATEMENT_SECONDS, ServerTarget
 from python_ops.publish.staged import StagedRows, literal
+from python_ops.secrets.forms import snowflake_login
 
 _CHANGED = "publish_changed"
 _STAGE = "publish_stage"
-_REFUSED = frozenset({250001, 390100, 390144})  # cannot log in; wrong user or password; wrong token
+# Wrong user, password, key or token; expired. 250001 is every log-in that failed, also for the network's sake.
+_REFUSED = frozenset({390100, 390144, 390303, 390318, 394304})
+_NOT_CONNECTED = 250001
 _LOCKED = frozenset({625, 605, 200001})
 
 
@@ -43,16 +40,8 @@ class SnowflakeTarget(ServerTarget):
 
     def connect(self, secret: Mapping[str, Any]) -> Any:
         """See `ServerTarget`."""
-        account, user, password, database, warehouse = required(
-            secret, self.name, "account", "user", "password", "database", "warehouse"
-        )
         return snowflake.connector.connect(
-            account=account,
-            user=user,
-            password=password,
-            database=database,
-            warehouse=warehouse,
-            role=secret.get("role"),
+            **snowflake_login(secret),
             application="lakeops_publish",
             autocommit=False,
             login_timeout=CONNECT_SECONDS,
@@ -66,7 +55,9 @@ class SnowflakeTarget(ServerTarget):
 
     def is_refused(self, exc: Exception) -> bool:
         """See `ServerTarget`."""
-        return isinstance(exc, errors.DatabaseError) and exc.errno in _REFUSED
+        number = getattr(exc, "errno", None)
+        is_login = number == _NOT_CONNECTED and type(exc) is errors.DatabaseError
+        return number in _REFUSED or is_login or isinstance(exc, errors.ForbiddenError)
 
     def is_busy(self, exc: Exception) -> bool:
         """See `ServerTarget`."""

@@ -13,11 +13,12 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
 from python_ops.errors import OpsError
-from python_ops.recovery.folders import MissingFile, Readable
+from python_ops.recovery.folders import LocalFolder, MissingFile, Readable
 
 LOG = "_delta_log/"
 _COMMIT = re.compile(r"(\d{20})\.json")
@@ -143,6 +144,25 @@ def read_version(folder: Readable, version: int | None = None) -> TableVersion:
             for row in _lines(folder, name):
                 replay.take(row, name)
     return replay.result(wanted, entries)
+
+
+def damage(folder: LocalFolder, told: TableVersion, content: bool = True) -> list[str]:
+    """What is wrong with the files that a version consists of, deletion vectors among them; none if it can be read.
+
+    Args:
+        folder: The table's folder.
+        told: The version.
+        content: Look into the files as well (`LiveFile.damage`), not only for them.
+    """
+    there, found = folder.names(), []
+    for path, file in told.files.items():
+        if path not in there:
+            found.append(f"{path} is gone")
+        elif file.bytes is not None and there[path] != file.bytes:
+            found.append(f"{path} has {there[path]} bytes, the log says {file.bytes}")
+        elif content and (fault := file.damage(partial(folder.part, path))):
+            found.append(f"{path} {fault}")
+    return found
 
 
 def _entries(folder: Readable, names: Mapping[str, int], version: int) -> tuple[list[str], list[str]]:

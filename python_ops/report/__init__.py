@@ -30,7 +30,7 @@ from python_ops.publish import PublishStatus
 from python_ops.publish import status as publish_status
 from python_ops.recovery.last import last
 from python_ops.report.graph import Node, sparkline, svg
-from python_ops.run_record import last_run
+from python_ops.run_record import last_run, waits
 from python_ops.status import SourceStatus, source_status
 
 
@@ -117,7 +117,9 @@ def _verdict(
     if record is None:
         return Verdict("bad", "No run has been recorded.")
     if broken := [step for step in record["steps"] if step["outcome"] != "ok"]:
-        return Verdict("bad", f"The last run did not finish: {broken[0]['name']} {broken[0]['outcome']}.")
+        waiting = waits(record.get("waiting", {}))
+        told = f"The last run did not finish: {broken[0]['name']} {broken[0]['outcome']}."
+        return Verdict("bad", f"{told} {waiting}." if waiting else told)
     if failed:
         names = ", ".join(result.unique_id.split(".")[2] for result in failed[:3])
         return Verdict("bad", f"{len(failed)} nodes of the last build are not green: {names}.")
@@ -157,7 +159,7 @@ def _columns(settings: Settings, manifest: Manifest, artifacts: Path) -> Markup:
     """For each column, the columns it is made from, as JSON for the page's script; none where nothing is compiled."""
     lineage = ColumnLineage(manifest, settings.schema_prefix, artifacts)
     names = {model.table: model.name for model in manifest.models.values()}
-    names |= {f"{lineage.bronze}.{source}": source for source in sources()}
+    names |= {table: source for source, table in lineage.by_source.items()}
     found: dict[str, dict[str, list[str]]] = {}
     for model in sorted(manifest.models.values(), key=lambda model: model.name):
         with suppress(OpsError):

@@ -61,12 +61,13 @@ class Secret:
 
 @dataclass(frozen=True)
 class Found:
-    """Where one needed secret comes from; `source` is None where nothing has it."""
+    """Where one needed secret comes from; `source` is None where nothing has it. `forms` are keys of forms.FORMS."""
 
     name: str
     needed_by: str
     source: str | None
     looked_in: tuple[str, ...]
+    forms: tuple[str, ...] = ()
 
 
 class Secrets:
@@ -154,18 +155,27 @@ def secrets_for(settings: Settings) -> Secrets:
     return Secrets([EnvironmentProvider(), place])
 
 
-def needed(settings: Settings) -> dict[str, str]:
-    """Names of the secrets that the environment's settings ask for, with what needs each."""
-    found: dict[str, str] = {target: f"publishing to {target}" for target in settings.publish if target != "duckdb"}
-    if "slack" in settings.alerts:
-        found["slack_bot_token" if settings.alerts_channel else "slack_webhook_url"] = "alerts to Slack"
+def needed(settings: Settings) -> dict[str, dict[str, str]]:
+    """Names of the secrets that the environment's settings ask for; for each, what needs it, and in which form."""
+    found: dict[str, dict[str, str]] = {}
+
+    def need(name: str, by: str, form: str) -> None:
+        found.setdefault(name, {})[by] = form
+
+    for target in settings.publish:
+        if target != "duckdb":
+            need(target, f"publishing to {target}", f"publish.{target}")
+    if "slack" in settings.alerts and settings.alerts_channel:
+        need("slack_bot_token", "alerts to Slack", "text")
+    elif "slack" in settings.alerts:
+        need("slack_webhook_url", "alerts to Slack", "address")
     if settings.extract:
         from python_ops.extract.sources import chosen  # which takes its credentials from here
 
         for source in (source for source in chosen(settings.extract) if not source.url):
-            found[source.secret] = "; ".join(filter(None, [found.get(source.secret), f"extracting {source.name}"]))
+            need(source.secret, f"extracting {source.name}", f"extract.{source.system}")
     if settings.kafka_protocol.startswith("SASL"):
-        found["kafka"] = "streams"
+        need("kafka", "streams", "kafka")
     return found
 
 
@@ -178,9 +188,12 @@ def where_found(settings: Settings) -> list[Found]:
     """
     secrets = secrets_for(settings)
     return [
-        Found(name, needed_by, secrets.source(name), tuple(place.where(name) for place in secrets.providers))
-        for name, needed_by in needed(settings).items()
-    ]
+        Found(
+            name, "; ".join(by), secrets.source(name), tuple(place.where(name) for place in secrets.providers),
+            tuple(dict.fromkeys(by.values())),
+        )
+        for name, by in needed(settings).items()
+    ]  # fmt: skip
 
 
 def mask(text: str) -> str:

@@ -87,9 +87,19 @@ def test_a_new_file_a_restored_table_and_a_red_run_are_reasons_to_run(home: Path
     assert new.returncode == 1 and "because: new files of fx_rates" in new.stdout
     assert lakeops(home, "run", **NO_JVM).returncode == 1, "a run that failed is not forgotten"
 
+    (home / "landing" / "crm_opportunities" / "bad.jsonl").write_text('{"op": "x"}\n' * 20)
+    done = lakeops(home, "run")
+    assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-3000:]
+    assert steps(home)["ingest"]["summary"]["batches"] == 1
+    assert "ingest failed: crm_opportunities: batch" in done.stderr
+    left = "fct_opportunities, slv_opportunities, slv_opportunities_history wait for crm_opportunities"
+    assert left in done.stderr and left in lakeops(home, "status").stdout
+    assert "rpt_daily_revenue" in done.stdout and "published 3" in done.stdout, "what the late rates change is served"
+    number = json.loads(lakeops(home, "ingest", "status", "--json").stdout)
+    halted = next(source["halted"] for source in number if source["source"] == "crm_opportunities")
+    assert lakeops(home, "ingest", "run", "crm_opportunities", "--discard", str(halted)).returncode == 0
     done = lakeops(home, "run")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert steps(home)["ingest"]["summary"]["batches"] == 1
     assert "nothing new since" in lakeops(home, "run", **NO_JVM).stdout
 
 

@@ -66,8 +66,9 @@ def add_to_manifest(folder: Path, **sections: Any) -> None:
 
 
 def write_run_results(
-    folder: Path, statuses: Mapping[str, str], command: str = "build", seconds: float = 0.5, at: str = ""
-) -> None:
+    folder: Path, statuses: Mapping[str, str], command: str = "build", seconds: float = 0.5, at: str = "",
+    exclude: Sequence[str] = (),
+) -> None:  # fmt: skip
     """run_results.json with one result per node; `at` is now when empty."""
     folder.mkdir(parents=True, exist_ok=True)
     results = [
@@ -76,5 +77,5 @@ def write_run_results(
     ]
     metadata = {"generated_at": at or datetime.now(UTC).isoformat().replace("+00:00", "Z")}
     (folder / "run_results.json").write_text(
-        json.dumps({"metadata": metadata, "args": {"which": command}, "results": results})
+        json.dumps({"metadata": metadata, "args": {"which": command, "exclude": list(exclude)}, "results": results})
     )

@@ -155,6 +155,44 @@ def test_many_breaches_are_counted(slack: Desk, httpserver: HTTPServer) -> None:
     assert "and 52 more" in json.dumps(message)
 
 
+@pytest.mark.parametrize("refusal", [Response("invalid_blocks", status=400), Response("too large", status=413)])
+def test_a_message_that_slack_never_takes_does_not_keep_the_next(
+    slack: Desk, httpserver: HTTPServer, refusal: Response
+) -> None:
+    hook = "/services/T0/B0/canary"
+    httpserver.expect_ordered_request(hook).respond_with_response(refusal)
+    httpserver.expect_ordered_request(hook).respond_with_data("ok")
+    (warning,) = slack.notify(STALE)
+    assert f"Slack answered {refusal.status_code} (" in warning and "is not sent again" in warning
+    assert slack.notify(STALE, FAILED, hours=1) == []
+    kept = json.loads((slack.settings.state / "refused" / "slack.jsonl").read_text())
+    assert "fx_rates" in json.dumps(kept["value"]) and "canary" not in json.dumps(kept)
+
+
+def test_a_conversation_that_somebody_deleted_is_begun_anew(app: Desk, httpserver: HTTPServer) -> None:
+    app.notify(STALE)
+    gone, taken = {"ok": False, "error": "message_not_found"}, {"ok": True, "channel": "C", "ts": "1"}
+    httpserver.expect_oneshot_request("/api/chat.update").respond_with_json(gone)
+    httpserver.expect_oneshot_request("/api/chat.postMessage").respond_with_json(taken)
+    assert app.notify(hours=1) == []
+    last = httpserver.log[-1][0].get_json()
+    assert last["text"] == "Lakehouse local: recovered" and "thread_ts" not in last
+
+
+def test_a_message_that_sns_never_takes_does_not_keep_the_next(tmp_path: Path, aws: str) -> None:
+    """Given a message beyond SNS's 256 KiB that waits, and one of another version, Then the next is delivered."""
+    topic = boto3.client("sns").create_topic(Name="alerts")["TopicArn"]
+    desk = Desk(tmp_path, ("sns",), alerts_topic=topic)
+    waits = [{"Subject": "s", "Message": "x" * 300_000}, ["not", "a", "message"]]
+    memory = {"open": [], "told_at": [], "waiting": waits, "thread": ""}
+    desk.settings.state.mkdir(parents=True)
+    (desk.settings.state / "alerts.json").write_text(json.dumps({"sns": memory}))
+    first, second = desk.notify(STALE)
+    assert "SNS did not take it (InvalidParameter)" in first and "no message for sns" in second
+    assert json.loads((desk.settings.state / "alerts.json").read_text())["sns"]["waiting"] == []
+    assert len((desk.settings.state / "refused" / "sns.jsonl").read_text().splitlines()) == 2
+
+
 FAILURES = pytest.mark.parametrize("status", [429, 500, None], ids=["429 for an hour", "500", "hanging"])
 
 

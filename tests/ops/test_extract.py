@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -409,7 +409,17 @@ def test_a_run_with_nothing_new_has_asked_the_sources(tmp_path: Path, monkeypatc
     assert Journal(given.state / "extract", "fx_rates").last()["rows"] == 0 != asked["rows"]
 
 
-def test_an_interrupted_run_stops_what_is_being_read(lake: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def ctrl_c() -> Iterator[int]:
+    """SIGINT as a terminal's Ctrl-C, also where the tests were started by a script that ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.SIGINT
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupted_run_stops_what_is_being_read(
+    lake: Settings, monkeypatch: pytest.MonkeyPatch, ctrl_c: int
+) -> None:
     """Given a long pull, When Ctrl-C comes, Then it ends at its next page, and nothing is built."""
     from python_ops import run as daily
     from python_ops.errors import Interrupted
@@ -420,7 +430,7 @@ def test_an_interrupted_run_stops_what_is_being_read(lake: Settings, monkeypatch
     def interrupted(reader: Any, *given: Any) -> Any:
         for number, page in enumerate(real(reader, *given)):
             if number == 2:
-                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+                signal.pthread_kill(threading.main_thread().ident, ctrl_c)
                 time.sleep(0.5)
             yield page
 

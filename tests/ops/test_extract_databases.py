@@ -356,7 +356,7 @@ def test_errors_of_snowflake_are_told_apart(error: Exception, refused: bool, los
 
 
 def test_a_private_key_opens_snowflake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Given a key instead of a password, When Snowflake is opened, Then the connector gets it as it wants it."""
+    """Given a key instead of a password, When Snowflake is opened to read or to publish, Then the connector gets it."""
     from cryptography.hazmat.primitives.asymmetric import rsa
     from cryptography.hazmat.primitives.serialization import (
         BestAvailableEncryption,
@@ -366,17 +366,25 @@ def test_a_private_key_opens_snowflake(tmp_path: Path, monkeypatch: pytest.Monke
     )
 
     from python_ops.extract.snowflake import SnowflakeReader
-    from python_ops.secrets import Secret
+    from python_ops.publish.snowflake_target import SnowflakeTarget
+    from python_ops.secrets import Secret, Secrets
 
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"canary-phrase")).decode()
     given = {"account": "a", "user": "u", "private_key": pem, "private_key_passphrase": "canary-phrase"}
+    given |= {"database": "LAKE", "warehouse": "W"}
     asked: dict[str, Any] = {}
+    published: dict[str, Any] = {}
     with fakesnow.patch(), monkeypatch.context() as patched:  # undone in this order, or the fake would stay
         opened = snowflake.connector.connect
         patched.setattr(snowflake.connector, "connect", lambda **options: asked.update(options) or opened(**options))
         entry = source("snowflake", "parquet", relation="SHOP.PUBLIC.TICKETS")
         SnowflakeReader(entry, Secret("tickets", json.dumps(given))).close()
+        patched.setattr(
+            snowflake.connector, "connect", lambda **options: published.update(options) or opened(**options)
+        )
+        SnowflakeTarget(Secrets([]), "ops", "local").connect(given).close()
+    assert published["private_key"] == asked["private_key"] and "password" not in published
     loaded = load_der_private_key(asked["private_key"], None)
     assert loaded.private_numbers() == key.private_numbers()  # type: ignore[union-attr]
     assert asked["session_parameters"]["TIMEZONE"] == "UTC" and "password" not in asked

@@ -18,6 +18,13 @@ from python_ops.state import store_for
 
 pytestmark = pytest.mark.slow
 
+# Whoever starts the tests may ignore SIGINT, as a script's background job does; what it starts would inherit that.
+AS_FROM_A_TERMINAL = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
@@ -36,7 +43,7 @@ def interrupted(home: Path, number: int, *words: str) -> subprocess.CompletedPro
     """Runs a command and sends it a signal while it waits for Java."""
     jdk = home.parent / "jdk"
     given = {**os.environ, "LAKEHOUSE_HOME": str(home), "JAVA_HOME": str(jdk), "LAKEHOUSE_SCHEMA_PREFIX": ""}
-    command = [sys.executable, "-m", "python_ops", *words]
+    command = [sys.executable, "-c", AS_FROM_A_TERMINAL, "-m", "python_ops", *words]
     with subprocess.Popen(command, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
         for _ in range(400):
             if (jdk / "bin" / "java.started").exists() or job.poll() is not None:

@@ -62,9 +62,9 @@ class Machines:
         self.folder, self.environment, self.begun = folder, environment, []
         self.table = folder / "table"
 
-    def start(self, who: str) -> subprocess.Popen[str]:
+    def start(self, who: str, before: str = "") -> subprocess.Popen[str]:
         given = {**os.environ, "LAKEHOUSE_HOME": str(self.folder / who), **self.environment}
-        command = [sys.executable, "-c", JOB, who, str(self.table)]
+        command = [sys.executable, "-c", before + JOB, who, str(self.table)]
         job = subprocess.Popen(command, env=given, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.begun.append(job)
         return job
@@ -144,8 +144,25 @@ def test_a_stopped_holder_is_followed_after_its_time_and_cannot_commit(machines:
     assert machines.committed() == ["heir"]
 
 
-def test_a_lost_lease_interrupts_what_is_under_way(machines: Machines) -> None:
-    zombie = machines.start("zombie")
+# What a process inherits of a script that starts it by `&`, of cron, or of nohup; then of one that blocks all signals.
+# The second replaces the program, as a shell does, so that what it set is inherited and not set by the job itself.
+INHERITED = {
+    "from a terminal": "",
+    "from a script": "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGURG, signal.SIG_IGN)",
+    "signals blocked": "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGURG])",
+}
+
+
+@pytest.mark.parametrize("inherited", INHERITED.values(), ids=INHERITED.keys())
+def test_a_lost_lease_interrupts_what_is_under_way(machines: Machines, inherited: str) -> None:
+    before = (
+        "import os, signal, sys\n"
+        "if 'AGAIN' not in os.environ:\n"
+        f"    {inherited or 'signal.signal(signal.SIGINT, signal.SIG_DFL)'}\n"
+        "    os.environ['AGAIN'] = '1'\n"
+        "    os.execv(sys.executable, sys.orig_argv)\n"
+    )
+    zombie = machines.start("zombie", before)
     assert told(zombie) == "holds"
     zombie.send_signal(signal.SIGSTOP)
     time.sleep(7)

@@ -17,13 +17,16 @@ from pytest_httpserver import HTTPServer
 from test_cli import COMMANDS, lakeops
 from werkzeug import Request, Response
 
+from python_ops import refused
 from python_ops.artifacts import Manifest, load_manifest
 from python_ops.config import PROJECT_ROOT, Settings
 from python_ops.errors import ConfigError, OpsError
 from python_ops.lineage import Dataset, job_run
 from python_ops.lineage.columns import ColumnLineage
 from python_ops.lineage.dbt import NodeEvents, emit
+from python_ops.lineage.sink import waiting
 from python_ops.lock import exclusive
+from python_ops.run import aftermath
 
 # The core model's rules for a run event (openlineage.io, spec 2-0-2), in our words.
 FACETS = {
@@ -186,6 +189,45 @@ def test_nobody_listening_harms_nothing(settings: Settings) -> None:
     assert told(events(there, "spool")) == [("START", "job"), ("COMPLETE", "job")]
 
 
+def test_an_event_that_is_refused_for_good_is_put_aside_and_the_others_go_on(
+    settings: Settings, httpserver: HTTPServer
+) -> None:
+    """Given a receiver that answers 400 to one job, Then the rest arrives, and the one is kept with the reason."""
+    there, taken = receiver(settings, httpserver), []
+
+    def take(request: Request) -> Response:
+        if request.get_json()["job"]["name"] == "poison":
+            return Response("job name is not valid", status=400)
+        taken.append(request.get_json())
+        return Response("", status=201)
+
+    httpserver.expect_request("/api/v1/lineage", method="POST").respond_with_handler(take)
+    with job_run(there.model_copy(update={"lineage_url": "http://127.0.0.1:9"}), "while it was down"):
+        pass
+    for name in ("poison", "after"):
+        with job_run(there, name):
+            pass
+    assert told(taken) == [(state, job) for job in ("while it was down", "after") for state in ("START", "COMPLETE")]
+    kept = [json.loads(line) for line in (there.state / "refused" / "lineage.jsonl").read_text().splitlines()]
+    assert [(k["value"]["eventType"], k["value"]["job"]["name"]) for k in kept] == [
+        ("START", "poison"), ("COMPLETE", "poison"),
+    ]  # fmt: skip
+    assert kept[0]["reason"] == "the lineage receiver answered 400: job name is not valid"
+    (text,) = refused.told(there)
+    assert text.startswith("2 messages were refused for good") and "answered 400: job name is not valid" in text
+
+
+def test_a_receiver_without_an_address_is_told(settings: Settings, tmp_path: Path) -> None:
+    there = settings.model_copy(update={"lineage": "http"})
+    with job_run(there, "job"):
+        pass
+    assert waiting(there).startswith("LAKEHOUSE_LINEAGE_URL is not set: 2 lineage events wait in ")
+    said: list[str] = []
+    aftermath(there, said.append, unchanged=True)
+    assert f"warning: {waiting(there)}" in said
+    assert waiting(settings).startswith("2 lineage events wait"), "of a receiver that is no longer asked"
+
+
 def sql_model(name: str, sql: str, layer: str = "gold", strategy: str = "merge", **config: Any) -> dict[str, Any]:
     node = files.model(name, layer=layer, strategy=strategy)
     node["config"] |= config
@@ -246,13 +288,36 @@ def test_columns_are_followed_to_reports(project: Manifest, tmp_path: Path) -> N
     }
 
 
+def test_columns_are_followed_where_the_manifest_has_a_schema_prefix(tmp_path: Path) -> None:
+    """Given a project that was compiled under a prefix, When it is asked without one, Then the path is found."""
+    node = sql_model("slv_rates", "select rate_date from dev_bronze.fx_rates", "silver")
+    node["schema"] = "dev_silver"
+    files.write_manifest(tmp_path / "target", node)
+    files.add_to_manifest(tmp_path / "target", sources={"s": {"name": "fx_rates", "schema": "dev_bronze"}})
+    columns = ColumnLineage(load_manifest(tmp_path / "target"), artifacts=tmp_path)
+    for name in ("fx_rates.rate_date", "dev_bronze.fx_rates.rate_date"):
+        table, column = columns.find(name)
+        assert columns.downstream(table, str(column))["dev_bronze.fx_rates", "rate_date"] == (
+            ("dev_silver.slv_rates", "rate_date"),
+        )
+
+
 def test_names_that_do_not_exist_and_models_that_are_not_compiled(project: Manifest, tmp_path: Path) -> None:
     columns = ColumnLineage(project, artifacts=tmp_path)
     assert columns.find("crm_contacts.email") == ("bronze.crm_contacts", "email")
-    with pytest.raises(ConfigError, match="no model or source 'nope'"):
-        columns.find("nope")
-    with pytest.raises(ConfigError, match="dim_customer has no column 'x'; it has customer_key"):
-        columns.find("dim_customer.x")
+    for name in ("dim_customer.email", "gold.dim_customer.email"):
+        assert columns.find(name) == ("gold.dim_customer", "email")
+    assert columns.find("bronze.crm_contacts") == ("bronze.crm_contacts", None)
+    for wrong, told_ in {
+        "nope": "no model or source 'nope'. `dbt ls` lists them",
+        "dim_custmer.email": "no model or source 'dim_custmer'. The nearest: dim_customer",
+        "gold.dim_custmer.email": "no model or source 'gold'",
+        "dim_customer.emial": "dim_customer has no column 'emial'. The nearest: email",
+        "dim_customer.x": "dim_customer has no column 'x'. The nearest: customer_key, customer_id, email",
+        "dim_customer.email.x": "dim_customer has no column 'email.x'",
+    }.items():
+        with pytest.raises(ConfigError, match=re.escape(told_)):
+            columns.find(wrong)
     files.write_manifest(tmp_path / "t", files.model("dim_a"))
     raw = ColumnLineage(load_manifest(tmp_path / "t"), artifacts=tmp_path / "t")
     with pytest.raises(OpsError, match="dim_a is not compiled: run `dbt compile`"):

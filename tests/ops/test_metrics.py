@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from pytest_httpserver import HTTPServer
 from test_alerts import FAILURES, failing
 
+from python_ops import refused
 from python_ops import run as daily
 from python_ops.alerts import check
 from python_ops.artifacts import load_manifest
@@ -64,6 +66,21 @@ def test_what_cloudwatch_does_not_take_is_sent_next_time(
         assert time.monotonic() - started < 5.5
         assert status is None or len(httpserver.log) == 1
     assert push(settings) == 1200
+
+
+def test_figures_that_cloudwatch_never_takes_do_not_keep_the_others(tmp_path: Path, aws: str) -> None:
+    """Given figures older than two weeks, and one that is no number, Then the rest is sent and they are kept aside."""
+    settings = Settings(home=tmp_path)
+    old = (datetime.now(UTC) - timedelta(days=15)).isoformat(timespec="seconds")
+    given = figures(1200)
+    given[700] = replace(given[700], value=float("nan"))
+    record(settings, [Metric("rows", "table", "gold.old", 1, old, "r0"), *given])
+    assert (push(settings), push(settings)) == (1199, 0)
+    kept = [json.loads(line) for line in (settings.state / "refused" / "cloudwatch.jsonl").read_text().splitlines()]
+    assert [line["value"]["subject"] for line in kept] == ["gold.old", "gold.t700"]
+    assert "older than two weeks" in kept[0]["reason"] and "InvalidParameterValue" in kept[1]["reason"]
+    (text,) = refused.told(settings)
+    assert text.startswith("2 messages were refused for good")
 
 
 def test_nobody_listening_is_an_error_that_names_it(tmp_path: Path, aws: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from servers import Server
 
 from python_ops.artifacts import load_manifest
 from python_ops.config import Settings
+from python_ops.dbt import readers_of
 from python_ops.errors import BusyError, ConfigError, OpsError
 from python_ops.publish import Action, PublishResult, State, publish, status
 from python_ops.publish.duckdb_target import DuckDBTarget, fingerprint
@@ -246,6 +247,20 @@ def test_a_changed_table_whose_tests_did_not_run_is_not_published(lake: Lake) ->
     assert [r.action for r in lake.publish()] == [Action.PUBLISHED]
     files.write_run_results(lake.artifacts, {"model.lakehouse.dim_a": "success"}, "run")
     assert [r.action for r in lake.publish(session=no_session)] == [Action.UNCHANGED]
+
+
+@pytest.mark.spark
+def test_what_waits_for_a_source_stays_as_it_is_served_and_the_rest_is_published(lake: Lake) -> None:
+    """Given a build that left out a source's readers, one of them never built, Then the other table is published."""
+    lake.sql("create table gold.dim_a using delta as select 1 as id")
+    lake.artifacts_for("dim_a", "fct_b")
+    manifest = json.loads((lake.artifacts / "manifest.json").read_text())
+    manifest["nodes"]["model.lakehouse.fct_b"]["depends_on"]["nodes"].append("source.lakehouse.bronze.fx_rates")
+    (lake.artifacts / "manifest.json").write_text(json.dumps(manifest))
+    done = {"model.lakehouse.dim_a": "success", "test.lakehouse.unique_dim_a": "pass"}
+    files.write_run_results(lake.artifacts, done, exclude=readers_of(["fx_rates"]))
+    assert [(r.table.split(".")[1], r.action) for r in lake.publish()] == [("dim_a", Action.PUBLISHED)]
+    assert lake.served("select * from gold.dim_a") == [(1,)]
 
 
 @pytest.mark.spark

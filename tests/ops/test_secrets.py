@@ -15,6 +15,7 @@ from python_ops.cli import print_json
 from python_ops.config import Settings
 from python_ops.errors import ConfigError, OpsError
 from python_ops.secrets import Secret, Secrets, mask, needed, secrets_for
+from python_ops.secrets.forms import faults
 from python_ops.secrets.providers import AwsProvider, EnvironmentProvider, FileProvider
 
 CANARY = "canary-4f1c9e"
@@ -148,14 +149,41 @@ def test_what_is_needed_follows_from_the_settings() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("form", "fields", "told"),
+    [
+        ("publish.snowflake", {"account": "a", "user": "u", "password": "p"}, "has no database, warehouse"),
+        ("extract.snowflake", {"account": "a", "user": "u"}, "has no password or private_key"),
+        (
+            "extract.snowflake",
+            {"account": "a", "user": "u", "private_key": CANARY},
+            "not a private key in PEM",
+        ),
+        ("extract.rest", {"url": "https://x", "token_url": "https://y"}, "has no client_id, client_secret"),
+        ("publish.postgres", {"host": "h", "dbname": "d", "user": "u", "password": "p", "port": "x"}, "port must be"),
+        ("kafka", [CANARY], "must be a JSON object"),
+    ],
+)
+def test_a_secret_without_its_form_names_what_is_wrong_and_no_value(form: str, fields: Any, told: str) -> None:
+    (fault,) = faults(Secret("mine", json.dumps(fields)), form)
+    assert fault.startswith("Secret mine") and told in fault and CANARY not in fault
+
+
 @pytest.mark.slow
 def test_the_commands_show_places_and_no_values(tmp_path: Path) -> None:
     home = tmp_path / "lake"
     given = {"LAKEHOUSE_PUBLISH": '["postgres"]', "LAKEHOUSE_ALERTS": '["slack"]'}
     missing = lakeops(home, "secrets", "check", **given)
     assert missing.returncode == 2 and "Secret postgres is not set. Looked for the variable" in missing.stderr
+    assert "Secret slack_webhook_url is not set" in missing.stderr, "it does not stop at the first"
     secrets_file(home, postgres={"password": CANARY})
     given["LAKEHOUSE_SECRET_SLACK_WEBHOOK_URL"] = CANARY
+    wrong = lakeops(home, "secrets", "check", **given)
+    assert wrong.returncode == 2 and CANARY not in wrong.stdout + wrong.stderr
+    assert "Secret postgres has no host, dbname, user. It needs host, dbname, user, password." in wrong.stderr
+    assert "Secret slack_webhook_url is not an address" in wrong.stderr
+    secrets_file(home, postgres={"host": "db", "dbname": "lake", "user": "u", "password": CANARY})
+    given["LAKEHOUSE_SECRET_SLACK_WEBHOOK_URL"] = f"https://hooks.example.com/{CANARY}"
     for command in (("list",), ("list", "--json"), ("check",), ("check", "--json")):
         done = lakeops(home, "secrets", *command, **given)
         assert done.returncode == 0, done.stderr

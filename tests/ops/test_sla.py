@@ -196,7 +196,7 @@ def test_causes_come_first(place: Place) -> None:
 def test_no_run_at_all_is_missing(tmp_path: Path) -> None:
     place = Place(Settings(home=tmp_path / "lake"), tmp_path / "target")
     place.build()
-    assert place.kinds() == [], "the build of a scheduler that runs the steps one by one"
+    assert place.kinds() == [], "the build of a stream, or by hand"
     (place.artifacts / "run_results.json").unlink()
     assert place.kinds() == [(Kind.MISSED_RUN, "run")]
 

@@ -14,10 +14,12 @@ from deltalake import DeltaTable, write_deltalake
 from test_cli import lakeops
 
 from python_ops.config import Settings
+from python_ops.doctor import Outcome, check_tables
 from python_ops.errors import BusyError, ConfigError, OpsError
 from python_ops.maintenance.versions import diff, history, restore
 from python_ops.state import store_for
 from python_ops.state.leases import hold
+from python_ops.status import status
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -70,6 +72,33 @@ def test_dead_letters_are_not_restored_away(own: Settings, tmp_path: Path) -> No
         restore(own, no_session, table, 0, execute=True, artifacts=tmp_path)
 
 
+def test_a_version_that_has_lost_a_file_is_not_restored(own: Settings, tmp_path: Path) -> None:
+    """Given a file of version 1 that is gone, or another that is garbled, Then it is named before anything is done."""
+    path = make(own, tmp_path)
+    removed = DeltaTable(str(path))
+    removed.load_as_version(1)
+    first, second = (Path(uri) for uri in sorted(removed.file_uris()))
+    kept = first.read_bytes()
+    for spoil in (lambda: first.unlink(), lambda: first.write_bytes(kept[:-4] + b"XXXX")):
+        spoil()
+        for execute in (False, True):
+            with pytest.raises(OpsError, match=rf"version 1 cannot be read any more: {first.name}.* as it was"):
+                restore(own, no_session, TABLE, 1, execute=execute, artifacts=tmp_path)
+    first.write_bytes(kept)
+    assert restore(own, no_session, TABLE, 1, artifacts=tmp_path).to == 1
+    assert second.exists() and DeltaTable(str(path)).version() == 2
+
+
+def test_status_and_doctor_notice_a_table_that_cannot_be_read(own: Settings, tmp_path: Path) -> None:
+    path = make(own, tmp_path)
+    assert status(own, tmp_path).unreadable == {}
+    gone = Path(DeltaTable(str(path)).file_uris()[0])
+    gone.unlink()
+    assert status(own, tmp_path).unreadable == {TABLE: f"{gone.name} is gone"}
+    (check,) = check_tables(own, tmp_path)
+    assert check.outcome is Outcome.FAIL and f"{TABLE} cannot be read: {gone.name} is gone" in check.found
+
+
 @pytest.mark.parametrize("version", [-1, 3])
 def test_a_version_that_is_not_there_is_refused(own: Settings, tmp_path: Path, version: int) -> None:
     make(own, tmp_path)
@@ -116,3 +145,21 @@ def test_differences_are_counted_and_a_version_comes_back(
     assert diff(registered, lambda: spark, TABLE, 1, artifacts=tmp_path).added == 0
     events = (registered.state / "lineage" / "events.jsonl").read_text()
     assert f'"restore.{TABLE}"' in events
+
+
+@pytest.mark.spark
+def test_a_version_whose_deletion_vector_is_gone_is_not_restored(
+    spark: SparkSession, registered: Settings, tmp_path: Path
+) -> None:
+    """Given a vector that VACUUM took, Then the version that needs it is refused, and the table can be read."""
+    spark.sql(f"insert into {TABLE} select id, 'x' from range(10, 200)")
+    spark.sql(f"alter table {TABLE} set tblproperties ('delta.enableDeletionVectors' = 'true')")
+    spark.sql(f"delete from {TABLE} where id = 50")
+    path = registered.table_path("gold", "fct_a")
+    before = DeltaTable(str(path)).version()
+    spark.sql(f"insert overwrite {TABLE} select 1, 'x'")
+    (vector,) = path.glob("deletion_vector_*.bin")
+    vector.unlink()
+    with pytest.raises(OpsError, match=rf"version {before} cannot be read any more: {vector.name} is gone"):
+        restore(registered, lambda: spark, TABLE, before, execute=True, artifacts=tmp_path)
+    assert spark.table(TABLE).count() == 1

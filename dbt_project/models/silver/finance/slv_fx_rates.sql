@@ -1,5 +1,5 @@
 -- Grain: one currency on one working day. Written by cdc_scd1: a rate that is delivered again is a revision.
--- Does not fill weekends: rpt_daily_revenue takes the last rate before them.
+-- Does not fill weekends: slv_fx_rates_daily does, with the last rate before them.
 {{ config(
     incremental_strategy='cdc_scd1',
     unique_key=['rate_date', 'currency'],

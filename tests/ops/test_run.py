@@ -1,0 +1,162 @@
+"""The daily job: what stops what when one source is broken."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import artifact_files as files
+import pytest
+
+from python_ops import run as daily
+from python_ops.alerts import Kind, check
+from python_ops.artifacts import load_manifest, load_run_results
+from python_ops.config import PROJECT_ROOT, Settings
+from python_ops.dbt import readers_of
+from python_ops.errors import BusyError, ConfigError, OpsError
+from python_ops.ingest import IngestResult
+from python_ops.publish.gate import refuse_untested
+from python_ops.run import run
+from python_ops.run_record import last_run
+
+HALTED = IngestResult("fx_rates", error="fx_rates: batch 3 is halted. `--approve 3`, or `--discard 3`.", halted=3)
+
+
+def project(folder: Path) -> None:
+    """fct_orders reads slv_fx_rates and slv_orders, dim_product reads slv_products; a test compares the two."""
+    models = [
+        files.model("slv_fx_rates", layer="silver"), files.model("slv_orders", layer="silver"),
+        files.model("fct_orders", parents=["slv_fx_rates", "slv_orders"]), files.model("dim_product"),
+    ]  # fmt: skip
+    for name, source in (("slv_fx_rates", "fx_rates"), ("slv_orders", "shop_orders"), ("dim_product", "shop_products")):
+        node = next(model for model in models if model["name"] == name)
+        node["depends_on"]["nodes"].append(f"source.lakehouse.bronze.{source}")
+    tests = [files.test("key_of_product", "dim_product"), files.test("products_of_orders", "dim_product", "fct_orders")]
+    files.write_manifest(folder, *models, *tests)
+
+
+@dataclass
+class Day:
+    """A run whose sources and dbt answer what a test says."""
+
+    settings: Settings
+    artifacts: Path
+    results: Sequence[IngestResult]
+    build: str = ""
+    done: list[str] | None = None
+
+    def dbt(self, settings: Settings, listed: Sequence[str], on_event: Any) -> Any:
+        self.done = [*(self.done or []), " ".join(listed[1:2] + list(listed[listed.index("--log-path") + 2 :]))]
+        node = SimpleNamespace(name="slv_orders", resource_type="model")
+        results = [SimpleNamespace(node=node, status="error" if self.build else "success", message=self.build)]
+        return SimpleNamespace(success=not self.build, exception=None, result=SimpleNamespace(results=results))
+
+    def run(self) -> None:
+        run(self.settings, lambda what, value: None)
+
+
+@pytest.fixture
+def day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Day:
+    made = Day(Settings(home=tmp_path / "lake"), tmp_path / "target", [HALTED])
+    project(made.artifacts)
+    monkeypatch.setattr(daily, "ingest", lambda settings, spark, on_event: made.results)
+    monkeypatch.setattr(daily, "session", lambda settings: None)
+    monkeypatch.setattr(daily, "invoke", made.dbt)
+    monkeypatch.setattr(daily, "load_manifest", lambda: load_manifest(made.artifacts))
+    monkeypatch.setattr(daily, "publish", lambda *given: (made.done or []).append("publish") or [])
+    monkeypatch.setattr(daily, "remember", lambda settings: (made.done or []).append("green"))
+    return made
+
+
+def test_only_what_reads_a_halted_source_waits_and_the_run_is_red(day: Day) -> None:
+    """Given one halted source, Then all else is built and published, and the error names who waits and how to go on."""
+    with pytest.raises(OpsError) as told:
+        day.run()
+    assert day.done == ["build --exclude source:bronze.fx_rates+", "publish"], "and it does not count as green"
+    assert told.value.exit_code == 1
+    for text in ("ingest failed: fx_rates: batch 3 is halted.", "`--discard 3`", "then `lakeops run`",
+                 "fct_orders, slv_fx_rates wait for fx_rates"):  # fmt: skip
+        assert text in str(told.value)
+    record = last_run(day.settings)
+    assert record is not None and record["waiting"] == {"fx_rates": ["fct_orders", "slv_fx_rates"]}
+    assert [(step["name"], step["outcome"]) for step in record["steps"]] == [
+        ("ingest", "failed"), ("dbt build", "ok"), ("publish", "ok"),
+    ]  # fmt: skip
+    breach = next(b for b in check(day.settings, day.artifacts) if b.kind is Kind.LAST_RUN)
+    assert breach.got == "ingest failed; fct_orders, slv_fx_rates wait for fx_rates"
+
+
+def test_a_build_that_fails_beside_a_halted_source_hides_neither(day: Day) -> None:
+    day.build = "no such column"
+    with pytest.raises(OpsError, match=r"ingest failed: fx_rates.* dbt build failed: slv_orders: no such column.*wait"):
+        day.run()
+    assert day.done == ["build --exclude source:bronze.fx_rates+"]
+
+
+def test_sources_that_others_hold_leave_the_run_busy(day: Day) -> None:
+    day.results = [IngestResult("fx_rates", error="fx_rates is held by `stream run`", is_busy=True)]
+    with pytest.raises(BusyError, match="fct_orders, slv_fx_rates wait for fx_rates"):
+        day.run()
+
+
+@pytest.mark.parametrize("error", [OpsError("Spark does not start"), ConfigError("a contract is not valid")])
+def test_ingestion_that_fails_as_a_whole_builds_nothing(
+    day: Day, monkeypatch: pytest.MonkeyPatch, error: OpsError
+) -> None:
+    def fails(*given: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(daily, "ingest", fails)
+    with pytest.raises(type(error), match=str(error)):
+        day.run()
+    assert day.done is None
+
+
+def test_a_green_day_is_remembered(day: Day) -> None:
+    day.results = [IngestResult("fx_rates", batch_id=3)]
+    day.run()
+    assert day.done == ["build", "publish", "green"]
+
+
+def test_a_test_that_reads_what_waits_waits_with_it(tmp_path: Path) -> None:
+    """Given a build without the readers of a source, Then what is built needs its own tests only."""
+    project(tmp_path)
+    manifest = load_manifest(tmp_path)
+    product = [manifest.models["model.lakehouse.dim_product"]]
+    statuses = {"model.lakehouse.dim_product": "success", "test.lakehouse.key_of_product": "pass"}
+    files.write_run_results(tmp_path, statuses)
+    with pytest.raises(OpsError, match=r"did not run 1 tests .*products_of_orders"):
+        refuse_untested(manifest, load_run_results(tmp_path), product)
+    files.write_run_results(tmp_path, statuses, exclude=readers_of(["fx_rates"]))
+    refuse_untested(manifest, load_run_results(tmp_path), product)
+    files.write_run_results(tmp_path, {}, exclude=readers_of(["fx_rates"]))
+    with pytest.raises(OpsError, match=r"did not run 1 tests .*key_of_product"):
+        refuse_untested(manifest, load_run_results(tmp_path), product)
+
+
+@pytest.mark.slow
+def test_dbt_leaves_out_exactly_what_reads_the_sources(tmp_path: Path) -> None:
+    """Given two broken sources, Then dbt's selection is what python_ops says that waits."""
+    broken = ["fx_rates", "crm_opportunities"]
+    command = [
+        str(Path(sys.executable).with_name("dbt")), "--quiet", "ls", "--project-dir", str(PROJECT_ROOT),
+        "--profiles-dir", str(PROJECT_ROOT / "profiles"), "--target-path", str(tmp_path), "--log-path", str(tmp_path),
+        "--output", "json", "--output-keys", "unique_id", "--exclude", *readers_of(broken),
+    ]  # fmt: skip
+    given = {**os.environ, "LAKEHOUSE_HOME": str(tmp_path / "lake")}
+    done = subprocess.run(command, env=given, cwd=PROJECT_ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    listed = {line.split('"')[3] for line in done.stdout.splitlines() if line.startswith("{")}
+    manifest = load_manifest(tmp_path)
+    waiting = manifest.readers_of(broken)
+    mixed = {"model.lakehouse.rpt_daily_revenue", "test.lakehouse.assert_orders_are_converted_to_euro"}
+    assert {"model.lakehouse.slv_fx_rates", "model.lakehouse.fct_opportunities", *mixed} < waiting
+    nodes = {node for node in manifest.parents if not node.startswith(("operation.", "analysis."))}
+    assert listed & nodes == nodes - waiting
+    assert "model.lakehouse.fct_orders" in listed
