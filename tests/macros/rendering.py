@@ -28,7 +28,7 @@ def _return(value: Any) -> None:
 
 def load(*folders: str) -> dict[str, Callable[..., Any]]:
     """Every macro of the folders below macros/, by name."""
-    context: dict[str, Any] = {"return": _return, "exceptions": _Exceptions()}
+    context: dict[str, Any] = {"return": _return, "exceptions": _Exceptions(), "modules": {"re": re}, "config": {}}
     for folder in folders:
         for path in sorted((ROOT / "macros" / folder).glob("*.sql")):
             template = get_environment(None).from_string(path.read_text())
