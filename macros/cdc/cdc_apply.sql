@@ -9,6 +9,7 @@
     {%- set temporary = (this.schema ~ '__' ~ this.identifier) -%}
     {%- set o = cdc_options(config, _cdc_describe_query(model_sql), model.unrendered_config.get('on_schema_change', 'append_new_columns')) -%}
     {%- do _cdc_refuse_what_cannot_work(o) -%}
+    {%- do cdc_check_contract(o, model_sql) -%}
     {%- do _cdc_drop_temporary(temporary) -%}
     {%- do cdc_release_session() -%}
 

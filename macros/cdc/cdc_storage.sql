@@ -16,15 +16,33 @@
 {%- endmacro %}
 
 
-{#-- The manifest's node of a relation, or none while parsing. --#}
+{#-- The manifest's node of a relation, by its own name or, with --defer, by the name it has where it is deferred to. none
+     while parsing, and in unit tests, which have no graph. --#}
 {% macro _cdc_node(relation) -%}
-    {%- if not execute -%}{{ return(none) }}{%- endif -%}
+    {%- if not execute or graph.nodes is not defined -%}{{ return(none) }}{%- endif -%}
     {%- for node in graph.nodes.values() if node.resource_type in ['model', 'snapshot', 'seed'] -%}
-        {%- if node.schema == relation.schema and node.alias == relation.identifier -%}
-            {{ return(node) }}
-        {%- endif -%}
+        {%- for place in [node, node.get('defer_relation')] if place -%}
+            {%- if place.schema == relation.schema and place.alias == relation.identifier -%}{{ return(node) }}{%- endif -%}
+        {%- endfor -%}
     {%- endfor -%}
     {{ return(none) }}
+{%- endmacro %}
+
+
+{#-- What dbt's cache has under a name; where it has nothing the metastore is asked, once a run, and what it has goes into the
+     cache: there, and in dbt's own materializations, nothing that stands is taken for absent. --#}
+{% macro standing_relation(relation) -%}
+    {%- set known = load_cached_relation(relation) -%}
+    {%- if known is not none or 'absent ' ~ relation in _cdc_run_memory() -%}{{ return(known) }}{%- endif -%}
+    {%- set type = stored_as(relation) -%}
+    {%- if type is none -%}
+        {%- do _cdc_run_memory().update({'absent ' ~ relation: true}) -%}
+        {{ return(none) }}
+    {%- endif -%}
+    {%- set found = api.Relation.create(schema=relation.schema, identifier=relation.identifier, type=type,
+        is_delta=cdc_described_table(relation).get('Provider') == 'delta') -%}
+    {%- do adapter.cache_added(found) -%}
+    {{ return(found) }}
 {%- endmacro %}
 
 
@@ -49,4 +67,21 @@
 show {{ kind }} in {{ relation.schema }} like '
     {%- for ending in endings -%}{{ relation.identifier }}{{ ending }}{{ '|' if not loop.last }}{%- endfor -%}
 '
+{%- endmacro %}
+
+
+{#-- The rows of `describe extended` below the columns: Type, Provider, View Text, … --#}
+{% macro cdc_described_table(relation) -%}
+    {%- set found = {} -%}
+    {%- for row in run_query('describe extended ' ~ relation).rows -%}{%- do found.update({row[0]: row[1]}) -%}{%- endfor -%}
+    {{ return(found) }}
+{%- endmacro %}
+
+
+{#-- What this dbt run has asked already. `graph` is the one thing that all nodes of a run share. --#}
+{% macro _cdc_run_memory() -%}
+    {%- if graph.get('cdc_memory', {}).get('run') != invocation_id -%}
+        {%- do graph.update({'cdc_memory': {'run': invocation_id, 'read': {}}}) -%}
+    {%- endif -%}
+    {{ return(graph['cdc_memory']['read']) }}
 {%- endmacro %}

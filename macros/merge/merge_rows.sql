@@ -4,7 +4,8 @@
        - a row whose columns are all equal is not rewritten;
        - the target is limited to the keys' literal ranges, so that Delta skips files;
        - `replace_by='order_id'`: of the keys in touched_keys(), rows that the query no longer gives are deleted;
-       - `replace_by='*'`: the query gives the whole table, and every other row is deleted.
+       - `replace_by='*'`: the query gives the whole table, and every other row is deleted;
+       - with --empty and --sample, which read a part, nothing is deleted.
 
      Delete this override when dbt-spark's merge does these (dbt-spark 1.11: strategies.sql, spark__get_merge_sql). --#}
 {% macro spark__get_merge_sql(target, source, unique_key, dest_columns, incremental_predicates=none) -%}
@@ -13,22 +14,23 @@
         {%- do exceptions.raise_compiler_error(
             target ~ ": expected unique_key for incremental_strategy 'merge', got none. Fix: name the columns of its grain.") -%}
     {%- endif -%}
-    {%- set columns = adapter.get_columns_in_relation(target) -%}
-    {%- set replace_by = config.get('replace_by') -%}
-    {%- set ranges = [] if replace_by == '*' else _merge_ranges(key, columns, source, replace_by) -%}
-    {{ merge_rows(target, source, key, columns, replace_by, ranges.predicate if ranges else none, incremental_predicates) }}
+    {%- set plan = context['merge_plan'] -%}
+    {%- do alter_for_merge(target, plan) -%}
+    {%- set replace_by = none if reads_a_part() else config.get('replace_by') -%}
+    {%- set ranges = none if replace_by == '*' else _merge_ranges(key, plan.types, source, replace_by) -%}
+    {{ explain_duplicates(
+        merge_rows(target, source, key, plan.columns, replace_by, ranges, incremental_predicates, plan.new), target, source, key) }}
 {%- endmacro %}
 
 
-{% macro merge_rows(target, source, key, columns, replace_by, range_predicate, incremental_predicates=none) -%}
-{%- set names = columns | map(attribute='name') | list -%}
-{%- set attributes = names | reject('in', key) | list -%}
-merge into {{ target }} as target
+{% macro merge_rows(target, source, key, columns, replace_by, range_predicate, incremental_predicates=none, new=[]) -%}
+{%- set attributes = columns | reject('in', key) | list -%}
+merge {{ 'with schema evolution ' if new }}into {{ target }} as target
 using (
     {%- if replace_by and replace_by != '*' %}
     -- One evaluation of the query: rows of touched keys that it no longer gives come out of the same join.
     select
-        {%- for name in names %}
+        {%- for name in columns %}
         {{ 'coalesce(given.`' ~ name ~ '`, stored.`' ~ name ~ '`)' if name in key else 'given.`' ~ name ~ '`' }} as `{{ name }}`,
         {%- endfor %}
         given._given is null as _gone
@@ -40,7 +42,7 @@ using (
             on {{ _cdc_equal([replace_by] if replace_by is string else replace_by, 'stored', 'touched') }}
     ) as stored on {{ _cdc_equal(key, 'given', 'stored') }}
     {%- else %}
-    select {{ _cdc_columns(names) }}, false as _gone from {{ source }}
+    select {{ _cdc_columns(columns) }}, false as _gone from {{ source }}
     {%- endif %}
 ) as source
 on {{ _cdc_equal(key, 'target', 'source') }}
@@ -50,26 +52,55 @@ on {{ _cdc_equal(key, 'target', 'source') }}
 when matched and source._gone then delete
 {%- endif %}
 {%- if attributes %}
-when matched and not ({{ _cdc_equal(attributes, 'target', 'source') }}) then update set
+when matched and not (
     {%- for name in attributes %}
-    target.`{{ name }}` = source.`{{ name }}`{{ ',' if not loop.last }}
+    {{ 'source.`' ~ name ~ '` is null' if name in new else _cdc_equal([name], 'target', 'source') }}{{ ' and' if not loop.last }}
+    {%- endfor %}) then update set
+    {%- for name in attributes %}
+    `{{ name }}` = source.`{{ name }}`{{ ',' if not loop.last }}
     {%- endfor %}
 {%- endif %}
-when not matched then insert ({{ _cdc_columns(names) }}) values ({{ _cdc_columns(names, 'source') }})
+when not matched then insert ({{ _cdc_columns(columns) }}) values ({{ _cdc_columns(columns, 'source') }})
 {%- if replace_by == '*' %}
 when not matched by source then delete
 {%- endif %}
 {%- endmacro %}
 
 
-{#-- The literal ranges of the keys that a merge may touch. With `replace_by` on the key's first column the touched keys
-     bound it as well: deleted rows are among them. --#}
-{% macro _merge_ranges(key, columns, source, replace_by) -%}
-    {%- set types = {} -%}
-    {%- for column in columns -%}{%- do types.update({column.name: column.dtype | lower}) -%}{%- endfor -%}
+{#-- The merge, and in place of Delta's page of text (SQLSTATE 21506) the key and three of its values where two rows have one.
+     They are looked for only after the merge has failed. --#}
+{% macro explain_duplicates(merge, target, source, key) -%}
+begin
+    declare exit handler for sqlstate '21506'
+    begin
+        select raise_error(concat(
+            '{{ target }}: expected one row per unique_key ({{ key | join(', ') }}), got ',
+            coalesce(
+                (
+                    select concat(cast(count(*) as string), ' keys with more: ', cast(slice(collect_list(one), 1, 3) as string))
+                    from (
+                        select to_json(struct({{ _cdc_columns(key) }}), map('ignoreNullFields', 'false')) as one
+                        from {{ source }} group by {{ _cdc_columns(key) }} having count(*) > 1
+                    )
+                    having count(*) > 0
+                ),
+                'one per key from the query, and more in the table: run the model with --full-refresh'
+            ),
+            '. Nothing was written. The usual cause: a join that finds more than one row, or a unique_key that is not the grain. ',
+            'Fix: join on a key of the other side, or name all columns of the grain.'
+        ));
+    end;
+    {{ merge }};
+end
+{%- endmacro %}
+
+
+{#-- The literal ranges of the keys that a merge may touch, as a predicate; NULL keys belong to them. With `replace_by` on the
+     key's first column the touched keys bound it as well: deleted rows are among them. --#}
+{% macro _merge_ranges(key, types, source, replace_by) -%}
     {%- set first = key[0] -%}
     {%- if not _cdc_has_literal(types[first]) or (replace_by and replace_by != first) -%}{{ return(none) }}{%- endif -%}
     {%- set keys = _touched_view(this) if replace_by else '(select `' ~ first ~ '` from ' ~ source ~ ')' -%}
     {%- set ranges = _cdc_find_ranges({'unique_key': [first], 'types': types}, keys) -%}
-    {{ return({'predicate': cdc_range_predicate(first, types[first], ranges, 'target')} if ranges else none) }}
+    {{ return(cdc_range_predicate(first, types[first], ranges, 'target', true) if ranges else none) }}
 {%- endmacro %}

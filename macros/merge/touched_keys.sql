@@ -7,9 +7,11 @@
        ),
        {% endif %}
 
-     While dbt runs the model it is a cached temporary view, evaluated once; elsewhere (compile, docs) the query itself. --#}
+     While dbt runs the model it is a cached temporary view, evaluated once; elsewhere (compile, docs, unit tests) the query
+     itself. --#}
 {% macro touched_keys(query) -%}
-    {%- if execute and flags.WHICH in ['run', 'build'] and is_incremental() -%}
+    {%- set runs = execute and flags.WHICH in ['run', 'build'] and model.resource_type == 'model' and not context.get('merge_rendering') -%}
+    {%- if runs and is_incremental() -%}
         {%- set view = _touched_view(this) -%}
         {%- do run_query('drop view if exists ' ~ view) -%}
         {%- do run_query('cache lazy table ' ~ view ~ ' as select distinct * from (' ~ query ~ ') where ' ~ _all_present(config.require('replace_by'))) -%}

@@ -1,84 +1,59 @@
-{#-- What a merge model has read: the Delta version and, for a CDC model, the highest batch of each table behind its refs. It
-     is kept as one table property, read at the start of a run and written after the merge, so a run that dies in between
-     computes the same again. RESTORE of the model takes it back with the rows. --#}
+{#-- What a merge model reads: every table and view behind its refs and sources, by the node's id. Views are followed to what
+     they read, ephemeral models too. A table is told by its name and its last commit, number and time, so that a table made
+     anew under the same name is another; a view by its text. `version` is none where it cannot be told: not Delta, a view
+     that no model of this project made, a view with current_date and the like. --#}
 {% macro upstreams() -%}
     {%- set found = {} -%}
-    {%- for node in _upstream_nodes(model) -%}
-        {%- set relation = api.Relation.create(database=node.database, schema=node.schema, identifier=node.alias) -%}
-        {%- set is_cdc = node.config.get('incremental_strategy') in ['cdc_scd1', 'cdc_scd2'] -%}
-        {%- set storage = cdc_storage(relation) -%}
-        {%- set version = run_query('describe history ' ~ storage ~ ' limit 1').rows[0]['version'] | int -%}
-        {%- do found.update({node.name: {'version': version, 'storage': storage | string, 'is_cdc': is_cdc, 'batch': none, 'derived_by': none}}) -%}
-    {%- endfor -%}
+    {%- do _add_upstreams(model.depends_on.nodes, found) -%}
     {{ return(found) }}
 {%- endmacro %}
 
 
-{#-- The tables behind a model's refs: views are followed to what they read. --#}
-{% macro _upstream_nodes(reader) -%}
-    {%- set found = [] -%}
-    {%- for id in reader.depends_on.nodes if id in graph.nodes -%}
-        {%- set node = graph.nodes[id] -%}
-        {%- if node.config.materialized == 'view' -%}
-            {%- for behind in _upstream_nodes(node) if behind not in found -%}{%- do found.append(behind) -%}{%- endfor -%}
-        {%- elif node not in found -%}
-            {%- do found.append(node) -%}
+{% macro _add_upstreams(ids, found) -%}
+    {%- for id in ids if id not in found -%}
+        {%- set node = graph.nodes.get(id) or graph.sources.get(id) -%}
+        {%- if not node -%}
+            {%- do found.update({id: {'table': id, 'version': none, 'kind': 'other'}}) -%}
+        {%- elif node.config.materialized == 'ephemeral' -%}
+            {%- do _add_upstreams(node.depends_on.nodes, found) -%}
+        {%- else -%}
+            {%- do found.update({id: _upstream(node)}) -%}
+            {%- if found[id].kind == 'view' -%}{%- do _add_upstreams(node.depends_on.nodes, found) -%}{%- endif -%}
         {%- endif -%}
     {%- endfor -%}
-    {{ return(found) }}
 {%- endmacro %}
 
 
-{#-- What the last run of this model read: {upstream: {version, batch, derived_by}} and the hash of its SQL. {} at the
-     beginning. --#}
-{% macro upstreams_applied() -%}
-    {%- set value = run_query("show tblproperties " ~ this ~ " ('lakehouse.upstreams')").rows[0]['value'] -%}
-    {{ return(fromjson(value) if value and value.startswith('{') else {}) }}
+{#-- One upstream, asked once per dbt run: it is built before any of its readers, and a version that was read earlier than
+     the query only makes the next run read again. --#}
+{% macro _upstream(node) -%}
+    {%- set is_cdc = node.config.get('incremental_strategy') in ['cdc_scd1', 'cdc_scd2'] -%}
+    {%- set relation = api.Relation.create(schema=node.schema, identifier=node.alias or node.identifier) -%}
+    {%- set table = _cdc_sibling(relation, 'cdc') if is_cdc else relation -%}
+    {%- set memory = _cdc_run_memory() -%}
+    {%- if table | string not in memory -%}
+        {%- set kind = 'cdc' if is_cdc else 'merge' if node.config.get('incremental_strategy') == 'merge' else 'other' -%}
+        {%- do memory.update({table | string: _read_upstream(node, table, kind)}) -%}
+    {%- endif -%}
+    {{ return(memory[table | string]) }}
 {%- endmacro %}
 
 
-{#-- Whether nothing that this model reads has changed since its last run, its own SQL included. --#}
-{% macro upstreams_unchanged(now) -%}
-    {%- set applied = upstreams_applied() -%}
-    {%- if applied.get('sql') != _model_hash() or applied.get('read', {}) | length != now | length -%}{{ return(false) }}{%- endif -%}
-    {%- for name, state in now.items() if applied.read.get(name, {}).get('version') != state.version -%}
-        {{ return(false) }}
-    {%- endfor -%}
-    {{ return(true) }}
-{%- endmacro %}
-
-
-{#-- Writes what was read. `now` was taken before the model's query ran: what arrived in between is read again next time. --#}
-{% macro remember_upstreams(now) -%}
-    {%- set read = {} -%}
-    {%- for name, state in now.items() -%}
-        {%- do read.update({name: {'version': state.version, 'batch': state.batch, 'derived_by': state.derived_by}}) -%}
-    {%- endfor -%}
-    {%- set value = tojson({'sql': _model_hash(), 'read': read}, sort_keys=true) -%}
-    {%- do run_query("alter table " ~ this ~ " set tblproperties ('lakehouse.upstreams' = '" ~ value ~ "')") -%}
-{%- endmacro %}
-
-
-{#-- Adds the highest batch of each CDC upstream, and what derived it; read only when a run has something to do. --#}
-{% macro add_upstream_batches(now) -%}
-    {%- for state in now.values() if state.is_cdc -%}
-        {%- do state.update({'derived_by': cdc_derived_by(state.storage), 'batch': run_query(
-            'select coalesce(max(_cdc_batch_id), 0) from ' ~ state.storage ~ ' version as of ' ~ state.version).rows[0][0] | int}) -%}
-    {%- endfor -%}
-{%- endmacro %}
-
-
-{#-- Hash of what gives the model its rows: its SQL, its keys, and the SQL of the views between it and its upstreams. --#}
-{% macro _model_hash() -%}
-    {{ return(local_md5(model.raw_code ~ tojson(config.model.config.get('unique_key')) ~ config.get('replace_by', '') ~ _views_between(model) | join)) }}
-{%- endmacro %}
-
-
-{% macro _views_between(reader) -%}
-    {%- set found = [] -%}
-    {%- for id in reader.depends_on.nodes if id in graph.nodes and graph.nodes[id].config.materialized == 'view' -%}
-        {%- do found.append(graph.nodes[id].raw_code) -%}
-        {%- do found.extend(_views_between(graph.nodes[id])) -%}
-    {%- endfor -%}
-    {{ return(found) }}
+{% macro _read_upstream(node, table, kind) -%}
+    {%- set state = {'table': table | string, 'version': none, 'kind': kind} -%}
+    {%- set known = none if node.resource_type == 'source' else load_cached_relation(table) -%}
+    {%- if node.resource_type != 'source' and known is none and stored_as(table) is none -%}{{ return(state) }}{%- endif -%}
+    {%- set is_delta = node.config.get('file_format') == 'delta' and node.config.materialized != 'view'
+        and known is not none and known.is_table and known.is_delta is not sameas false -%}
+    {%- set described = {'Provider': 'delta'} if is_delta else cdc_described_table(table) -%}
+    {%- if described.get('Type') == 'VIEW' -%}
+        {%- do state.update({'kind': 'view' if node.config.materialized == 'view' else 'other'}) -%}
+        {%- if state.kind == 'view' and not changes_by_itself(described['View Text']) -%}
+            {%- do state.update({'version': local_md5(described['View Text'])}) -%}
+        {%- endif -%}
+    {%- elif described.get('Provider') == 'delta' -%}
+        {%- set commit = run_query('describe history ' ~ table ~ ' limit 1').rows[0] -%}
+        {%- do state.update({'version': commit['version'] | int ~ '@' ~ commit['timestamp'], 'commit': commit}) -%}
+    {%- endif -%}
+    {{ return(state) }}
 {%- endmacro %}

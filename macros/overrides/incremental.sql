@@ -12,17 +12,25 @@
         {{ run_hooks(post_hooks) }}
         {{ return({'relations': [relation]}) }}
     {%- endif -%}
+    {%- do standing_relation(this) -%}
     {%- if strategy != 'merge' -%}{{ return(dbt.materialization_incremental_spark()) }}{%- endif -%}
 
-    {%- set now = upstreams() -%}
-    {%- if is_incremental() and upstreams_unchanged(now) -%}
-        {%- do _drop_merge_views() -%}
-        {%- call noop_statement('main', 'nothing new', 'MERGE', rows_affected=0) -%}{%- endcall -%}
-        {{ return({'relations': [this.incorporate(type='table')]}) }}
+    {%- if leaves_no_mark() -%}
+        {%- if is_incremental() and not flags.EMPTY -%}{%- do forget_upstreams() -%}{%- endif -%}
+        {%- set result = dbt.materialization_incremental_spark() -%}
+    {%- else -%}
+        {%- set now = upstreams() -%}
+        {%- if is_incremental() and upstreams_unchanged(now) -%}
+            {%- do _drop_merge_views() -%}
+            {%- call noop_statement('main', 'nothing new', 'MERGE', rows_affected=0) -%}{%- endcall -%}
+            {{ return({'relations': [this.incorporate(type='table')]}) }}
+        {%- endif -%}
+        {%- do add_upstream_batches(now) -%}
+        {%- set every_key = config.get('replace_by') in [none, '*'] or every_key_changed() -%}
+        {%- set result = dbt.materialization_incremental_spark() -%}
+        {%- do drop_after_merge(this, context.get('merge_plan')) -%}
+        {%- do remember_upstreams(now, every_key) -%}
     {%- endif -%}
-    {%- do add_upstream_batches(now) -%}
-    {%- set result = dbt.materialization_incremental_spark() -%}
-    {%- do remember_upstreams(now) -%}
     {%- do _drop_merge_views() -%}
     {{ return(result) }}
 {%- endmaterialization %}

@@ -81,22 +81,25 @@ class Lab:
         callbacks: Sequence[Callable[[Any], None]] = (),
         command: str = "run",
         arguments: Sequence[str] = (),
+        prefix: str = "",
+        target: str = "target",
     ) -> Any:
-        """Runs `dbt run`, or `dbt snapshot`; keeps each node's message in `messages`. `callbacks` take dbt's events.
+        """Runs `dbt run`, or another command; keeps each model's message in `messages`. `callbacks` take dbt's events,
+        `arguments` are added to the command line, `prefix` goes before the schema, `target` is the folder of artifacts.
 
         Raises:
             AssertionError: a model failed and `check` is true; the text is dbt's message.
         """
         from dbt.cli.main import dbtRunner
 
-        given = [
+        line = [
             "--quiet", command, "--project-dir", str(self.folder), "--profiles-dir", str(ROOT / "profiles"),
-            "--target-path", str(self.folder / "target"), "--log-path", str(self.folder / "logs"),
+            "--target-path", str(self.folder / target), "--log-path", str(self.folder / "logs"),
             *(["--select", *select] if select else []),
             *(["--full-refresh"] if full_refresh else []), *arguments,
         ]  # fmt: skip
-        os.environ["LAKEHOUSE_SCHEMA_PREFIX"] = ""  # another test may have set it
-        result = dbtRunner(callbacks=list(callbacks)).invoke(given)
+        os.environ["LAKEHOUSE_SCHEMA_PREFIX"] = prefix  # another test may have set it
+        result = dbtRunner(callbacks=list(callbacks)).invoke(line)
         if result.exception:
             raise result.exception
         models = [r for r in result.result if r.node.resource_type in ("model", "snapshot")]

@@ -43,7 +43,7 @@ def load(
         context: What else the macros may call.
         edit: Takes a file's name and text, and gives the text to load instead.
     """
-    context = {"return": _return, "exceptions": _Exceptions(), "modules": {"re": re}, **(context or {})}
+    context = {"return": _return, "exceptions": _Exceptions(), "modules": {"re": re}, "config": {}, **(context or {})}
     for folder in folders:
         for path in sorted((ROOT / "macros" / folder).glob("*.sql")):
             text = edit(path.name, path.read_text()) if edit else path.read_text()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rendering import load, squeeze
+import pytest
+from rendering import CompilationError, load, squeeze
 
 MACROS = load("cdc", "merge")
 
@@ -14,7 +15,7 @@ def merge(**changes: Any) -> str:
         "target": "gold.t",
         "source": "t__dbt_tmp",
         "key": ["k", "line"],
-        "columns": [{"name": name} for name in ("k", "line", "a", "b")],
+        "columns": ["k", "line", "a", "b"],
         "replace_by": None,
         "range_predicate": None,
     }
@@ -24,13 +25,13 @@ def merge(**changes: Any) -> str:
 def test_keys_are_null_safe_and_equal_rows_are_left_alone() -> None:
     sql = merge()
     assert "on target.`k` <=> source.`k` and target.`line` <=> source.`line`" in sql
-    assert "when matched and not (target.`a` <=> source.`a` and target.`b` <=> source.`b`) then update set" in sql
+    assert "when matched and not ( target.`a` <=> source.`a` and target.`b` <=> source.`b`) then update set" in sql
     assert "when not matched then insert (`k`, `line`, `a`, `b`)" in sql
     assert "delete" not in sql
 
 
 def test_a_table_of_keys_alone_has_nothing_to_update() -> None:
-    assert "then update" not in merge(columns=[{"name": "k"}, {"name": "line"}])
+    assert "then update" not in merge(columns=["k", "line"])
 
 
 def test_the_target_is_limited_by_ranges_and_the_models_own_predicates() -> None:
@@ -50,3 +51,115 @@ def test_incremental_deletes_are_tied_to_touched_keys() -> None:
     assert "left semi join gold__t__touched as touched on stored.`k` <=> touched.`k`" in sql
     assert "when matched and source._gone then delete" in sql
     assert "not matched by source" not in sql
+
+
+def test_new_columns_come_with_the_merge_itself() -> None:
+    sql = merge(new=["b"])
+    assert sql.startswith("merge with schema evolution into gold.t as target")
+    assert "when matched and not ( target.`a` <=> source.`a` and source.`b` is null) then update set" in sql
+    assert "`b` = source.`b`" in sql
+    assert "with schema evolution" not in merge()
+
+
+def test_duplicates_are_looked_for_only_after_the_merge_has_failed() -> None:
+    script = squeeze(MACROS["explain_duplicates"]("merge into gold.t …", "gold.t", "t__dbt_tmp", ["k", "line"]))
+    assert script.startswith("begin declare exit handler for sqlstate '21506' begin select raise_error(concat(")
+    assert "gold.t: expected one row per unique_key (k, line), got " in script
+    assert "from t__dbt_tmp group by `k`, `line` having count(*) > 1" in script
+    assert script.endswith("end; merge into gold.t …; end")
+
+
+class Column(str):
+    """A column as dbt's adapter gives it."""
+
+    name = property(lambda self: self.split()[0])
+    dtype = property(lambda self: self.split()[1])
+
+
+def plan(word: str, given: list[str], contracted: bool = False, stored: tuple[str, ...] = ("k string", "n int")) -> Any:
+    columns = [Column(text) for text in given], [Column(text) for text in stored]
+    return MACROS["merge_schema_plan"]("gold.t", word, contracted, ["k"], *columns)
+
+
+@pytest.mark.parametrize(
+    ("word", "given", "written", "dropped"),
+    [
+        ("ignore", ["k string", "n int", "m int"], ["k", "n"], []),
+        ("ignore", ["k string", "n string"], ["k", "n"], []),
+        ("append_new_columns", ["k string", "m int"], ["k", "m"], []),
+        ("append_new_columns", ["K string", "N int"], ["k", "n"], []),
+        ("sync_all_columns", ["k string", "m int"], ["k", "m"], ["n"]),
+        ("sync_all_columns", ["k string", "n bigint"], ["k", "n"], []),
+        ("fail", ["n int", "k string"], ["k", "n"], []),
+    ],
+)
+def test_each_word_of_on_schema_change_does_what_dbt_says(
+    word: str, given: list[str], written: list[str], dropped: list[str]
+) -> None:
+    planned = plan(word, given)
+    assert (planned["columns"], planned["dropped"]) == (written, dropped)
+
+
+@pytest.mark.parametrize(
+    ("word", "given", "contracted", "message"),
+    [
+        ("ignore", ["k string"], False, "gone: n; of another type: none. Nothing was altered. Fix: select what"),
+        ("fail", ["k string", "n int", "m int"], False, "got new: m; gone: none"),
+        ("fail", ["k string", "n bigint"], False, "of another type: n (int is now bigint)"),
+        ("append_new_columns", ["n int"], False, "got no k in one of them"),
+        ("append_new_columns", ["k string", "m int"], True, "Nothing was altered. Fix: a rename: run the model with"),
+        ("append_new_columns", ["k string", "n string"], True, "n (int is now string). Nothing was altered."),
+        ("sync_all_columns", ["k string", "n string"], False, "Fix: cast n in the query, or run the model"),
+    ],
+)
+def test_a_schema_change_that_cannot_be_done_is_refused_before_anything_is_altered(
+    word: str, given: list[str], contracted: bool, message: str
+) -> None:
+    with pytest.raises(CompilationError) as failed:
+        plan(word, given, contracted)
+    assert message in str(failed.value)
+    assert str(failed.value).startswith("gold.t: expected ")
+
+
+@pytest.mark.parametrize(
+    ("sql", "changes"),
+    [
+        ("select current_date as day", True),
+        ("select 'it\\'s --', Now ( ) as t", True),
+        ("select unix_timestamp( )", True),
+        ("select uuid() as id", True),
+        ("select 1 -- now() is not used", False),
+        ("select /* rand() */ user, now, `current_date`, 'uuid()', \"rand()\" from t", False),
+        ("select unix_timestamp(ts), current_dates, known(a)", False),
+    ],
+)
+def test_sql_that_gives_other_rows_by_itself_is_told_by_its_code_alone(sql: str, changes: bool) -> None:
+    assert MACROS["changes_by_itself"](sql) is changes
+
+
+@pytest.mark.parametrize(
+    ("operations", "merged"),
+    [
+        (["MERGE", "OPTIMIZE"], True),
+        (["MERGE", "RESTORE"], False),
+        (["DELETE", "MERGE"], False),
+        (["MERGE"], False),  # the log is cleaned up: the other commit is not known
+        (["RESTORE", "MERGE"], False),
+    ],
+)
+def test_a_key_by_key_mark_holds_only_while_the_upstream_was_merged(operations: list[str], merged: bool) -> None:
+    commits = [{"version": 7 - i, "operation": operation} for i, operation in enumerate(operations)]
+    MACROS["run_query"] = lambda sql: type("Result", (), {"rows": commits})
+    state, was = {"table": "silver.t__cdc", "version": "7@now"}, {"version": "5@then"}
+    assert MACROS["_only_merged_since"](state, was) is merged
+    one_commit = {**state, "commit": commits[0]}
+    assert MACROS["_only_merged_since"](one_commit, {"version": "6@then"}) is (operations[0] == "MERGE")
+
+
+def test_an_upstream_is_unchanged_only_where_it_can_be_told_and_is_the_same_table() -> None:
+    unchanged = MACROS["_is_unchanged"]
+    state = {"table": "silver.t", "version": "3@noon"}
+    assert unchanged(state, dict(state)) is True
+    for was in (None, {**state, "table": "pr7_silver.t"}, {**state, "version": "3@night"}):
+        assert not unchanged(state, was)
+    assert not unchanged({**state, "version": None}, {**state, "version": None})
