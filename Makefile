@@ -37,9 +37,13 @@ lint: setup ## Style and types
 servers: ## PostgreSQL's binaries for the tests, by apt-get when root and absent
 	@tests/install_servers.sh
 
+.PHONY: golden
+golden: setup ## Write the engine's SQL to tests/engine/golden; read its diff before you commit it
+	PYTHONPATH=tests/macros $(BIN)/python tests/engine/golden.py
+
 .PHONY: test-fast
 test-fast: setup servers ## Tests that answer in a minute: no Spark, few servers
-	$(BIN)/pytest -m "not spark and not slow"
+	$(BIN)/pytest -m "not spark and not slow and not campaign"
 
 .PHONY: test
 test: lint setup servers ## Everything that CI runs

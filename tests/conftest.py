@@ -17,7 +17,7 @@ from python_ops.streaming.jars import add_to_session
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-for folder in ("e2e", "macros", "ops"):
+for folder in ("e2e", "engine", "macros", "ops"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
 

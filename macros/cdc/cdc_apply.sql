@@ -12,7 +12,7 @@
     {%- do _cdc_drop_temporary(temporary) -%}
     {%- do cdc_release_session() -%}
 
-    {%- set exists = load_relation(storage) is not none -%}
+    {%- set exists = stored_as(storage) is not none -%}
     {%- set first_load = not exists or should_full_refresh() -%}
     {%- set stored = {'schemas': [o.payload], 'version': none} if first_load else cdc_reconcile_storage(o, storage) -%}
     {%- set applied = {'mark': none, 'run': 1, 'truncates': 0} if first_load else _cdc_applied(o, storage, stored) -%}
@@ -43,13 +43,11 @@
         {%- set diff = temporary ~ '__cdc_diff' -%}
         {%- do run_query('cache lazy table ' ~ diff ~ ' as ' ~ cdc_timeline(
             o, plan.state, stage, marks.high_or_run, stored.schemas, plan.truncations, plan.chains, plan.moves)) -%}
-        {%- do counts.update(_cdc_count_diff(o, diff, profile, temporary)) -%}
+        {%- do counts.update(_cdc_count_diff(o, diff, cdc_tied_columns(o, plan.state, stage, diff), temporary)) -%}
         {%- do _cdc_lap(clock, 'timeline') -%}
         {%- if first_load -%}
-            {%- do _cdc_note_commit(o, marks, profile) -%}
             {%- do stored.update({'properties': _cdc_new_properties(o, storage, stored)}) -%}
-            {%- do run_query(cdc_create_storage(o, storage, diff, profile['rows_read'], stored.properties)) -%}
-            {%- do cdc_release_session() -%}
+            {%- do _cdc_load_all(o, storage, diff, marks, profile, stored, exists) -%}
         {%- elif counts.inserted + counts.updated > 0 -%}
             {%- do _cdc_note_commit(o, marks, profile) -%}
             {%- do _cdc_merge_once(o, storage, diff, plan.predicate, counts, stored.version, temporary) -%}
@@ -112,7 +110,7 @@
 {% macro cdc_truncations(o, pinned, stage) -%}
 {%- set columns -%}{{ _cdc_columns(o.sequence) }}{{ ', `' ~ o.effective_at ~ '` as _cdc_truncated_at' if o.scd2 }}{%- endset -%}
 (
-    select {{ _cdc_columns(o.sequence) }}{{ ', max(_cdc_truncated_at) as _cdc_truncated_at' if o.scd2 }}
+    select {{ _cdc_columns(o.sequence) }}{{ ', min(_cdc_truncated_at) as _cdc_truncated_at' if o.scd2 }}
     from (
         {% if pinned -%}
         select {{ columns }} from {{ pinned }} where `{{ o.unique_key[0] }}` is null and _cdc_truncate
@@ -148,11 +146,11 @@
 
 
 {#-- A mark beyond the source's end hides every batch up to it: it was set by hand, or the source was emptied and made anew.
-     Asked only where nothing was read, and where the source itself has the column. --#}
+     Asked only where nothing was read, of the sources behind views and ephemeral models too, where a source itself has the column. --#}
 {% macro _cdc_refuse_a_mark_ahead(o, low, temporary) -%}
-    {%- for node in model.depends_on.nodes if node.startswith('source.') -%}
-        {%- set source = adapter.get_relation(none, graph.sources[node].schema, graph.sources[node].identifier) -%}
-        {%- if source is not none and o.watermark in (adapter.get_columns_in_relation(source) | map(attribute='name') | list) -%}
+    {%- for id in cdc_feeds(model.depends_on.nodes, graph) if id in graph.sources -%}
+        {%- set source = api.Relation.create(schema=graph.sources[id].schema, identifier=graph.sources[id].identifier) -%}
+        {%- if stored_as(source) is not none and o.watermark in (adapter.get_columns_in_relation(source) | map(attribute='name') | list) -%}
             {%- set end = run_query("select concat('=', cast(max(`" ~ o.watermark ~ "`) as string)) as batch, max(`" ~ o.watermark
                 ~ "`) < " ~ low ~ ' as is_behind, cast(' ~ low ~ ' as string) as mark from ' ~ source).rows[0] -%}
             {%- if end['is_behind'] -%}
@@ -202,11 +200,30 @@
 {%- endmacro %}
 
 
+{#-- A full refresh replaces the table in one commit. A first load replaces nothing: it makes an empty table, which fails where
+     there is one, and inserts into it. (`create table … as` alone would not do: it refuses the files that a killed one left.)
+     Killed in between, the next run finds an empty table. The insert is guarded like a MERGE: if another run has filled the
+     table first, Delta skips it, and that run has read as much of the source or more. --#}
+{% macro _cdc_load_all(o, storage, diff, marks, profile, stored, exists) -%}
+    {%- if not exists -%}
+        {%- do run_query(cdc_create_storage(o, storage, cdc_first_rows(o, diff, none), stored.properties)) -%}
+        {%- do _cdc_guard(storage, 0) -%}
+    {%- endif -%}
+    {%- do _cdc_note_commit(o, marks, profile) -%}
+    {%- set rows = cdc_first_rows(o, diff, profile['rows_read']) -%}
+    {%- if exists -%}
+        {%- do run_query(cdc_create_storage(o, storage, rows, stored.properties, replace=true)) -%}
+    {%- elif profile['rows_read'] > 0 -%}
+        {%- do run_query('insert into ' ~ storage ~ '\n' ~ rows) -%}
+    {%- endif -%}
+    {%- do cdc_release_session() -%}
+{%- endmacro %}
+
+
 {#-- The MERGE, guarded: its Delta transaction number is the version that was read plus one. If another run has committed in
      between, Delta skips this MERGE and returns nothing, and the model fails instead of applying a stale timeline. --#}
 {% macro _cdc_merge_once(o, storage, diff, predicate, counts, version, temporary) -%}
-    {%- do run_query("set spark.databricks.delta.write.txnAppId = cdc:" ~ storage.schema ~ '.' ~ storage.identifier) -%}
-    {%- do run_query("set spark.databricks.delta.write.txnVersion = " ~ (version + 1)) -%}
+    {%- do _cdc_guard(storage, version) -%}
     {%- set merged = run_query(cdc_merge(o, storage, diff, predicate, counts.updated > 0)) -%}
     {%- do cdc_release_session() -%}
     {%- if merged.rows | length == 0 -%}
@@ -214,6 +231,12 @@
         {%- do exceptions.raise_compiler_error(
             storage ~ ': another run changed this table while this one was reading it. Nothing was written. Fix: run the model again.') -%}
     {%- endif -%}
+{%- endmacro %}
+
+
+{% macro _cdc_guard(storage, version) -%}
+    {%- do run_query("set spark.databricks.delta.write.txnAppId = cdc:" ~ storage.schema ~ '.' ~ storage.identifier) -%}
+    {%- do run_query("set spark.databricks.delta.write.txnVersion = " ~ (version + 1)) -%}
 {%- endmacro %}
 
 
@@ -230,7 +253,7 @@
 
 
 {#-- Counts of the timeline; ties stop the model here, before anything is written. --#}
-{% macro _cdc_count_diff(o, diff, profile, temporary) -%}
+{% macro _cdc_count_diff(o, diff, tied_columns, temporary) -%}
     {%- set row = run_query(
         "select coalesce(sum(_cdc_new_copies), 0) - count_if(_cdc_insert) as duplicates, count_if(_cdc_insert) as inserted,"
         ~ " count_if(_cdc_update) as updated, count_if(_cdc_tied and _cdc_new_copies > 0) as ties, count_if(_cdc_clamped) as clamped,"
@@ -242,9 +265,11 @@
     {%- set counts = dict(row.dict()) -%}
     {%- do counts.update({'newest': _cdc_text(row['newest'])}) -%}
     {%- if row['ties'] > 0 -%}
+        {%- set differ = _cdc_text(run_query(tied_columns).rows[0][0]) or 'what deletes or truncates' -%}
         {%- set told -%}
-{{ this }}: {{ row['ties'] }} tie(s): events with the same key and sequence, and different payloads. The first: {{ _cdc_text(row['examples']) }}.
+{{ this }}: {{ row['ties'] }} tie(s): events with the same key and sequence, and different payloads. They differ in: {{ differ }}. The first: {{ _cdc_text(row['examples']) }}.
 Expected one payload per key and sequence. Nothing was written. Fix, one of:
+  - if such a column does not describe the change (a time of reading, say), leave it out of the SELECT or give it a name that begins with `_`.
   - exclude the wrong event in the model's where clause; if the wrong one is stored already, also
     `delete from {{ _cdc_sibling(this, 'cdc') }} where <key and sequence>`; the next run re-derives the key. No full refresh is needed.
   - config(on_tie='warn'): a delete wins, else a stable hash of the payload, the same in every order and batching.
@@ -257,6 +282,37 @@ Expected one payload per key and sequence. Nothing was written. Fix, one of:
         {%- endif -%}
     {%- endif -%}
     {{ return(counts) }}
+{%- endmacro %}
+
+
+{#-- Which columns the tied events differ in, asked only when there are ties. --#}
+{% macro cdc_tied_columns(o, state, stage, diff) -%}
+with events as (
+    {%- for relation in [state, stage] if relation %}
+    select {{ _cdc_columns(_cdc_distinct(o.unique_key + o.sequence + o.payload)) }} from {{ relation }}
+    {{- ' union all' if not loop.last }}
+    {%- endfor %}
+),
+
+tied as (
+    select distinct {{ _cdc_columns(o.unique_key + o.sequence) }} from {{ diff }} where _cdc_tied and _cdc_new_copies > 0
+),
+
+differing as (
+    select
+        {%- for name in o.payload %}
+        not (min(struct(events.`{{ name }}`)) <=> max(struct(events.`{{ name }}`))) as `{{ name }}`,
+        {%- endfor %}
+        count(*) as copies
+    from events
+    inner join tied on {{ _cdc_equal(o.unique_key + o.sequence, 'events', 'tied') }}
+    group by {{ _cdc_columns(o.unique_key + o.sequence, 'events') }}
+)
+
+select concat('=', nullif(concat_ws(', '
+    {%- for name in o.payload %}, max(case when `{{ name }}` then '{{ _cdc_escape(name) }}' end){% endfor -%}
+), ''))
+from differing
 {%- endmacro %}
 
 
@@ -281,10 +337,15 @@ Expected one payload per key and sequence. Nothing was written. Fix, one of:
 
 
 {% macro _cdc_refuse_what_cannot_work(o) -%}
-    {%- set sources = [] -%}
-    {%- for node in model.depends_on.nodes if node.startswith('source.') -%}{%- do sources.append(node) -%}{%- endfor -%}
-    {%- if sources | length > 1 -%}
-        {%- do _cdc_fail('sources', 'one (the engine keeps one watermark)', sources | join(', '), 'make one CDC model per source and join them downstream') -%}
+    {%- if target.threads > 1 -%}
+        {%- do _cdc_fail('threads', '1 for a CDC model (the mark and the guard of its commit are settings of the Spark session, which all'
+            ~ ' threads share: one model would write the mark of another, and lose changes)', target.threads,
+            'run dbt with --threads 1, or set `threads: 1` in profiles.yml; Spark itself uses every core') -%}
+    {%- endif -%}
+    {%- set feeds = cdc_feeds(model.depends_on.nodes, graph) -%}
+    {%- if feeds | length > 1 and o.watermark -%}
+        {%- do _cdc_fail('sources', 'one (the engine keeps one mark in ' ~ o.watermark ~ '; a table that is behind it would not be read)',
+            feeds | join(', '), 'make one CDC model per source and join them downstream') -%}
     {%- endif -%}
     {%- if invocation_args_dict.get('sample') -%}
         {%- do _cdc_fail('--sample', 'no sampling on a CDC model (the watermark would move past the rows left out)', '--sample', 'exclude ' ~ this.identifier) -%}

@@ -3,7 +3,7 @@
 {%- set columns = _cdc_physical_columns(o) -%}
 merge into {{ storage }} as stored
 using (
-    select {{ _cdc_columns(columns) }}
+    select {{ _cdc_columns(columns | reject('equalto', '_cdc_filled') | list) }}{{ ', ' ~ _cdc_filled_to_store(o) ~ ' as _cdc_filled' if o.fill }}
     from {{ source }}
     where _cdc_insert or _cdc_update
 ) as changed
@@ -19,19 +19,41 @@ when not matched then insert ({{ _cdc_columns(columns) }}) values ({{ _cdc_colum
 {%- endmacro %}
 
 
-{#-- First load, or a full refresh: the same rows, clustered by key so that files cover narrow ranges. --#}
-{% macro cdc_create_storage(o, storage, source, rows, properties) -%}
-create or replace table {{ storage }}
+{#-- Filled values in the stored struct's own fields, which keeps those of columns that the model has no more. --#}
+{% macro _cdc_filled_to_store(o) -%}
+{%- if o.filled | map(attribute='name') | list == o.fill -%}_cdc_filled{%- else -%}
+case when _cdc_filled is not null then named_struct(
+    {%- for field in o.filled -%}
+        '{{ _cdc_escape(field.name) }}', {{ '_cdc_filled.`' ~ field.name ~ '`' if field.name in o.fill else 'cast(null as ' ~ field.type ~ ')' }}{{ ', ' if not loop.last }}
+    {%- endfor -%}
+) end
+{%- endif -%}
+{%- endmacro %}
+
+
+{% macro cdc_create_storage(o, storage, rows, properties, replace=false) -%}
+create {{ 'or replace ' if replace }}table {{ storage }}
 using delta
 {% if o.cluster_by -%}cluster by ({{ _cdc_columns(o.cluster_by) }}){%- endif %}
 {{ "comment 'Every event of " ~ storage.identifier | replace('__cdc', '') ~ ", hidden ones included. Read the view of that name instead.'" }}
 tblproperties ({{ _cdc_properties(properties) }})
 as
-select {{ '/*+ repartition_by_range(' ~ [1, rows // 500000] | max ~ ', ' ~ _cdc_columns(o.unique_key) ~ ') */' }}
+{{ rows }}
+{%- endmacro %}
+
+
+{#-- First load, or a full refresh: the same rows, clustered by key so that files cover narrow ranges. `count` of them decides
+     the number of files; none gives the columns without a row. --#}
+{% macro cdc_first_rows(o, source, count) -%}
+{%- if count is none -%}
+select {{ _cdc_columns(_cdc_physical_columns(o)) }} from {{ source }} where false
+{%- else -%}
+select {{ '/*+ repartition_by_range(' ~ [1, count // 500000] | max ~ ', ' ~ _cdc_columns(o.unique_key) ~ ') */' }}
     {{ _cdc_columns(_cdc_physical_columns(o)) }}
 from {{ source }}
 where _cdc_insert
 sort by {{ _cdc_columns(o.unique_key) }}
+{%- endif -%}
 {%- endmacro %}
 
 

@@ -7,7 +7,7 @@
         'strategy': settings.get('incremental_strategy'),
         'unique_key': _cdc_as_list(settings.get('unique_key')),
         'sequence': _cdc_as_list(settings.get('sequence_by')),
-        'effective_at': settings.get('effective_at'),
+        'effective_at': settings.get('effective_at') or none,
         'delete_when': settings.get('delete_when'),
         'truncate_when': settings.get('truncate_when'),
         'watermark': settings.get('watermark') or ('_batch_id' if '_batch_id' in names else none),
@@ -17,7 +17,7 @@
         'on_tie': settings.get('on_tie') or 'error',
         'on_schema_change': on_schema_change,
     } -%}
-    {%- do _cdc_check_named(o, names) -%}
+    {%- do _cdc_check_named(o, names, settings) -%}
     {%- set types = {} -%}
     {%- for column in columns -%}{%- do types.update({column.name: column.type}) -%}{%- endfor -%}
     {%- set scd2 = o.strategy == 'cdc_scd2' -%}
@@ -35,20 +35,24 @@
     {%- set stored = names | reject('in', o.except) | list -%}
     {%- set engine = o.unique_key + o.sequence + [o.watermark, o.unsent, o.effective_at] -%}
     {%- set attributes = stored | reject('in', engine) | list -%}
-    {%- set described = [] -%}
-    {%- for name in attributes if not name.startswith('_') -%}{%- do described.append(name) -%}{%- endfor -%}
-    {%- set tracked = _cdc_as_list(settings.get('track_history')) or
-        (described | reject('in', _cdc_as_list(settings.get('track_history_except'))) | list) -%}
+    {#- A name that begins with `_` is lineage, unless an option asks for it: then its values decide what is shown. -#}
     {%- set ignore_null = settings.get('ignore_null_updates') -%}
-    {%- set ignore_null = described if ignore_null is sameas true else _cdc_as_list(ignore_null) -%}
-    {%- set fill = described if o.unsent else ignore_null -%}
-    {%- set payload = described + ([o.effective_at] if o.effective_at and o.effective_at not in o.sequence else [])
-        + ([o.unsent] if o.unsent else []) -%}
+    {%- set asked = _cdc_as_list(settings.get('track_history')) + (_cdc_as_list(ignore_null) if ignore_null is not sameas true else []) -%}
+    {%- set plain, described = [], [] -%}
+    {%- for name in attributes -%}
+        {%- if not name.startswith('_') -%}{%- do plain.append(name) -%}{%- endif -%}
+        {%- if not name.startswith('_') or name in asked -%}{%- do described.append(name) -%}{%- endif -%}
+    {%- endfor -%}
+    {%- set tracked = _cdc_as_list(settings.get('track_history')) or
+        (plain | reject('in', _cdc_as_list(settings.get('track_history_except'))) | list) -%}
+    {%- set ignore_null = plain if ignore_null is sameas true else _cdc_as_list(ignore_null) -%}
+    {%- set payload = _cdc_distinct(described + (o.moved_from | select('in', attributes) | list) + ([o.unsent] if o.unsent else [])) -%}
     {%- do o.update({'names': names, 'types': types, 'stored': stored, 'attributes': attributes, 'tracked': tracked,
-        'ignore_null': ignore_null, 'fill': fill, 'payload': payload, 'scd2': scd2,
-        'batch_type': types[o.watermark] if o.watermark else 'bigint',
+        'ignore_null': ignore_null, 'fill': described if o.unsent else ignore_null, 'payload': payload, 'scd2': scd2,
+        'earliest': o.effective_at is not none and o.effective_at not in o.sequence,
+        'filled': [], 'batch_type': types[o.watermark] if o.watermark else 'bigint',
         'cluster_by': _cdc_cluster_by(settings, o.unique_key, types)}) -%}
-    {%- do _cdc_check_columns(o) -%}
+    {%- do _cdc_check_columns(o, settings) -%}
     {{ return(o) }}
 {%- endmacro %}
 
@@ -65,13 +69,14 @@
 
 
 {#-- Required options are there, and every option that names columns names columns of the SELECT. --#}
-{% macro _cdc_check_named(o, names) -%}
+{% macro _cdc_check_named(o, names, settings) -%}
     {%- if not o.unique_key -%}{%- do _cdc_fail('unique_key', 'a column or list', 'nothing', "add unique_key='<column>'") -%}{%- endif -%}
     {%- if not o.sequence -%}
         {%- do _cdc_fail('sequence_by', "the column(s) that order one key's changes", 'nothing', "add sequence_by=['<column>']") -%}
     {%- endif -%}
     {%- for option, wanted in [('unique_key', o.unique_key), ('sequence_by', o.sequence), ('effective_at', [o.effective_at]),
-            ('watermark', [o.watermark]), ('unsent', [o.unsent]), ('moved_from', o.moved_from)] -%}
+            ('watermark', [o.watermark]), ('unsent', [o.unsent]), ('moved_from', o.moved_from),
+            ('cluster_by', _cdc_as_list(settings.get('cluster_by'))), ('except_columns', _cdc_as_list(settings.get('except_columns')))] -%}
         {%- for name in wanted if name and name not in names -%}
             {%- do _cdc_fail(option, 'a column of the SELECT (' ~ names | join(', ') ~ ')', name, 'select it or correct the name') -%}
         {%- endfor -%}
@@ -83,27 +88,57 @@
 {%- endmacro %}
 
 
-{#-- Columns the engine cannot work with are refused by name. --#}
-{% macro _cdc_check_columns(o) -%}
+{#-- Columns the engine cannot work with are refused by name; Spark does not tell upper from lower case. --#}
+{% macro _cdc_check_columns(o, settings) -%}
     {%- set made = ['valid_from', 'valid_to', 'is_current'] + (['_batch_id'] if o.watermark != '_batch_id' else []) -%}
-    {%- for name in o.names if name.startswith('_cdc_') or name in made and name not in o.except -%}
-        {%- do _cdc_fail('column ' ~ name, 'another name (the engine makes columns of this name)', name, 'rename it in the SELECT') -%}
+    {%- set read = ['_batch_id', '_unsent', '_op', '_arrived_at'] -%}
+    {%- for name in o.names -%}
+        {%- set lower = name | lower -%}
+        {%- if lower.startswith('_cdc_') or lower in made and name not in o.except -%}
+            {%- do _cdc_fail('column ' ~ name, 'another name (the engine makes columns of this name)', name, 'rename it in the SELECT') -%}
+        {%- elif lower in read and name not in read -%}
+            {%- do _cdc_fail('column ' ~ name, lower ~ ' (the engine reads the column of this name)', name, 'write it in lower case, or rename it in the SELECT') -%}
+        {%- elif name in o.stored and modules.re.search('[`,;{}()=\\s]', name) -%}
+            {%- do _cdc_fail('column ' ~ name, 'a name that Delta stores (no blank, no backtick, none of ,;{}()=)', name, 'rename it in the SELECT') -%}
+        {%- endif -%}
     {%- endfor -%}
-    {%- for name in o.stored if o.types[name].startswith('map') or o.types[name] == 'variant' -%}
+    {%- for name in o.stored if modules.re.search('\\bmap<|(^|[:<,])variant($|[>,])', o.types[name]) -%}
         {%- do _cdc_fail('column ' ~ name, 'a type that can be compared', o.types[name], 'use to_json(' ~ name ~ ')') -%}
     {%- endfor -%}
-    {%- for name in o.tracked + o.ignore_null if name not in o.stored -%}
+    {%- set except = _cdc_as_list(settings.get('track_history_except')) -%}
+    {%- if except and settings.get('track_history') -%}
+        {%- do _cdc_fail('track_history', 'it or track_history_except', 'both', 'remove one of the two') -%}
+    {%- endif -%}
+    {%- for name in o.tracked + except + o.ignore_null if name not in o.stored -%}
         {%- do _cdc_fail('track_history / ignore_null_updates', 'stored columns (' ~ o.stored | join(', ') ~ ')', name, 'correct the name') -%}
+    {%- endfor -%}
+    {%- set arrival = [o.watermark, o.unsent] + ([o.effective_at] if o.earliest else []) -%}
+    {%- for name in _cdc_as_list(settings.get('track_history')) + o.ignore_null if name in arrival -%}
+        {%- do _cdc_fail('track_history / ignore_null_updates', 'columns that hold what happened, not when and how it arrived', name, 'remove it') -%}
     {%- endfor -%}
     {%- for name in o.unique_key + o.sequence + o.moved_from + [o.effective_at] if name and name in o.except -%}
         {%- do _cdc_fail('except_columns', 'columns the engine does not store', name, 'remove it from except_columns') -%}
     {%- endfor -%}
+    {%- for name in o.sequence if o.types[name].startswith('string') and name != '_file' -%}
+        {%- do exceptions.warn(_cdc_text_sequence(name)) -%}
+    {%- endfor -%}
+{%- endmacro %}
+
+
+{#-- `_file` is left out: its order is ingestion's, which knows the names. --#}
+{% macro _cdc_text_sequence(name) -%}
+sequence_by: {{ name }} is a string and compares as text: '10' comes before '9', and the later change would lose. Fix: a number,
+  cast({{ name }} as bigint) as {{ name }}
+or, of a PostgreSQL log position such as 16/B374D848,
+  cast(conv(split_part({{ name }}, '/', 1), 16, 10) as bigint) * 4294967296 + cast(conv(split_part({{ name }}, '/', 2), 16, 10) as bigint) as {{ name }}
+A text of one length (a ULID, an ISO time) is in order; cast a time to a timestamp.
 {%- endmacro %}
 
 
 {#-- Liquid clustering columns: those of the key for which Delta keeps statistics, at most four. --#}
 {% macro _cdc_cluster_by(settings, keys, types) -%}
     {%- set chosen = _cdc_as_list(settings.get('cluster_by')) -%}
+    {%- if chosen | length > 4 -%}{%- do _cdc_fail('cluster_by', 'at most 4 columns', chosen | join(', '), 'leave some out') -%}{%- endif -%}
     {%- if not chosen -%}
         {%- for key in keys if _cdc_has_literal(types[key]) -%}{%- do chosen.append(key) -%}{%- endfor -%}
     {%- endif -%}

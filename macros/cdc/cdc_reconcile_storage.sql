@@ -14,7 +14,8 @@
         {%- do types.update({column.name: column.dtype}) -%}
         {%- if not column.name.startswith('_cdc_') -%}{%- do before.append(column.name) -%}{%- endif -%}
     {%- endfor -%}
-    {%- set widened = _cdc_widen_columns(o, storage, types) -%}
+    {%- set filled = _cdc_stored_fields(o, storage, types.get('_cdc_filled')) -%}
+    {%- set widened = _cdc_widen_columns(o, storage, types, filled) -%}
     {%- set new = o.stored | reject('in', before) | list -%}
     {%- set gone = before | reject('in', o.stored) | list -%}
     {%- if o.on_schema_change == 'fail' and (new or gone) -%}
@@ -25,30 +26,25 @@
         {%- for part in ['stored', 'attributes', 'tracked', 'ignore_null', 'fill', 'payload'] -%}
             {%- do o.update({part: o[part] | reject('in', new) | list}) -%}
         {%- endfor -%}
-    {%- elif new -%}
-        {%- if o.scd2 and o.effective_at in new -%}
-            {%- do _cdc_fail('effective_at', 'a stored column', o.effective_at ~ ' (stored events lack it)', 'run with --full-refresh') -%}
-        {%- endif -%}
-        {%- do _cdc_add_columns(o, storage, types, new) -%}
+    {%- elif o.scd2 and o.effective_at in new -%}
+        {%- do _cdc_fail('effective_at', 'a stored column', o.effective_at ~ ' (stored events lack it)', 'run with --full-refresh') -%}
     {%- endif -%}
-    {%- if o.fill and '_cdc_filled' not in types -%}
-        {%- do run_query('alter table ' ~ storage ~ ' add columns (_cdc_filled ' ~ _cdc_filled_type(o) ~ ')') -%}
-    {%- endif -%}
+    {%- set added = _cdc_add_columns(o, storage, new | select('in', o.stored) | list, filled, '_cdc_filled' in types, properties) -%}
 
     {%- set schemas = fromjson(properties.get('lakehouse.cdc.schemas', '[]')) or [o.payload] -%}
-    {%- if schemas[-1] != o.payload -%}{%- set schemas = schemas + [o.payload] -%}{%- endif -%}
+    {%- if schemas[-1] | sort != o.payload | sort -%}{%- set schemas = schemas + [o.payload] -%}{%- endif -%}
     {%- set now = _cdc_shape(o) -%}
     {%- set rederive = namespace(needed=false) -%}
     {%- for part, value in now.shape.items() -%}
         {%- set was = then.get('shape', {}).get(part) -%}
-        {%- if (value | reject('in', new) | list if value is not string and value is iterable else value) != was -%}
+        {%- if value != was and (value is string or value | reject('in', new) | sort != was | default([], true) | sort) -%}
             {%- set rederive.needed = true -%}
         {%- endif -%}
     {%- endfor -%}
     {%- if new or gone or now != then or schemas | length != fromjson(properties.get('lakehouse.cdc.schemas', '[]')) | length -%}
         {%- do properties.update({'changed': true}) -%}
     {%- endif -%}
-    {%- if new or widened or (o.fill and '_cdc_filled' not in types) -%}
+    {%- if added or widened -%}
         {%- set commit = run_query('describe history ' ~ storage ~ ' limit 1').rows[0] -%}
     {%- endif -%}
     {{ return({
@@ -59,25 +55,44 @@
 {%- endmacro %}
 
 
-{% macro _cdc_add_columns(o, storage, types, new) -%}
+{#-- The fields of the stored struct of filled values, in its order. --#}
+{% macro _cdc_stored_fields(o, storage, type) -%}
+    {%- set fields = {} -%}
+    {%- if type == _cdc_filled_type(o) | replace('`', '') -%}
+        {%- for name in o.fill -%}{%- do fields.update({name: o.types[name]}) -%}{%- endfor -%}
+    {%- elif type -%}
+        {%- for field in _cdc_describe_query('select _cdc_filled.* from ' ~ storage) -%}{%- do fields.update({field.name: field.type}) -%}{%- endfor -%}
+    {%- endif -%}
+    {{ return(fields) }}
+{%- endmacro %}
+
+
+{#-- Adds the model's new columns, and to the struct of filled values those it lacks; sets `o.filled`, the struct's fields. --#}
+{% macro _cdc_add_columns(o, storage, new, filled, has_struct, properties) -%}
     {%- set added = [] -%}
     {%- for name in new -%}{%- do added.append('`' ~ name ~ '` ' ~ o.types[name]) -%}{%- endfor -%}
-    {%- if '_cdc_filled' in types -%}
-        {%- for name in o.fill if name in new -%}{%- do added.append('_cdc_filled.`' ~ name ~ '` ' ~ o.types[name]) -%}{%- endfor -%}
+    {%- for name in o.fill if has_struct and name not in filled -%}{%- do added.append('_cdc_filled.`' ~ name ~ '` ' ~ o.types[name]) -%}{%- endfor -%}
+    {%- if o.fill and not has_struct -%}{%- do added.append('_cdc_filled ' ~ _cdc_filled_type(o)) -%}{%- endif -%}
+    {%- if 'timestamp_ntz' in added | join and 'delta.feature.timestampNtz' not in properties -%}
+        {%- do _cdc_set_properties(storage, {'delta.feature.timestampNtz': 'supported'}) -%}
     {%- endif -%}
-    {%- do run_query('alter table ' ~ storage ~ ' add columns (' ~ added | join(', ') ~ ')') -%}
+    {%- if added -%}{%- do run_query('alter table ' ~ storage ~ ' add columns (' ~ added | join(', ') ~ ')') -%}{%- endif -%}
+    {%- set fields = [] -%}
+    {%- for name in _cdc_distinct(filled.keys() | list + o.fill) -%}{%- do fields.append({'name': name, 'type': filled.get(name) or o.types[name]}) -%}{%- endfor -%}
+    {%- do o.update({'filled': fields}) -%}
+    {{ return(added | length > 0) }}
 {%- endmacro %}
 
 
 {#-- A type that every stored value fits into is changed in place, as ingestion does with bronze; any other is refused. --#}
-{% macro _cdc_widen_columns(o, storage, types) -%}
+{% macro _cdc_widen_columns(o, storage, types, filled) -%}
     {%- set wider = {} -%}
     {%- for name in o.stored if name in types and types[name] != o.types[name] -%}
         {%- if o.on_schema_change == 'fail' or not _cdc_widens(types[name], o.types[name]) -%}
             {%- do _cdc_fail('column ' ~ name, types[name] ~ ', as stored', o.types[name], 'cast it in the SELECT, or run with --full-refresh') -%}
         {%- endif -%}
         {%- do wider.update({'`' ~ name ~ '`': o.types[name]}) -%}
-        {%- if '_cdc_filled' in types and name in o.fill -%}{%- do wider.update({'_cdc_filled.`' ~ name ~ '`': o.types[name]}) -%}{%- endif -%}
+        {%- if name in filled -%}{%- do wider.update({'_cdc_filled.`' ~ name ~ '`': o.types[name]}) -%}{%- endif -%}
     {%- endfor -%}
     {%- if wider -%}{%- do _cdc_set_properties(storage, {'delta.enableTypeWidening': 'true'}) -%}{%- endif -%}
     {%- for column, type in wider.items() -%}
@@ -146,7 +161,7 @@
      crash before the views leaves them missing, and a missing view is made whatever the hash says. --#}
 {% macro _cdc_new_properties(o, storage, stored) -%}
     {%- set properties = _cdc_storage_properties(o, stored) -%}
-    {%- if load_relation(this) is none and load_relation(_cdc_sibling(this, 'changes')) is none -%}
+    {%- if _cdc_listed('tables', this, ['', '__changes']) == 0 -%}
         {%- do properties.update({'lakehouse.cdc.views': _cdc_views(o, storage, stored).hash}) -%}
     {%- endif -%}
     {{ return(properties) }}
@@ -157,13 +172,12 @@
      so that a crash before it only repeats the work. --#}
 {% macro cdc_keep_views(o, storage, stored) -%}
     {%- set views = _cdc_views(o, storage, stored) -%}
-    {%- set existing = load_relation(this) -%}
     {%- set properties = stored.get('properties', {}) -%}
     {%- set is_other = properties.get('lakehouse.cdc.views') != views.hash -%}
-    {%- if is_other or existing is none or not existing.is_view or load_relation(_cdc_sibling(this, 'changes')) is none -%}
-        {%- if existing is not none and not existing.is_view -%}
+    {%- if is_other or _cdc_listed('views', this, ['', '__changes']) < 2 -%}
+        {%- if stored_as(this) == 'table' -%}
             {%- do log(this ~ ' was a table; it becomes a view on ' ~ storage, info=true) -%}
-            {%- do adapter.drop_relation(existing) -%}
+            {%- do adapter.drop_relation(this.incorporate(type='table')) -%}
         {%- endif -%}
         {%- for statement in views.statements -%}{%- do run_query(statement) -%}{%- endfor -%}
     {%- endif -%}

@@ -32,18 +32,21 @@
      dbt's cache of relations is empty for a schema whose listing failed (dbt-labs/dbt-spark#950), and a table that is taken
      for absent would be replaced. --#}
 {% macro stored_as(relation) -%}
-    {%- for row in run_query(cdc_name_listing('tables', relation)).rows if not row['isTemporary'] -%}
-        {{ return('view' if _cdc_is_view(relation) else 'table') }}
-    {%- endfor -%}
-    {{ return(none) }}
+    {#- Only `run` and `build` make schemas first. -#}
+    {%- if flags.WHICH not in ['run', 'build'] and not adapter.check_schema_exists(relation.database, relation.schema) -%}{{ return(none) }}{%- endif -%}
+    {%- if _cdc_listed('tables', relation) == 0 -%}{{ return(none) }}{%- endif -%}
+    {{ return('view' if _cdc_listed('views', relation) > 0 else 'table') }}
 {%- endmacro %}
 
 
-{% macro _cdc_is_view(relation) -%}
-    {{ return(run_query(cdc_name_listing('views', relation)).rows | rejectattr('isTemporary') | list | length > 0) }}
+{#-- How many of these names stand in the schema. Temporary views are the session's and stand in none. --#}
+{% macro _cdc_listed(kind, relation, endings=['']) -%}
+    {{ return(run_query(cdc_name_listing(kind, relation, endings)).rows | rejectattr('isTemporary') | list | length) }}
 {%- endmacro %}
 
 
-{% macro cdc_name_listing(kind, relation) -%}
-show {{ kind }} in {{ relation.schema }} like '{{ relation.identifier }}'
+{% macro cdc_name_listing(kind, relation, endings=['']) -%}
+show {{ kind }} in {{ relation.schema }} like '
+    {%- for ending in endings -%}{{ relation.identifier }}{{ ending }}{{ '|' if not loop.last }}{%- endfor -%}
+'
 {%- endmacro %}

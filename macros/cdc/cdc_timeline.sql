@@ -27,13 +27,16 @@ compared_to_stored as (
         not _cdc_was_stored as _cdc_insert,
         _cdc_was_stored and (
             not _cdc_stored
+            {%- if o.earliest %}
+            or not (`{{ o.effective_at }}` <=> {{ _cdc_time(o) }})
+            {%- endif %}
             or not (_cdc_now_visible <=> _cdc_visible)
             {%- if o.scd2 %}
             or not (_cdc_now_from <=> _cdc_valid_from)
             or not (_cdc_now_to <=> _cdc_valid_to)
             {%- endif %}
             {%- if o.fill %}
-            or not (_cdc_now_filled <=> {{ _cdc_stored_filled_struct(o) }})
+            or not (_cdc_now_filled <=> _cdc_filled)
             {%- endif %}
         ) as _cdc_update
     from derived
@@ -41,7 +44,9 @@ compared_to_stored as (
 )
 
 select
-    {{ _cdc_columns(o.stored) }},
+    {% for name in o.stored -%}
+    {{ _cdc_time(o) ~ ' as ' if name == o.effective_at and o.earliest }}`{{ name }}`,
+    {% endfor -%}
     _cdc_deleted,
     _cdc_truncate,
     _cdc_now_visible as _cdc_visible,
@@ -63,7 +68,7 @@ select
     _cdc_new_copies,
     _cdc_insert and struct({{ _cdc_columns(o.sequence) }}) < _cdc_last_stored as _cdc_late,
     {% if o.scd2 -%}
-    _cdc_insert and `{{ o.effective_at }}` < _cdc_effective_at as _cdc_clamped,
+    _cdc_insert and {{ _cdc_time(o) }} < _cdc_effective_at as _cdc_clamped,
     _cdc_now_visible and _cdc_now_to is null and not coalesce(_cdc_visible and _cdc_valid_to is null, false) as _cdc_opens,
     coalesce(_cdc_visible and _cdc_valid_to is null, false) and not (_cdc_now_visible and _cdc_now_to is null) as _cdc_closes
     {%- else -%}
@@ -85,7 +90,7 @@ events as (
     select
         {{ _cdc_columns(o.stored) }},
         _cdc_deleted, _cdc_truncate, _cdc_schema, _cdc_visible, _cdc_valid_from, _cdc_valid_to,
-        {{ '_cdc_filled,' if o.fill }}
+        {{ _cdc_stored_filled_struct(o) ~ ' as _cdc_filled,' if o.fill }}
         true as _cdc_stored
     from {{ state }}
     union all
@@ -120,6 +125,9 @@ counted as (
         *,
         count_if(not _cdc_stored) over (partition by {{ keys }}, {{ sequence }}) as _cdc_new_copies,
         max(_cdc_conflict) over (partition by {{ keys }}, {{ sequence }}) as _cdc_tied,
+        {%- if o.earliest %}
+        min(`{{ o.effective_at }}`) over (partition by {{ keys }}, {{ sequence }}{{ _cdc_repeats(o, schemas) }}) as _cdc_earliest_at,
+        {%- endif %}
         max(_cdc_stored) over (partition by {{ keys }}, {{ sequence }}) as _cdc_was_stored,
         max(case when not _cdc_stored then {{ '`' ~ o.watermark ~ '`' if o.watermark else 'cast(null as bigint)' }} end)
             over (partition by {{ keys }}) as _cdc_key_batch,
@@ -160,12 +168,28 @@ segmented as (
      then a hash of the payload, so that the same one wins in every order and batching. --#}
 {% macro _cdc_winner(o, schemas) -%}
     {%- if o.on_tie == 'warn' -%}
-        _cdc_deleted desc, {{ 'case when _cdc_truncate then `' ~ o.effective_at ~ '` end desc, ' if o.scd2 }}
-        {#- #}{{ _cdc_payload_hash(o.payload | select('in', _cdc_always_known(schemas)) | list) }}, _cdc_stored desc, {{ _cdc_payload_hash(o.payload) }}
+        _cdc_deleted desc, {{ _cdc_known_hash(o, schemas) }}, _cdc_stored desc, {{ _cdc_payload_hash(o.payload) }}
     {%- else -%}
         _cdc_stored desc
     {%- endif -%}
     {{ ', `' ~ o.watermark ~ '`' if o.watermark }}
+{%- endmacro %}
+
+
+{#-- What, at one key and sequence, makes events repeats of each other: where ties are errors, being there. --#}
+{% macro _cdc_repeats(o, schemas) -%}
+    {{ ', _cdc_deleted, ' ~ _cdc_known_hash(o, schemas) if o.on_tie == 'warn' }}
+{%- endmacro %}
+
+
+{% macro _cdc_known_hash(o, schemas) -%}
+    {{ _cdc_payload_hash(o.payload | select('in', _cdc_always_known(schemas)) | list) }}
+{%- endmacro %}
+
+
+{#-- The column of an event's time: of equal events at one key and sequence the earliest, whichever of them stays. --#}
+{% macro _cdc_time(o) -%}
+    {{ '_cdc_earliest_at' if o.earliest else '`' ~ o.effective_at ~ '`' }}
 {%- endmacro %}
 
 
@@ -243,7 +267,7 @@ placed as (
         {% for name in o.stored -%}
         {%- if name in o.sequence -%}
         coalesce(truncate_at.`{{ name }}`, `{{ name }}`) as `{{ name }}`
-        {%- elif name == o.effective_at and o.scd2 -%}
+        {%- elif name == o.effective_at and o.scd2 and not o.earliest -%}
         coalesce(truncate_at._cdc_truncated_at, `{{ name }}`) as `{{ name }}`
         {%- else -%}
         `{{ name }}`
@@ -252,6 +276,7 @@ placed as (
         _cdc_deleted or truncate_at is not null as _cdc_deleted,
         _cdc_truncate, _cdc_schema, _cdc_visible, _cdc_valid_from, _cdc_valid_to,
         {{ '_cdc_filled,' if o.fill }}
+        {{ 'coalesce(truncate_at._cdc_truncated_at, _cdc_earliest_at) as _cdc_earliest_at,' if o.scd2 and o.earliest else '_cdc_earliest_at,' if o.earliest }}
         _cdc_stored, _cdc_new_copies, _cdc_was_stored, _cdc_key_batch, _cdc_last_stored,
         truncate_at is not null as _cdc_synthetic,
         truncate_at is null and not _cdc_truncate and {{ _cdc_at_truncate(o) }} as _cdc_overridden,
@@ -311,7 +336,7 @@ filled as (
 {#-- Whether an event carried a value for the column. --#}
 {% macro _cdc_sent(o, name) -%}
     not _cdc_deleted
-    {%- if o.unsent %} and not coalesce(array_contains(`{{ o.unsent }}`, '{{ name }}'), false){% endif -%}
+    {%- if o.unsent %} and not coalesce(array_contains(`{{ o.unsent }}`, '{{ _cdc_escape(name) }}'), false){% endif -%}
     {%- if name in o.ignore_null %} and `{{ name }}` is not null{% endif -%}
 {%- endmacro %}
 
@@ -338,7 +363,7 @@ placed_in_time as (
 clamped as (
     select
         *,
-        max(`{{ o.effective_at }}`) over ({{ in_order }} rows between unbounded preceding and current row) as _cdc_effective_at
+        max({{ _cdc_time(o) }}) over ({{ in_order }} rows between unbounded preceding and current row) as _cdc_effective_at
     from filled
 ),
 
@@ -392,14 +417,15 @@ case when {{ visible }} and not (
     {%- for name in o.fill -%}
     `_cdc_value_{{ name }}` <=> `{{ name }}`{{ ' and ' if not loop.last }}
     {%- endfor -%}
-) then named_struct({% for name in o.fill %}'{{ name }}', `_cdc_value_{{ name }}`{{ ', ' if not loop.last }}{% endfor %}) end
+) then named_struct({% for name in o.fill %}'{{ _cdc_escape(name) }}', `_cdc_value_{{ name }}`{{ ', ' if not loop.last }}{% endfor %}) end
 {%- endif -%}
 {%- endmacro %}
 
 
+{#-- The stored values in today's columns and order: a struct is united by position. --#}
 {% macro _cdc_stored_filled_struct(o) -%}
 case when _cdc_filled is not null then named_struct(
-    {%- for name in o.fill %}'{{ name }}', _cdc_filled.`{{ name }}`{{ ', ' if not loop.last }}{% endfor -%}
+    {%- for name in o.fill %}'{{ _cdc_escape(name) }}', _cdc_filled.`{{ name }}`{{ ', ' if not loop.last }}{% endfor -%}
 ) end
 {%- endmacro %}
 

@@ -80,6 +80,7 @@ class Lab:
         check: bool = True,
         callbacks: Sequence[Callable[[Any], None]] = (),
         command: str = "run",
+        arguments: Sequence[str] = (),
     ) -> Any:
         """Runs `dbt run`, or `dbt snapshot`; keeps each node's message in `messages`. `callbacks` take dbt's events.
 
@@ -88,14 +89,14 @@ class Lab:
         """
         from dbt.cli.main import dbtRunner
 
-        arguments = [
+        given = [
             "--quiet", command, "--project-dir", str(self.folder), "--profiles-dir", str(ROOT / "profiles"),
             "--target-path", str(self.folder / "target"), "--log-path", str(self.folder / "logs"),
             *(["--select", *select] if select else []),
-            *(["--full-refresh"] if full_refresh else []),
+            *(["--full-refresh"] if full_refresh else []), *arguments,
         ]  # fmt: skip
         os.environ["LAKEHOUSE_SCHEMA_PREFIX"] = ""  # another test may have set it
-        result = dbtRunner(callbacks=list(callbacks)).invoke(arguments)
+        result = dbtRunner(callbacks=list(callbacks)).invoke(given)
         if result.exception:
             raise result.exception
         models = [r for r in result.result if r.node.resource_type in ("model", "snapshot")]

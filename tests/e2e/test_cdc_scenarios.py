@@ -161,6 +161,47 @@ def test_s14_a_truncate_closes_every_key_also_for_later_arrivals(lab: Lab) -> No
     assert states(lab, "current") == {"new": "N"}
 
 
+def test_what_an_option_asks_for_belongs_to_the_payload(lab: Lab) -> None:
+    """Given two events at one position that differ in a tracked `_status`, Then they are a tie, in both orders."""
+    for order in (1, -1):
+        name = f"order_{order + 1}"
+        lab.bronze(name, "k string, a string, c string")
+        select = SELECT.replace(" c,", " c as _status,")
+        lab.model(name + "_tied", name, select, **SCD2, track_history=["_status"])
+        lab.model(name + "_warned", name, select, **SCD2, track_history=["_status"], on_tie="warn")
+        for batch, value in enumerate(("open", "closed")[::order], 1):
+            lab.deliver(name, [event("k", 10, "A", batch, c=value)])
+    outcome = {result.node.name: result for result in lab.build(check=False)}
+    for order in (0, 2):
+        failed = outcome[f"order_{order}_tied"]
+        assert failed.status == "error" and "They differ in: _status." in failed.message, failed.message
+    shown = [[row["_status"] for row in lab.rows(f"order_{order}_warned")] for order in (0, 2)]
+    assert shown[0] == shown[1]
+
+
+def test_a_repeat_at_another_time_keeps_the_earliest_time(lab: Lab) -> None:
+    """As after a new snapshot in the middle of a stream: the values at the position are the stored ones."""
+    lab.model("history", "t", SELECT, **SCD2)
+    lab.deliver(
+        "t", [event("k", 10, "A"), event("k", 20, "B"), event("gone", 10, "G"), event("gone", 20, None, op="d")]
+    )
+    lab.build()
+    lab.deliver("t", [event("k", 20, "B", 2, time=26), event("k", 20, "B", 2, time=23)])
+    lab.build()
+    assert versions(lab, "history")["k"] == [("A", 10, 20), ("B", 20, None)]
+    assert "duplicates 2" in lab.messages["history"] and "inserted" not in lab.messages["history"]
+    lab.deliver("t", [event("k", 20, "B", 3, time=17), event("gone", 20, None, 3, "d", time=15)])
+    lab.build()
+    want = {"k": [("A", 10, 17), ("B", 17, None)], "gone": [("G", 10, 15)]}
+    assert versions(lab, "history") == want
+    lab.deliver("t", [event("k", 20, "C", 4, time=17)])
+    with pytest.raises(AssertionError, match=r"1 tie\(s\).*They differ in: a\."):
+        lab.build()
+    lab.spark.sql(f"delete from {lab.schema}.t where a = 'C'").collect()
+    lab.build(full_refresh=True)
+    assert versions(lab, "history") == want
+
+
 HOSTILE = {
     "string": [
         "'",
@@ -349,6 +390,60 @@ def test_a_mark_beyond_the_source_is_refused_with_both_numbers(lab: Lab) -> None
     lab.build("other")
     assert "nothing new" in lab.messages["other"], "a watermark that the source does not have"
 
+    lab.sql("stg", "select * from {{ source('bronze', 't') }}", materialized="ephemeral")
+    lab.sql("behind", f"select {SELECT} from {{{{ ref('stg') }}}}", **SCD2)
+    lab.build("behind")
+    lab.spark.sql(f"alter table {lab.schema}.behind__cdc set tblproperties ('lakehouse.cdc.watermark' = '70')")
+    with pytest.raises(AssertionError, match=r"applied up to 70 and .* ends at 1"):
+        lab.build("behind")
+
+
+def test_more_than_one_thread_on_the_session_is_refused_before_anything_is_written(lab: Lab) -> None:
+    lab.model("one", "t", SELECT, **SCD2)
+    lab.deliver("t", [event("k", 10, "A")])
+    (failed,) = lab.build(check=False, arguments=["--threads", "2"])
+    assert failed.status == "error" and "threads: expected 1" in failed.message, failed.message
+    assert "--threads 1" in failed.message
+    assert lab.spark.sql(f"show tables in {lab.schema} like 'one*'").collect() == []
+
+
+def test_a_listing_that_fails_is_no_first_load(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given bronze lost its first batch and dbt takes the schema for empty (dbt-spark#950), Then history stays."""
+    import dbt.adapters.spark.session as session
+
+    lab.model("history", "t", SELECT, **SCD2)
+    lab.deliver("t", [event("k", 10, "A"), event("old", 10, "O")])
+    lab.build()
+    lab.spark.sql(f"delete from {lab.schema}.t").collect()
+    lab.deliver("t", [event("k", 20, "B", 2)])
+    execute = session.Cursor.execute
+    failed = []
+
+    def execute_but_list_nothing(cursor: Any, sql: str, *parameters: Any) -> None:
+        if "show table extended" in sql:
+            failed.append(sql)
+            sql = f"select * from {lab.schema}.dropped_meanwhile"
+        execute(cursor, sql, *parameters)
+
+    monkeypatch.setattr(session.Cursor, "execute", execute_but_list_nothing)
+    lab.build()
+    assert failed
+    assert versions(lab, "history") == {"k": [("A", 10, 20), ("B", 20, None)], "old": [("O", 10, None)]}
+    monkeypatch.setattr(session.Cursor, "execute", execute)
+
+    lab.model("second", "t", SELECT, **SCD2)
+    table = f"{lab.schema}.second__cdc"
+
+    def execute_after_a_rival(cursor: Any, sql: str, *parameters: Any) -> None:
+        if f"table {table}" in sql:
+            lab.spark.sql(f"create table if not exists {table} using delta as select 'theirs' as k")
+        execute(cursor, sql, *parameters)
+
+    monkeypatch.setattr(session.Cursor, "execute", execute_after_a_rival)
+    (refused,) = lab.build("second", check=False)
+    assert refused.status == "error" and "already exists" in refused.message, refused.message
+    assert lab.rows("second__cdc") == [{"k": "theirs"}], "a first load replaces nothing"
+
 
 @pytest.mark.parametrize("watermark", [True, False])
 def test_what_is_applied_is_read_from_the_last_commit_and_from_the_rows_after_any_other(
@@ -463,6 +558,52 @@ def test_a_new_column_is_appended_and_an_old_event_delivered_again_is_still_a_du
     assert "duplicates 1" in lab.messages["history"]
 
 
+def test_the_columns_of_a_model_with_unsent_values_may_be_edited_in_any_way(lab: Lab) -> None:
+    """Without a full refresh, with deliveries after each edit; a value that was not sent is carried across edits."""
+    words = {"appended": "append_new_columns", "synced": "sync_all_columns"}
+    edits = {
+        "as it was": "k, a, c",
+        "added in the middle": "k, a, cast(ts as timestamp_ntz) as seen_at, concat(c, '!') as `it's`, c",
+        "removed": "k, concat(c, '!') as `it's`, c",
+        "renamed": "k, concat(c, '!') as loud, c",
+        "in another order": "k, c, concat(c, '!') as loud",
+        "back": "k, a, concat(c, '!') as loud, c",
+    }
+    hour = 0
+    for edit, columns in edits.items():
+        select = f"{columns}, _op, seq, ts, _unsent, _arrived_at, _batch_id"
+        for model, word in words.items():
+            lab.model(model, "t", select, **SCD2, on_schema_change=word)
+        for _ in range(2):
+            hour += 1
+            sent = hour == 1
+            unsent = None if sent else ["c", "it's", "loud"]
+            values = [event(key, hour, f"a{hour}", hour, c="big" if sent else None, unsent=unsent) for key in "kl"]
+            lab.deliver("t", values)
+            lab.build()
+            for model in words:
+                now = [row for row in lab.rows(model) if row["is_current"]]
+                assert {row["k"]: row["c"] for row in now} == {"k": "big", "l": "big"}, (edit, model)
+                if "a," in columns:
+                    assert {row["a"] for row in now} == {f"a{hour}"}, (edit, model)
+    assert set(lab.rows("synced")[0]) == {
+        "k",
+        "a",
+        "loud",
+        "c",
+        "ts",
+        "seq",
+        "_arrived_at",
+        "valid_from",
+        "valid_to",
+        "is_current",
+        "_batch_id",
+    }
+    before = {model: versions(lab, model) for model in words}
+    lab.build(full_refresh=True)
+    assert {model: versions(lab, model) for model in words} == before
+
+
 def test_on_schema_change_fail_and_ignore_and_sync(lab: Lab) -> None:
     narrow = SELECT.replace(" c,", "")
     for word in ("fail", "ignore", "sync_all_columns"):
@@ -574,6 +715,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"effective_at": "a"}, "effective_at: expected a timestamp or date column"),
     ({"on_tie": "guess"}, "on_tie: expected"),
     ({"track_history": ["nope"]}, "track_history"),
+    ({"track_history_exept": ["a"]}, "did you mean track_history_except?"),
+    ({"apply_as_deletes": "_op = 'd'"}, "here it is delete_when"),
+    ({"incremental_strategy": "merge"}, "it belongs to cdc_scd1 and cdc_scd2"),
 ]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +17,45 @@ class CompilationError(Exception):
     """What `exceptions.raise_compiler_error` raises here."""
 
 
+WARNINGS: list[str] = []  # what `exceptions.warn` has said
+
+
 class _Exceptions:
     @staticmethod
     def raise_compiler_error(message: str) -> None:
         raise CompilationError(message)
+
+    @staticmethod
+    def warn(message: str) -> None:
+        WARNINGS.append(message)
 
 
 def _return(value: Any) -> None:
     raise MacroReturn(value)
 
 
-def load(*folders: str) -> dict[str, Callable[..., Any]]:
-    """Every macro of the folders below macros/, by name."""
-    context: dict[str, Any] = {"return": _return, "exceptions": _Exceptions()}
+def load(
+    *folders: str, context: Mapping[str, Any] | None = None, edit: Callable[[str, str], str] | None = None
+) -> dict[str, Callable[..., Any]]:
+    """Every macro of the folders below macros/, by name.
+
+    Args:
+        context: What else the macros may call.
+        edit: Takes a file's name and text, and gives the text to load instead.
+    """
+    context = {"return": _return, "exceptions": _Exceptions(), "modules": {"re": re}, **(context or {})}
     for folder in folders:
         for path in sorted((ROOT / "macros" / folder).glob("*.sql")):
-            template = get_environment(None).from_string(path.read_text())
-            for name in re.findall(r"{%-?\s*macro\s+(\w+)", path.read_text()):
+            text = edit(path.name, path.read_text()) if edit else path.read_text()
+            template = _compiled(text)
+            for name in re.findall(r"{%-?\s*macro\s+(\w+)", text):
                 context[name] = _caller(template, name, context)
     return context
+
+
+@cache
+def _compiled(text: str) -> Any:
+    return get_environment(None).from_string(text)
 
 
 def _caller(template: Any, name: str, context: dict[str, Any]) -> Callable[..., Any]:

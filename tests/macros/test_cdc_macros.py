@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from rendering import ROOT, CompilationError, load, squeeze
+from rendering import ROOT, WARNINGS, CompilationError, load, squeeze
 
 MACROS = load("cdc")
 COLUMNS = [
@@ -36,7 +39,7 @@ def test_options_have_the_documented_defaults() -> None:
     assert o["watermark"] == "_batch_id"
     assert o["except"] == ["_op"]
     assert o["tracked"] == ["a", "c"]
-    assert o["payload"] == ["a", "c", "ts"]
+    assert o["payload"] == ["a", "c"]
     assert o["fill"] == []
     assert o["cluster_by"] == ["k"]
     assert o["on_tie"] == "error"
@@ -56,6 +59,12 @@ def test_options_have_the_documented_defaults() -> None:
         ({"track_history": ["no"]}, "got no. Fix: correct the name"),
         ({"watermark": "seq"}, "column _batch_id: expected another name (the engine makes columns of this name)"),
         ({"except_columns": ["seq"]}, "except_columns: expected columns the engine does not store, got seq"),
+        ({"except_columns": ["no"]}, "except_columns: expected a column of the SELECT"),
+        ({"track_history_except": ["no"]}, "got no. Fix: correct the name"),
+        ({"track_history": ["a"], "track_history_except": ["c"]}, "track_history: expected it or track_history_except"),
+        ({"track_history": ["ts"]}, "expected columns that hold what happened, not when and how it arrived, got ts"),
+        ({"cluster_by": ["no"]}, "cluster_by: expected a column of the SELECT"),
+        ({"cluster_by": ["k", "a", "c", "seq", "ts"]}, "cluster_by: expected at most 4 columns"),
     ],
 )
 def test_a_wrong_option_says_expected_got_and_fix(changes: dict[str, Any], message: str) -> None:
@@ -63,6 +72,192 @@ def test_a_wrong_option_says_expected_got_and_fix(changes: dict[str, Any], messa
         options(**changes)
     assert message in str(failed.value)
     assert "Fix: " in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (("Valid_From", "string"), "column Valid_From: expected another name"),
+        (("_CDC_visible", "string"), "column _CDC_visible: expected another name"),
+        (("_Unsent", "array<string>"), "column _Unsent: expected _unsent (the engine reads the column of this name)"),
+        (("a b", "string"), "column a b: expected a name that Delta stores"),
+        (("a`b", "string"), "column a`b: expected a name that Delta stores"),
+        (("m", "map<string,int>"), "got map<string,int>. Fix: use to_json(m)"),
+        (("s", "struct<x:int,m:map<string,int>>"), "column s: expected a type that can be compared"),
+        (("s", "array<variant>"), "column s: expected a type that can be compared"),
+        (("s", "struct<x:int,v:variant>"), "column s: expected a type that can be compared"),
+    ],
+)
+def test_a_column_that_cannot_be_stored_is_refused_by_name(column: tuple[str, str], message: str) -> None:
+    with pytest.raises(CompilationError) as failed:
+        MACROS["cdc_options"](SCD2, [*COLUMNS, dict(zip(("name", "type"), column, strict=True))])
+    assert message in str(failed.value)
+    assert "Fix: " in str(failed.value)
+
+
+def test_fields_named_like_types_are_no_types() -> None:
+    struct = {"name": "s", "type": "struct<variant:string,map:int>"}
+    assert "s" in MACROS["cdc_options"](SCD2, [*COLUMNS, struct])["stored"]
+
+
+def test_a_text_in_the_sequence_is_warned_of_with_the_cast_to_write() -> None:
+    WARNINGS.clear()
+    options(sequence_by=["a", "seq"])
+    (told,) = WARNINGS
+    assert "sequence_by: a is a string and compares as text" in told
+    assert "cast(a as bigint) as a" in told and "conv(split_part(a, '/', 1), 16, 10)" in told
+    options()
+    assert len(WARNINGS) == 1
+
+
+def test_what_an_option_names_belongs_to_the_payload() -> None:
+    columns = [*COLUMNS, {"name": "_status", "type": "string"}, {"name": "_file", "type": "string"}]
+    o = MACROS["cdc_options"]({**SCD2, "track_history": ["_status"], "ignore_null_updates": ["c"]}, columns)
+    assert (o["payload"], o["fill"]) == (["a", "c", "_status"], ["c"])
+    o = MACROS["cdc_options"]({**SCD2, "ignore_null_updates": ["_status"], "moved_from": "_file"}, columns)
+    assert (o["payload"], o["fill"]) == (["a", "c", "_status", "_file"], ["_status"])
+    assert MACROS["cdc_options"](SCD2, columns)["payload"] == ["a", "c"]
+
+
+GRAPH = {
+    "nodes": {
+        "model.p.stg_a": {"config": {"materialized": "view"}, "depends_on": {"nodes": ["source.p.a"]}},
+        "model.p.stg_b": {"config": {"materialized": "ephemeral"}, "depends_on": {"nodes": ["model.p.stg_c"]}},
+        "model.p.stg_c": {"config": {"materialized": "view"}, "depends_on": {"nodes": ["source.p.b", "seed.p.names"]}},
+        "model.p.table": {"config": {"materialized": "table"}, "depends_on": {"nodes": ["source.p.b"]}},
+        "seed.p.names": {"config": {"materialized": "seed"}, "depends_on": {"nodes": []}},
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("reads", "feeds"),
+    [
+        (["source.p.a"], ["source.p.a"]),
+        (["model.p.stg_a", "source.p.a", "seed.p.names"], ["source.p.a"]),
+        (["model.p.stg_a", "model.p.stg_b"], ["source.p.a", "source.p.b"]),
+        (["model.p.stg_a", "model.p.table"], ["source.p.a", "model.p.table"]),
+    ],
+)
+def test_what_a_model_reads_is_followed_to_its_sources(reads: list[str], feeds: list[str]) -> None:
+    assert MACROS["cdc_feeds"](reads, GRAPH) == feeds
+
+
+@pytest.mark.parametrize(
+    ("threads", "reads", "message"),
+    [
+        (2, ["source.p.a"], "threads: expected 1 for a CDC model"),
+        (1, ["model.p.stg_a", "model.p.stg_b"], "sources: expected one (the engine keeps one mark in _batch_id;"),
+        (1, ["model.p.stg_a"], None),
+    ],
+)
+def test_a_model_that_would_lose_changes_is_refused(threads: int, reads: list[str], message: str | None) -> None:
+    context = {
+        "target": {"threads": threads}, "model": {"depends_on": {"nodes": reads}}, "graph": GRAPH, "this": "s.x",
+        "invocation_args_dict": {}, "config": {},
+    }  # fmt: skip
+    macros = load("cdc", context=context)
+    if message is None:
+        macros["_cdc_refuse_what_cannot_work"](options())
+        return
+    with pytest.raises(CompilationError) as failed:
+        macros["_cdc_refuse_what_cannot_work"](options())
+    assert message in str(failed.value) and "Fix: " in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "key", "fix"),
+    [
+        ("cdc_scd2", "track_history_exept", "did you mean track_history_except?"),
+        ("cdc_scd2", "on_ties", "did you mean on_tie?"),
+        ("cdc_scd2", "unique_keys", "did you mean unique_key?"),
+        ("cdc_scd2", "Delete_When", "Fix: write delete_when."),
+        ("cdc_scd1", "apply_as_deletes", "here it is delete_when"),
+        ("cdc_scd1", "keys", "here it is unique_key"),
+        ("cdc_scd2", "stored_as_scd_type", "here it is incremental_strategy="),
+        ("cdc_scd2", "track_history_except_column_list", "here it is track_history_except."),
+        ("cdc_scd2", "except_column_list", "here it is except_columns."),
+        ("cdc_scd2", "ignore_null_updates_column_list", "here it is ignore_null_updates, with a list"),
+        ("cdc_scd2", "replace_by", "remove it; it belongs to merge models"),
+        ("merge", "delete_when", "remove it; it belongs to cdc_scd1 and cdc_scd2"),
+        ("merge", "replace_bye", "did you mean replace_by?"),
+        ("merge", "incremental_predicate", "did you mean incremental_predicates?"),
+    ],
+)
+def test_a_config_key_that_nobody_reads_is_refused_with_the_nearest_name(strategy: str, key: str, fix: str) -> None:
+    with pytest.raises(CompilationError) as failed:
+        MACROS["check_config_keys"]({"unique_key": "k", key: "x"}, strategy)
+    assert f"config key {key}: expected a key that dbt or a {strategy} model reads" in str(failed.value)
+    assert fix in str(failed.value)
+
+
+def test_every_key_that_dbt_or_the_engine_reads_is_known() -> None:
+    """dbt's own keys are those of the installed version: its config classes, and what dbt-spark's macros ask for."""
+    from dbt.adapters.spark.impl import SparkConfig
+    from dbt.artifacts.resources.v1.model import ModelConfig
+    from dbt.include.spark import PACKAGE_PATH
+
+    known = set(MACROS["_dbt_config_keys"]())
+    fields = {field.name for cls in (ModelConfig, SparkConfig) for field in dataclasses.fields(cls)} - {"_extra"}
+    macros = Path(PACKAGE_PATH) / "macros/materializations"
+    texts = [path.read_text() for name in ("incremental", "models") for path in (macros / name).rglob("*.sql")]
+    texts.append((macros.parent / "adapters.sql").read_text())
+    asked = {key for text in texts for key in re.findall(r"config\.get\(['\"](\w+)", text)}
+    assert fields | asked <= known, sorted((fields | asked) - known)
+
+    source = (ROOT / "macros/cdc/cdc_options.sql").read_text()
+    read = set(re.findall(r"settings\.get\('(\w+)'", source)) - {"incremental_strategy", "unique_key"}
+    assert read == set(MACROS["_cdc_option_names"]())
+    assert set(MACROS["_other_names"]()).isdisjoint(known | read)
+
+
+def test_values_that_were_filled_are_read_and_written_by_name() -> None:
+    o = {**options(ignore_null_updates=["a", "c"]), "filled": [{"name": name, "type": "string"} for name in "cxa"]}
+    assert squeeze(MACROS["_cdc_stored_filled_struct"](o)) == (
+        "case when _cdc_filled is not null then named_struct('a', _cdc_filled.`a`, 'c', _cdc_filled.`c`) end"
+    )
+    assert squeeze(MACROS["_cdc_filled_to_store"](o)) == (
+        "case when _cdc_filled is not null then named_struct('c', _cdc_filled.`c`, 'x', cast(null as string), "
+        "'a', _cdc_filled.`a`) end"
+    )
+    o["filled"] = [{"name": name, "type": "string"} for name in "ac"]
+    assert MACROS["_cdc_filled_to_store"](o) == "_cdc_filled"
+
+
+def test_only_a_full_refresh_may_replace_the_storage_table() -> None:
+    create = MACROS["cdc_create_storage"]
+    table = api_relation("x__cdc")
+    assert squeeze(create(options(), table, "select 1", {})).startswith("create table s.x__cdc using delta")
+    assert squeeze(create(options(), table, "select 1", {}, replace=True)).startswith(
+        "create or replace table s.x__cdc"
+    )
+
+
+def api_relation(identifier: str) -> Any:
+    """As much of a dbt relation as these macros read."""
+
+    class Relation(str):
+        __slots__ = ()
+        schema = "s"
+
+        @property
+        def identifier(self) -> str:
+            return identifier
+
+    return Relation(f"s.{identifier}")
+
+
+def test_names_are_listed_by_one_pattern() -> None:
+    listing = MACROS["cdc_name_listing"]
+    assert listing("views", api_relation("x"), ["", "__changes"]) == "show views in s like 'x|x__changes'"
+
+
+def test_an_apostrophe_in_a_column_name_stays_in_its_literal() -> None:
+    columns = [*COLUMNS, {"name": "it's", "type": "string"}, {"name": "_unsent", "type": "array<string>"}]
+    o = MACROS["cdc_options"](SCD2, columns)
+    sql = MACROS["cdc_timeline"](o, "state", "stage", "1L", [o["payload"]])
+    assert "array_contains(`_unsent`, 'it\\'s')" in sql
+    assert "'it's'" not in sql and "named_struct('a'" in sql
 
 
 @pytest.mark.parametrize(
@@ -145,7 +340,5 @@ def test_every_public_macro_is_described() -> None:
 def test_the_documented_options_are_the_ones_the_engine_reads() -> None:
     page = (ROOT / "docs" / "cdc.md").read_text()
     source = (ROOT / "macros" / "cdc" / "cdc_options.sql").read_text()
-    import re
-
     read = set(re.findall(r"settings\.get\('(\w+)'", source)) - {"incremental_strategy"}
     assert [name for name in sorted(read) if f"`{name}`" not in page] == []

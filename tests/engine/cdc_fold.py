@@ -79,13 +79,13 @@ def _payload(event: Event, options: Options) -> tuple[Any, ...]:
     return (
         event.op,
         event.values,
-        event.time if options.scd2 else None,
         event.unsent if options.unsent else None,
+        event.move if options.moved_from else None,
     )
 
 
 def _resolve(events: set[Event], options: Options) -> list[Event]:
-    """Duplicates dropped; ties refused, or decided for a delete, else by a hash of the payload."""
+    """Repeats are one event, of the earliest time; ties refused, or decided for a delete, else by a payload hash."""
     groups: dict[tuple[str | None, int], list[Event]] = defaultdict(list)
     for event in events:
         groups[event.key, event.sequence].append(event)
@@ -93,26 +93,24 @@ def _resolve(events: set[Event], options: Options) -> list[Event]:
     for group in groups.values():
         if len({_payload(event, options) for event in group}) > 1 and not options.warn_on_tie:
             raise TieError(group)
-        chosen.append(min(group, key=lambda e: _rank(e, options)))
+        winner = min(group, key=lambda e: _rank(e, options))
+        repeats = [event for event in group if _payload(event, options) == _payload(winner, options)]
+        chosen.append(min(repeats, key=lambda e: e.time))
     return chosen
 
 
 def _rank(event: Event, options: Options) -> tuple[Any, ...]:
-    """Deletes first, of two truncates the later; then the hash that docs/cdc.md describes."""
+    """Deletes first; then the hash that docs/cdc.md describes."""
     payload: dict[str, Any] = dict(zip(options.columns, event.values, strict=True))
-    if options.scd2:
-        payload["ts"] = instant(event.time)
     if options.unsent and event.unsent:
         payload["_unsent"] = sorted(event.unsent)
+    if options.moved_from:
+        payload["_move"] = event.move
     text = json.dumps(
         {name: payload[name] for name in sorted(payload) if payload[name] is not None},
         separators=(",", ":"), ensure_ascii=False,
     )  # fmt: skip
-    return (
-        event.op != DELETE,
-        -event.time if event.op == TRUNCATE else 0,
-        hashlib.sha256(text.encode()).hexdigest(),
-    )
+    return (event.op != DELETE, hashlib.sha256(text.encode()).hexdigest())
 
 
 def instant(time: int) -> str:

@@ -15,7 +15,7 @@ VALUES = (None, "", "x", "y", "z")
 
 def histories(seed: int, keys: int, *, truncates: bool = True, ties: bool = False) -> list[Event]:
     """Distinct changes of `keys` keys: deletes, re-inserts, no-ops, clock skew, unsent values, key changes with chains,
-    truncates and, if asked for, ties."""
+    truncates, repeats at another time and, if asked for, ties."""
     rng = random.Random(seed)
     events: list[Event] = []
     names = [f"k{number:05d}" for number in rng.sample(range(10 * keys), keys)]
@@ -26,6 +26,8 @@ def histories(seed: int, keys: int, *, truncates: bool = True, ties: bool = Fals
     assert len(used) == len(events)
     if truncates:
         events += [Event(None, at, rng.randint(at - 4, at + 4), TRUNCATE, (None,) * 3) for at in (41, 83)]
+    repeated = rng.sample(events, len(events) // 10)
+    events += [replace(event, time=max(0, event.time + rng.choice((-7, 3, 30)))) for event in repeated]
     if ties:
         twins = rng.sample([event for event in events if event.op == UPSERT], len(events) // 8)
         events += [_twin(rng, event) for event in twins]

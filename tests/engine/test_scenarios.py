@@ -1,0 +1,206 @@
+"""The scenarios of docs/cdc.md on DuckDB, and what stops a model before anything is written."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from cdc_duck import Duck
+from cdc_scenarios import (
+    COLUMNS,
+    GROUPS,
+    ORIGIN,
+    SCD1,
+    SCD2,
+    SELECT,
+    STRATEGIES,
+    batches,
+    configuration,
+    deleted,
+    differences,
+    event,
+    numbered,
+    states,
+    versions,
+)
+
+
+def made(select: str = SELECT, **config: Any) -> Duck:
+    """A laboratory with one bronze table `t` and the model `history` on it."""
+    lab = Duck()
+    lab.bronze("t", COLUMNS)
+    lab.model("history", "t", select, **{**SCD2, **config})
+    return lab
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("order", ["as listed", "at once", "backwards", "one by one"])
+def test_scenarios_in_any_order_and_batching(group: str, strategy: str, order: str) -> None:
+    parcels = batches(group)
+    rows = [row for parcel in parcels for row in parcel]
+    if order == "at once":
+        parcels = [rows]
+    elif order == "backwards":
+        parcels = [parcel[::-1] for parcel in parcels[::-1]]
+    elif order == "one by one":
+        per_key = [[row for row in rows if row[0] == key] for key in dict.fromkeys(row[0] for row in rows)]
+        parcels = [[row for row in place if row] for place in itertools.zip_longest(*per_key)]
+    parcels = numbered(parcels)
+    lab = Duck()
+    lab.bronze("t", COLUMNS)
+    select, config = configuration(group, strategy)
+    lab.model("m", "t", select, **config)
+    for parcel in parcels:
+        lab.deliver("t", parcel)
+        lab.build()
+    assert differences(lab, group, strategy, "m") == {}
+
+    commits = lab.data_commits("m__cdc")
+    lab.deliver("t", [(*row[:-1], len(parcels) + 1) for row in rows])
+    lab.build()
+    assert lab.data_commits("m__cdc") == commits, "S7: all of it again is not a commit"
+    lab.build(full_refresh=True)
+    assert differences(lab, group, strategy, "m") == {}
+
+
+def test_s10_a_tie_stops_the_model_and_is_resolved_without_a_full_refresh() -> None:
+    lab = made()
+    lab.deliver("t", [event("k", 10, "A"), event("other", 10, "A")])
+    lab.build()
+    version = lab.version("history__cdc")
+    lab.deliver("t", [event("k", 10, "B", 2), event("other", 20, "B", 2)])
+    failed = lab.build(check=False)["history"]
+    assert "1 tie(s)" in failed and "on_tie='warn'" in failed and "No full refresh is needed" in failed
+    assert lab.version("history__cdc") == version, "a stopped model writes nothing"
+
+    lab.execute("delete from lab.history__cdc where k = 'k' and seq = 10")
+    lab.build()
+    assert versions(lab, "history") == {"k": [("B", 10, None)], "other": [("A", 10, 20), ("B", 20, None)]}
+
+
+def test_s10_a_stored_row_that_loses_is_replaced_and_not_doubled() -> None:
+    lab = made(on_tie="warn")
+    for batch, row in enumerate((event("k", 20, "B"), event("k", 20, None, 2, "d")), 1):
+        lab.deliver("t", [row])
+        lab.build()
+        assert len(lab.rows("history__cdc")) == 1, batch
+    assert "1 tie(s) resolved by on_tie=warn" in lab.warnings[0]
+
+
+BAD_EVENTS: dict[str, tuple[tuple[Any, ...], str]] = {
+    "no key": (event(None, 10, "A"), "1 event(s) without a key (k)"),
+    "no sequence": (
+        ("k", "A", None, "u", None, ORIGIN, None, None, ORIGIN, 1), "1 event(s) without a sequence (seq)",
+    ),
+    "no time": (("k", "A", None, "u", 10, None, None, None, ORIGIN, 1), "1 event(s) without ts"),
+    "no batch": (("k", "A", None, "u", 10, ORIGIN, None, None, ORIGIN, None), "1 event(s) without _batch_id"),
+    "future": (event("k", 72, "A", arrived=ORIGIN), "more than a day after their arrival"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_EVENTS)
+def test_an_event_that_the_engine_cannot_place_stops_the_model(case: str) -> None:
+    row, text = BAD_EVENTS[case]
+    lab = made()
+    lab.deliver("t", [event("good", 10, "A"), row])
+    failed = lab.build(check=False)["history"]
+    assert text in failed and "Nothing was written" in failed
+    assert lab.warehouse.kind("lab.history__cdc") is None
+
+
+def test_a_full_refresh_that_would_lose_history_is_refused() -> None:
+    lab = made()
+    lab.deliver("t", [event("k", 10, "A"), event("k", 20, "B", 2)])
+    lab.build()
+    lab.execute("delete from lab.t where _batch_id = 1")
+    assert "--full-refresh refused" in lab.build(full_refresh=True, check=False)["history"]
+    assert versions(lab, "history") == {"k": [("A", 10, 20), ("B", 20, None)]}
+
+
+def test_a_mark_beyond_the_source_is_refused_with_both_numbers() -> None:
+    lab = made()
+    lab.build()
+    lab.build()
+    assert "nothing new" in lab.messages["history"], "no mark yet, and an empty source"
+    lab.deliver("t", [event("k", 10, "A", 3)])
+    lab.build()
+    lab.warehouse.query("alter table lab.history__cdc set tblproperties ('lakehouse.cdc.watermark' = '70')")
+    lab.deliver("t", [event("k", 20, "B", 4)])
+    failed = lab.build(check=False)["history"]
+    assert "applied up to 70 and" in failed and "ends at 4" in failed
+    del lab.warehouse.tables["lab.history__cdc"].properties["lakehouse.cdc.watermark"]
+    lab.build()
+    assert versions(lab, "history") == {"k": [("A", 10, 20), ("B", 20, None)]}
+
+    lab.execute("delete from lab.t")
+    lab.build()
+    assert "nothing new" in lab.messages["history"], "an empty source has nothing to compare with"
+    lab.deliver("t", [event("k", 10, "X", 1)])
+    failed = lab.build(check=False)["history"]
+    assert "applied up to 4 and" in failed and "ends at 1" in failed
+
+    lab.model("other", "t", SELECT.replace("_batch_id", "_batch_id + 0 as arrival"), **SCD2, watermark="arrival")
+    lab.build("other")
+    lab.build("other")
+    assert "nothing new" in lab.messages["other"], "a watermark that the source does not have"
+
+
+@pytest.mark.parametrize("watermark", [True, False])
+def test_what_is_applied_is_read_from_the_last_commit_and_from_the_rows_after_any_other(watermark: bool) -> None:
+    lab = made(SELECT if watermark else SELECT.replace(", _batch_id", ""))
+
+    def asked(*events: Any) -> int:
+        lab.warehouse.statements.clear()
+        lab.deliver("t", list(events))
+        lab.build()
+        return sum("as truncates from lab.history__cdc" in statement for statement in lab.warehouse.statements)
+
+    assert asked(event("k", 10, "A")) == asked(event("k", 20, "B", 2)) == asked(event("k", 30, "C", 3)) == 0
+    lab.execute("delete from lab.history__cdc where seq = 20")
+    assert asked(event("k", 40, "D", 4)) == 1, "a statement by hand may have changed what is applied"
+    assert asked(event("k", 50, "E", 5)) == 0
+    gone = [] if watermark else [("B", 20, 30)]  # without a watermark everything is read every time
+    kept = [("C", 30, 40), ("D", 40, 50), ("E", 50, None)]
+    assert versions(lab, "history") == {"k": [("A", 10, 20 if gone else 30), *gone, *kept]}
+
+
+def test_a_model_that_changes_strategy_is_derived_again_from_its_stored_events() -> None:
+    lab = made()
+    lab.model("entity", "t", SELECT, **SCD1)
+    lab.deliver("t", [event("k", 10, "A"), event("k", 20, "B"), event("gone", 10, "G"), deleted("gone", 20)])
+    lab.build("entity")
+    assert states(lab, "entity") == {"k": ("B",)}
+    lab.model("entity", "t", SELECT, **SCD2)
+    lab.build("entity")
+    assert versions(lab, "entity") == {"k": [("A", 10, 20), ("B", 20, None)], "gone": [("G", 10, 20)]}
+    lab.model("entity", "t", SELECT, **SCD1)
+    lab.build("entity")
+    assert states(lab, "entity") == {"k": ("B",)}
+
+
+def test_a_new_column_is_appended_and_an_old_event_delivered_again_is_still_a_duplicate() -> None:
+    lab = made(SELECT.replace(" c,", ""))
+    lab.deliver("t", [event("k", 10, "A", c="x")])
+    lab.build()
+    lab.model("history", "t", SELECT, **SCD2)
+    lab.deliver("t", [event("k", 10, "A", 2, c="x"), event("k", 20, "A", 2, c="y")])
+    lab.build()
+    assert versions(lab, "history", "a", "c") == {"k": [("A", None, 10, 20), ("A", "y", 20, None)]}
+    assert "duplicates 1" in lab.messages["history"]
+
+
+def test_on_schema_change_fail_and_ignore_and_sync() -> None:
+    narrow, lab = SELECT.replace(" c,", ""), made()
+    selects = {"fail": (narrow, SELECT), "ignore": (narrow, SELECT), "sync_all_columns": (SELECT, narrow)}
+    lab.models.clear()
+    lab.deliver("t", [event("k", 10, "A", c="x")])
+    for batch in (0, 1):
+        for word, select in selects.items():
+            lab.model(word, "t", select[batch], **SCD2, on_schema_change=word)
+        failed = lab.build(check=False)
+        lab.deliver("t", [event("k", 20, "B", 2, c="y")])
+    assert list(failed) == ["fail"] and "on_schema_change=fail" in failed["fail"]
+    assert "c" not in lab.rows("ignore")[0] and "c" not in lab.rows("sync_all_columns")[0]
+    assert {row["c"] for row in lab.rows("sync_all_columns__cdc")} == {"x", None}, "hidden, not dropped"
