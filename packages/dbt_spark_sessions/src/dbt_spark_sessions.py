@@ -1,12 +1,13 @@
 """dbt-spark's session method with a Spark session of its own for each of dbt's connections, which is each node.
 
-dbt-spark 1.11 (session.py) runs every statement of every thread on the one session of the process: settings and temporary
-views of one model are those of all others, and stay for the next. It also turns ANSI mode off (connections.py), so that a
-cast that fails is NULL. Here a connection gets a session beside the process's own: the same Spark, catalog and caches; its
-own settings and temporary views, which end with it; and ANSI mode as Spark has it, on since Spark 4.
+dbt-spark 1.11 (session.py) runs every statement of every thread on the one session of the process: settings and
+temporary views of one model are those of all others, and stay for the next. It also turns ANSI mode off
+(connections.py), so that a cast that fails is NULL. Here a connection gets a session beside the process's own: the same
+Spark, catalog and caches; its own settings and temporary views, which end with it; and ANSI mode as Spark has it, on
+since Spark 4.
 
-dbt loads modules named `dbt_*` that have a list `plugins` (dbt-core 1.11, plugins/manager.py): being installed is enough.
-Delete this when dbt-spark does the same.
+dbt loads modules named `dbt_*` that have a list `plugins` (dbt-core 1.11, plugins/manager.py), so being installed is
+enough. Delete this when dbt-spark does the same.
 """
 
 from __future__ import annotations
