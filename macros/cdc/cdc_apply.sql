@@ -336,10 +336,10 @@ from differing
 
 
 {% macro _cdc_refuse_what_cannot_work(o) -%}
-    {%- if target.threads > 1 -%}
+    {%- if target.threads > 1 and not _cdc_has_own_session() -%}
         {%- do _cdc_fail('threads', '1 for a CDC model (the mark and the guard of its commit are settings of the Spark session, which all'
             ~ ' threads share: one model would write the mark of another, and lose changes)', target.threads,
-            'run dbt with --threads 1, or set `threads: 1` in profiles.yml; Spark itself uses every core') -%}
+            'install packages/dbt_spark_sessions, which gives each node a session, or run dbt with --threads 1') -%}
     {%- endif -%}
     {%- set feeds = cdc_feeds(model.depends_on.nodes, graph) -%}
     {%- if feeds | length > 1 and o.watermark -%}
@@ -352,6 +352,12 @@ from differing
     {%- if config.get('grants') -%}
         {%- do exceptions.warn(this ~ ': open-source Spark has no GRANT; `grants` is not applied here. Access is governed in the catalog.') -%}
     {%- endif -%}
+{%- endmacro %}
+
+
+{#-- Whether this node's settings are its own: the plugin in packages/dbt_spark_sessions says so on the session. --#}
+{% macro _cdc_has_own_session() -%}
+    {{ return(run_query('set dbt.session.own').rows[0]['value'] == 'true') }}
 {%- endmacro %}
 
 

@@ -398,15 +398,6 @@ def test_a_mark_beyond_the_source_is_refused_with_both_numbers(lab: Lab) -> None
         lab.build("behind")
 
 
-def test_more_than_one_thread_on_the_session_is_refused_before_anything_is_written(lab: Lab) -> None:
-    lab.model("one", "t", SELECT, **SCD2)
-    lab.deliver("t", [event("k", 10, "A")])
-    (failed,) = lab.build(check=False, arguments=["--threads", "2"])
-    assert failed.status == "error" and "threads: expected 1" in failed.message, failed.message
-    assert "--threads 1" in failed.message
-    assert lab.spark.sql(f"show tables in {lab.schema} like 'one*'").collect() == []
-
-
 def test_a_listing_that_fails_is_no_first_load(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given bronze lost its first batch and dbt takes the schema for empty (dbt-spark#950), Then history stays."""
     import dbt.adapters.spark.session as session

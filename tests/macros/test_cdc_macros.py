@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -144,17 +145,26 @@ def test_what_a_model_reads_is_followed_to_its_sources(reads: list[str], feeds: 
 
 
 @pytest.mark.parametrize(
-    ("threads", "reads", "message"),
+    ("threads", "own_session", "reads", "message"),
     [
-        (2, ["source.p.a"], "threads: expected 1 for a CDC model"),
-        (1, ["model.p.stg_a", "model.p.stg_b"], "sources: expected one (the engine keeps one mark in _batch_id;"),
-        (1, ["model.p.stg_a"], None),
+        (2, "<undefined>", ["source.p.a"], "threads: expected 1 for a CDC model"),
+        (4, "true", ["source.p.a"], None),
+        (
+            1,
+            "<undefined>",
+            ["model.p.stg_a", "model.p.stg_b"],
+            "sources: expected one (the engine keeps one mark in _batch_id;",
+        ),
+        (1, "<undefined>", ["model.p.stg_a"], None),
     ],
 )
-def test_a_model_that_would_lose_changes_is_refused(threads: int, reads: list[str], message: str | None) -> None:
+def test_a_model_that_would_lose_changes_is_refused(
+    threads: int, own_session: str, reads: list[str], message: str | None
+) -> None:
     context = {
         "target": {"threads": threads}, "model": {"depends_on": {"nodes": reads}}, "graph": GRAPH, "this": "s.x",
         "invocation_args_dict": {}, "config": {},
+        "run_query": {"set dbt.session.own": SimpleNamespace(rows=[{"value": own_session}])}.__getitem__,
     }  # fmt: skip
     macros = load("cdc", context=context)
     if message is None:
