@@ -4,6 +4,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+HALVES := "tests/e2e" "tests/engine tests/macros tests/ops"
 export DBT_PROFILES_DIR := profiles
 
 .DEFAULT_GOAL := help
@@ -43,11 +44,15 @@ golden: setup ## Write the engine's SQL to tests/engine/golden; read its diff be
 
 .PHONY: test-fast
 test-fast: setup servers ## Tests that answer in a minute: no Spark, few servers
-	$(BIN)/pytest -m "not spark and not slow and not campaign"
+	$(BIN)/python tests/run.py "tests/ops tests/e2e" "tests/engine tests/macros" -- -q -m "not spark and not slow and not campaign"
 
 .PHONY: test
-test: lint setup servers ## Everything that CI runs
-	$(BIN)/pytest
+test: lint setup servers ## Everything that CI runs, in two processes
+	$(BIN)/python tests/run.py $(HALVES) -- -m "not campaign"
+
+.PHONY: test-all
+test-all: lint setup servers test-airflow ## Everything: many more histories, every kill, drill, Connect, Airflow (over an hour)
+	$(BIN)/python tests/run.py $(HALVES) --
 
 # Airflow pins what dbt pins otherwise, so it has an environment of its own.
 target/airflow/installed: infra/airflow/requirements.lock

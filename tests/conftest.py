@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +19,10 @@ from python_ops.streaming.jars import add_to_session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+# In the background of a script (`&`, cron, nohup) SIGINT is ignored, by this process and by all that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 for folder in ("e2e", "engine", "macros", "ops"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
@@ -40,6 +47,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 def spark(settings: Settings) -> Iterator[SparkSession]:
     """The process's Spark session, with Kafka's jars: a session gets none later."""
     add_to_session(kafka_jars())
-    running = session(settings)
+    with (Path(tempfile.gettempdir()) / "lakehouse_tests_start_spark").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the other half of the tests must not fetch the same jars at the same time
+        running = session(settings)
     yield running
     running.stop()

@@ -13,9 +13,8 @@ import fnmatch
 import hashlib
 import json
 import re
-import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -81,6 +80,9 @@ class Relation:
     @property
     def is_view(self) -> bool:
         return self.type == "view"
+
+    def incorporate(self, type: str) -> Relation:
+        return replace(self, type=type)
 
     @classmethod
     def create(cls, schema: str, identifier: str, type: str = "table", database: None = None) -> Relation:
@@ -198,7 +200,7 @@ class Warehouse:
         return Result.of(*(
             {column: name, "isTemporary": is_temporary}
             for name, is_temporary in sorted(found)
-            if any(fnmatch.fnmatchcase(name, one) for one in pattern.split("|"))
+            if any(fnmatch.fnmatchcase(name, part) for part in pattern.split("|"))
         ))  # fmt: skip
 
     def _drop(self, kind: str, name: str) -> None:
@@ -223,17 +225,10 @@ class Warehouse:
             self.connection.execute(f"alter table {table} add column {column.sql(dialect='duckdb')}")
         self.commit(table, "ADD COLUMNS")
 
-    def _create_storage(self, replace: str | None, table: str, properties: str, sql: str) -> None:
-        self.connection.execute(f"create {replace or ''}table {table} as {transpile(sql)}")
+    def _create_storage(self, kind: str, table: str, properties: str, sql: str) -> None:
+        self.connection.execute(f"{kind} {table} as {transpile(sql)}")
         self.tables.setdefault(table, Table()).properties = _properties(properties)
-        self.commit(table, "CREATE OR REPLACE TABLE AS SELECT" if replace else "CREATE TABLE AS SELECT")
-
-    def _insert(self, table: str, sql: str) -> None:
-        """The first rows of a table that has just been made: of no other version."""
-        self.connection.execute(f"insert into {table} {transpile(sql)}")
-        application = self.settings["spark.databricks.delta.write.txnAppId"]
-        self.tables[table].transactions[application] = int(self.settings["spark.databricks.delta.write.txnVersion"])
-        self.commit(table, "WRITE")
+        self.commit(table, f"{kind.upper()} AS SELECT")
 
     def _create_scratch(self, table: str, sql: str) -> None:
         self.connection.execute(f"create table {table} as {transpile(sql)}")
@@ -241,18 +236,18 @@ class Warehouse:
     def _create_view(self, view: str, sql: str) -> None:
         self.connection.execute(transpile(f"create or replace view {view} {sql}"))
 
-    def _merge(self, table: str, sql: str) -> Result:
+    def _write(self, kind: str, table: str, sql: str) -> Result:
         """A transaction number that the table has seen is skipped, and nothing is returned."""
         application = self.settings.get("spark.databricks.delta.write.txnAppId")
         number = int(self.settings.get("spark.databricks.delta.write.txnVersion", 0))
         seen = self.tables[table].transactions
         if application and seen.get(application, -1) >= number:
             return Result([])
-        merged = self.select(transpile(sql))
+        written = self.select(transpile(sql))
         if application:
             seen[application] = number
-        self.commit(table, "MERGE")
-        return merged
+        self.commit(table, "MERGE" if kind == "merge" else "WRITE")
+        return written
 
     def _set(self, name: str, value: str) -> None:
         self.settings[name] = value
@@ -274,12 +269,11 @@ _STATEMENTS = [
         (r"drop (?P<kind>view|table) if exists (?P<name>\S+)$", Warehouse._drop),
         (r"alter table (?P<table>\S+) set tblproperties \((?P<properties>.*)\)$", Warehouse._set_properties),
         (r"alter table (?P<table>\S+) add columns \((?P<columns>.*)\)$", Warehouse._add_columns),
-        (r"create (?P<replace>or replace )?table (?P<table>\S+)\s+using delta\s.*?\stblproperties "
-         r"\((?P<properties>.*?)\)\s+as\s(?P<sql>.*)", Warehouse._create_storage),
-        (r"insert into (?P<table>\S+)\s(?P<sql>.*)", Warehouse._insert),
+        (r"(?P<kind>create (?:or replace )?table) (?P<table>\S+)\s+using delta\s.*?"
+         r"\stblproperties \((?P<properties>.*?)\)\s+as\s(?P<sql>.*)", Warehouse._create_storage),
         (r"create table (?P<table>\S+) using parquet as\s(?P<sql>.*)", Warehouse._create_scratch),
         (r"create or replace view (?P<view>\S+)\s(?P<sql>.*)", Warehouse._create_view),
-        (r"(?P<sql>merge into (?P<table>\S+)\s.*)", Warehouse._merge),
+        (r"(?P<sql>(?P<kind>merge|insert) into (?P<table>\S+)\s.*)", Warehouse._write),
         (r"set (?P<name>[\w.]+) = (?P<value>.*)", Warehouse._set),
         (r"reset (?P<name>[\w.]+)$", Warehouse._reset),
     )
@@ -403,16 +397,28 @@ class Duck:
     def data_commits(self, name: str) -> int:
         """How many commits wrote rows."""
         commits = self.warehouse.tables[f"{self.schema}.{name}"].commits
-        return sum(operation in ("MERGE", "WRITE", "CREATE OR REPLACE TABLE AS SELECT") for operation, _ in commits)
+        return sum(operation.startswith(("MERGE", "WRITE", "CREATE")) for operation, _ in commits)
 
     def _macros(self, name: str, full_refresh: bool) -> dict[str, Callable[..., Any]]:
         """The engine's macros in dbt's context of one model."""
         model, warehouse = self.models[name], self.warehouse
 
+        def found(relation: Relation) -> Relation | None:
+            kind = warehouse.kind(str(relation))
+            return None if kind is None else Relation(relation.schema, relation.identifier, kind)
+
         class Adapter:
             @staticmethod
             def get_columns_in_relation(relation: Relation) -> list[Column]:
                 return [Column(*column) for column in warehouse.columns(str(relation))]
+
+            @staticmethod
+            def check_schema_exists(database: None, schema: str) -> bool:
+                return True
+
+            @staticmethod
+            def get_relation(database: None, schema: str, identifier: str) -> Relation | None:
+                return found(Relation(schema, identifier))
 
             @staticmethod
             def drop_relation(relation: Relation) -> None:
@@ -425,11 +431,12 @@ class Duck:
             "config": _Config(model.config),
             "exceptions": _Exceptions(self.warnings),
             "execute": True,
+            "flags": {"WHICH": "run"},
             "fromjson": json.loads,
             "graph": {"nodes": {}, "sources": {source: {"schema": self.schema, "identifier": model.source}}},
             "invocation_args_dict": {},
             "invocation_id": "an invocation",
-            "flags": types.SimpleNamespace(WHICH="run"),
+            "load_relation": found,
             "local_md5": lambda text: hashlib.md5(text.encode()).hexdigest(),
             "log": lambda message, info=False: None,
             "model": {

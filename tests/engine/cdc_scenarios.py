@@ -150,6 +150,18 @@ SCENARIOS = {
 }  # fmt: skip
 
 
+# Events that stop the model before anything is written, and what it says.
+BAD_EVENTS: dict[str, tuple[tuple[Any, ...], str]] = {
+    "no_key": (event(None, 10, "A"), "1 event(s) without a key (k)"),
+    "no_sequence": (
+        ("k", "A", None, "u", None, ORIGIN, None, None, ORIGIN, 1), "1 event(s) without a sequence (seq)",
+    ),
+    "no_time": (("k", "A", None, "u", 10, None, None, None, ORIGIN, 1), "1 event(s) without ts"),
+    "no_batch": (("k", "A", None, "u", 10, ORIGIN, None, None, ORIGIN, None), "1 event(s) without _batch_id"),
+    "future": (event("k", 72, "A", arrived=ORIGIN), "more than a day after their arrival"),
+}  # fmt: skip
+
+
 def batches(group: str) -> list[list[tuple[Any, ...]]]:
     """The batches of a group's scenarios, numbered from 1."""
     found = [scenario.batches for scenario in SCENARIOS.values() if scenario.group == group]

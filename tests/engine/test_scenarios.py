@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from cdc_duck import Duck
 from cdc_scenarios import (
+    BAD_EVENTS,
     COLUMNS,
     GROUPS,
-    ORIGIN,
     SCD1,
     SCD2,
     SELECT,
@@ -65,6 +65,20 @@ def test_scenarios_in_any_order_and_batching(group: str, strategy: str, order: s
     assert differences(lab, group, strategy, "m") == {}
 
 
+def test_a_row_has_the_batch_of_the_event_that_last_changed_it() -> None:
+    lab = made()
+    lab.deliver("t", [event("k", 10, "A"), event("k", 40, "D"), event("l", 10, "A", 2)])
+    lab.build()
+    assert {(row["k"], row["a"]): row["_batch_id"] for row in lab.rows("history")} == {
+        ("k", "A"): 1, ("k", "D"): 1, ("l", "A"): 2,
+    }  # fmt: skip
+    lab.deliver("t", [event("k", 20, "B", 3), event("m", 10, "M", 4)])
+    lab.build()
+    assert {(row["k"], row["a"]): row["_batch_id"] for row in lab.rows("history")} == {
+        ("k", "A"): 3, ("k", "B"): 3, ("k", "D"): 1, ("l", "A"): 2, ("m", "M"): 4,
+    }  # fmt: skip
+
+
 def test_s10_a_tie_stops_the_model_and_is_resolved_without_a_full_refresh() -> None:
     lab = made()
     lab.deliver("t", [event("k", 10, "A"), event("other", 10, "A")])
@@ -87,17 +101,6 @@ def test_s10_a_stored_row_that_loses_is_replaced_and_not_doubled() -> None:
         lab.build()
         assert len(lab.rows("history__cdc")) == 1, batch
     assert "1 tie(s) resolved by on_tie=warn" in lab.warnings[0]
-
-
-BAD_EVENTS: dict[str, tuple[tuple[Any, ...], str]] = {
-    "no key": (event(None, 10, "A"), "1 event(s) without a key (k)"),
-    "no sequence": (
-        ("k", "A", None, "u", None, ORIGIN, None, None, ORIGIN, 1), "1 event(s) without a sequence (seq)",
-    ),
-    "no time": (("k", "A", None, "u", 10, None, None, None, ORIGIN, 1), "1 event(s) without ts"),
-    "no batch": (("k", "A", None, "u", 10, ORIGIN, None, None, ORIGIN, None), "1 event(s) without _batch_id"),
-    "future": (event("k", 72, "A", arrived=ORIGIN), "more than a day after their arrival"),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BAD_EVENTS)

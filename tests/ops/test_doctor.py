@@ -12,7 +12,7 @@ import artifact_files as files
 import pytest
 
 from python_ops import doctor
-from python_ops.config import PROJECT_ROOT, Settings
+from python_ops.config import Settings
 from python_ops.doctor import GIB, Outcome
 from python_ops.spark import spark_settings
 
@@ -195,6 +195,6 @@ def test_a_fault_that_no_check_expects_is_a_failed_check(tmp_path: Path) -> None
 
 
 def test_nothing_fails_where_this_suite_runs(tmp_path: Path) -> None:
-    found = doctor.checks(Settings(home=tmp_path), PROJECT_ROOT / "target")
+    found = doctor.checks(Settings(home=tmp_path), tmp_path / "target")
     assert [check for check in found if check.outcome is Outcome.FAIL] == []
     assert not any(tmp_path.iterdir())
