@@ -9,12 +9,15 @@
 
      Delete this override when dbt-spark's merge does these (dbt-spark 1.11: strategies.sql, spark__get_merge_sql). --#}
 {% macro spark__get_merge_sql(target, source, unique_key, dest_columns, incremental_predicates=none) -%}
-    {%- set key = [unique_key] if unique_key is string else unique_key -%}
-    {%- if not key -%}
+    {%- if not unique_key -%}
         {%- do exceptions.raise_compiler_error(
             target ~ ": expected unique_key for incremental_strategy 'merge', got none. Fix: name the columns of its grain.") -%}
     {%- endif -%}
     {%- set plan = context['merge_plan'] -%}
+    {%- set key = [] -%}
+    {%- for name in _cdc_as_list(unique_key) -%}
+        {%- for column in plan.columns if column | lower == name | lower -%}{%- do key.append(column) -%}{%- endfor -%}
+    {%- endfor -%}
     {%- do alter_for_merge(target, plan) -%}
     {%- set replace_by = none if reads_a_part() else config.get('replace_by') -%}
     {%- set ranges = none if replace_by == '*' else _merge_ranges(key, plan.types, source, replace_by) -%}

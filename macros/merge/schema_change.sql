@@ -47,7 +47,6 @@
         ~ '; of another type: ' ~ (told | join(', ') or 'none') -%}
     {%- set narrower = [] -%}
     {%- for name, types in plan.retyped.items() if not _cdc_widens(types.stored, types.given) -%}{%- do narrower.append(name) -%}{%- endfor -%}
-    {%- set keys = key | map('lower') | list -%}
     {%- set gone_keys = [] -%}
     {%- for name in key if name | lower not in plan.columns | map('lower') | list -%}{%- do gone_keys.append(name) -%}{%- endfor -%}
 

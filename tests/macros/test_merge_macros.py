@@ -69,6 +69,16 @@ def test_duplicates_are_looked_for_only_after_the_merge_has_failed() -> None:
     assert script.endswith("end; merge into gold.t …; end")
 
 
+def test_keys_are_found_in_the_table_without_case() -> None:
+    macros = load("cdc", "merge")
+    macros["flags"] = type("Flags", (), {"EMPTY": False, "SAMPLE": None})
+    macros["config"] = {"replace_by": "*"}
+    macros["context"] = {"merge_plan": {"columns": ["k", "a"], "types": {}, "new": [], "dropped": [], "widened": {}}}
+    sql = squeeze(macros["spark__get_merge_sql"]("gold.t", "t__dbt_tmp", "K", None))
+    assert "on target.`k` <=> source.`k` when matched and not ( target.`a` <=> source.`a`)" in sql
+    assert sql.endswith("when not matched by source then delete; end")
+
+
 class Column(str):
     """A column as dbt's adapter gives it."""
 
