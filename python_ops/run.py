@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from python_ops import refused
-from python_ops.alerts import Breach, check
+from python_ops.alerts import Breach, check, pressing
 from python_ops.alerts.notify import notify
 from python_ops.artifacts import TARGET_FOLDER, load_manifest
 from python_ops.config import Settings
@@ -321,7 +321,7 @@ def aftermath(settings: Settings, say: Callable[[str], None], unchanged: bool = 
             told, which starts no JVM.
 
     Returns:
-        Service levels that are breached.
+        Service levels that are breached and that nobody has acknowledged.
     """
     breaches: list[Breach] = []
 
@@ -361,4 +361,4 @@ def aftermath(settings: Settings, say: Callable[[str], None], unchanged: bool = 
             say(f"warning: {exc}")
         except Exception as exc:  # a client or a driver may raise anything, and the run is over
             say(f"warning: unexpected {type(exc).__name__}; `LAKEHOUSE_DEBUG=1 lakeops {command}` shows where.")
-    return breaches
+    return pressing(breaches)

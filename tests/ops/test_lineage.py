@@ -70,7 +70,7 @@ def settings(tmp_path: Path) -> Settings:
 READ_ONLY = {
     "lakeops status", "lakeops report", "lakeops doctor", "lakeops ingest status", "lakeops publish status",
     "lakeops maintain plan", "lakeops secrets list", "lakeops secrets check", "lakeops watermark list",
-    "lakeops watermark get", "lakeops watermark set", "lakeops watermark reset", "lakeops sla check",
+    "lakeops watermark get", "lakeops watermark set", "lakeops watermark reset", "lakeops sla check", "lakeops sla ack",
     "lakeops metrics push", "lakeops metrics dashboard", "lakeops lineage show", "lakeops lineage export",
     "lakeops snapshot list", "lakeops snapshot verify", "lakeops table history", "lakeops extract status",
     "lakeops stream status", "lakeops ingest report", "lakeops contracts check", "lakeops contracts diff",
