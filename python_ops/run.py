@@ -29,7 +29,7 @@ from python_ops.metrics import collect, record
 from python_ops.metrics.cloudwatch import push
 from python_ops.publish import Action, publish
 from python_ops.report import gather, write
-from python_ops.run_record import save_run, waits
+from python_ops.run_record import last_run, save_run, waits
 from python_ops.spark import session
 from python_ops.unchanged import green_since, reason_to_run, remember
 
@@ -74,6 +74,7 @@ class Job:
         self.broken: tuple[str, ...] = ()
         self.waiting: dict[str, list[str]] = {}
         self.unchanged_since: str | None = None
+        self.before = last_run(settings)
         self.lineage = NodeEvents(settings)
         self._session: SparkSession | None = None
 
@@ -216,6 +217,8 @@ class Job:
             "waiting": self.waiting,
             "unchanged_since": self.unchanged_since,
         }
+        if self.unchanged_since and self.before:  # what was last done stays known however often there is nothing new
+            record["last_done"] = self.before.get("last_done") or self.before
         save_run(self.settings, record)
 
 
