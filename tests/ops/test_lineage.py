@@ -213,6 +213,8 @@ def test_an_event_that_is_refused_for_good_is_put_aside_and_the_others_go_on(
         ("START", "poison"), ("COMPLETE", "poison"),
     ]  # fmt: skip
     assert kept[0]["reason"] == "the lineage receiver answered 400: job name is not valid"
+    with (there.state / "refused" / "lineage.jsonl").open("a") as file:
+        file.write('{"at": "half')
     (text,) = refused.told(there)
     assert text.startswith("2 messages were refused for good") and "answered 400: job name is not valid" in text
 
