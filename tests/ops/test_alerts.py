@@ -348,7 +348,7 @@ def test_what_sns_does_not_take_is_sent_next_time_in_order(
     assert desk.notify(STALE, FAILED, hours=1) == []
     assert topic.subjects() == [
         "Lakehouse local: fx_rates stale",
-        "Lakehouse local: fx_rates stale, and 1 more",
+        "Lakehouse local: dbt build last run failed, and 1 more",
     ]
 
 
