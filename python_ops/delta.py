@@ -18,6 +18,8 @@ _KEEPS_ROWS = frozenset({
     "CHANGE COLUMNS", "COMPUTE STATS", "CLUSTER BY", "UPGRADE PROTOCOL",
 })  # fmt: skip
 
+_CHANGES_COLUMNS = frozenset({"CHANGE COLUMN", "CHANGE COLUMNS"})  # a comment, or a type that was widened
+
 
 @dataclass(frozen=True)
 class Written:
@@ -93,14 +95,21 @@ def _query_files(opened: DeltaTable, sql: str) -> Any:
         return engine.register("t", files).sql(sql).to_arrow_table()
 
 
-def rows_changed_since(path: Path, version: int) -> bool:
-    """Whether a commit after `version` may have changed rows; yes where the history does not reach back that far."""
+def rows_changed_since(path: Path, version: int, or_columns: bool = False) -> bool:
+    """Whether a commit after `version` may have changed rows; yes where the history does not reach back that far.
+
+    Args:
+        path: Folder of the table.
+        version: The version that is known.
+        or_columns: A column's changed type or comment counts as well.
+    """
+    kept = _KEEPS_ROWS - _CHANGES_COLUMNS if or_columns else _KEEPS_ROWS
     table = open_log(path)
     behind = table.version() - version
     if behind <= 0:
         return behind < 0
     commits = table.history(behind)
-    return len(commits) < behind or any(commit.get("operation") not in _KEEPS_ROWS for commit in commits)
+    return len(commits) < behind or any(commit.get("operation") not in kept for commit in commits)
 
 
 def last_change(path: Path) -> datetime | None:

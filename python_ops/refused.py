@@ -7,6 +7,7 @@ tell of it until somebody has looked and deleted it.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,16 @@ def told(settings: Settings) -> list[str]:
     """A sentence for each receiver that has refused something."""
     found = []
     for path in sorted(_folder(settings).glob("*.jsonl")):
-        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line]
-        if lines and not path.name.endswith(".old.jsonl"):
-            last = json.loads(lines[-1])
+        if path.name.endswith(".old.jsonl"):
+            continue
+        kept = []
+        for line in path.read_text(encoding="utf-8").split("\n"):
+            with suppress(ValueError):  # the line of a process that was killed
+                kept.append(json.loads(line))
+        if kept:
             found.append(
-                f"{len(lines)} messages were refused for good, the last at {last['at']}: {last['reason']}. They are in "
-                f"{path}; correct the cause, then delete it."
+                f"{len(kept)} messages were refused for good, the last at {kept[-1]['at']}: {kept[-1]['reason']}. They "
+                f"are in {path}; correct the cause, then delete it."
             )
     return found
 

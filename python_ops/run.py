@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from python_ops import refused
-from python_ops.alerts import Breach, check
+from python_ops.alerts import Breach, check, pressing
 from python_ops.alerts.notify import notify
 from python_ops.artifacts import TARGET_FOLDER, load_manifest
 from python_ops.config import Settings
@@ -29,7 +29,7 @@ from python_ops.metrics import collect, record
 from python_ops.metrics.cloudwatch import push
 from python_ops.publish import Action, publish
 from python_ops.report import gather, write
-from python_ops.run_record import save_run, waits
+from python_ops.run_record import last_run, save_run, waits
 from python_ops.spark import session
 from python_ops.unchanged import green_since, reason_to_run, remember
 
@@ -74,6 +74,7 @@ class Job:
         self.broken: tuple[str, ...] = ()
         self.waiting: dict[str, list[str]] = {}
         self.unchanged_since: str | None = None
+        self.before = last_run(settings)
         self.lineage = NodeEvents(settings)
         self._session: SparkSession | None = None
 
@@ -216,6 +217,8 @@ class Job:
             "waiting": self.waiting,
             "unchanged_since": self.unchanged_since,
         }
+        if self.unchanged_since and self.before:  # what was last done stays known however often there is nothing new
+            record["last_done"] = self.before.get("last_done") or self.before
         save_run(self.settings, record)
 
 
@@ -321,7 +324,7 @@ def aftermath(settings: Settings, say: Callable[[str], None], unchanged: bool = 
             told, which starts no JVM.
 
     Returns:
-        Service levels that are breached.
+        Service levels that are breached and that nobody has acknowledged.
     """
     breaches: list[Breach] = []
 
@@ -361,4 +364,4 @@ def aftermath(settings: Settings, say: Callable[[str], None], unchanged: bool = 
             say(f"warning: {exc}")
         except Exception as exc:  # a client or a driver may raise anything, and the run is over
             say(f"warning: unexpected {type(exc).__name__}; `LAKEHOUSE_DEBUG=1 lakeops {command}` shows where.")
-    return breaches
+    return pressing(breaches)

@@ -12,7 +12,10 @@ from python_ops.files import write_whole
 
 
 def last_run(settings: Settings) -> dict[str, Any] | None:
-    """The record, or None: command, started_at, steps (name, outcome, seconds, summary), waiting, unchanged_since."""
+    """The record, or None: command, started_at, steps (name, outcome, seconds, summary), waiting, unchanged_since.
+
+    Where there was nothing to do also `last_done`: the record of the last run that did something.
+    """
     with suppress(OSError, ValueError):
         record: dict[str, Any] = json.loads((settings.state / "last_run.json").read_text(encoding="utf-8"))
         return record

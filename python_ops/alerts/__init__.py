@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from python_ops.alerts.acknowledged import acknowledged
 from python_ops.artifacts import TARGET_FOLDER, Manifest, Model, RunResults, load_manifest, load_run_results
 from python_ops.config import Settings
 from python_ops.contracts import load as load_contract
@@ -55,7 +56,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Breach:
-    """One limit that does not hold. `expected` and `got` are counts, times and names: never a row's values."""
+    """One limit that does not hold. `expected` and `got` are counts, times and names: never a row's values.
+
+    Attributes:
+        acknowledged_until: Somebody knows of it: nobody is told again before, and it is no reason for exit 3.
+    """
 
     kind: Kind
     subject: str
@@ -63,6 +68,12 @@ class Breach:
     got: str
     owner: str
     next_action: str
+    acknowledged_until: str | None = None
+
+    @property
+    def severity(self) -> str:
+        """`error` where the lake was not brought up to date or is not right, else `warning`."""
+        return "error" if self.kind in (Kind.LAST_RUN, Kind.MISSED_RUN, Kind.TESTS) else "warning"
 
     @property
     def runbook(self) -> str:
@@ -94,8 +105,15 @@ def check(settings: Settings, artifacts: Path = TARGET_FOLDER, now: datetime | N
         *(breach for source in sources() for breach in _source(settings, manifest, source, now)),
         *_models(settings, manifest, results, now),
     ]
+    known = acknowledged(settings, now)
+    found = [replace(breach, acknowledged_until=known.get(breach.identity)) for breach in found]
     order = list(Kind)
     return sorted(found, key=lambda breach: (order.index(breach.kind), breach.subject))
+
+
+def pressing(breaches: Iterable[Breach]) -> list[Breach]:
+    """Those that nobody has acknowledged."""
+    return [breach for breach in breaches if breach.acknowledged_until is None]
 
 
 def _run(settings: Settings, manifest: Manifest, results: RunResults | None, now: datetime) -> Iterator[Breach]:

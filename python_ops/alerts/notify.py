@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from python_ops.alerts import Breach
+from python_ops.alerts import Breach, pressing
 from python_ops.alerts.targets import Console, Message, Refused, Slack, Sns, Target, Undelivered
 from python_ops.config import Settings
 from python_ops.errors import OpsError
@@ -46,7 +46,7 @@ def notify(
 
     Args:
         settings: The environment.
-        breaches: What is open now.
+        breaches: What is open now; nobody is told of what is acknowledged.
         say: Prints for the console target.
         targets: Of the environment, when None.
         now: The time.
@@ -65,7 +65,9 @@ def notify(
         memory = memories.setdefault(target.name, _Memory())
         if message := _news(settings, memory, breaches, now):
             memory.waiting = [*memory.waiting, target.payload(message)][-_KEPT:]
-            memory.open = [breach.identity for breach in breaches]
+            known = {breach.identity for breach in breaches if breach.acknowledged_until}
+            was_told = [identity for identity in memory.open if identity in known]
+            memory.open = [breach.identity for breach in pressing(breaches)] + was_told
             memory.told_at = [*memory.told_at, now.isoformat()][-_MOST_PER_HOUR:]
         try:
             while memory.waiting:
@@ -87,16 +89,19 @@ def notify(
 
 
 def _news(settings: Settings, memory: _Memory, breaches: Sequence[Breach], now: datetime) -> Message | None:
-    open_now = {breach.identity for breach in breaches}
+    open_now, loud = {breach.identity for breach in breaches}, pressing(breaches)
     told = [datetime.fromisoformat(at) for at in memory.told_at]
     recovered = [identity for identity in memory.open if identity not in open_now]
-    is_new = bool(open_now - set(memory.open))
-    is_due = bool(open_now) and bool(told) and now - told[-1] >= REMIND_AFTER
-    if not (is_new or recovered or is_due):
+    new = {breach.identity for breach in loud} - set(memory.open)
+    is_due = bool(loud) and bool(told) and now - told[-1] >= REMIND_AFTER
+    if not (new or recovered or is_due):
         return None
     if sum(now - at < timedelta(hours=1) for at in told) >= _MOST_PER_HOUR:
         return None  # what is open is told by the next message
-    return Message(settings.target, breaches, recovered, opens=not memory.open, runbooks=settings.runbooks_url)
+    return Message(
+        settings.target, loud, recovered, opens=not memory.open, runbooks=settings.runbooks_url, new=new, at=now,
+        report=settings.report_url,
+    )  # fmt: skip
 
 
 def _targets(settings: Settings, say: Callable[[str], None]) -> list[Target]:

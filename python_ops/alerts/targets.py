@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+from itertools import compress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from python_ops.alerts import Breach
@@ -34,7 +36,7 @@ class Refused(Undelivered):
 
 
 class Message:
-    """What is said about one run.
+    """What is said about one run: what is new first, with its cause; the rest by name.
 
     Args:
         environment: Its name.
@@ -42,6 +44,9 @@ class Message:
         recovered: Identities of breaches that are gone since the last message.
         opens: Nothing was open before it: what is said until all is well belongs to it.
         runbooks: Base address of the runbooks; their paths are shown where there is none.
+        new: Identities of breaches that were not told before; all of them when None.
+        at: When it is said; not shown when None.
+        report: Address of the report; not shown when empty.
     """
 
     def __init__(
@@ -51,23 +56,36 @@ class Message:
         recovered: Sequence[str] = (),
         opens: bool = True,
         runbooks: str = "",
+        new: Collection[str] | None = None,
+        at: datetime | None = None,
+        report: str = "",
     ) -> None:
-        self.environment, self.breaches, self.recovered = environment, list(breaches), list(recovered)
-        self.opens, self.runbooks = opens, runbooks.rstrip("/")
+        is_new = [new is None or breach.identity in new for breach in breaches]
+        self.is_news = any(is_new)
+        # What is new comes first, and within it the cause of the others, as `breaches` has them.
+        self.breaches = [*compress(breaches, is_new), *compress(breaches, (not n for n in is_new))]
+        self.environment, self.recovered = environment, list(recovered)
+        self.opens, self.runbooks, self.at, self.report = opens, runbooks.rstrip("/"), at, report
 
     @property
     def title(self) -> str:
-        """One line: the cause first."""
+        """One line: what is new, its cause first."""
         if not self.breaches:
             return f"Lakehouse {self.environment}: recovered"
         first, more = self.breaches[0], len(self.breaches) - 1
-        return f"Lakehouse {self.environment}: {first.subject} {first.kind.value}" + (
+        still = "" if self.is_news else "still open: "
+        return f"Lakehouse {self.environment}: {still}{first.subject} {first.kind.value}" + (
             f", and {more} more" if more else ""
         )
 
+    @property
+    def severity(self) -> str:
+        """The worst of what is open; `recovered` where nothing is."""
+        return min((breach.severity for breach in self.breaches), default="recovered")  # error before warning
+
     def text(self) -> str:
         """The message in plain text."""
-        lines = [self.title]
+        lines = [self.title, *([self._circumstances()] if self.at else [])]
         for breach in self.breaches[:_SHOWN]:
             lines += [
                 f"- {breach.subject}: {breach.kind.value}. Expected {breach.expected}, got {breach.got}.",
@@ -78,6 +96,10 @@ class Message:
         lines += [f"- recovered: {identity}" for identity in self.recovered[:_SHOWN]]
         return "\n".join(lines)
 
+    def _circumstances(self) -> str:
+        parts = [self.severity, f"{self.at:%Y-%m-%d %H:%M} UTC" if self.at else "", self.report]
+        return " · ".join(part for part in parts if part)
+
     def _runbook(self, breach: Breach) -> str:
         return f"{self.runbooks}/{breach.runbook}" if self.runbooks else breach.runbook
 
@@ -85,25 +107,30 @@ class Message:
         return f"<{self._runbook(breach)}|runbook>" if self.runbooks else _escaped(breach.runbook)
 
     def blocks(self) -> list[dict[str, Any]]:
-        """The message in Slack's Block Kit."""
-        shown: list[dict[str, Any]] = [
-            {"type": "header", "text": {"type": "plain_text", "text": self.title[:150], "emoji": False}}
-        ]
-        for breach in self.breaches[:_SHOWN]:
+        """The message in Slack's Block Kit: a header, the first cause in full, the others by name, recoveries apart."""
+        title = {"type": "plain_text", "text": self.title[:150], "emoji": False}
+        shown: list[dict[str, Any]] = [{"type": "header", "text": title}]
+        for breach in self.breaches[:1]:
             told = (
                 f"*{_escaped(breach.subject)}*: {breach.kind.value}\n"
                 f"Expected {_escaped(breach.expected)}, got {_escaped(breach.got)}\n"
                 f"Owner: {_escaped(breach.owner)} · Next: {_escaped(breach.next_action)} · {self._link(breach)}"
             )
-            shown.append({"type": "section", "text": {"type": "mrkdwn", "text": told[:3000]}})
-        rest = []
-        if len(self.breaches) > _SHOWN:
-            rest.append(f"and {len(self.breaches) - _SHOWN} more: `lakeops sla check` lists them")
+            shown.append(_section(told))
+        if others := self.breaches[1:_SHOWN]:
+            names = [f"• {_escaped(b.subject)}: {b.kind.value} ({_escaped(b.owner)})" for b in others]
+            if len(self.breaches) > _SHOWN:
+                names.append(f"and {len(self.breaches) - _SHOWN} more: `lakeops sla check` lists them")
+            shown.append(_section("Also open:\n" + "\n".join(names)))
         if self.recovered:
-            rest.append("Recovered: " + _escaped(", ".join(self.recovered[:_SHOWN])))
-        if rest:
-            shown.append({"type": "context", "elements": [{"type": "mrkdwn", "text": t[:3000]} for t in rest]})
-        return shown
+            shown.append(_section("Recovered: " + _escaped(", ".join(self.recovered[:_SHOWN]))))
+        told = _escaped(self._circumstances().removesuffix(self.report).rstrip(" ·"))
+        told += f" · <{self.report}|report>" if self.report else ""
+        return [*shown, {"type": "context", "elements": [{"type": "mrkdwn", "text": told[:3000]}]}]
+
+
+def _section(text: str) -> dict[str, Any]:
+    return {"type": "section", "text": {"type": "mrkdwn", "text": text[:3000]}}
 
 
 class Target(Protocol):

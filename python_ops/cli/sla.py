@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from python_ops.alerts import Breach
+from python_ops.alerts import Breach, pressing
 from python_ops.alerts import check as check_levels
+from python_ops.alerts.acknowledged import acknowledge
 from python_ops.alerts.notify import notify as send
 from python_ops.alerts.targets import Message
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
-from python_ops.errors import SlaBreached
+from python_ops.errors import ConfigError, SlaBreached
 
 app = typer.Typer(help="Service levels: checked against the limits in dbt meta.", no_args_is_help=True)
 
@@ -43,10 +45,36 @@ def check(
         targets = tuple(name for name in settings.alerts if name != "console")  # it has just been printed
         for warning in send(settings.model_copy(update={"alerts": targets}), breaches, typer.echo):
             typer.echo(f"warning: {warning}", err=True)
-    if breaches:
-        raise SlaBreached(f"{len(breaches)} service levels are breached; the first: {breaches[0].identity}.")
+    if loud := pressing(breaches):
+        raise SlaBreached(f"{len(loud)} service levels are breached; the first: {loud[0].identity}.")
+
+
+@app.command()
+def ack(
+    name: Annotated[str, typer.Argument(help="A breach as `sla check` names it, or its subject.")],
+    until: Annotated[str, typer.Option("--until", help="Date or time, UTC; what is open then is told again.")] = "",
+    remove: Annotated[bool, typer.Option("--remove", help="Take the acknowledgement back.")] = False,
+    env: Env = Environment.LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Acknowledge a breach: until then it is listed, and neither told again nor a reason for exit 3.
+
+    Example: lakeops sla ack fx_rates --until 2026-12-24
+    """
+    if bool(until) == remove:
+        raise ConfigError("Give either --until or --remove.")
+    settings = settings_for(env)
+    open_now = [breach.identity for breach in check_levels(settings)]
+    chosen = acknowledge(settings, open_now, name, until, datetime.now(UTC))
+    if as_json:
+        print_json({"acknowledged": [] if remove else chosen, "until": until or None})
+    for identity in () if as_json else chosen:
+        typer.echo(f"{identity}: " + ("told again from now on" if remove else f"acknowledged until {until}"))
 
 
 def text(environment: str, breaches: list[Breach]) -> str:
     """What the console shows."""
-    return Message(environment, breaches).text() if breaches else "Every service level holds."
+    loud = pressing(breaches)
+    known = [f"- acknowledged until {b.acknowledged_until}: {b.identity}" for b in breaches if b not in loud]
+    head = Message(environment, loud).text() if loud else "Every service level holds" + (", but:" if known else ".")
+    return "\n".join([head, *known])

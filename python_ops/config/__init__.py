@@ -35,6 +35,7 @@ class Settings(BaseSettings):
         lineage_url: Base address of the receiver (Marquez), for HTTP.
         metrics: Where metrics go besides the local file.
         metrics_namespace: CloudWatch namespace.
+        metrics_send: Figures that CloudWatch gets and bills, as patterns of `<kind>.<name>.<subject>`.
         alerts: Where SLA alerts go.
         alerts_topic: ARN of the SNS topic.
         quality: Whether a run judges the batches it took, after everything else; needs the extra `quality`.
@@ -42,6 +43,7 @@ class Settings(BaseSettings):
             said in its thread, and the message says when all is well. Without it, the webhook `slack_webhook_url`.
         slack_api: Base address of Slack's API.
         runbooks_url: Where the project's files can be read in a browser; alerts link their runbook there.
+        report_url: Where the environment's report.html can be read; alerts link it.
         extract: Sources that each run extracts, of those in python_ops/extract/sources.yml.
         publish: Warehouses that this environment publishes to, of those that a model's `publish_to` names.
         kafka_servers: Brokers to begin with, `host:port,host:port`; streams need it.
@@ -68,12 +70,14 @@ class Settings(BaseSettings):
     lineage_url: str = ""
     metrics: Literal["file", "cloudwatch"] = "file"
     metrics_namespace: str = "Lakehouse"
+    metrics_send: tuple[str, ...] = ("job.*", "source.*", "table.rows.*gold.*", "table.publish_lag_seconds.*")
     alerts: tuple[Literal["console", "slack", "sns"], ...] = ("console",)
     alerts_topic: str = ""
     quality: bool = False
     alerts_channel: str = ""
     slack_api: str = "https://slack.com/api"
     runbooks_url: str = ""
+    report_url: str = ""
     extract: tuple[str, ...] = ()
     publish: tuple[Literal["duckdb", "postgres", "redshift", "snowflake"], ...] = ("duckdb",)
     kafka_servers: str = Field(default="", pattern=r"^([A-Za-z0-9._-]+:[0-9]{1,5}(,[A-Za-z0-9._-]+:[0-9]{1,5})*)?$")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +84,7 @@ def push(settings: Settings, client: CloudWatchClient | None = None) -> int:
 
 
 def dashboard(settings: Settings, manifest: Manifest) -> dict[str, Any]:
-    """A CloudWatch dashboard body: jobs, sources, and each gold table.
+    """A CloudWatch dashboard body: jobs, sources, and each gold table, as far as their figures are sent.
 
     Raises:
         ConfigError: no AWS region is set.
@@ -102,7 +104,9 @@ def dashboard(settings: Settings, manifest: Manifest) -> dict[str, Any]:
         ("Age of the last snapshot in seconds", [("snapshot_age_seconds", "job", "snapshot")]),
         ("Bytes on disk", [("bytes_on_disk", "table", table) for table in tables]),
     ]
-    return {"widgets": [_widget(settings, region, place, title, lines) for place, (title, lines) in enumerate(rows)]}
+    chosen = [(title, [line for line in lines if _is_sent(settings, *line)]) for title, lines in rows]
+    shown = [(title, lines) for title, lines in chosen if lines]
+    return {"widgets": [_widget(settings, region, place, title, lines) for place, (title, lines) in enumerate(shown)]}
 
 
 def put_dashboard(settings: Settings, body: dict[str, Any], client: CloudWatchClient | None = None) -> str:
@@ -163,11 +167,15 @@ def _pairs(settings: Settings, kind: str, subject: str) -> list[tuple[str, str]]
 
 def _unsent(settings: Settings) -> list[Metric]:
     found = read(settings)
-    try:
+    with suppress(OSError, ValueError, TypeError):
         last = Metric(**json.loads(_mark(settings).read_text(encoding="utf-8")))
-        return found[found.index(last) + 1 :]
-    except (OSError, ValueError, TypeError):
-        return found
+        found = found[found.index(last) + 1 :]
+    return [metric for metric in found if _is_sent(settings, metric.name, metric.kind, metric.subject)]
+
+
+def _is_sent(settings: Settings, name: str, kind: str, subject: str) -> bool:
+    """Whether the environment sends a figure: CloudWatch bills each name with its dimensions as a metric."""
+    return any(fnmatchcase(f"{kind}.{name}.{subject}", pattern) for pattern in settings.metrics_send)
 
 
 def _remember(settings: Settings, last: Metric) -> None:

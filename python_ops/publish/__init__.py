@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from python_ops.artifacts import TARGET_FOLDER, Model, load_manifest, load_run_results
 from python_ops.config import Settings
+from python_ops.delta import rows_changed_since
 from python_ops.errors import OpsError
 from python_ops.lineage import Dataset, job_run
 from python_ops.publish.fingerprint import ROWS
@@ -105,7 +106,7 @@ def publish(
     on_event: Callable[[PublishResult], None] | None = None,
     artifacts: Path = TARGET_FOLDER,
 ) -> list[PublishResult]:
-    """Publishes every table whose Delta version is not the served one, to each warehouse as a set.
+    """Publishes every table whose rows or columns may differ from what is served, to each warehouse as a set.
 
     A warehouse that fails does not hold up the others. What the last build left out, waiting for a source, stays as it
     is served.
@@ -190,17 +191,22 @@ def status(settings: Settings, artifacts: Path = TARGET_FOLDER) -> list[PublishS
             ledger = warehouse(settings, name).served()
         except OpsError as exc:
             error = str(exc)
+        current = {
+            model.table for model in listed
+            if model.table in lake and _is_served(ledger.get(model.table), lake[model.table], _path(model, settings))
+        }  # fmt: skip
         schemas = {settings.schema_name(layer) for layer in ("gold", *(model.layer for model in listed))}
         dropped = {table for table in ledger if table not in models and table.split(".")[0] in schemas}
         for table in sorted({*models, *dropped}):
-            found.append(_status(name, table, table in models, lake.get(table), ledger.get(table), error))
+            state = State.UNREACHABLE if error else _state(table, models, lake, ledger, current)
+            found.append(_status(name, table, state, lake.get(table), ledger.get(table), error))
     return found
 
 
 def _plan(settings: Settings, name: str, models: Sequence[Model], versions: Mapping[str, Version]) -> _Plan:
     target = warehouse(settings, name)
     ledger = target.served()
-    changed = [m for m in models if m.table not in ledger or ledger[m.table].version != versions[m.table]]
+    changed = [m for m in models if not _is_served(ledger.get(m.table), versions[m.table], _path(m, settings))]
     unchanged = [
         PublishResult(name, m.table, versions[m.table].number, ledger[m.table].rows, Action.UNCHANGED, 0.0)
         for m in models
@@ -259,12 +265,12 @@ def _result(target: str, table: StagedTable, action: Action, seconds: float, sen
 
 
 def _status(
-    target: str, table: str, wanted: bool, lake: Version | None, served: Served | None, error: str | None
+    target: str, table: str, state: State, lake: Version | None, served: Served | None, error: str | None
 ) -> PublishStatus:
     return PublishStatus(
         target=target,
         table=table,
-        state=State.UNREACHABLE if error else _state(wanted, lake, served),
+        state=state,
         lake_version=lake.number if lake else None,
         served_version=served.version.number if served else None,
         rows=served.rows if served else None,
@@ -273,11 +279,20 @@ def _status(
     )
 
 
-def _state(wanted: bool, lake: Version | None, served: Served | None) -> State:
-    if not wanted:
+def _state(
+    table: str, wanted: Container[str], lake: Container[str], ledger: Container[str], current: Container[str]
+) -> State:
+    if table not in wanted:
         return State.DROPPED
-    if lake is None:
+    if table not in lake:
         return State.NOT_BUILT
-    if served is None:
+    if table not in ledger:
         return State.NEVER
-    return State.CURRENT if served.version == lake else State.BEHIND
+    return State.CURRENT if table in current else State.BEHIND
+
+
+def _is_served(served: Served | None, lake: Version, path: Path) -> bool:
+    """Whether what is served has the table's rows and columns: a fence or an OPTIMIZE makes a version of the same."""
+    if served is None or served.version.table_id != lake.table_id:
+        return False
+    return served.version == lake or not rows_changed_since(path, served.version.number, or_columns=True)

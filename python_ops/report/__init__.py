@@ -103,7 +103,7 @@ def write(report: Report, path: Path) -> Path:
     jinja = Environment(
         loader=PackageLoader("python_ops.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    jinja.filters.update({"bytes": _bytes, "minute": _minute, "ago": lambda at: _ago(at, report.generated_at)})
+    jinja.filters.update({"bytes": _bytes, "minute": _minute})
     return write_whole(path, jinja.get_template("page.html.j2").render(report=report))
 
 
@@ -179,15 +179,9 @@ def _bytes(count: int) -> str:
     return f"{size:.1f} TiB"
 
 
-def _minute(at: str) -> str:
-    return datetime.fromisoformat(at).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _ago(at: datetime | str | None, now: datetime) -> str:
+def _minute(at: datetime | str | None) -> str:
+    """A moment as readers of any day see it: a page that is opened later must not say `5 min ago`."""
     if at is None:
         return "–"
     then = datetime.fromisoformat(at) if isinstance(at, str) else at
-    minutes = int((now - then).total_seconds() // 60)
-    if minutes < 120:
-        return f"{max(0, minutes)} min ago"
-    return f"{minutes // 60} h ago" if minutes < 48 * 60 else f"{minutes // 1440} days ago"
+    return then.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -83,7 +83,9 @@ def test_slack_gets_one_message_of_blocks(slack: Desk, httpserver: HTTPServer) -
     httpserver.expect_request("/services/T0/B0/canary", method="POST").respond_with_data("ok")
     assert slack.notify(FAILED, STALE) == []
     (message,) = received(httpserver)
-    assert [block["type"] for block in message["blocks"]] == ["header", "section", "section"]
+    assert [block["type"] for block in message["blocks"]] == ["header", "section", "section", "context"]
+    assert "Also open:\n• fx_rates: stale (Platform)" in message["blocks"][2]["text"]["text"]
+    assert message["blocks"][3]["elements"][0]["text"] == "error · 2026-03-01 12:00 UTC"
     assert "Owner: Platform · Next: `dbt build` · docs/runbooks/sla_breach.md#last-run-failed" in json.dumps(
         message, ensure_ascii=False
     )
@@ -137,6 +139,29 @@ def test_the_runbook_is_a_link_where_its_address_is_known(
     place = "https://git.example.com/lakehouse/docs/runbooks/sla_breach.md#stale"
     assert f"<{place}|runbook>" in json.dumps(received(httpserver)[0])
     assert f"Runbook: {place}" in desk.said[0]
+
+
+def test_what_is_new_stands_in_the_header_and_recoveries_stand_apart(
+    slack: Desk, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given an open cause, When a lesser breach is new and another goes, Then the header says what is new."""
+    httpserver.expect_request("/services/T0/B0/canary").respond_with_data("ok")
+    slack.settings = slack.settings.model_copy(update={"report_url": "https://lake.example.com/report.html"})
+    rows = Breach(Kind.ROWS, "dim_a", "at least 1 rows", "0", "Sales", "`dbt build`")
+    for hours, breaches in enumerate([(FAILED, STALE), (FAILED, rows), (FAILED, rows), ()]):
+        slack.notify(*breaches, hours=hours * 4)
+    titles = [message["blocks"][0]["text"]["text"] for message in received(httpserver)]
+    assert titles == [
+        "Lakehouse local: dbt build last run failed, and 1 more",
+        "Lakehouse local: dim_a too few rows, and 1 more",
+        "Lakehouse local: recovered",
+    ]
+    second = received(httpserver)[1]["blocks"]
+    assert second[3]["text"]["text"] == "Recovered: stale: fx_rates"
+    assert second[4]["elements"][0]["text"].endswith(" · <https://lake.example.com/report.html|report>")
+    slack.notify(FAILED, hours=20)
+    slack.notify(FAILED, hours=27)
+    assert received(httpserver)[-1]["text"] == "Lakehouse local: still open: dbt build last run failed"
 
 
 def test_a_name_cannot_call_the_channel(slack: Desk, httpserver: HTTPServer) -> None:
@@ -323,7 +348,7 @@ def test_what_sns_does_not_take_is_sent_next_time_in_order(
     assert desk.notify(STALE, FAILED, hours=1) == []
     assert topic.subjects() == [
         "Lakehouse local: fx_rates stale",
-        "Lakehouse local: fx_rates stale, and 1 more",
+        "Lakehouse local: dbt build last run failed, and 1 more",
     ]
 
 

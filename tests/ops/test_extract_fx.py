@@ -143,5 +143,5 @@ def test_the_bank_needs_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     from python_ops.secrets import needed
 
     assert needed(Settings(extract=("fx_rates", "snowflake_orders"))) == {
-        "snowflake_orders": "extracting snowflake_orders"
+        "snowflake_orders": {"extracting snowflake_orders": "extract.snowflake"}
     }

@@ -70,7 +70,7 @@ def settings(tmp_path: Path) -> Settings:
 READ_ONLY = {
     "lakeops status", "lakeops report", "lakeops doctor", "lakeops ingest status", "lakeops publish status",
     "lakeops maintain plan", "lakeops secrets list", "lakeops secrets check", "lakeops watermark list",
-    "lakeops watermark get", "lakeops watermark set", "lakeops watermark reset", "lakeops sla check",
+    "lakeops watermark get", "lakeops watermark set", "lakeops watermark reset", "lakeops sla check", "lakeops sla ack",
     "lakeops metrics push", "lakeops metrics dashboard", "lakeops lineage show", "lakeops lineage export",
     "lakeops snapshot list", "lakeops snapshot verify", "lakeops table history", "lakeops extract status",
     "lakeops stream status", "lakeops ingest report", "lakeops contracts check", "lakeops contracts diff",
@@ -213,6 +213,8 @@ def test_an_event_that_is_refused_for_good_is_put_aside_and_the_others_go_on(
         ("START", "poison"), ("COMPLETE", "poison"),
     ]  # fmt: skip
     assert kept[0]["reason"] == "the lineage receiver answered 400: job name is not valid"
+    with (there.state / "refused" / "lineage.jsonl").open("a") as file:
+        file.write('{"at": "half')
     (text,) = refused.told(there)
     assert text.startswith("2 messages were refused for good") and "answered 400: job name is not valid" in text
 

@@ -83,6 +83,27 @@ def test_figures_that_cloudwatch_never_takes_do_not_keep_the_others(tmp_path: Pa
     assert text.startswith("2 messages were refused for good")
 
 
+def test_cloudwatch_gets_what_the_environment_chose(tmp_path: Path, aws: str, artifacts: Path) -> None:
+    """Given figures of every kind, Then those of the patterns are sent, all kept, and the dashboard has no other."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    given = [
+        Metric("run_seconds", "job", "run", 1, now, "r"), Metric("build_seconds", "model", "dim_a", 1, now, "r"),
+        Metric("rows", "table", "gold.dim_a", 1, now, "r"), Metric("rows", "table", "silver.x", 1, now, "r"),
+        Metric("bytes", "table", "gold.dim_a", 1, now, "r"),
+    ]  # fmt: skip
+    counts = {}
+    for name, patterns in {"default": None, "all": ("*",), "few": ("job.*", "model.build_seconds.*")}.items():
+        chosen = {} if patterns is None else {"metrics_send": patterns}
+        settings = Settings(home=tmp_path / name, **chosen)
+        record(settings, given)
+        counts[name] = (push(settings), push(settings), len(read(settings)))
+    assert counts == {"default": (2, 0, 5), "all": (5, 0, 5), "few": (2, 0, 5)}
+    lines = [
+        line for w in dashboard(settings, load_manifest(artifacts))["widgets"] for line in w["properties"]["metrics"]
+    ]
+    assert {line[1] for line in lines} == {"run_seconds", "snapshot_age_seconds", "build_seconds"}
+
+
 def test_nobody_listening_is_an_error_that_names_it(tmp_path: Path, aws: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(home=tmp_path)
     record(settings, figures(3))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import artifact_files as files
 import duckdb
+import pyarrow as pa
 import pytest
+from deltalake import DeltaTable, write_deltalake
 from servers import Server
 
 from python_ops.artifacts import load_manifest
@@ -160,6 +163,9 @@ def test_an_unchanged_table_sends_nothing_and_starts_no_session(lake: Lake) -> N
 
     assert [(r.action, r.rows) for r in again] == [(Action.UNCHANGED, 1), (Action.UNCHANGED, 0)]
     assert lake.file.stat().st_mtime_ns == before
+    lake.sql("alter table gold.dim_a set tblproperties ('lakehouse.lease' = '7')")
+    assert {s.state for s in status(lake.settings, lake.artifacts)} == {State.CURRENT}
+    assert {r.action for r in lake.publish(session=no_session)} == {Action.UNCHANGED}, "a fence sends nothing again"
     lake.sql("insert into gold.fct_b values (7)")
     assert [s.state for s in status(lake.settings, lake.artifacts)] == [State.CURRENT, State.BEHIND]
     assert [r.action for r in lake.publish()] == [Action.UNCHANGED, Action.PUBLISHED]
@@ -550,6 +556,31 @@ def test_a_manifest_that_does_not_fit_is_refused(tmp_path: Path, options: dict[s
     files.write_manifest(tmp_path / "target", files.model("dim_a", **options))
     with pytest.raises(ConfigError, match=message):
         publish(Settings(home=tmp_path), no_session, artifacts=tmp_path / "target")
+
+
+def test_only_commits_that_may_change_what_is_served_leave_it_behind(tmp_path: Path) -> None:
+    """Given a served table, When properties are set or files merged, Then it is current; When a row comes, behind."""
+    settings = Settings(home=tmp_path)
+    files.write_manifest(tmp_path / "target", files.model("dim_a", publish_to=["duckdb"]))
+    path = settings.table_path("gold", "dim_a")
+    for _ in range(2):
+        write_deltalake(str(path), pa.table({"id": [1]}), mode="append")
+    table = DeltaTable(str(path))
+    target = DuckDBTarget(tmp_path / "published" / "lakehouse.duckdb")
+    target.prepare()
+    made = staged(tmp_path, "dim_a", 1)
+    target.replace([replace(made, version=Version(str(table.metadata().id), 1))], {})
+
+    def state() -> State:
+        (found,) = status(settings, tmp_path / "target")
+        return found.state
+
+    assert state() is State.CURRENT
+    table.alter.set_table_properties({"delta.appendOnly": "false"})
+    table.optimize.compact()
+    assert DeltaTable(str(path)).version() == 3 and state() is State.CURRENT
+    write_deltalake(str(path), pa.table({"id": [2]}), mode="append")
+    assert state() is State.BEHIND
 
 
 def test_a_table_that_the_project_publishes_no_more_is_told(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -16,7 +17,9 @@ import artifact_files as files
 import pytest
 from deltalake import write_deltalake
 
-from python_ops.alerts import Kind, check
+from python_ops.alerts import Breach, Kind, check, pressing
+from python_ops.alerts.acknowledged import acknowledge
+from python_ops.alerts.notify import notify
 from python_ops.config import Settings
 from python_ops.contracts import sources
 from python_ops.errors import ConfigError
@@ -246,6 +249,45 @@ def test_figures_are_kept_one_per_run(place: Place) -> None:
     assert len(read(place.settings)) == len(found) * 2
 
 
+def test_an_acknowledged_breach_is_listed_and_neither_told_nor_counted(place: Place) -> None:
+    """Given a breach, When it is acknowledged, Then only another is told, until the time; its end is told as ever."""
+    place.run(Step("ingest", "failed"))
+    place.batch(100, at=hours_ago(2))
+    settings, said = place.settings, list[str]()
+
+    def told(now: datetime) -> list[Breach]:
+        found = check(settings, place.artifacts, now)
+        notify(settings, found, said.append, now=now)
+        return pressing(found)
+
+    assert [breach.subject for breach in told(NOW)] == ["ingest", "fx_rates"] and len(said) == 1
+    identities = [breach.identity for breach in check(settings, place.artifacts, NOW)]
+    until = (NOW + timedelta(hours=20)).isoformat()
+    assert acknowledge(settings, identities, "fx_rates", until, NOW) == ["stale: fx_rates"]
+    later = NOW + timedelta(hours=7)
+    assert [breach.subject for breach in told(later)] == ["ingest"]
+    assert len(said) == 2 and "fx_rates" not in said[1], "a reminder of the other alone"
+    assert [b.subject for b in check(settings, place.artifacts, later) if b.acknowledged_until] == ["fx_rates"]
+    place.batch(100, at=later)
+    told(later)
+    assert "recovered: stale: fx_rates" in said[2]
+    place.batch(100, at=hours_ago(2))
+    assert "fx_rates" in [breach.subject for breach in told(NOW + timedelta(hours=21))], "it has run out"
+
+
+@pytest.mark.parametrize(
+    ("name", "until", "message"),
+    [
+        ("fx_rate", "2999-01-01", "No open breach is called 'fx_rate'. Open are: fx_rates"),
+        ("fx_rates", "soon", "--until 'soon' is no time"),
+        ("fx_rates", "2020-01-01", "has passed"),
+    ],
+)
+def test_what_cannot_be_acknowledged_says_why(place: Place, name: str, until: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        acknowledge(place.settings, ["stale: fx_rates"], name, until, NOW)
+
+
 @pytest.mark.slow
 def test_the_command_exits_3_on_a_breach(place: Place) -> None:
     assert place.lakeops("sla", "check").returncode == 0
@@ -254,6 +296,11 @@ def test_the_command_exits_3_on_a_breach(place: Place) -> None:
     assert done.returncode == 3, done.stderr
     assert [breach["kind"] for breach in json.loads(done.stdout)] == ["last run failed"]
     assert "1 service levels are breached; the first: last run failed: ingest." in done.stderr
+    assert place.lakeops("sla", "ack", "ingest", "--until", "2999-01-01").returncode == 0
+    known = place.lakeops("sla", "check")
+    assert known.returncode == 0 and "acknowledged until 2999-01-01" in known.stdout
+    assert place.lakeops("sla", "ack", "ingest", "--remove").returncode == 0
+    assert place.lakeops("sla", "check").returncode == 3
 
 
 @pytest.mark.slow
