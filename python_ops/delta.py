@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,8 @@ _KEEPS_ROWS = frozenset({
     "OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES", "CHANGE COLUMN",
     "CHANGE COLUMNS", "COMPUTE STATS", "CLUSTER BY", "UPGRADE PROTOCOL",
 })  # fmt: skip
+
+_COMMIT = re.compile(r"[0-9]{20}\.(json|checkpoint\..*parquet)$")
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,20 @@ class Written:
 
 
 def exists(path: Path) -> bool:
-    """Whether the folder is a Delta table."""
-    return DeltaTable.is_deltatable(str(path))
+    """Whether the folder is a Delta table.
+
+    Raises:
+        OpsError: nobody can tell: the log is there and cannot be listed. Taken for absent, it would be loaded anew.
+    """
+    try:
+        return any(_COMMIT.match(entry.name) for entry in (path / "_delta_log").iterdir())
+    except FileNotFoundError:
+        return False
+    except OSError as exc:
+        raise OpsError(
+            f"The Delta log of {path} cannot be read ({exc.strerror}). Give this user read and search permission, or "
+            "restore the table from a snapshot (docs/runbooks/dr_restore.md)."
+        ) from exc
 
 
 def open_log(path: Path) -> DeltaTable:
