@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ _KEEPS_ROWS = frozenset({
 })  # fmt: skip
 
 _CHANGES_COLUMNS = frozenset({"CHANGE COLUMN", "CHANGE COLUMNS"})  # a comment, or a type that was widened
+_COMMIT = re.compile(r"[0-9]{20}\.(json|checkpoint\..*parquet)$")
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,20 @@ class Written:
 
 
 def exists(path: Path) -> bool:
-    """Whether the folder is a Delta table."""
-    return DeltaTable.is_deltatable(str(path))
+    """Whether the folder is a Delta table.
+
+    Raises:
+        OpsError: nobody can tell: the log is there and cannot be listed. Taken for absent, it would be loaded anew.
+    """
+    try:
+        return any(_COMMIT.match(entry.name) for entry in (path / "_delta_log").iterdir())
+    except FileNotFoundError:
+        return False
+    except OSError as exc:
+        raise OpsError(
+            f"The Delta log of {path} cannot be read ({exc.strerror}). Give this user read and search permission, or "
+            "restore the table from a snapshot (docs/runbooks/dr_restore.md)."
+        ) from exc
 
 
 def open_log(path: Path) -> DeltaTable:

@@ -26,6 +26,7 @@ class SourceStatus:
 
     Attributes:
         last_verdict: `lakeops ingest report` on the last batch; None when it was not judged.
+        left_outside: What lies in the landing folder and is never taken, with the reason.
     """
 
     source: str
@@ -38,6 +39,7 @@ class SourceStatus:
     last_verdict: str | None = None
     halted: int | None = None
     halted_by: str | None = None
+    left_outside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def source_status(settings: Settings, source: str) -> SourceStatus:
         last_verdict=_verdict(settings, source, done[-1].batch_id) if done else None,
         halted=ledger.halted.batch_id if ledger.halted else None,
         halted_by=ledger.halted.halted_by if ledger.halted else None,
+        left_outside=tuple(landing.left_outside(settings.landing / source)),
     )
 
 

@@ -82,6 +82,8 @@ def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
         )
         if row.halted:
             typer.echo(f"    batch {row.halted} is halted: {row.halted_by}")
+        for told in row.left_outside:
+            typer.echo(f"    {told}")
 
 
 @app.command()

@@ -20,6 +20,11 @@ from python_ops.errors import ConfigError, ContractError
 
 FOLDER = Path(__file__).parent
 
+ANY_SCHEMA = "*"
+
+MAX_PRECISION = 38
+"""Digits that a decimal of Spark holds."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -27,7 +32,8 @@ class Column:
 
     Attributes:
         accepts: Ways of writing a value that are read too, and counted: `thousands` (1,234.50), `exponent` (1e3),
-            `no_zone` (a time without a zone is UTC), `epoch_s`, `epoch_ms`, `epoch_us` (a number is a time).
+            `no_point` (a decimal of Debezium without its point), `no_zone` (a time without a zone is UTC), `epoch_s`,
+            `epoch_ms`, `epoch_us` (a number is a time).
         earliest: A date or time before this day is rejected.
         latest: A date or time after this day is rejected.
     """
@@ -47,6 +53,15 @@ class Column:
         """Digits in all and after the point, of a decimal."""
         found = re.fullmatch(r"decimal\((\d+),(\d+)\)", self.type)
         return (int(found[1]), int(found[2])) if found else None
+
+    @property
+    def needs_point(self) -> bool:
+        """Whether digits alone are no value of a Debezium event: `decimal.handling.mode=string` writes a NUMERIC(p,s)
+        with its point, and base64, the default, may look like digits. 38 digits are for a NUMERIC without a scale,
+        which is an object in the default mode and never base64.
+        """
+        precision, scale = self.precision_and_scale or (0, 0)
+        return scale > 0 and precision < MAX_PRECISION and "no_point" not in self.accepts
 
 
 @dataclass(frozen=True)
@@ -116,6 +131,8 @@ class Contract:
             rows without operations: `csv` (header line, dates as ISO 8601), `jsonl` (one flat object per line),
             `parquet`, `avro`.
         table: Table name in a Debezium event's `source.table`; None for others.
+        schema: Its `source.schema`, or `source.db` where there is none; `*` takes the table of every schema. None takes
+            one schema's and halts where another's come.
         timestamp_column: Commit time that DMS adds to a row (`TimestampColumnName`).
         complete: Every file is a complete snapshot: the keys it lacks are deleted.
         schema_version: Where records say the version of their layout.
@@ -131,6 +148,7 @@ class Contract:
     key: tuple[str, ...]
     columns: tuple[Column, ...]
     table: str | None = None
+    schema: str | None = None
     lf_tags: Mapping[str, str] = field(default_factory=dict)
     meta: Mapping[str, str | float | bool] = field(default_factory=dict)
     thresholds: Thresholds = field(default_factory=Thresholds)
@@ -217,7 +235,7 @@ def parse(text: str, path: Path) -> Contract:
 
 def _too_wide(column: Mapping[str, Any]) -> bool:
     digits = [int(number) for number in re.findall(r"[0-9]+", column["type"])]
-    return bool(digits) and not (1 <= digits[0] <= 38 and digits[1] <= digits[0])
+    return bool(digits) and not (1 <= digits[0] <= MAX_PRECISION and digits[1] <= digits[0])
 
 
 def _frozen(data: Mapping[str, Any]) -> dict[str, Any]:

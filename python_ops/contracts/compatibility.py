@@ -92,7 +92,9 @@ def _fields(old: Contract, new: Contract) -> Iterator[Change]:
         yield Change(Level.MAJOR, "key", f"{', '.join(old.key)} → {', '.join(new.key)}")
     for name in (field.name for field in fields(Contract)):
         if name not in ("source", "version", "key", "columns"):
-            yield from _compared(_LEVELS.get(name, Level.MINOR), name, name, getattr(old, name), getattr(new, name))
+            # Naming the one schema that was taken so far changes nothing for a reader.
+            level = Level.MAJOR if name == "schema" and old.schema else _LEVELS.get(name, Level.MINOR)
+            yield from _compared(level, name, name, getattr(old, name), getattr(new, name))
 
 
 def _columns(old: Contract, new: Contract) -> Iterator[Change]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from python_ops.config import PROJECT_ROOT
-from python_ops.contracts import Column, Contract, load, sources
+from python_ops.contracts import ANY_SCHEMA, Column, Contract, load, sources
 
 SOURCES_FILE = PROJECT_ROOT / "dbt_project" / "models" / "_sources" / "_bronze__sources.yml"
 NAMESPACE = "lakehouse.bronze"
@@ -128,6 +128,7 @@ def _envelope(contract: Contract) -> Json:
                 "required": ["table", "lsn", "ts_us"],
                 "properties": {
                     "table": {"const": contract.table},
+                    **({"schema": {"const": contract.schema}} if contract.schema not in (None, ANY_SCHEMA) else {}),
                     "lsn": _integer(*_INTEGERS["bigint"]),
                     "ts_us": _integer(*_MICROSECONDS),
                 },
@@ -182,7 +183,9 @@ def _of_sent_or_not(column: Column) -> Json:
 
 def _of_debezium(column: Column) -> Json:
     """Integers are numbers, dates are days, everything else that is not boolean is a text."""
-    return _integer(*_DAYS) if column.type == "date" else _of_json(column)
+    if column.type == "date":
+        return _integer(*_DAYS)
+    return _of_json(column) | ({"not": {"pattern": "^([0-9]{4})+$"}} if column.needs_point else {})
 
 
 def _of_json(column: Column) -> Json:

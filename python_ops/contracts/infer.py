@@ -12,12 +12,14 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
 from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
+from python_ops.contracts import Column
 from python_ops.errors import ConfigError, missing_extra
 
 MOST_RECORDS = 100_000
@@ -28,6 +30,7 @@ _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)([.][0-9]+)?")
+_FOURS = re.compile(r"([0-9]{4})+")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -47,6 +50,7 @@ class Sample:
         types: Spark types, where the file itself declares them.
         key: Key columns, where the file names them.
         table: Table, where the file names it.
+        schema: Its schema, where the file names it.
     """
 
     format: str
@@ -55,6 +59,14 @@ class Sample:
     types: dict[str, str]
     key: list[str]
     table: str | None = None
+    schema: str | None = None
+
+    @property
+    def nested(self) -> list[str]:
+        """Columns that hold objects or lists, which no column of a contract does: ingestion keeps them in `_extra`."""
+        return [
+            name for name in self.names if any(isinstance(record.get(name), dict | list) for record in self.records)
+        ]
 
 
 def draft(path: Path, source: str) -> Draft:
@@ -77,12 +89,16 @@ def draft(path: Path, source: str) -> Draft:
         ) from exc
     if not sample.records:
         raise ConfigError(f"{path} holds no record to read types from.")
+    sample = _in_lower_case(sample)
     if odd := [name for name in sample.names if not _NAME.fullmatch(name)]:
         raise ConfigError(
             f"{path} has column {odd[0]!r}; a contract's columns are lower case letters, digits and underscores. "
             "Rename it where the file is made."
         )
-    columns = [_column(sample, name) for name in sample.names]
+    nested = sample.nested
+    columns = [_column(sample, name) for name in sample.names if name not in nested]
+    if not columns:
+        raise ConfigError(f"{path} holds nothing but objects and lists; a contract's columns are plain values.")
     key = sample.key or _key(sample, columns)
     data: dict[str, Any] = {
         "source": source,
@@ -91,11 +107,26 @@ def draft(path: Path, source: str) -> Draft:
         "owner": "",
         "format": sample.format,
     }
-    data |= ({"table": sample.table} if sample.table else {}) | {"key": key, "columns": columns}
+    data |= {name: told for name, told in (("table", sample.table), ("schema", sample.schema)) if told}
+    data |= {"key": key, "columns": columns}
     for column in columns:
         if column["name"] in key:
             column["required"] = True
-    return Draft(data, _text(data, path.name, len(sample.records)))
+    return Draft(data, _text(data, path.name, len(sample.records), nested))
+
+
+def _in_lower_case(sample: Sample) -> Sample:
+    """The sample with names as a contract has them, which match without regard to case."""
+    lower = {name: name.lower() for name in sample.names}
+    if len(set(lower.values())) < len(lower):
+        raise ConfigError("Two columns of the sample differ by their case alone. Rename one where the file is made.")
+    return replace(
+        sample,
+        names=list(lower.values()),
+        records=[{lower[name]: value for name, value in record.items()} for record in sample.records],
+        types={lower[name]: kind for name, kind in sample.types.items()},
+        key=[name.lower() for name in sample.key],
+    )
 
 
 def _read(path: Path) -> Sample:
@@ -109,6 +140,8 @@ def _read(path: Path) -> Sample:
     if raw[:4] == b"Obj\x01":
         return _avro(raw)
     text = raw.decode("utf-8-sig")
+    if text.lstrip()[:1] == "[":
+        raise ValueError("it is a JSON array; ingestion reads one object a line")
     return _json(text) if text.lstrip()[:1] == "{" else _csv(text)
 
 
@@ -123,10 +156,11 @@ def _json(text: str) -> Sample:
     changed = [event["value"] for event in events if event.get("value")]
     rows = [value["after"] for value in changed if value.get("after")]
     tables = sorted({str(value["source"]["table"]) for value in changed})
-    if len(tables) > 1:
-        raise ValueError(f"it holds events of several tables: {', '.join(tables)}")
+    schemas = sorted({str(value["source"].get("schema") or value["source"].get("db") or "") for value in changed})
+    if len(tables) > 1 or len(schemas) > 1:
+        raise ValueError(f"it holds events of several tables or schemas: {', '.join((*schemas, *tables))}")
     keys = next((list(event["key"]) for event in events if event.get("key")), [])
-    return Sample("debezium_json", _names(rows), rows, {}, keys, tables[0])
+    return Sample("debezium_json", _names(rows), rows, {}, keys, tables[0], schemas[0] or None)
 
 
 def _is_change(events: Iterable[dict[str, Any]]) -> bool:
@@ -136,7 +170,13 @@ def _is_change(events: Iterable[dict[str, Any]]) -> bool:
 
 def _csv(text: str) -> Sample:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    if "\r" in text.split("\n", 1)[0].rstrip("\r"):
+        raise ValueError("its lines end with CR alone; ingestion reads LF and CRLF")
     names = list(reader.fieldnames or [])
+    if len(names) == 1 and (other := next((mark for mark in ";\t|" if mark in names[0]), None)):
+        raise ValueError(f"its fields are separated by {other!r}; ingestion reads commas")
+    if padded := [name.strip() for name in names if name != name.strip()]:
+        raise ValueError(f"its header has blanks around {', '.join(padded)}; write names and values without")
     records: list[dict[str, Any]] = []
     try:
         for row in reader:
@@ -195,11 +235,23 @@ def _names(records: Iterable[dict[str, Any]]) -> list[str]:
 def _column(sample: Sample, name: str) -> dict[str, Any]:
     values = [value for record in sample.records if (value := record.get(name)) is not None]
     column: dict[str, Any] = {"name": name, "type": sample.types.get(name) or _type(values, sample.format)}
+    if accepts := _accepts(column, values, sample.format):
+        column["accepts"] = accepts
     if len(values) == len(sample.records):
         column["required"] = True
     if _PERSONAL.search(name):
         column |= {"pii": True, "lf_tags": {"sensitivity": "personal"}}
     return {**column, "description": ""}
+
+
+def _accepts(column: dict[str, Any], values: Sequence[Any], format_: str) -> list[str]:
+    """Ways of writing that the sample has beside the plain one."""
+    read = Column(column["name"], column["type"], "")
+    if format_ == "debezium_json" and read.needs_point and any(_FOURS.fullmatch(str(value)) for value in values):
+        return ["no_point"]
+    if column["type"] == "timestamp" and any(isinstance(v, datetime) and v.tzinfo is None for v in values):
+        return ["no_zone"]
+    return []
 
 
 def _type(values: Sequence[Any], format_: str) -> str:
@@ -251,19 +303,23 @@ def _key(sample: Sample, columns: Iterable[dict[str, Any]]) -> list[str]:
     return required[:1] or [sample.names[0]]
 
 
-def _text(data: dict[str, Any], file: str, records: int) -> str:
-    return "".join(_lines(data, file, records))
+def _text(data: dict[str, Any], file: str, records: int, nested: Sequence[str]) -> str:
+    return "".join(_lines(data, file, records, nested))
 
 
-def _lines(data: dict[str, Any], file: str, records: int) -> Iterator[str]:
+def _lines(data: dict[str, Any], file: str, records: int, nested: Sequence[str]) -> Iterator[str]:
     yield f"# Drafted from {records} records of {file}. Check key, types and what is required; fill what is empty.\n"
-    for name in ("source", "version", "description", "owner", "format", "table"):
+    if nested:
+        yield f"# Left out, for they hold objects or lists, which ingestion keeps in _extra: {', '.join(nested)}.\n"
+    for name in ("source", "version", "description", "owner", "format", "table", "schema"):
         if name in data:
             yield f"{name}: {data[name] or json.dumps(data[name])}\n"
     yield f"key: [{', '.join(data['key'])}]\ncolumns:\n"
     for column in data["columns"]:
         yield f"  - name: {column['name']}\n    type: {column['type']}\n"
         yield "    required: true\n" if column.get("required") else ""
+        if column.get("accepts"):
+            yield f"    accepts: [{', '.join(column['accepts'])}]\n"
         if column.get("pii"):
             yield "    pii: true\n    lf_tags: {sensitivity: personal}\n"
         yield '    description: ""\n'

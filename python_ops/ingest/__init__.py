@@ -23,8 +23,7 @@ from python_ops.ingest.batch import Batch, halt_text
 from python_ops.ingest.dead_letters import finish as finish_replay
 from python_ops.ingest.judgement import fingerprint
 from python_ops.ingest.ledger import Ledger, Manifest, State
-from python_ops.ingest.recovery import committed_rows
-from python_ops.ingest.repair import Fault, compare, repair
+from python_ops.ingest.reasons import reason_of
 from python_ops.ingest.result import IngestResult
 from python_ops.ingest.tables import AppendOnlyTable, tables_of
 from python_ops.lineage import Dataset, JobRun, current_run, job_run
@@ -46,7 +45,7 @@ def has_new_files(settings: Settings, source: str) -> bool:
         or ledger.halted is not None
         or bool(set(landing.names(settings.landing / source)) - ledger.taken().keys())
         or not (ledger.manifests or table.exists())  # dbt reads every source's table, also before its first delivery
-        or committed_rows(ledger) != table.row_count()
+        or ledger.committed_rows != table.row_count()
     )
 
 
@@ -91,6 +90,8 @@ def ingest(
                 results[contract.source] = IngestResult(contract.source, warnings=_replaced(settings, contract))
         except OpsError as exc:
             results[contract.source] = IngestResult(contract.source, error=str(exc))
+        except Exception as exc:  # one source never stops the others, whatever happened to it
+            results[contract.source] = _failed(settings, contract, exc)
         if on_event:
             on_event(results[contract.source])
     if waiting:
@@ -125,23 +126,16 @@ def _ingest_safely(
     settings: Settings, spark: SparkSession, contract: Contract, parent: JobRun | None = None,
     approve: int | None = None,
 ) -> IngestResult:  # fmt: skip
-    from pyspark.errors import PySparkException
-
     delivered = Dataset(f"landing/{contract.source}", (settings.landing / contract.source).as_uri())
     try:
         with job_run(settings, f"ingest.{contract.source}", [delivered], parent=parent) as run:
             with leased(settings, tables_of(settings, contract), f"ingest {contract.source}"):
-                unknown = [f for f in compare(settings, contract) if f.fault is Fault.UNKNOWN]
-                repair(settings, contract, unknown)
                 batch = Batch(settings, spark, contract)
+                batch.told += batch.prepare()
                 if (left := batch.ledger.open_batch) and left.replays is not None:
-                    batch.prepare()
                     finish_replay(batch, left)
                 result = batch.run(approve)
             result = replace(result, warnings=(*_replaced(settings, contract), *result.warnings))
-            if unknown:
-                told = f"the ledger did not know batches that {batch.bronze.name} holds: they were entered again"
-                result = replace(result, warnings=(*result.warnings, told))
             run.outputs = [
                 Dataset(table.name, table.path.as_uri(), columns, rows=rows)
                 for table, columns, rows in (
@@ -156,13 +150,18 @@ def _ingest_safely(
         return result
     except OpsError as exc:
         return IngestResult(contract.source, error=str(exc), is_busy=isinstance(exc, BusyError))
-    except (PySparkException, OSError) as exc:
-        reason = str(exc).strip().splitlines()[0][:300]
-        return IngestResult(
-            contract.source,
-            error=f"{contract.source}: {reason}. The batch is frozen; run again to finish it. "
-            f"Details are in {settings.home_path / 'logs' / 'spark.log'}.",
-        )
+    except Exception as exc:  # one source never stops the others, whatever happened to it
+        return _failed(settings, contract, exc)
+
+
+def _failed(settings: Settings, contract: Contract, error: Exception) -> IngestResult:
+    """What is told of a failure that nobody foresaw."""
+    name = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
+    return IngestResult(
+        contract.source,
+        error=f"{contract.source}: {name}{reason_of(error)}. What was frozen stays so: run again to finish it. If it "
+        f"fails again, {settings.home_path / 'logs' / 'spark.log'} has the details; the other sources go on.",
+    )
 
 
 def discard(settings: Settings, sources: Sequence[str], number: int) -> None:
@@ -198,7 +197,9 @@ def _still_halted(settings: Settings, contract: Contract) -> IngestResult | None
 
 
 def _replaced(settings: Settings, contract: Contract) -> tuple[str, ...]:
-    """Files that were taken once and hold something else now; read again only where they were written since."""
+    """Files that were taken once and hold something else now, read again only where they were written since; and what
+    lies in the folder and is never taken.
+    """
     folder: Path = settings.landing / contract.source
     ledger = Ledger(settings.state / "ingest", contract.source)
     frozen_at = {f.name: datetime.fromisoformat(m.arrived_at).timestamp() for m in ledger.manifests for f in m.files}
@@ -210,7 +211,8 @@ def _replaced(settings: Settings, contract: Contract) -> tuple[str, ...]:
         and taken[name].sha256
         and landing.differs(folder / name, taken[name], written_after=frozen_at[name])
     ]
-    return tuple(
+    told = (
         f"{folder / name} was replaced after it was taken; what it holds now is not read. Deliver it under a new name."
         for name in changed
     )
+    return (*told, *landing.left_outside(folder))

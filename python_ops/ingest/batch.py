@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,8 @@ from python_ops.ingest.judgement import Findings, fingerprint, reasons_to_halt, 
 from python_ops.ingest.landing import LandingFile
 from python_ops.ingest.ledger import Ledger, Manifest, State
 from python_ops.ingest.reading import Records, read
-from python_ops.ingest.recovery import find_lost, rebuild_ledger
+from python_ops.ingest.reasons import is_of_the_machine, reason_of
+from python_ops.ingest.repair import Fault, compare, repair
 from python_ops.ingest.result import IngestResult, together
 from python_ops.ingest.rows import dead_letters, find, implied_deletes, rows_of
 from python_ops.ingest.snapshots import Delivery, deleted_keys, deliveries, living_keys, missing_keys
@@ -24,6 +26,21 @@ from python_ops.lock import check_held
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+
+class _NotReadError(OpsError):
+    """A batch could not be read; nothing of it was written."""
+
+
+@contextmanager
+def _naming_failures() -> Iterator[None]:
+    """Spark's readers raise whatever they meet: Py4J's exceptions, Arrow's, recursion."""
+    try:
+        yield
+    except (OpsError, OSError):
+        raise
+    except Exception as exc:
+        raise _NotReadError(reason_of(exc)) from exc
 
 
 class Batch:
@@ -39,7 +56,7 @@ class Batch:
         self._done: tuple[Manifest, dict[str, Any]] | None = None
 
     def run(self, approve: int | None = None) -> IngestResult:
-        """Finishes what an interrupted run left, or takes what is new.
+        """Finishes what an interrupted run left, or takes what is new, after `prepare`.
 
         Args:
             approve: Number of a halted or discarded batch that is let through.
@@ -47,7 +64,6 @@ class Batch:
         Returns:
             What was taken; with `error` and `halted` when a threshold was crossed.
         """
-        self.told += self.prepare()
         results = [IngestResult(self.contract.source)]
         for manifest in self._manifests(approve):
             results.append(self.take(manifest))
@@ -61,11 +77,29 @@ class Batch:
         Returns:
             What an operator should know of it.
         """
-        if not self.ledger.manifests and self.bronze.exists():
-            rebuild_ledger(self.spark, self.ledger, self.folder, self.contract, self.bronze, self.dlq)
         for table in (self.bronze, self.dlq):
             table.create(self.spark)
-        return find_lost(self.spark, self.ledger, self.bronze, self.dlq)
+        findings = compare(self.settings, self.contract)
+        repair(self.settings, self.contract, findings)
+        self.ledger = Ledger(self.settings.state / "ingest", self.contract.source)
+        lost = [finding for finding in findings if finding.fault is not Fault.UNKNOWN]
+        self.reopen([finding.batch_id for finding in lost if finding.is_replay])
+        told = []
+        if len(lost) < len(findings):
+            told.append(f"the ledger did not know batches that {self.bronze.name} holds: they were entered again")
+        if lost:
+            numbers = ", ".join(str(finding.batch_id) for finding in lost)
+            told.append(f"{self.bronze.name} no longer holds batch {numbers}: what they held is taken again.")
+        return told
+
+    def reopen(self, replays: Sequence[int]) -> None:
+        """Opens the dead letters again whose replay was lost with a restored table."""
+        if replays:
+            numbers = ", ".join(map(str, replays))
+            self.spark.sql(
+                f"update {self.dlq.name} set replayed_batch = null, replayed_at = null"
+                f" where replayed_batch in ({numbers})"
+            ).collect()
 
     def _manifests(self, approve: int | None) -> Iterator[Manifest]:
         if approve is not None:
@@ -130,7 +164,12 @@ class Batch:
             close: Close it; else `close` does, after what else belongs to the batch.
         """
         self._check_frozen_files(manifest)
-        found = self._write(manifest, dead)
+        found = None
+        while found is None:
+            try:
+                found = self._write(manifest, dead)
+            except _NotReadError as exc:
+                manifest = self._without_broken_files(manifest, exc)
         if isinstance(found, IngestResult):
             return found
         if not self._is_there(manifest, found.counts):
@@ -156,7 +195,7 @@ class Batch:
         found = found or Findings(counts)
         self._done = manifest, {
             "counts": counts, "extra_columns": found.extra, "reasons": found.reasons, "changes": found.changes,
-            "positions": found.positions,
+            "positions": found.positions, "origins": found.origins,
         }  # fmt: skip
         return IngestResult(
             source=self.contract.source,
@@ -186,12 +225,8 @@ class Batch:
         Returns:
             What was found, or the result of a halted batch, of which nothing was written.
         """
-        records = [*self.delivered(manifest), *dead]
-        rows = rows_of(records, self.contract, manifest)
-        if rows is not None:
-            rows.persist()
+        rows, found = self._projected(manifest, dead)
         try:
-            found = find(rows)
             found, missing = self._deletes(manifest, rows, found)
             if self._is_judged(manifest) and (why := reasons_to_halt(self.contract, self.ledger, manifest, found)):
                 return self._halt(manifest, found, why)
@@ -210,6 +245,61 @@ class Batch:
             if rows is not None:
                 rows.unpersist()
         return found
+
+    def _projected(self, manifest: Manifest, dead: Sequence[Records]) -> tuple[DataFrame | None, Findings]:
+        """A batch's rows, cached, and what is in them. Nothing is written yet."""
+        with _naming_failures():
+            rows = rows_of([*self.delivered(manifest), *dead], self.contract, manifest)
+            if rows is None:
+                return None, find(None)
+            rows.persist()
+            try:
+                return rows, find(rows)
+            except BaseException:
+                rows.unpersist()
+                raise
+
+    def _without_broken_files(self, manifest: Manifest, failure: _NotReadError) -> Manifest:
+        """The batch with the files marked as rejected that fail also where they are read alone.
+
+        Raises:
+            OpsError: no file is to blame, or one has changed meanwhile.
+        """
+        self._check_frozen_files(manifest)
+        empty = self.spark.createDataFrame([], "_raw string, _file string, _line bigint")
+        broken: dict[str, str] = {}
+        try:
+            with _naming_failures():
+                find(rows_of([Records(empty, (), manifest.generation)], self.contract, manifest))
+            broken = self.broken([file for file in manifest.files if file.fault is None and file.bytes], manifest)
+        except _NotReadError as exc:
+            failure = exc
+        if not broken:
+            raise OpsError(
+                f"{self.contract.source}: batch {manifest.batch_id} could not be read ({failure}), and no single file "
+                f"is to blame. It is frozen; details are in {self.settings.home_path / 'logs' / 'spark.log'}."
+            ) from failure
+        files = tuple(replace(file, fault=broken.get(file.name, file.fault)) for file in manifest.files)
+        return self.ledger.save(replace(manifest, files=files))
+
+    def broken(self, files: Sequence[LandingFile], manifest: Manifest) -> dict[str, str]:
+        """Those of the files that cannot be read, with the reason: halves that fail are halved again.
+
+        Raises:
+            OpsError: it is not the file that fails, but the machine, or what it may read.
+        """
+        try:
+            with _naming_failures():
+                records = read(self.spark, self.folder, files, manifest.generation)
+                find(rows_of(records, self.contract, manifest))
+            return {}
+        except _NotReadError as exc:
+            if is_of_the_machine(exc):
+                raise
+            if len(files) == 1:
+                return {files[0].name: f"cannot be read ({exc})"}
+        half = len(files) // 2
+        return self.broken(files[:half], manifest) | self.broken(files[half:], manifest)
 
     def delivered(self, manifest: Manifest) -> list[Records]:
         """Records of the batch's files, grouped by how they are parsed.

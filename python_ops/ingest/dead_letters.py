@@ -140,7 +140,8 @@ def replay(settings: Settings, spark: SparkSession, source: str, batches: Sequen
     """
     batch = Batch(settings, spark, load(source))
     batch.told += batch.prepare()
-    _reopen(batch)
+    lost = [m.batch_id for m in batch.ledger.manifests if m.state is State.LOST and m.replays is not None]
+    batch.reopen(lost)  # also where `lakeops watermark repair`, which starts no JVM, gave them up
     manifest = batch.ledger.open_batch
     if manifest is not None and manifest.replays is None:
         raise OpsError(
@@ -213,16 +214,6 @@ def purge(
     return found
 
 
-def _reopen(batch: Batch) -> None:
-    """Dead letters whose replay was lost with a restored table are open again."""
-    lost = [m.batch_id for m in batch.ledger.manifests if m.state is State.LOST and m.replays is not None]
-    if lost:
-        batch.spark.sql(
-            f"update {batch.dlq.name} set replayed_batch = null, replayed_at = null"
-            f" where replayed_batch in ({', '.join(map(str, lost))})"
-        ).collect()
-
-
 def _freeze(batch: Batch, batches: Sequence[int]) -> Manifest | None:
     """The manifest of a replay, or None when nothing that is open would pass now."""
     table = open_log(batch.dlq.path)
@@ -235,10 +226,12 @@ def _freeze(batch: Batch, batches: Sequence[int]) -> Manifest | None:
     ]
     here = set(landing.names(batch.folder))
     again = [landing.inspect(batch.folder, name, batch.contract) for name in sorted({r["file"] for r in whole} & here)]
-    files = [file for file in again if file.fault is None]
     draft = Manifest(
         0, batch.contract.source, batch.contract.version, datetime.now(UTC).isoformat(), (), replays=replays
     )
+    files = [file for file in again if file.fault is None]
+    broken = batch.broken(files, draft)
+    files = [file for file in files if file.name not in broken]
     if not files:
         rows = rows_of(_records(batch, draft), batch.contract, draft)
         if not find(rows).counts["accepted"]:
@@ -270,7 +263,7 @@ def _records(batch: Batch, manifest: Manifest) -> list[Records]:
             batch.spark.sql(open_letters)
             .join(wanted, ["file", "_batch_id"], "left_semi")
             .dropDuplicates(["file", "line", "raw"])
-            .selectExpr("raw", "file as _file", "line as _line")
+            .selectExpr("raw as _raw", "file as _file", "line as _line")
         )
         records.append(Records(lines, layout, generation, again=True))
     return records

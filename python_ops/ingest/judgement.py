@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
+from itertools import pairwise
 
-from python_ops.contracts import Contract
+from python_ops.contracts import ANY_SCHEMA, Contract
 from python_ops.ingest.formats import dms
 from python_ops.ingest.ledger import Ledger, Manifest
 
 # Without a limit of its own a batch halts when all of it would be rejected. One poison record that came alone does not
 # stop a table.
 FEWEST_TO_HALT = 5
+
+# Formats whose rows say what was done, and when; the others only say how a row is.
+CHANGE_FORMATS = ("debezium_json", "dms")
+
+_DIGITS = re.compile("([0-9]+)")
 
 # A complete snapshot that lacks more of the living keys is more likely cut off than true.
 SNAPSHOT_DELETE_SHARE = 0.5
@@ -30,6 +37,7 @@ class Findings:
         positions: Lowest and highest source position.
         living: Keys of bronze that are not deleted; None where nobody asks.
         deleted: Keys that the batch deletes, said or implied; None where nobody asks.
+        origins: Schemas of the tables whose events it holds.
     """
 
     counts: dict[str, int]
@@ -40,6 +48,7 @@ class Findings:
     positions: tuple[int, int] | None = None
     living: int | None = None
     deleted: int | None = None
+    origins: tuple[str, ...] = ()
 
 
 def fingerprint(contract: Contract, generation: int) -> str:
@@ -71,6 +80,10 @@ def reasons_to_halt(contract: Contract, ledger: Ledger, manifest: Manifest, foun
         reasons.append(
             f"{counts['quarantined']} of {judged} records would be rejected ({allowed}): {_most_often(found.reasons)}."
         )
+    base64 = sum(count for text, count in found.reasons.items() if "base64" in text)
+    if base64 >= FEWEST_TO_HALT and base64 * 2 > judged:
+        reasons.append(f"{base64} of {judged} records have decimals in base64: set decimal.handling.mode=string.")
+    reasons += _strange_schema(contract, ledger, found)
     reasons += _new_generation(contract, ledger, manifest, found)
     if limits.position_backwards == "halt" and (behind := lies_behind(ledger, manifest, found)):
         reasons.append(behind)
@@ -113,6 +126,7 @@ def warnings(contract: Contract, ledger: Ledger, manifest: Manifest, found: Find
     types = {text: count for text, count in found.reasons.items() if text.startswith("not a ")}
     if types:
         told.append(f"batch {manifest.batch_id}: values of another type than the contract's: {_most_often(types)}.")
+    told += [*_renamed(contract, manifest), *_out_of_order(contract, ledger, manifest)]
     reload = contract.format == "dms" and manifest.generation > 1 and manifest.snapshot_at is None
     if reload and any(dms.is_full_load(file.name) for file in manifest.files):
         told.append(
@@ -120,6 +134,58 @@ def warnings(contract: Contract, ledger: Ledger, manifest: Manifest, found: Find
             "stay. Deliver `<file>.snapshot` beside it to delete them."
         )
     return told
+
+
+def _strange_schema(contract: Contract, ledger: Ledger, found: Findings) -> list[str]:
+    if contract.schema is not None:
+        return []
+    known = {origin for manifest in ledger.committed for origin in manifest.origins}
+    seen = known | set(found.origins)
+    if len(seen) < 2 or seen == known:
+        return []
+    return [
+        f"it has events of the table {contract.table} of several schemas ({', '.join(sorted(seen))}), whose rows would "
+        "replace each other. Name the one in the contract's `schema`: the others' events are rejected then. "
+        f"`schema: '{ANY_SCHEMA}'` takes all."
+    ]
+
+
+def _renamed(contract: Contract, manifest: Manifest) -> list[str]:
+    """Headers that lack columns of the contract and have others: a renamed column would be NULL without a word."""
+    wanted = [column.name for column in contract.columns]
+    told = {}
+    for file in manifest.files:
+        missing = [name for name in wanted if name not in file.layout]
+        if file.header and not file.fault and missing and set(file.layout) - set(wanted):
+            told[tuple(missing)] = file.name
+    return [
+        f"batch {manifest.batch_id}: {name} has no {', '.join(missing)}, NULL in its rows, and columns that the "
+        "contract lacks: renamed?"
+        for missing, name in told.items()
+    ]
+
+
+def _out_of_order(contract: Contract, ledger: Ledger, manifest: Manifest) -> list[str]:
+    """File names whose numbers are in another order than their texts, by which models order them: export_9, export_10.
+
+    Two neighbours in the order of the numbers tell, because any names that are out of order have two such.
+    """
+    if contract.format in CHANGE_FORMATS:
+        return []
+    new = {file.name for file in manifest.files}
+    every = sorted({*ledger.taken(), *new}, key=_by_number)
+    for one, next_one in pairwise(every):
+        if one > next_one and {one, next_one} & new and _DIGITS.sub("#", one) == _DIGITS.sub("#", next_one):
+            return [
+                f"batch {manifest.batch_id}: as a text {next_one} comes before {one}, so a model that orders by "
+                "`_file` takes its rows for the older ones. Write numbers with leading zeros, or order by the number "
+                "(docs/guides/adding_a_source.md)."
+            ]
+    return []
+
+
+def _by_number(name: str) -> list[str | int]:
+    return [int(part) if place % 2 else part for place, part in enumerate(_DIGITS.split(name))]
 
 
 def _new_generation(contract: Contract, ledger: Ledger, manifest: Manifest, found: Findings) -> list[str]:

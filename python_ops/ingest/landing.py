@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from python_ops.errors import OpsError
 from python_ops.ingest.formats import dms
 from python_ops.ingest.formats.binary import schema_of
 from python_ops.ingest.formats.values import MAX_EXTRA_COLUMNS, MAX_RECORD_BYTES, bomb
+from python_ops.ingest.reasons import reason_of
+from python_ops.ingest.result import printable
 
 SNAPSHOT = ".snapshot"
 """`<file>.snapshot` beside a file says that the file is a complete snapshot."""
@@ -25,8 +28,12 @@ _OTHER_CODECS = (".bz2", ".deflate", ".lz4", ".snappy")
 # Larger files that were taken are not read again to see whether they were replaced by others of their size.
 _READ_AGAIN = 16 * 1024 * 1024
 
+# Folders of AWS DMS (DatePartitionEnabled) and of sinks that write by the hour.
+_DATED = re.compile(r"[0-9]{2,10}([_-][0-9]{2,4}){0,3}")
+
 csv.field_size_limit(MAX_RECORD_BYTES)
 
+_ARRAY = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*[\[{\]]")
 _BLOCK = 1 << 20
 _HEAD = 1 << 16
 _KINDS = {"csv": ("csv",), "parquet": ("parquet",), "avro": ("avro",), "dms": ("csv", "parquet")}
@@ -38,7 +45,7 @@ class LandingFile:
     """A file as it stood when its batch was frozen.
 
     Attributes:
-        name: Base name.
+        name: Path in the landing folder.
         bytes: Size.
         sha256: Hash of its bytes.
         fault: Why the whole file is rejected; None when it is taken.
@@ -61,20 +68,49 @@ class LandingFile:
 
 
 def names(folder: Path) -> list[str]:
-    """Names of the delivered files in name order; hidden files, `_…` and `….tmp` are still being written.
+    """Names of the delivered files in name order, those in dated folders (`2025/03/04/…`) with their folders.
+
+    Hidden files, `_…` and `….tmp` are still being written. Links are never followed.
 
     Raises:
         OpsError: the folder cannot be read.
     """
+    return sorted(name for name, why in _entries(folder) if why is None)
+
+
+def left_outside(folder: Path) -> list[str]:
+    """What lies in a landing folder and is not taken, each with the reason and what to do."""
+    return [f"{folder / printable(name)} is not taken: {why}." for name, why in _entries(folder) if why]
+
+
+def _entries(folder: Path, inside: str = "") -> Iterator[tuple[str, str | None]]:
+    """Files of a landing folder, and what else is there with the reason why it is not taken."""
+    place = folder / inside
     try:
-        found = [path for path in folder.iterdir() if path.is_file()] if folder.exists() else []
+        found = sorted(place.iterdir()) if place.exists() else []
     except OSError as exc:
-        raise OpsError(f"{folder} cannot be read ({exc.strerror}). Give this user read and search permission.") from exc
-    if strange := [path.name for path in found if any("\ud800" <= char <= "\udfff" for char in path.name)]:
-        raise OpsError(f"{folder} holds a file whose name is not UTF-8: {strange[0]!a}. Rename it.")
-    return sorted(
-        path.name for path in found if not path.name.startswith((".", "_")) and path.suffix not in (".tmp", SNAPSHOT)
-    )
+        raise OpsError(f"{place} cannot be read ({exc.strerror}). Give this user read and search permission.") from exc
+    for path in found:
+        name = inside + path.name
+        if path.name.startswith((".", "_")) or path.suffix in (".tmp", SNAPSHOT):
+            continue
+        if path.is_symlink():
+            yield name, "it is a link, and links are not followed. Deliver the file itself"
+        elif any("\ud800" <= char <= "\udfff" for char in path.name):
+            yield name, "its name is not UTF-8. Rename it"
+        elif path.is_file():
+            yield name, None
+        elif path.is_dir() and _DATED.fullmatch(path.name):
+            yield from _entries(folder, f"{name}/")
+        elif path.is_dir() and _holds_anything(path):
+            yield name, "folders are only taken that are named by a date, as 2025/03/04. Move its files up"
+
+
+def _holds_anything(folder: Path) -> bool:
+    try:
+        return any(folder.iterdir())
+    except OSError:  # nobody can tell
+        return True
 
 
 def inspect(folder: Path, name: str, contract: Contract) -> LandingFile:
@@ -84,14 +120,26 @@ def inspect(folder: Path, name: str, contract: Contract) -> LandingFile:
         OpsError: the file cannot be read.
     """
     path = folder / name
-    wanted = _KINDS.get(contract.format, ("lines",))
+    if path.is_symlink():
+        raise OpsError(f"{path} is a link, and links are not followed. Deliver the file itself.")
     try:
         size, digest = path.stat().st_size, _sha256(path)
-        head, multiline, fault = _scan(path, size, "csv" in wanted)
+        try:
+            return _looked_at(path, name, size, digest, contract)
+        except (OpsError, OSError):
+            raise
+        except Exception as exc:  # what parsers raise of bytes that nobody foresaw: csv.Error, Arrow's, recursion
+            return LandingFile(name, size, digest, f"cannot be read ({type(exc).__name__}: {reason_of(exc)})")
     except FileNotFoundError as exc:
         raise OpsError(f"{path} vanished while it was read. Nothing of it was taken; run again.") from exc
     except OSError as exc:
         raise OpsError(f"{path} cannot be read ({exc.strerror}). Give this user read permission.") from exc
+
+
+def _looked_at(path: Path, name: str, size: int, digest: str, contract: Contract) -> LandingFile:
+    """How a file's records are to be read, or what is wrong with it."""
+    wanted = _KINDS.get(contract.format, ("lines",))
+    head, multiline, fault = _scan(path, size, "csv" in wanted)
     kind = _MAGIC.get(head[:4]) or next((kind for kind in wanted if kind in ("lines", "csv")), "lines")
     layout: tuple[str, ...] = ()
     header, schema = False, ""
@@ -99,9 +147,11 @@ def inspect(folder: Path, name: str, contract: Contract) -> LandingFile:
         if kind not in wanted:
             fault = f"not a {contract.format} file, but {kind}"
         elif contract.format == "dms":
-            fault = dms.name_fault(name)
+            fault = dms.name_fault(path.name)
     if fault is None and size and kind in ("parquet", "avro"):
         schema, fault = schema_of(path, kind)
+    elif fault is None and size and kind == "lines" and _ARRAY.match(head):
+        fault = "a JSON array; deliver one object a line"
     elif fault is None and size and kind == "csv":
         layout, header, fault = _layout(head, contract)
     return LandingFile(name, size, digest, fault, kind, layout, header, multiline, schema)
@@ -210,19 +260,40 @@ def _is_utf_16(head: bytes) -> bool:
 
 
 def _layout(head: bytes, contract: Contract) -> tuple[tuple[str, ...], bool, str | None]:
-    """Names of a csv file's fields, whether its first line is a header, and what is wrong with it."""
+    """Names of a csv file's fields, whether its first line is a header, and what is wrong with it.
+
+    No word of the line is told but the contract's own: what should be a header may be a record.
+    """
     line = head.split(b"\n", 1)[0]
     if len(line) > MAX_RECORD_BYTES:
         return (), True, f"the first line is longer than {MAX_RECORD_BYTES} bytes"
-    first = next(csv.reader([line.decode("utf-8-sig", "replace").rstrip("\r")]), [])
+    text = line.decode("utf-8-sig", "replace").rstrip("\r")
+    try:
+        given = next(csv.reader([text]), [])
+    except csv.Error as exc:
+        alone = "lines end with CR alone; write LF or CRLF"
+        return (), True, alone if "\r" in text else f"the first line cannot be parsed ({exc})"
+    wanted = [column.name for column in contract.columns]
+    known = [*wanted, *((dms.OPERATION, contract.timestamp_column or "") if contract.format == "dms" else ())]
+    if padded := [name.strip() for name in given if name != name.strip() and name.strip().lower() in wanted]:
+        return (), True, f"header has blanks around {', '.join(padded)}; write names and values without"
+    first = folded(given, known)
     if contract.format == "dms":
         found = dms.layout_of(first, contract)
         return ((), False, found) if isinstance(found, str) else (*found, None)
     missing = [column.name for column in contract.columns if column.required and column.name not in first]
     if missing or len(set(first)) < len(first):
-        wanted = ", ".join(column.name for column in contract.columns)
-        return (), True, f"header has {', '.join(first)}; the contract wants {wanted}"
+        has = ", ".join(name for name in first if name in wanted) or "none of the contract's columns"
+        others = sum(name not in wanted for name in first)
+        more = f" and {others} other fields" if others else ""
+        return (), True, f"header has {has}{more}; the contract wants {', '.join(wanted)}"
     extra = set(first) - {column.name for column in contract.columns}
     if len(extra) > MAX_EXTRA_COLUMNS:
         return (), True, f"more than {MAX_EXTRA_COLUMNS} columns that the contract lacks"
     return tuple(first), True, None
+
+
+def folded(given: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The names, those that differ from a known one by their case alone as that one, where it is not there itself."""
+    missing = {name.lower(): name for name in known if name not in given}
+    return [name if name in known else missing.get(name.lower(), name) for name in given]

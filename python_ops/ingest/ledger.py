@@ -51,6 +51,7 @@ class Manifest:
         reasons: Rejected records by reason and column.
         changes: Accepted records by what was changed to take them.
         positions: Lowest and highest source position.
+        origins: Schemas of the tables whose events it holds.
         halted_by: Why it is halted.
         judged_by: Fingerprint of the contract and generation that halted it; another one judges it again.
     """
@@ -71,6 +72,7 @@ class Manifest:
     reasons: dict[str, int] = field(default_factory=dict)
     changes: dict[str, int] = field(default_factory=dict)
     positions: tuple[int, int] | None = None
+    origins: tuple[str, ...] = ()
     halted_by: str | None = None
     judged_by: str | None = None
 
@@ -102,6 +104,11 @@ class Ledger:
     def committed(self) -> list[Manifest]:
         """Batches whose rows are in the tables."""
         return [m for m in self.manifests if m.state is State.COMMITTED]
+
+    @property
+    def committed_rows(self) -> int:
+        """Rows that bronze should have."""
+        return sum(manifest.rows for manifest in self.committed)
 
     @property
     def last_number(self) -> int:
@@ -153,9 +160,10 @@ class Ledger:
             offsets = tuple(Offsets(**given) for given in data.pop("offsets", ()))
             if data.get("positions"):
                 data["positions"] = tuple(data["positions"])
+            data["origins"] = tuple(data.get("origins", ()))
             state, extra = State(data.pop("state")), tuple(data.pop("extra_columns"))
             return Manifest(files=files, state=state, extra_columns=extra, offsets=offsets, **data)
-        except (ValueError, KeyError, TypeError) as exc:
+        except (ValueError, KeyError, TypeError, RecursionError) as exc:
             raise OpsError(
                 f"{path} is not a batch manifest ({exc}). Move it away: the next run rebuilds the ledger from bronze "
                 "when all manifests of the source are gone."

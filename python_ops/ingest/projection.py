@@ -59,14 +59,15 @@ def project(lines: DataFrame, contract: Contract, layout: tuple[str, ...] = ()) 
     """Parses and checks records.
 
     Args:
-        lines: `raw` string (rows of parquet and avro files as JSON), `_file` string, `_line` bigint.
+        lines: `_raw` string (rows of parquet and avro files as JSON), `_file` string, `_line` bigint.
         contract: The source's contract.
         layout: Names of a csv record's fields in their order; empty for JSON.
 
     Returns:
         One row per record: `_kind` (`event`, `rejected`, `unknown`: of a layout version that the contract does not
         know, or `ignored`: tombstones, blank lines), `_reason` and `_column` of the first fault, `_changes`: what was
-        changed to take the record, `raw`, then the contract's columns and METADATA up to `_line`.
+        changed to take the record, `_raw`, `_origin` (schema of its table), then the contract's columns and METADATA up
+        to `_line`.
     """
     if contract.format == "debezium_json":
         return debezium(lines, contract)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from python_ops.ingest.formats.binary import PLACE, read_rows
+from python_ops.ingest.formats.binary import place, read_rows
 from python_ops.ingest.formats.delimited import parsed
 from python_ops.ingest.landing import LandingFile
 
@@ -31,7 +31,7 @@ class Records:
     """Records that are parsed alike.
 
     Attributes:
-        lines: `raw`, `_file`, `_line`.
+        lines: `_raw`, `_file`, `_line`.
         layout: Names of a csv record's fields; empty for JSON.
         generation: The `_source_generation` of their rows.
         again: They are dead letters, which stay where they are when they are rejected again.
@@ -55,9 +55,9 @@ def read(spark: SparkSession, folder: Path, files: Sequence[LandingFile], genera
     for (kind, layout, header, multiline, _), alike_files in groups.items():
         paths = [_literal(folder / file.name) for file in alike_files]
         if kind in ("parquet", "avro"):
-            lines = read_rows(spark, paths, kind)
+            lines = read_rows(spark, paths, kind, folder)
         else:
-            lines = _lines(spark, paths, header)
+            lines = _lines(spark, paths, header, folder)
             if multiline:
                 lines = _joined(lines, layout)
             if len(paths) < tasks and sum(file.bytes for file in alike_files) > _SPREAD_ABOVE:
@@ -71,11 +71,11 @@ def _literal(path: Path) -> str:
     return re.sub(r"([\\{}\[\]*?])", r"\\\1", str(path))
 
 
-def _lines(spark: SparkSession, paths: list[str], header: bool) -> DataFrame:
+def _lines(spark: SparkSession, paths: list[str], header: bool, folder: Path) -> DataFrame:
     """Lines end with LF alone: U+2028 and U+0085 occur inside strings. A header becomes a blank line."""
-    lines = spark.read.option("lineSep", "\n").text(paths).selectExpr("value", *PLACE)
+    lines = spark.read.option("lineSep", "\n").text(paths).selectExpr("value", *place(folder))
     raw = "case when _line > 1 then value else '' end" if header else "value"
-    return lines.selectExpr(f"{raw} as raw", "_file", "_line")
+    return lines.selectExpr(f"{raw} as _raw", "_file", "_line")
 
 
 def _joined(lines: DataFrame, layout: tuple[str, ...]) -> DataFrame:
@@ -86,7 +86,7 @@ def _joined(lines: DataFrame, layout: tuple[str, ...]) -> DataFrame:
     """
     before = "partition by _file order by _line rows between unbounded preceding and 1 preceding"
     so_far = "partition by _file order by _line rows between unbounded preceding and current row"
-    opened = lines.selectExpr("*", "length(raw) - length(replace(raw, '\"', '')) & 1 as odd").selectExpr(
+    opened = lines.selectExpr("*", "length(_raw) - length(replace(_raw, '\"', '')) & 1 as odd").selectExpr(
         "*", f"coalesce(sum(odd) over ({before}), 0) & 1 as inside"
     )
     grouped = opened.selectExpr(
@@ -94,11 +94,11 @@ def _joined(lines: DataFrame, layout: tuple[str, ...]) -> DataFrame:
     ).selectExpr("*", "count(*) over (partition by _file, opened_at) as span")
     whole = "partition by _file, record order by _line rows between unbounded preceding and unbounded following"
     records = grouped.selectExpr(
-        "raw", "_file", "_line", f"case when span <= {_MAX_LINES} then opened_at else _line end as record"
-    ).selectExpr("*", f"collect_list(raw) over ({whole}) as parts")
+        "_raw", "_file", "_line", f"case when span <= {_MAX_LINES} then opened_at else _line end as record"
+    ).selectExpr("*", f"collect_list(_raw) over ({whole}) as parts")
     judged = records.selectExpr("*", "array_join(parts, '\\n') as text").selectExpr(
         "*", f"size(parts) = 1 or text rlike '{_WHOLE}' and {parsed('text', layout)}._corrupt is null as is_one"
     )
     return judged.where("_line = record or not is_one").selectExpr(
-        "case when is_one then text else raw end as raw", "_file", "_line"
+        "case when is_one then text else _raw end as _raw", "_file", "_line"
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from python_ops.contracts import Contract
 from python_ops.ingest.formats.values import NORMALISATIONS
-from python_ops.ingest.judgement import Findings
+from python_ops.ingest.judgement import CHANGE_FORMATS, Findings
 from python_ops.ingest.landing import LandingFile
 from python_ops.ingest.ledger import Manifest
 from python_ops.ingest.projection import METADATA, project
@@ -16,9 +16,6 @@ from python_ops.ingest.reading import Records
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
-
-# Formats whose rows say what was done; the others only say how a row is.
-_CHANGE_FORMATS = ("debezium_json", "dms")
 
 
 def rows_of(records: Sequence[Records], contract: Contract, manifest: Manifest) -> DataFrame | None:
@@ -29,7 +26,7 @@ def rows_of(records: Sequence[Records], contract: Contract, manifest: Manifest) 
 
 def _rows(records: Records, contract: Contract, manifest: Manifest) -> DataFrame:
     projected = project(records.lines, contract, records.layout)
-    is_plain_snapshot = manifest.snapshot_at is not None and contract.format not in _CHANGE_FORMATS
+    is_plain_snapshot = manifest.snapshot_at is not None and contract.format not in CHANGE_FORMATS
     special = {"_source_generation": f"{records.generation} as _source_generation"}
     if is_plain_snapshot:
         special["_op"] = "'r' as _op"
@@ -58,6 +55,7 @@ def find(rows: DataFrame | None) -> Findings:
         "array_sort(array_distinct(flatten(collect_set("
         "case when _kind = 'event' then json_object_keys(_extra) end)))) as extra",
         "array_sort(collect_set(case when _kind = 'unknown' then _reason end)) as unknown",
+        "array_sort(collect_set(case when _kind = 'event' then _origin end)) as origins",
         "min(case when _kind = 'event' then _source_lsn end) as low",
         "max(case when _kind = 'event' then _source_lsn end) as high",
         *[
@@ -78,6 +76,7 @@ def find(rows: DataFrame | None) -> Findings:
         tuple(total["extra"]),
         tuple(total["unknown"]),
         None if total["low"] is None else (int(total["low"]), int(total["high"])),
+        origins=tuple(total["origins"]),
     )
 
 
@@ -94,7 +93,7 @@ def dead_letters(
     dead = None
     if rows is not None:
         dead = rows.where("_kind in ('rejected', 'unknown') and not _again").selectExpr(
-            "_batch_id", "_file as file", "_line as line", "raw",
+            "_batch_id", "_file as file", "_line as line", "_raw as raw",
             "case when _kind = 'unknown' then concat('unknown layout version ', _reason) else _reason end as reason",
             "_column as column", "_contract_version as contract_version", "_arrived_at as arrived_at",
         )  # fmt: skip

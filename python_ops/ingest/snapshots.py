@@ -75,6 +75,8 @@ def _mark(path: Path, name: str) -> Delivery | None:
     if not path.exists():
         return None
     try:
+        if path.is_symlink():
+            raise ValueError("it is a link, and links are not followed")
         data: Any = json.loads(path.read_text(encoding="utf-8").strip() or "{}")
         taken_at = data.get("taken_at")
         if taken_at is not None:
@@ -83,7 +85,7 @@ def _mark(path: Path, name: str) -> Delivery | None:
                 raise ValueError("taken_at has no time zone")
             taken_at = moment.astimezone(UTC).isoformat(timespec="microseconds")
         return Delivery(tuple(sorted({name, *map(str, data.get("files", ()))})), True, taken_at)
-    except (OSError, ValueError, AttributeError, TypeError) as exc:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as exc:
         raise OpsError(
             f"{path} is not a snapshot's mark ({exc}). Leave it empty, or give JSON with `files` and `taken_at`."
         ) from exc
@@ -93,11 +95,11 @@ def living_keys(spark: SparkSession, bronze: str, contract: Contract, before: in
     """Keys whose latest change in the batches before one is not a delete and lies after the latest truncate."""
     keys = ", ".join(f"`{name}`" for name in contract.key)
     return spark.sql(
-        f"with known as (select {keys}, _op, {_ORDER} as at from {bronze} where _batch_id < {before}),"
-        " emptied as (select max(at) as at from known where _op = 't'),"
-        f" latest as (select {keys}, max(at) as at, max_by(_op, at) as op from known where _op <> 't' group by {keys})"
-        f" select {keys} from latest cross join emptied"
-        " where op <> 'd' and (emptied.at is null or latest.at > emptied.at)"
+        f"with known as (select {keys}, _op, {_ORDER} as _at from {bronze} where _batch_id < {before}),"
+        " emptied as (select max(_at) as _at from known where _op = 't'),"
+        f" latest as (select {keys}, max(_at) as _at, max_by(_op, _at) as _last from known where _op <> 't'"
+        f" group by {keys}) select {keys} from latest cross join emptied"
+        " where _last <> 'd' and (emptied._at is null or latest._at > emptied._at)"
     )
 
 
@@ -114,6 +116,6 @@ def deleted_keys(living: DataFrame, contract: Contract, rows: DataFrame) -> Data
         return living
     from pyspark.sql.functions import expr
 
-    last = expr("max_by(_op, struct(_source_lsn, _source_position, _file, _line))").alias("op")
-    gone = events.groupBy(*contract.key).agg(last).where("op = 'd'").select(*contract.key)
+    last = expr("max_by(_op, struct(_source_lsn, _source_position, _file, _line))").alias("_last")
+    gone = events.groupBy(*contract.key).agg(last).where("_last = 'd'").select(*contract.key)
     return living.join(gone, list(contract.key), "left_semi")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from python_ops.config import Settings
 from python_ops.contracts import Column, Contract
@@ -38,8 +41,20 @@ class AppendOnlyTable:
         self.writer_id = f"ingest:{self.name}"
 
     def exists(self) -> bool:
-        """Whether the table has a Delta log. Starts no JVM."""
-        return exists(self.path)
+        """Whether the table has a Delta log. Starts no JVM.
+
+        Raises:
+            OpsError: the log cannot be listed, or is gone while data is there: taken for absent, its files would be
+                new again.
+        """
+        if exists(self.path):
+            return True
+        if self.path.exists() and any(self.path.glob("**/*.parquet")):
+            raise OpsError(
+                f"{self.name} has data in {self.path} and no Delta log. Restore the table from a snapshot "
+                "(docs/runbooks/dr_restore.md); to load it anew, drop the table and remove its folder."
+            )
+        return False
 
     def create(self, spark: SparkSession) -> None:
         """Creates the table; or adds the columns and widens the types that a newer contract brought.
@@ -47,18 +62,17 @@ class AppendOnlyTable:
         Type widening: https://docs.delta.io/delta-type-widening/.
 
         Raises:
-            OpsError: a column of the table has a type that does not fit into the contract's. Nothing was changed.
+            OpsError: something else stands under the table's name or in its folder; or a column of the table has a
+                type that does not fit into the contract's. Nothing was changed.
         """
         wanted = (*self.columns, *self.later)
-        if not self.exists():
-            spark.sql(f"create schema if not exists {self.schema}")
-            columns = ", ".join(_definition(column) for column in wanted)
-            properties = f" tblproperties ({self.properties})" if self.properties else ""
-            spark.sql(
-                f"create table if not exists {self.name} ({columns}) using delta comment '{_text(self.comment)}'"
-                f"{properties}"
-            )
+        has_log, is_registered = self.exists(), self._is_registered(spark)
+        if not has_log:
+            self._create(spark, wanted, is_registered)
             return
+        if not is_registered:  # a run died between Delta's first commit and the metastore's entry
+            spark.sql(f"create schema if not exists {self.schema}")
+            spark.sql(f"create table {self.name} using delta location '{_text(str(self.path))}'")
         given = {field.name: field.dataType.simpleString() for field in spark.table(self.name).schema.fields}
         changed = [column for column in wanted if given.get(column.name, column.type) != column.type]
         if refused := [c for c in changed if not widens(replace(c, type=given[c.name]), c)]:
@@ -75,6 +89,37 @@ class AppendOnlyTable:
             spark.sql(f"alter table {self.name} add columns ({', '.join(_definition(column) for column in added)})")
             if self.properties:
                 spark.sql(f"alter table {self.name} set tblproperties ({self.properties})")
+
+    def _is_registered(self, spark: SparkSession) -> bool:
+        """Whether the metastore has the table, asked directly.
+
+        Raises:
+            OpsError: under its name stands a view, or a table of another folder.
+        """
+        if not spark.catalog.tableExists(self.name):
+            return False
+        told = {row["col_name"]: row["data_type"] for row in spark.sql(f"describe extended {self.name}").collect()}
+        place = told.get("Location", "")
+        if told.get("Type") != "VIEW" and Path(unquote(urlsplit(place).path)).resolve() == self.path.resolve():
+            return True
+        found = "a view" if told.get("Type") == "VIEW" else f"a table in {place}"
+        raise OpsError(
+            f"{self.name}: the metastore has {found} under this name; expected the table in {self.path}. Rows would be "
+            "written to one and read from the other. Drop or rename what is there, or run with the home that it "
+            "belongs to."
+        )
+
+    def _create(self, spark: SparkSession, wanted: Sequence[Column], is_registered: bool) -> None:
+        """Makes the table, and never one over another."""
+        if is_registered:
+            raise OpsError(
+                f"{self.name}: the metastore has the table, and {self.path} holds none. Restore it from a snapshot "
+                "(docs/runbooks/dr_restore.md); to load it anew, drop the table."
+            )
+        spark.sql(f"create schema if not exists {self.schema}")
+        columns = ", ".join(_definition(column) for column in wanted)
+        properties = f" tblproperties ({self.properties})" if self.properties else ""
+        spark.sql(f"create table {self.name} ({columns}) using delta comment '{_text(self.comment)}'{properties}")
 
     def append(self, rows: DataFrame, batch_id: int) -> None:
         """Appends a batch in one commit. Delta skips it when this number was appended before."""
@@ -126,38 +171,6 @@ class AppendOnlyTable:
             return {}
         rows = spark.sql(f"select _batch_id, count(*) as n from {self.name} group by _batch_id").collect()
         return {int(row["_batch_id"]): int(row["n"]) for row in rows}
-
-    def positions(self, spark: SparkSession) -> dict[int, tuple[int, int | None, int | None]]:
-        """Generation, lowest and highest source position per batch number."""
-        if not self.exists():
-            return {}
-        rows = spark.sql(
-            "select _batch_id, max(_source_generation) as generation, min(_source_lsn) as low, max(_source_lsn) as high"
-            f" from {self.name} group by _batch_id"
-        ).collect()
-        return {int(row["_batch_id"]): (row["generation"], row["low"], row["high"]) for row in rows}
-
-    def files(self, spark: SparkSession, column: str) -> dict[int, list[str]]:
-        """Landing files per batch number, in name order."""
-        if not self.exists():
-            return {}
-        rows = spark.sql(
-            f"select _batch_id, sort_array(collect_set(`{column}`)) as files from {self.name} group by _batch_id"
-        ).collect()
-        return {int(row["_batch_id"]): list(row["files"]) for row in rows}
-
-    def lines(self, spark: SparkSession, file: str, line: str) -> dict[int, dict[str, tuple[int, int]]]:
-        """Lowest and highest line of each batch and file."""
-        if not self.exists():
-            return {}
-        rows = spark.sql(
-            f"select _batch_id, `{file}` as file, min(`{line}`) as lowest, max(`{line}`) as highest"
-            f" from {self.name} where `{line}` is not null group by all"
-        ).collect()
-        found: dict[int, dict[str, tuple[int, int]]] = {}
-        for row in rows:
-            found.setdefault(int(row["_batch_id"]), {})[row["file"]] = (int(row["lowest"]), int(row["highest"]))
-        return found
 
 
 def tables_of(settings: Settings, contract: Contract) -> list[str]:

@@ -16,7 +16,7 @@ _TIMES = {"timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX", "timeZone": "UTC
 
 
 def lines(records: DataFrame, contract: Contract, is_avro: bool = False) -> DataFrame:
-    """`raw`, `_file` (topic and partition) and `_line` (offset) of each record.
+    """`_raw`, `_file` (topic and partition) and `_line` (offset) of each record.
 
     Debezium's key and value are put together as they lie in a landing file, `{"key": …, "value": …}`; a value that is
     not one JSON text makes a line that is not one either, and is rejected. A record without a value is a blank line.
@@ -33,7 +33,7 @@ def lines(records: DataFrame, contract: Contract, is_avro: bool = False) -> Data
         raw = f"""concat('{{"key":', {key}, ',"value":', {value}, '}}')"""
     else:
         raw = "coalesce(cast(value as string), '')"
-    return records.selectExpr(f"{raw} as raw", *_PLACE)
+    return records.selectExpr(f"{raw} as _raw", *_PLACE)
 
 
 def _from_avro(records: DataFrame, contract: Contract) -> DataFrame:
@@ -47,7 +47,7 @@ def _from_avro(records: DataFrame, contract: Contract) -> DataFrame:
     # What cannot be decoded comes back as a row of NULLs; a key column is never NULL in Avro.
     is_whole = col(f"decoded.{contract.key[0]}").isNotNull()
     raw = when(is_whole, to_json("decoded", _TIMES)).otherwise(concat(lit("base64:"), base64_of("value")))
-    return decoded.withColumn("raw", coalesce(raw, lit(""))).selectExpr("raw", *_PLACE)
+    return decoded.withColumn("_raw", coalesce(raw, lit(""))).selectExpr("_raw", *_PLACE)
 
 
 _PLACE = (

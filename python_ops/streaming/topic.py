@@ -22,7 +22,6 @@ from python_ops.contracts import Contract
 from python_ops.errors import OpsError
 from python_ops.ingest import IngestResult, ingest
 from python_ops.ingest.offsets import Offsets, gaps, next_offsets
-from python_ops.ingest.repair import Fault, compare, repair
 from python_ops.streaming.batch import TopicBatch
 from python_ops.streaming.broker import Broker, Held
 
@@ -111,20 +110,11 @@ class TopicStream:
 
     def begin(self) -> None:
         """Finishes what an earlier run left, then starts the query. A failure is in the result."""
-        from pyspark.errors import PySparkException
-
-        with suppress(OpsError, PySparkException, OSError), self._noting_failure():
+        with suppress(Exception), self._noting_failure():
             self._begin()
 
     def _begin(self) -> None:
-        unknown = [f for f in compare(self.settings, self.contract) if f.fault is Fault.UNKNOWN]
-        repair(self.settings, self.contract, unknown)
-        self.batch = TopicBatch(self.settings, self.spark, self.contract, self.broker)
         warnings = self.batch.prepare()
-        if unknown:
-            warnings.append(
-                f"the ledger did not know batches that {self.batch.bronze.name} holds: they were entered again"
-            )
         self._finish_what_was_left()
         held = self.broker.offsets(self.topic)
         self._recover(held)
@@ -162,14 +152,12 @@ class TopicStream:
     @contextmanager
     def _noting_failure(self) -> Iterator[None]:
         """Notes in the result why the stream ended. Spark's own message names its mechanics, not the cause."""
-        from pyspark.errors import PySparkException
-
         try:
             yield
         except OpsError as exc:
             self._fail(str(exc))
             raise
-        except (PySparkException, OSError) as exc:
+        except Exception as exc:  # one source never stops the others, whatever happened to it
             self._fail(f"{_first_line(exc)}. A batch that was frozen is finished by the next run.")
             raise
 

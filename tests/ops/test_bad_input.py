@@ -54,7 +54,7 @@ def envelope(
     thing: Any = 1, op: str = "u", lsn: Any = 1000, table: str = "things", key: Any = None, **after: Any
 ) -> dict[str, Any]:
     """A Debezium event."""
-    source = {"table": table, "lsn": lsn, "ts_us": 1741000000000001, "txId": 7}
+    source = {"schema": "public", "table": table, "lsn": lsn, "ts_us": 1741000000000001, "txId": 7}
     row = None if op in "dt" else {"thing_id": thing, "part": "a", **after}
     told = {"thing_id": thing, "part": "a"} if key is None else key
     return {"key": told, "value": {"before": None, "after": row, "source": source, "op": op}}
@@ -67,6 +67,30 @@ class Case(NamedTuple):
     place: str
     record: Any
     told: Any = None
+
+
+def of_schema(schema: str, event: dict[str, Any]) -> dict[str, Any]:
+    event["value"]["source"]["schema"] = schema
+    return event
+
+
+# As Debezium has it for text, bytea (base64, hex), hstore as JSON and as a map, and arrays.
+PLACEHOLDERS: list[Any] = [
+    "__debezium_unavailable_value",
+    "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==",
+    "5f5f646562657a69756d5f756e617661696c61626c655f76616c7565",
+    '{"__debezium_unavailable_value":"__debezium_unavailable_value"}',
+    {"__debezium_unavailable_value": "__debezium_unavailable_value"},
+    ["__debezium_unavailable_value"],
+    [*b"__debezium_unavailable_value"],
+]
+
+# Names that the projection once had for itself.
+OWN_NAMES = (
+    "raw", "extra", "changes", "verdict", "is_object", "unknown_version", "event", "row", "value", "key", "text",
+    "parsed", "amount", "text_amount", "kind_amount", "value_amount", "unsent_amount", "given_op", "op", "at",
+    "fields", "reason", "record", "line", "file", "column", "no_row", "source_us",
+)  # fmt: skip
 
 
 DEBEZIUM = [
@@ -90,6 +114,21 @@ DEBEZIUM = [
     Case("partly null key", "Q", envelope(5, part=None), ("a required value is null", "part")),
     Case("placeholder", "A", envelope(6, name=values.UNAVAILABLE), {"name": None, "_unsent": ["name"]}),
     Case("event of another table", "Q", envelope(table="others"), ("event of another table", None)),
+    Case("event of another schema", "Q", of_schema("archive", envelope()), ("event of another table", None)),
+    Case("event of the schema", "A", of_schema("public", envelope(9, lsn=1007)), {"thing_id": 9}),
+    *(
+        Case(f"placeholder {number}", "A", envelope(60 + number, name=text, lsn=1100 + number),
+             {"name": None, "_unsent": ["name"]})
+        for number, text in enumerate(PLACEHOLDERS)
+    ),
+    Case("base64 of a decimal", "Q", envelope(amount="MDk="), ("not a decimal(12,2); it looks like base64", "amount")),
+    Case("base64 that begins with 0", "Q", envelope(amount="0123"), ("not a decimal(12,2)", "amount")),
+    Case("base64 of digits", "Q", envelope(amount="9999"), ("not a decimal(12,2) without doubt", "amount")),
+    Case("digits that base64 has not", "A", envelope(10, lsn=1008, amount="99999"), {"amount": Decimal(99999)}),
+    Case("a decimal with its point", "A", envelope(10, lsn=1009, amount="123.45"), {"amount": Decimal("123.45")}),
+    Case("digits, agreed", "A", envelope(10, lsn=1010, loose="9999"), {"loose": Decimal(9999)}),
+    Case("upper case", "A", envelope(11, lsn=1011, NAME="x", Colour=1), {"name": "x", "_extra": '{"Colour":1}'}),
+    Case("key in upper case", "A", envelope(12, "d", 1012, key={"THING_ID": 12, "Part": "a"}), {"thing_id": 12}),
 ]  # fmt: skip
 
 JSONL = [
@@ -97,6 +136,14 @@ JSONL = [
     Case("not JSON", "Q", b"thing", ("not one JSON object", None)),
     Case("array", "Q", b"[1, 2]", ("not one JSON object", None)),
     Case("two objects", "Q", b'{"thing_id": 1}{"thing_id": 2}', ("not one JSON object", None)),
+    Case("last of an array", "Q", b'{"thing_id": 1}]', ("not one JSON object", None)),
+    Case("one of an array", "Q", b'{"thing_id": 1},', ("not one JSON object", None)),
+    Case("two arrays", "Q", b'{"thing_id": 7}] [{"thing_id": 8}', ("not one JSON object", None)),
+    Case("names in upper case", "A", b'{"THING_ID": 1, "Name": "a", "Colour": 1}',
+         {"thing_id": 1, "name": "a", "_extra": '{"Colour":1}'}),
+    Case("its own name goes first", "A", b'{"THING_ID": 1, "thing_id": 2}',
+         {"thing_id": 2, "_extra": '{"THING_ID":1}'}),
+    Case("a name in two cases", "Q", b'{"thing_id": 1, "NAME": "a", "Name": "b"}', ("a column is there twice", None)),
     Case("duplicated keys", "Q", b'{"thing_id": 1, "thing_id": 2}', ("not one JSON object, or a key", None)),
     Case("invalid UTF-8", "Q", b'{"thing_id": 1, "name": "\xff\xfe"}', ("not valid UTF-8", None)),
     Case("NUL", "N", {"thing_id": 1, "name": "a\0b"}, {"name": "ab", "change": values.NUL}),
@@ -189,7 +236,30 @@ class Yard:
         self.contracts = {
             name: replace(contract, source=name)
             for name, contract in {
-                "debezium": replace(TWO_KEYS, format="debezium_json", table="things"),
+                "debezium": replace(
+                    TWO_KEYS,
+                    format="debezium_json",
+                    table="things",
+                    schema="public",
+                    columns=tuple(
+                        replace(c, accepts=(*c.accepts, "no_point")) if c.name == "loose" else c
+                        for c in TWO_KEYS.columns
+                    ),
+                ),
+                **{
+                    f"own_{format_}": replace(
+                        THING,
+                        format=format_,
+                        table="things",
+                        key=("op", "at"),
+                        timestamp_column="dms_at" if format_ == "dms" else None,
+                        complete=format_ in ("csv", "dms"),
+                        columns=tuple(
+                            Column(name, "string", "Its own.", required=name in ("op", "at")) for name in OWN_NAMES
+                        ),
+                    )
+                    for format_ in ("jsonl", "csv", "debezium_json", "dms")
+                },
                 "jsonl": jsonl,
                 "csv": replace(THING, format="csv"),
                 "parquet": replace(THING, format="parquet"),
@@ -216,6 +286,7 @@ class Yard:
             import pyarrow
 
             content = pyarrow.compress(content, "zstd", asbytes=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
         return folder / name
 
@@ -252,6 +323,7 @@ def yard(spark: SparkSession, settings: Settings, tmp_path_factory: pytest.TempP
         (opened.landing / "jsonl" / "e.jsonl.gz").write_bytes(gzip.compress(b"{}\n" * 9999)[:-9])
         _binary_files(found)
         _dms_files(found)
+        _own_names(found)
         keys = range(1, 11)
         found.write("guarded", "a.jsonl", *[envelope(key, "r", 100) for key in keys])
         found.write("extract", "a.csv", b"thing_id,name", *[f"{key},x".encode() for key in keys])
@@ -286,6 +358,12 @@ def _binary_files(yard: Yard) -> None:
     floats = pa.table({"thing_id": pa.array([5, 6, 7], pa.int64()), "amount": pa.array([1.5, float("nan"), 0.1 + 0.2])})
     parquet.write_table(floats, folder / "c.parquet", compression="gzip")
     (folder / "d.parquet").write_bytes((folder / "a.parquet").read_bytes()[:-20])
+    upper = pa.table({"THING_ID": pa.array([8], pa.int64()), "At": pa.array([at], pa.timestamp("ns", "UTC"))})
+    parquet.write_table(upper, folder / "e.parquet", use_deprecated_int96_timestamps=True)
+    garbled = bytearray((folder / "c.parquet").read_bytes())
+    garbled[4:40] = bytes(36)
+    (folder / "f.parquet").write_bytes(garbled)
+    parquet.write_table(pa.table({"thing_id": pa.array([9], pa.int64()), "_metadata": [1]}), folder / "g.parquet")
     folder = yard.settings.landing / "avro"
     folder.mkdir(parents=True)
     schema = {
@@ -304,6 +382,22 @@ def _binary_files(yard: Yard) -> None:
     with (folder / "a.avro").open("wb") as file:
         fastavro.writer(file, fastavro.parse_schema(schema), [full, empty, {**empty, "thing_id": 2}], codec="deflate")
     (folder / "b.avro").write_bytes((folder / "a.avro").read_bytes()[:-5])
+    recursive = {
+        "type": "record", "name": "thing",
+        "fields": [{"name": "thing_id", "type": "long"}, {"name": "parent", "type": ["null", "thing"]}],
+    }  # fmt: skip
+    with (folder / "c.avro").open("wb") as file:
+        fastavro.writer(file, fastavro.parse_schema(recursive), [{"thing_id": 3, "parent": None}])
+
+
+def _own_names(yard: Yard) -> None:
+    row = {name: f"of {name}" for name in OWN_NAMES}
+    line = ",".join(row.values()).encode()
+    yard.write("own_jsonl", "a.jsonl", row)
+    yard.write("own_csv", "a.csv", ",".join(OWN_NAMES).encode(), line)
+    yard.write("own_dms", "LOAD00000001.csv", b"2025-03-03 06:00:00," + line)
+    source = {"table": "things", "lsn": 1, "ts_us": 1}
+    yard.write("own_debezium_json", "a.jsonl", {"key": row, "value": {"op": "c", "source": source, "after": row}})
 
 
 def _dms_files(yard: Yard) -> None:
@@ -322,6 +416,7 @@ def _dms_files(yard: Yard) -> None:
         pa.table({"Op": ["I"], "dms_at": [at.decode()], "thing_id": [5], "loose_at": [datetime(2025, 3, 3)]}),
         yard.settings.landing / "dms" / "20250303-060000124.parquet",
     )
+    yard.write("dms", "2025/03/04/20250304-060000123.csv", b"I," + at + b",6,x,NULL" + tail)
 
 
 @pytest.mark.parametrize(("source", "case"), EVERY_CASE, ids=[f"{source}: {case.name}" for source, case in EVERY_CASE])
@@ -371,6 +466,13 @@ def test_counts_reconcile(yard: Yard, source: str) -> None:
             assert count == len(named), change
 
 
+@pytest.mark.parametrize("format_", ["jsonl", "csv", "debezium_json", "dms"])
+def test_a_contract_may_have_names_that_the_projection_had(yard: Yard, format_: str) -> None:
+    assert yard.rounds[0][f"own_{format_}"].error is None
+    (row,) = yard.rows("bronze", f"own_{format_}")
+    assert {name: row[name] for name in OWN_NAMES} == {name: f"of {name}" for name in OWN_NAMES}
+
+
 def test_a_name_with_the_characters_of_a_pattern_is_one_file(yard: Yard) -> None:
     (row,) = [row for row in yard.rows("bronze", "jsonl", "thing_id", "_file") if row["thing_id"] == 102]
     assert row["_file"] == "c[1] {é}*?%20\\.jsonl"
@@ -380,7 +482,8 @@ def test_binary_files_are_checked_like_lines(yard: Yard) -> None:
     """Types, NULL keys, other schemas in one batch, extra columns, and a file that is cut off."""
     results = yard.rounds[0]
     rows = {(r["_file"], r["_line"]): r for r in yard.rows("bronze", "parquet")}
-    assert set(rows) == {("a.parquet", 1), ("a.parquet", 2), ("c.parquet", 1), ("c.parquet", 2)}
+    assert set(rows) == {("a.parquet", 1), ("a.parquet", 2), ("c.parquet", 1), ("c.parquet", 2), ("e.parquet", 1)}
+    assert (rows["e.parquet", 1]["thing_id"], rows["e.parquet", 1]["at"]) == (8, datetime(2025, 3, 3, 6, 0, 0, 1))
     first = rows["a.parquet", 1]
     assert (first["thing_id"], first["amount"], first["at"], first["day"]) == (
         1, Decimal("1.50"), datetime(2025, 3, 3, 6, 0, 0, 1), date(2025, 3, 3),
@@ -391,13 +494,17 @@ def test_binary_files_are_checked_like_lines(yard: Yard) -> None:
     assert dead["b.parquet", 1][:2] == ("not a bigint", "thing_id")
     assert dead["c.parquet", 3][:2] == ("not a decimal(12,2)", "amount")
     assert json.loads(dead["a.parquet", 3][2])["thing_id"] is None
-    assert results["parquet"].rejected_files.keys() == {"d.parquet"}
+    rejected = results["parquet"].rejected_files
+    assert rejected.keys() == {"d.parquet", "f.parquet", "g.parquet"}, "what Spark alone finds rejects its file too"
+    assert rejected["f.parquet"].startswith("cannot be read (") and rejected["g.parquet"].startswith("cannot be read (")
     assert any("another type" in warning for warning in results["parquet"].warnings)
     avro = {r["_line"]: r for r in yard.rows("bronze", "avro")}
     assert set(avro) == {1, 3}
     assert (avro[1]["amount"], avro[1]["at"]) == (Decimal("1.50"), datetime(2025, 3, 3, 6, 0, 0, 1))
     assert json.loads(avro[1]["_extra"]) == {"more": {"a": 1}}
-    assert results["avro"].rejected_files == {"b.avro": "truncated avro"}
+    assert results["avro"].rejected_files.keys() == {"b.avro", "c.avro"}
+    assert results["avro"].rejected_files["b.avro"] == "truncated avro"
+    assert "recursive reference" in results["avro"].rejected_files["c.avro"]
 
 
 def test_dms_files_give_operations_and_an_order(yard: Yard) -> None:
@@ -405,10 +512,11 @@ def test_dms_files_give_operations_and_an_order(yard: Yard) -> None:
     assert {(r["_op"], r["_source_lsn"], r["_source_position"]) for r in rows.values()} == {("r", 0, 1), ("r", 0, 2)}
     assert rows[1]["name"] == "a, b" and rows[2]["name"] is None
     changes = {r["thing_id"]: r for r in yard.rows("bronze", "dms") if not r["_file"].startswith("LOAD")}
-    assert {key: r["_op"] for key, r in changes.items()} == {1: "u", 2: "d", 5: "c"}
+    assert {key: r["_op"] for key, r in changes.items()} == {1: "u", 2: "d", 5: "c", 6: "c"}
+    assert changes[6]["_file"] == "2025/03/04/20250304-060000123.csv", "DatePartitionEnabled"
     assert changes[1]["_source_lsn"] == 1740981600000001 and changes[2]["name"] is None
-    positions = [changes[key]["_source_position"] for key in (1, 2, 5)]
-    assert positions == sorted(positions) and len(set(positions)) == 3
+    positions = [changes[key]["_source_position"] for key in (1, 2, 5, 6)]
+    assert positions == sorted(positions) and len(set(positions)) == 4
     assert [(r["line"], r["reason"]) for r in sorted(yard.rows("dlq", "dms"), key=lambda r: r["line"])] == [
         (3, "unknown operation"), (4, "no commit time"),
     ]  # fmt: skip
@@ -431,7 +539,8 @@ def test_halted_batches_and_dead_letters_are_decided_on(yard: Yard) -> None:
     """The second and third run: resets, deletes, approval, a newer contract, replay; many sources in few runs."""
     keys = range(1, 11)
     yard.write("debezium", "b.jsonl", envelope(1, "r", 3))  # far below: a restored database
-    yard.write("dms", "LOAD00000002.csv", b"1,again,NULL,NULL,NULL,NULL,NULL,NULL")
+    tail = b",again,NULL,NULL,NULL,NULL,NULL,NULL"
+    yard.write("dms", "LOAD00000002.csv", b"1" + tail, b"6" + tail)
     (yard.settings.landing / "dms" / "LOAD00000002.csv.snapshot").write_text("")
     yard.write("guarded", "b.jsonl", *[envelope(key, "d", 101) for key in range(1, 6)])
     yard.write("extract", "b.csv", b"thing_id,name", *[f"{key},y".encode() for key in keys if key != 4])
@@ -467,7 +576,7 @@ def test_halted_batches_and_dead_letters_are_decided_on(yard: Yard) -> None:
     new = [r for r in yard.rows("bronze", "debezium") if r["_source_generation"] == 2]
     assert [(r["_source_lsn"], r["_op"]) for r in new] == [(3, "r")]
     reload = {r["thing_id"]: r["_op"] for r in yard.rows("bronze", "dms") if r["_source_generation"] == 2}
-    assert reload == {1: "r", 5: "d"}, "key 5 is not in the full load"
+    assert reload == {1: "r", 6: "r", 5: "d"}, "key 5 is not in the full load"
     delivered = (yard.settings.landing / "guarded" / "b.jsonl").read_bytes()
     yard.write("guarded", "b.jsonl", envelope(1, "d", 101))
     refused = yard.ingest("guarded", approve=2)["guarded"]
@@ -487,6 +596,7 @@ def test_a_replay_takes_what_todays_contract_admits_once(yard: Yard) -> None:
     columns = tuple(replace(c, accepts=("exponent",)) if c.name == "amount" else c for c in contract.columns)
     before = {(r["file"], r["line"]) for r in yard.rows("dlq", "jsonl")}
     assert dead_letters.replay(yard.settings, session, "jsonl").batch_id is None, "nothing passes the old contract"
+    assert dead_letters.replay(yard.settings, session, "avro").batch_id is None, "Spark reads no recursive schema yet"
     yard.contracts["jsonl"] = replace(contract, version="1.1.0", columns=columns)
 
     def die(batch: Batch) -> None:

@@ -124,6 +124,8 @@ def after(name: str, value: Any) -> Callable[[dict[str, Any]], Any]:
         (after("total_amount", 12.5), False),
         (after("total_amount", "1e3"), False),
         (after("total_amount", "1.234"), False),
+        (after("total_amount", "1234"), False),
+        (after("total_amount", "12345"), True),
         (after("total_amount", "12345678901.00"), False),
         (after("ordered_at", "2025-01-01T00:00:00"), False),
         (after("currency", 5), False),
@@ -262,6 +264,26 @@ def test_a_draft_is_refused_until_it_is_finished_and_then_takes_its_sample(kind:
     fastavro.writer(io.BytesIO(), fastavro.parse_schema(export.avro_schema(contract)), data, validator=True)
 
 
+def test_a_draft_has_what_a_contract_can_name_and_hold(tmp_path: Path) -> None:
+    """Upper case, nested values, times without a zone, and decimals of digits alone, as ingestion takes them."""
+    parquet = tmp_path / "orders.parquet"
+    with duckdb.connect() as lake:
+        lake.sql("select 1 as \"ID\", [1] as items, {'a': 1} as more, timestamp '2025-01-01' as at").write_parquet(
+            str(parquet)
+        )
+    contract = parse(finished(infer.draft(parquet, "orders").text), Path("orders.yml"))
+    assert [(c.name, c.type, c.accepts) for c in contract.columns] == [
+        ("id", "int", ()), ("at", "timestamp", ("no_zone",)),
+    ]  # fmt: skip
+    assert "which ingestion keeps in _extra: items, more." in infer.draft(parquet, "orders").text
+    source = {"table": "orders", "schema": "public", "lsn": 1, "ts_us": 1}
+    event = {"key": {"ID": 1}, "value": {"op": "c", "source": source, "after": {"ID": 1, "FEE": "1000", "TAX": "1.5"}}}
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(event) for _ in range(2)).replace("1000", "1.25", 1))
+    contract = parse(finished(infer.draft(tmp_path / "a.jsonl", "orders").text), Path("orders.yml"))
+    assert (contract.key, contract.schema) == (("id",), "public")
+    assert [c.accepts for c in contract.columns] == [(), ("no_point",), ()]
+
+
 def _text(value: Any, kind: str) -> Any:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
@@ -280,7 +302,13 @@ def _text(value: Any, kind: str) -> Any:
         (b"a,b\n1\n", "line 2 has another number of fields than the header"),
         (b'{"a": 1}\n[2]\n', "a line is not a JSON object"),
         (b'{"a": 1\n', "cannot be read as a sample"),
-        (b'{"Account Id": 1}\n', "has column 'Account Id'"),
+        (b'{"Account Id": 1}\n', "has column 'account id'"),
+        (b'[{"a": 1},\n{"a": 2}]\n', "it is a JSON array; ingestion reads one object a line"),
+        (b"a;b\n1;2\n", "its fields are separated by ';'; ingestion reads commas"),
+        (b"a, b\n1, 2\n", "its header has blanks around b"),
+        (b"a,b\r1,2\r", "its lines end with CR alone"),
+        (b'{"ID": 1, "id": 2}\n', "differ by their case alone"),
+        (b'{"a": {"b": 1}}\n', "holds nothing but objects and lists"),
         (b"\xff\xfe\xff", "cannot be read as a sample"),
         (b"\x1f\x8bnothing", "cannot be read as a sample"),
         (b"PAR1nothing", "cannot be read as a sample"),

@@ -66,6 +66,7 @@ CHANGES = [
     ("key: [thing_id]", "key: [thing_id, label]", Level.MAJOR, "key: thing_id → thing_id, label"),
     ("format: jsonl", "format: avro", Level.MAJOR, "format: 'jsonl' → 'avro'"),
     ("key: [", "complete: true\nkey: [", Level.MAJOR, "complete: False → True"),
+    ("key: [", "schema: public\nkey: [", Level.MINOR, "schema: None → 'public'"),
 ]
 
 

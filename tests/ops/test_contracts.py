@@ -50,6 +50,8 @@ def test_a_decimal_knows_its_digits() -> None:
         ("key:", "thresholds: {max_rejected_share: 2}\nkey:", "at thresholds/max_rejected_share"),
         ("key:", "thresholds: {position_backwards: stop}\nkey:", "at thresholds/position_backwards"),
         ("key:", "lf_tags: {domain: 'a b'}\nkey:", "at lf_tags/domain"),
+        ("name: price", "name: _raw", "at columns/1/name"),
+        ("name: price", "name: Price", "at columns/1/name"),
         ("key:", "meta: {sla: {minutes: 1}}\nkey:", "at meta/sla"),
         ("key:", "expectations: {null_share: {cost: 0.1}}\nkey:", "expectations/null_share names cost, which is not a"),
         ("key:", "expectations: {freshness: {column: price, max_age_minutes: 1}}\nkey:", "not a timestamp column"),

@@ -292,6 +292,37 @@ def test_a_lost_ledger_is_rebuilt_from_the_tables(desk: Callable[..., Desk]) -> 
     assert [r["_source_lsn"] for r in here.bronze()] == [10, 11] and len(here.dlq()) == 1
 
 
+def test_a_first_load_never_replaces_what_stands_there(desk: Callable[..., Desk], tmp_path: Path) -> None:
+    """Given a view under the table's name, another folder's table, a log that is gone: each is an error and is left as
+    it was; a table that only the metastore lost is entered again, with its rows.
+    """
+    here = desk()
+    bronze, place = (f"{here.settings.schema_name('bronze')}.crm_accounts",
+                     here.settings.table_path("bronze", "crm_accounts"))  # fmt: skip
+    here.write("a.jsonl", event())
+    here.spark.sql(f"create schema if not exists {here.settings.schema_name('bronze')}")
+    here.spark.sql(f"create view {bronze} as select 1 as account_id")
+    assert f"{bronze}: the metastore has a view under this name" in str(here.ingest().error)
+    assert not place.exists() and here.ledger().manifests == []
+    here.spark.sql(f"drop view {bronze}")
+    here.spark.sql(f"create table {bronze} (account_id string) using delta location '{tmp_path / 'other'}'")
+    assert f"has a table in file:{tmp_path / 'other'} under this name" in str(here.ingest().error)
+    here.spark.sql(f"drop table {bronze}")
+    assert here.ingest().accepted == 1
+
+    moved = place.with_name("moved")
+    place.rename(moved)
+    here.spark.sql(f"drop table if exists {bronze}")
+    moved.rename(place)
+    here.write("b.jsonl", event(lsn=11))
+    assert (here.ingest().accepted, [r["_source_lsn"] for r in here.bronze()]) == (1, [10, 11])
+    (place / "_delta_log").rename(place / "_gone")
+    here.write("c.jsonl", event(lsn=12))
+    assert "and no Delta log. Restore the table from a snapshot" in str(here.ingest().error)
+    (place / "_gone").rename(place / "_delta_log")
+    assert (here.ingest().accepted, len(here.bronze())) == (1, 3), "the ledger was left as it was"
+
+
 def test_a_replaced_file_is_reported_and_not_read_again(desk: Callable[..., Desk]) -> None:
     here = desk()
     here.write("a.jsonl", event())

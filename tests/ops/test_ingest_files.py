@@ -18,12 +18,15 @@ from pyarrow import parquet
 
 from python_ops import run as daily
 from python_ops.config import Settings
-from python_ops.contracts import Contract, load
+from python_ops.contracts import Column, Contract, load
 from python_ops.errors import BusyError, OpsError
 from python_ops.ingest import generations, landing
 from python_ops.ingest.batch import Batch
 from python_ops.ingest.formats import dms
+from python_ops.ingest.judgement import Findings, reasons_to_halt, warnings
+from python_ops.ingest.landing import LandingFile
 from python_ops.ingest.ledger import Ledger, State
+from python_ops.ingest.reasons import reason_of
 from python_ops.ingest.snapshots import Delivery, deliveries
 from python_ops.lock import exclusive
 
@@ -31,9 +34,10 @@ from python_ops.lock import exclusive
 def test_files_are_taken_in_name_order_and_unfinished_ones_are_not(tmp_path: Path) -> None:
     for name in ("b.jsonl", "a.jsonl.gz", ".hidden", "_started", "c.jsonl.tmp"):
         (tmp_path / name).write_bytes(b"")
-    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty").mkdir()
 
     assert landing.names(tmp_path) == ["a.jsonl.gz", "b.jsonl"]
+    assert landing.left_outside(tmp_path) == []
     assert landing.names(tmp_path / "missing") == []
 
 
@@ -73,10 +77,167 @@ def test_a_file_that_vanished_is_named(tmp_path: Path) -> None:
         landing.inspect(tmp_path, "gone.jsonl", load("crm_accounts"))
 
 
-def test_a_name_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
-    (tmp_path / "a\udcff.jsonl").write_bytes(b"")
-    with pytest.raises(OpsError, match=r"whose name is not UTF-8: 'a.udcff\.jsonl'\. Rename it"):
-        landing.names(tmp_path)
+def test_dated_folders_are_taken_and_what_is_left_outside_is_told(tmp_path: Path) -> None:
+    """Folders of DMS (DatePartitionEnabled) in each of its writings; other folders, links, names that are no text."""
+    outside = tmp_path / "secret"
+    outside.write_text("account_id,password\n")
+    folder = tmp_path / "landing"
+    dated = ["2025/03/04/a.csv", "20250304/b.csv", "2025-03-04/c.csv", "2025030423/d.csv", "2025/03/_e/f.csv"]
+    for name in (*dated, "more/g.csv", "h.csv", "a\udcff.csv"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    (folder / "link.csv").symlink_to(outside)
+    (folder / "2025" / "linked").symlink_to(tmp_path)
+
+    assert landing.names(folder) == sorted([*dated[:4], "h.csv"])
+    told = landing.left_outside(folder)
+    assert len(told) == 4 and not any("password" in text for text in told)
+    for name, why in (("2025/linked", "a link"), (r"a\udcff.csv", "not UTF-8. Rename"), ("link.csv", "a link"),
+                      ("more", "named by a date")):  # fmt: skip
+        assert any(f"{folder}/{name} is not taken" in text and why in text for text in told), name
+    with pytest.raises(OpsError, match="links are not followed"):
+        landing.inspect(folder, "link.csv", load("fx_rates"))
+
+
+@pytest.mark.parametrize(
+    ("format_", "content", "fault"),
+    [
+        (
+            "csv",
+            b"rate_date,currency,units_per_eur\r2025-03-03,USD,1.04\r",
+            "lines end with CR alone; write LF or CRLF",
+        ),
+        ("csv", b"rate_date, currency,units_per_eur\n", "header has blanks around currency;"),
+        ("csv", b"2025-03-03,secret@x.example,1.04\n", "header has none of the contract's columns and 3 other fields;"),
+        ("csv", b"rate_date,RATE_DATE,currency,units_per_eur\n", None),
+        ("csv", b"RATE_DATE,Rate_Date,currency,units_per_eur\n", "header has rate_date, rate_date, currency,"),
+        ("csv", b"RATE_DATE,Currency,UNITS_PER_EUR\n", None),
+        ("csv", b'rate_date,"x' + b"y" * (17 << 20) + b'",currency,units_per_eur\n', "the first line is longer than"),
+        ("jsonl", b'[{"id": 1},\n{"id": 2}]\n', "a JSON array; deliver one object a line"),
+        ("jsonl", b"\xef\xbb\xbf [\n  {\n", "a JSON array; deliver one object a line"),
+        ("jsonl", b"[1, 2]\n", None),
+    ],
+)
+def test_a_file_whose_first_line_is_no_header_or_record_is_rejected(
+    tmp_path: Path, format_: str, content: bytes, fault: str | None
+) -> None:
+    (tmp_path / "a").write_bytes(content)
+
+    found = landing.inspect(tmp_path, "a", replace(load("fx_rates"), format=format_))
+
+    assert (found.fault or "").startswith(fault or "") and (found.fault is None) == (fault is None), found.fault
+    assert "secret" not in (found.fault or "")
+    if format_ == "csv" and fault is None:
+        assert {"rate_date", "currency", "units_per_eur"} <= set(found.layout)
+
+
+@pytest.mark.parametrize("error", [RecursionError("too deep"), ValueError("\0"), MemoryError(), KeyError("x")])
+def test_whatever_a_parser_raises_rejects_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Given bytes that nobody foresaw, Then the file is named and rejected, and only the machine's errors stop."""
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 and so on")
+
+    def parse(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(landing, "schema_of", parse)
+    found = landing.inspect(tmp_path, "a.parquet", replace(load("fx_rates"), format="parquet"))
+    assert (found.fault or "").startswith(f"cannot be read ({type(error).__name__}")
+    assert (found.name, found.bytes) == ("a.parquet", 14)
+    error = PermissionError(13, "Permission denied")
+    with pytest.raises(OpsError, match="Permission denied"):
+        landing.inspect(tmp_path, "a.parquet", replace(load("fx_rates"), format="parquet"))
+
+
+def test_parquet_columns_that_are_not_read_are_named(tmp_path: Path) -> None:
+    """INT96 is what Spark, Hive and Impala write by default: Arrow shows it as nanoseconds, and it is taken."""
+    contract = replace(load("fx_rates"), format="parquet")
+    at = pyarrow.array([1], pyarrow.timestamp("ns"))
+    parquet.write_table(pyarrow.table({"at": at}), tmp_path / "int96", use_deprecated_int96_timestamps=True)
+    columns = {
+        "at": at,
+        "opens": pyarrow.array([1], pyarrow.time64("us")),
+        "half": pyarrow.array([1.5], pyarrow.float16()),
+        "wide": pyarrow.array([1], pyarrow.decimal256(50, 2)),
+        "in": pyarrow.array([{"opens": 1}], pyarrow.struct({"opens": pyarrow.time32("ms")})),
+        "fine": pyarrow.array([1], pyarrow.decimal128(38, 2)),
+    }
+    parquet.write_table(pyarrow.table(columns), tmp_path / "others")
+
+    assert landing.inspect(tmp_path, "int96", contract).fault is None
+    fault = str(landing.inspect(tmp_path, "others", contract).fault)
+    assert fault.startswith("columns of a type that is not read: at (timestamps in nanoseconds; write microseconds)")
+    for told in ("opens (TIME;", "half (FLOAT16;", "wide (a decimal of 50 digits;", "in.opens (TIME;"):
+        assert told in fault
+    assert "fine" not in fault
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("x.Y: boom\nCaused by: a.B: middle\n at z\nCaused by: java.io.C: deepest\n at y", "C: deepest"),
+        ("[UNSUPPORTED_TIME_TYPE] No TIME. SQLSTATE: 0A000\n at x", "[UNSUPPORTED_TIME_TYPE] No TIME. SQLSTATE: 0A000"),
+        ("An error occurred while calling o5.load.\n: org.x.SchemaException: Found recursion\n at y\n Suppressed: "
+         "org.y.Utils$OriginalTryStackTraceException: Full\n at z\nCaused by: org.y.Utils$OriginalTryStackTrace",
+         "SchemaException: Found recursion"),
+        ("plain\nmore", "plain"),
+        ("[CAST_INVALID_INPUT] The value 'anna@x.example' is bad", "[CAST_INVALID_INPUT] The value '…' is bad"),
+        ("", "ValueError"),
+    ],
+)  # fmt: skip
+def test_the_reason_of_an_error_of_spark_is_one_line(text: str, reason: str) -> None:
+    assert reason_of(ValueError(text)) == reason
+
+
+def test_a_header_that_lost_a_column_and_has_another_is_warned_about(tmp_path: Path) -> None:
+    """A renamed optional column would be NULL in every row without a word; one that is only missing is legal."""
+    contract = dms_contract()
+    optional = replace(contract, format="csv", columns=(*contract.columns, Column("note", "string", "A note.")))
+    ledger = Ledger(tmp_path, "fx_rates")
+    for header, told in (("rate_date,currency,units_per_eur,remark", 1), ("rate_date,currency,units_per_eur", 0)):
+        (tmp_path / "a.csv").write_text(header + "\n")
+        manifest = ledger.freeze(1, "1.0.0", [landing.inspect(tmp_path, "a.csv", optional)])
+        found = [text for text in warnings(optional, ledger, manifest, Findings({})) if "renamed?" in text]
+        assert len(found) == told and all("a.csv has no note, NULL in its rows" in text for text in found)
+
+
+@pytest.mark.parametrize(
+    ("taken", "new", "told"),
+    [
+        ("export_8.csv export_9.csv", "export_10.csv", "export_10.csv comes before export_9.csv"),
+        ("", "export_10.csv export_9.csv", "export_10.csv comes before export_9.csv"),
+        ("export_10.csv", "export_2.csv", "export_10.csv comes before export_2.csv"),
+        ("export_9.csv export_10.csv", "export_11.csv", None),
+        ("export_09.csv", "export_10.csv", None),
+        ("2025-03-01.csv", "2025-03-02.csv", None),
+        ("9b.csv", "10c.csv", None),
+    ],
+)
+def test_file_names_whose_texts_are_in_another_order_than_their_numbers_are_told(
+    tmp_path: Path, taken: str, new: str, told: str | None
+) -> None:
+    ledger = Ledger(tmp_path, "fx_rates")
+    ledger.set_state(ledger.freeze(1, "1", [LandingFile(name, 1, "") for name in taken.split()]), State.COMMITTED)
+    manifest = ledger.freeze(2, "1", [LandingFile(name, 1, "") for name in new.split()])
+    found = warnings(load("fx_rates"), ledger, manifest, Findings({}))
+    assert (told in found[0]) if told else found == []
+    assert warnings(load("shop_orders"), ledger, manifest, Findings({})) == [], "positions order its events"
+
+
+def test_events_of_another_schemas_table_halt_until_the_contract_names_one(tmp_path: Path) -> None:
+    contract, ledger = load("shop_orders"), Ledger(tmp_path, "shop_orders")
+    counts = {"accepted": 9, "quarantined": 0}
+
+    def reasons(*origins: str, contract: Contract = contract) -> list[str]:
+        return reasons_to_halt(contract, ledger, ledger.freeze(2, "1", []), Findings(counts, origins=origins))
+
+    assert reasons("public") == [] and "several schemas (archive, public)" in reasons("archive", "public")[0]
+    ledger.set_state(ledger.freeze(1, "1", []), State.COMMITTED, origins=("public",))
+    assert Ledger(tmp_path, "shop_orders").manifests[0].origins == ("public",)
+    assert reasons("public") == [] and reasons() == []
+    assert "Name the one in the contract's `schema`" in reasons("archive")[0]
+    assert reasons("archive", contract=replace(contract, schema="archive")) == []
 
 
 def test_a_csv_file_must_have_the_header_of_its_contract(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from python_ops.config import Settings
 from python_ops.contracts import load
 from python_ops.errors import OpsError
 from python_ops.ingest import has_new_files, ingest
+from python_ops.ingest.judgement import Findings, reasons_to_halt
 from python_ops.ingest.landing import LandingFile
 from python_ops.ingest.ledger import Ledger, State
 from python_ops.ingest.repair import Fault, compare, repair
+from python_ops.ingest.tables import AppendOnlyTable
 
 FX = load("fx_rates")
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -113,6 +115,46 @@ def test_batches_that_the_ledger_forgot_are_entered_again(place: Place, lost: tu
     assert not has_new_files(place.settings, "fx_rates") and place.found() == []
 
 
+def test_what_guards_later_batches_is_entered_again_with_them(tmp_path: Path) -> None:
+    """Given tables as ingestion writes them and no ledger, Then positions, generation, deletes that a snapshot implied,
+    reasons and files that were rejected whole come back, so that a database that was set back is seen as before.
+    """
+    settings, contract = Settings(home=tmp_path), load("shop_orders")
+    (settings.landing / "shop_orders").mkdir(parents=True)
+    (settings.landing / "shop_orders" / "a.jsonl").write_text("{}\n")
+    taken = AT - timedelta(hours=1)
+    rows = pa.table({
+        "_op": ["c", "u", "d", "r"], "_source_generation": [2, 2, 2, 3], "_source_lsn": [600, 100, 600, 5],
+        "_source_ts": [taken] * 4, "_extra": ['{"x": 1}', None, None, '{"y": 1}'], "_line": [1, 2, 0, 4],
+        "_file": ["a.jsonl"] * 4, "_contract_version": ["0.9.0"] * 4, "_arrived_at": [AT] * 4,
+        "_batch_id": [1, 1, 1, 2],
+    })  # fmt: skip
+    letters = pa.table({
+        "_batch_id": [1, 1, 1], "file": ["a.jsonl", "a.jsonl", "b.gz"], "line": pa.array([3, 4, None], pa.int64()),
+        "reason": ["not a bigint", "not valid UTF-8", "truncated gzip"], "column": ["order_id", None, None],
+        "contract_version": ["0.9.0"] * 3, "arrived_at": [AT] * 3,
+        "replayed_batch": pa.array([None, 2, None], pa.int64()),
+    })  # fmt: skip
+    for layer, table in (("bronze", rows), ("dlq", letters)):
+        write_deltalake(str(settings.table_path(layer, "shop_orders")), table)
+
+    repair(settings, contract, compare(settings, contract))
+
+    ledger = Ledger(settings.state / "ingest", "shop_orders")
+    first, second = ledger.manifests
+    assert (first.positions, first.generation, second.positions, second.generation) == ((100, 600), 2, (5, 5), 3)
+    assert first.counts == {"read": 4, "accepted": 2, "quarantined": 2, "ignored": 0, "generated": 1}
+    assert first.reasons == {"not a bigint (order_id)": 1, "not valid UTF-8": 1}
+    assert first.snapshot_at == taken.isoformat(timespec="microseconds") and second.snapshot_at is None
+    assert (first.extra_columns, first.contract_version) == (("x",), "0.9.0")
+    assert [(file.name, file.fault) for file in first.files] == [("a.jsonl", None), ("b.gz", "truncated gzip")]
+    assert first.replays is None and second.replays is not None, "batch 2 took a dead letter again"
+    set_back = Findings({"accepted": 1, "quarantined": 0}, positions=(1, 2))
+    halted = reasons_to_halt(contract, ledger, ledger.freeze(3, "1", [], generation=2), set_back)
+    assert "a new slot or a restored database" in halted[0]
+    assert compare(settings, contract) == []
+
+
 @pytest.mark.slow
 def test_a_ledger_ahead_of_its_table_is_refused_with_both_numbers(place: Place) -> None:
     place.commit(99, "never.csv", 10)
@@ -135,6 +177,17 @@ def test_a_batch_whose_rows_are_gone_is_given_up(place: Place) -> None:
     assert place.found() == [(3, Fault.GONE)]
     repair(place.settings, FX, compare(place.settings, FX))
     assert "3.csv" not in place.ledger.taken() and has_new_files(place.settings, "fx_rates")
+
+
+def test_a_log_that_cannot_be_listed_is_no_absent_table(place: Place) -> None:
+    """Taken for absent, all files would be new again, and their rows there twice."""
+    log = place.settings.table_path("bronze", "fx_rates") / "_delta_log"
+    log.rename(log.with_name("moved"))
+    with pytest.raises(OpsError, match=r"bronze\.fx_rates has data in .* and no Delta log\. Restore the table"):
+        AppendOnlyTable(place.settings, "bronze", FX).exists()
+    log.write_bytes(b"")
+    with pytest.raises(OpsError, match=r"The Delta log of .*fx_rates cannot be read \(Not a directory\)"):
+        compare(place.settings, FX)
 
 
 def test_a_garbled_log_fails_its_source_by_name_and_no_other(place: Place) -> None:

@@ -8,9 +8,10 @@ import zlib
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from python_ops.ingest.formats.values import bomb
+from python_ops.contracts import MAX_PRECISION
+from python_ops.ingest.formats.values import bomb, quoted
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -19,23 +20,28 @@ if TYPE_CHECKING:
 _TO_JSON = "map('ignoreNullFields', 'false', 'timestampFormat', 'yyyy-MM-dd\\'T\\'HH:mm:ss.SSSSSSXXX',"
 _TO_JSON += " 'timestampNTZFormat', 'yyyy-MM-dd\\'T\\'HH:mm:ss.SSSSSS')"
 
-# Spark gives a file's name as in an address. One file is one partition, read from its start, so the low 33 bits of
-# Spark's row id count its rows.
-_NAME = "_metadata.file_name"
-PLACE = (
-    f"case when contains({_NAME}, '%') then url_decode(replace({_NAME}, '+', '%2B')) else {_NAME} end as _file",
-    "(monotonically_increasing_id() & 8589934591) + 1 as _line",
-)
-"""SQL of a row's file and number, where every file is one partition."""
-
 _MAX_AVRO_BLOCK, _PIECE = 1 << 28, 1 << 20
 
 
-def read_rows(spark: SparkSession, paths: list[str], kind: str) -> DataFrame:
-    """Rows of files that have one schema, as `raw` (JSON), `_file` and `_line` (number of the row, from 1)."""
+def place(folder: Path) -> tuple[str, str]:
+    """SQL of a row's file, by its path in the landing folder, and number, where every file is one partition.
+
+    Spark gives a path as in an address. One file is one partition, read from its start, so the low 33 bits of Spark's
+    row id count its rows.
+    """
+    given = "_metadata.file_path"
+    path = f"case when contains({given}, '%') then url_decode(replace({given}, '+', '%2B')) else {given} end"
+    return (
+        f"substring_index({path}, '{quoted(str(folder))}/', -1) as _file",
+        "(monotonically_increasing_id() & 8589934591) + 1 as _line",
+    )
+
+
+def read_rows(spark: SparkSession, paths: list[str], kind: str, folder: Path) -> DataFrame:
+    """Rows of files that have one schema, as `_raw` (JSON), `_file` and `_line` (number of the row, from 1)."""
     rows = spark.read.format(kind).load(paths)
     columns = ", ".join(f"`{name.replace('`', '``')}`" for name in rows.columns)
-    return rows.selectExpr(f"to_json(struct({columns}), {_TO_JSON}) as raw", *PLACE)
+    return rows.selectExpr(f"to_json(struct({columns}), {_TO_JSON}) as _raw", *place(folder))
 
 
 def schema_of(path: Path, kind: str) -> tuple[str, str | None]:
@@ -56,12 +62,31 @@ def _parquet(path: Path) -> tuple[str, str | None]:
     names = [name.lower() for name in schema.names]
     if len(set(names)) < len(names):
         return "", "two columns of the parquet file have one name"
-    nanos = [f.name for f in schema if pyarrow.types.is_timestamp(f.type) and f.type.unit == "ns"]
-    fault = f"timestamps in nanoseconds: {', '.join(nanos)}; write microseconds" if nanos else None
+    faults = [f"{path} ({told})" for path, told in _unreadable(opened.schema)]
+    fault = f"columns of a type that is not read: {', '.join(faults)}" if faults else None
     # Repeated values take next to no bytes, so rows count too.
     bytes_said = sum(described.row_group(number).total_byte_size for number in range(described.num_row_groups))
     fault = fault or bomb(max(bytes_said, described.num_rows), path.stat().st_size)
     return "; ".join(f"{field.name} {field.type}" for field in schema), fault
+
+
+def _unreadable(schema: Any) -> Iterator[tuple[str, str]]:
+    """Columns of a parquet file of types that Spark does not read, or not exactly, with what to write instead.
+
+    INT96, in which Spark, Hive and Impala write timestamps, is none of them: Arrow alone takes it for nanoseconds.
+    """
+    for number in range(len(schema)):
+        column = schema.column(number)
+        logical = json.loads(column.logical_type.to_json())
+        kind, digits = logical["Type"], logical.get("precision") or 0
+        if kind == "Timestamp" and logical["timeUnit"] == "nanoseconds":
+            yield column.path, "timestamps in nanoseconds; write microseconds"
+        elif kind == "Time":
+            yield column.path, "TIME; write a text"
+        elif kind == "Float16":
+            yield column.path, "FLOAT16; write a FLOAT"
+        elif kind == "Decimal" and digits > MAX_PRECISION:
+            yield column.path, f"a decimal of {digits} digits; {MAX_PRECISION} are held"
 
 
 def _avro(path: Path) -> tuple[str, str | None]:

@@ -39,33 +39,33 @@ def delimited(lines: DataFrame, contract: Contract, layout: tuple[str, ...]) -> 
         layout: Name of each field, in the order of the file.
     """
     is_dms = contract.format == "dms"
-    split = lines.selectExpr("*", f"{parsed('raw', layout)} as fields")
+    split = lines.selectExpr("*", f"{parsed('_raw', layout)} as _fields")
     wanted = {column.name for column in contract.columns} | (
         {dms.OPERATION, contract.timestamp_column} if is_dms else set()
     )
     extra = [(name, number) for number, name in enumerate(layout) if name not in wanted]
     named = split.selectExpr(
-        "raw", "_file", "_line", "fields is null or fields._corrupt is not null as is_corrupt",
-        "cast(null as string) as unknown_version",
-        *[f"{_field(column.name, layout)} as `text_{column.name}`" for column in contract.columns],
+        "_raw", "_file", "_line", "_fields is null or _fields._corrupt is not null as _is_corrupt",
+        "cast(null as string) as _unknown_version",
+        *[f"{_field(column.name, layout)} as `_text_{column.name}`" for column in contract.columns],
         f"{_extra(extra)} as _extra",
-        *([f"{_field(dms.OPERATION, layout)} as given_op",
-           f"{_field(contract.timestamp_column or '', layout)} as given_at"] if is_dms else []),
+        *([f"{_field(dms.OPERATION, layout)} as _given_op",
+           f"{_field(contract.timestamp_column or '', layout)} as _given_at"] if is_dms else []),
     )  # fmt: skip
     if is_dms:
         named = named.selectExpr(
-            "* except (" + ", ".join(f"`text_{c.name}`" for c in contract.columns) + ")",
-            *[f"nullif(`text_{c.name}`, 'NULL') as `text_{c.name}`" for c in contract.columns],
+            "* except (" + ", ".join(f"`_text_{c.name}`" for c in contract.columns) + ")",
+            *[f"nullif(`_text_{c.name}`, 'NULL') as `_text_{c.name}`" for c in contract.columns],
             *dms.positions(),
         )
     read_as = dms.without_zones(contract) if is_dms else contract
     typed = named.selectExpr(
         "*", *[f"{_clean(c)} as `{c.name}`" for c in read_as.columns]
-    ).selectExpr("*", changes(contract, "contains(raw, '\\0')"))  # fmt: skip
+    ).selectExpr("*", changes(contract, "contains(_raw, '\\0')"))  # fmt: skip
     checks: list[Check] = [
-        (f"octet_length(raw) > {MAX_RECORD_BYTES}", f"longer than {MAX_RECORD_BYTES} bytes", None),
-        ("not is_valid_utf8(raw)", "not valid UTF-8", None),
-        ("is_corrupt or length(raw) - length(replace(raw, '\"', '')) & 1 = 1",
+        (f"octet_length(_raw) > {MAX_RECORD_BYTES}", f"longer than {MAX_RECORD_BYTES} bytes", None),
+        ("not is_valid_utf8(_raw)", "not valid UTF-8", None),
+        ("_is_corrupt or length(_raw) - length(replace(_raw, '\"', '')) & 1 = 1",
          "wrong number of fields, or an unbalanced quote", None),
         *(dms.checks() if is_dms else []),
     ]  # fmt: skip
@@ -73,7 +73,7 @@ def delimited(lines: DataFrame, contract: Contract, layout: tuple[str, ...]) -> 
         checks += _column_checks(contract, column)
     return finish(
         dms.only_keys_of_deletes(typed, contract) if is_dms else typed,
-        contract, checks, ignored="trim(raw) = ''", **(dms.METADATA if is_dms else {"op": "'u'"}),
+        contract, checks, ignored="trim(_raw) = ''", **(dms.METADATA if is_dms else {"op": "'u'"}),
     )  # fmt: skip
 
 
@@ -92,23 +92,23 @@ def _commas(text: str) -> str:
 
 
 def _clean(column: Column) -> str:
-    text = f"`text_{column.name}`"
+    text = f"`_text_{column.name}`"
     return f"replace({text}, '\\0', '')" if column.type == "string" else from_text(column, text)
 
 
 def _field(name: str, layout: tuple[str, ...]) -> str:
-    return f"fields.f{layout.index(name)}" if name in layout else "cast(null as string)"
+    return f"_fields.f{layout.index(name)}" if name in layout else "cast(null as string)"
 
 
 def _extra(columns: list[tuple[str, int]]) -> str:
     if not columns:
         return "cast(null as string)"
-    pairs = ", ".join(f"'{quoted(name)}', fields.f{number}" for name, number in columns)
+    pairs = ", ".join(f"'{quoted(name)}', _fields.f{number}" for name, number in columns)
     return f"to_json(map({pairs}), map('ignoreNullFields', 'false'))"
 
 
 def _column_checks(contract: Contract, column: Column) -> list[Check]:
-    name, text = column.name, f"`text_{column.name}`"
+    name, text = column.name, f"`_text_{column.name}`"
     applies = "true" if name in contract.key or contract.format != "dms" else "_op <> 'd'"
     checks: list[Check] = []
     if column.required:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 OPERATION = "Op"
-CARRIED = ("given_op", "given_at", "_op", "_source_ts", "file_position")
+CARRIED = ("_given_op", "_given_at", "_op", "_source_ts", "_file_position")
 
 _LOAD = re.compile(r"LOAD[0-9A-Fa-f]{8}")
 _CHANGES = re.compile(r"[0-9]{8}-[0-9]{9,10}")
@@ -29,7 +29,7 @@ _FILE_TIME = "regexp_extract(_file, '([0-9]{8}-[0-9]{9})[0-9]?', 1)"
 METADATA = {
     "op": "_op",
     "lsn": "case when _op = 'r' then 0 else unix_micros(_source_ts) end",
-    "position": "file_position",
+    "position": "_file_position",
     "at": "_source_ts",
 }
 
@@ -64,7 +64,7 @@ def layout_of(first: list[str], contract: Contract) -> tuple[tuple[str, ...], bo
 
 
 def positions() -> tuple[str, ...]:
-    """SQL of operation, commit time and position of a row, from `given_op`, `given_at`, `_file` and `_line`."""
+    """SQL of operation, commit time and position of a row, from `_given_op`, `_given_at`, `_file` and `_line`."""
     moment = "try_make_timestamp(" + ", ".join(
         f"try_cast(substr({_FILE_TIME}, {start}, {length}) as int)"
         for start, length in ((1, 4), (5, 2), (7, 2), (10, 2), (12, 2))
@@ -77,10 +77,10 @@ def positions() -> tuple[str, ...]:
     )
     loaded = f"_file rlike '{_LOAD.pattern}'"
     return (
-        f"case when {loaded} then 'r' when given_op = 'I' then 'c' when given_op = 'U' then 'u'"
-        " when given_op = 'D' then 'd' end as _op",
-        "try_cast(given_at as timestamp) as _source_ts",
-        f"case when {loaded} then _line when {_FILE_TIME} <> '' then ({ticks}) * 524288 + _line end as file_position",
+        f"case when {loaded} then 'r' when _given_op = 'I' then 'c' when _given_op = 'U' then 'u'"
+        " when _given_op = 'D' then 'd' end as _op",
+        "try_cast(_given_at as timestamp) as _source_ts",
+        f"case when {loaded} then _line when {_FILE_TIME} <> '' then ({ticks}) * 524288 + _line end as _file_position",
     )
 
 
@@ -88,7 +88,7 @@ def checks() -> list[Check]:
     """What every row of DMS must have."""
     return [
         ("_op is null", "unknown operation", None),
-        ("given_at is not null and _source_ts is null", "not a commit time", None),
+        ("_given_at is not null and _source_ts is null", "not a commit time", None),
         ("_op <> 'r' and _source_ts is null", "no commit time", None),
     ]
 

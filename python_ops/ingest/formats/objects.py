@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 def objects(lines: DataFrame, contract: Contract) -> DataFrame:
     """Parses and checks JSON objects, as python_ops.ingest.projection.project says."""
     is_dms = contract.format == "dms"
-    carried = ["raw", "_file", "_line", "is_object", "unknown_version"]
+    carried = ["_raw", "_file", "_line", "_is_object", "_unknown_version"]
     known = [dms.OPERATION, contract.timestamp_column or ""] if is_dms else []
-    rows = parse_json(lines).selectExpr("*", "event as row", unknown_version(contract))
+    rows = parse_json(lines).selectExpr("*", "_event as _row", unknown_version(contract))
     if is_dms:
         rows = rows.selectExpr(
             "*",
-            f"try_variant_get(event, '$.{dms.OPERATION}', 'string') as given_op",
-            f"try_variant_get(event, '$.{contract.timestamp_column}', 'string') as given_at",
+            f"try_variant_get(_event, '$.{dms.OPERATION}', 'string') as _given_op",
+            f"try_variant_get(_event, '$.{contract.timestamp_column}', 'string') as _given_at",
         ).selectExpr("*", *dms.positions())
         carried += dms.CARRIED
     typed = value_columns(
-        rows, dms.without_zones(contract) if is_dms else contract, carried, numeric_dates=False, known=known
+        rows, dms.without_zones(contract) if is_dms else contract, carried, is_debezium=False, known=known
     )
     checks = [*check_record(), *(dms.checks() if is_dms else [])]
     for column in contract.columns:
@@ -41,5 +41,5 @@ def objects(lines: DataFrame, contract: Contract) -> DataFrame:
         checks += column_checks(contract, column, applies)
     return finish(
         dms.only_keys_of_deletes(typed, contract) if is_dms else typed,
-        contract, checks, ignored="trim(raw) = ''", **(dms.METADATA if is_dms else {"op": "'u'"}),
+        contract, checks, ignored="trim(_raw) = ''", **(dms.METADATA if is_dms else {"op": "'u'"}),
     )  # fmt: skip

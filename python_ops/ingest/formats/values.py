@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
+import uuid
+
 from python_ops.contracts import Column
 
 Check = tuple[str, str, str | None]
@@ -9,6 +14,22 @@ Check = tuple[str, str, str | None]
 
 UNAVAILABLE = "__debezium_unavailable_value"
 """What Debezium puts in place of an unchanged TOAST value (`unavailable.value.placeholder`)."""
+
+_BYTES = UNAVAILABLE.encode()
+_BASE64 = base64.b64encode(_BYTES).decode()
+_NAMED = uuid.UUID(bytes=hashlib.md5(_BYTES, usedforsecurity=False).digest(), version=3)
+UNAVAILABLE_SPELLINGS = (
+    UNAVAILABLE,
+    _BASE64,
+    base64.urlsafe_b64encode(_BYTES).decode(),
+    _BYTES.hex(),
+    *(
+        json.dumps(given, separators=(",", ":"))
+        for given in ([UNAVAILABLE], [_BASE64], [_BYTES.hex()], [str(_NAMED)], list(_BYTES), {UNAVAILABLE: UNAVAILABLE})
+    ),
+)
+"""The placeholder as each type has it: text, bytea by binary.handling.mode, arrays of texts, bytes, numbers and UUIDs,
+hstore. Source: UnchangedToastedPlaceholder in Debezium's PostgreSQL connector."""
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 """A longer record is rejected: no table column, message or notebook holds it."""
@@ -44,20 +65,21 @@ def bomb(inflated: int, size: int) -> str | None:
     return f"inflates to more than {MAX_INFLATION} times its size"
 
 
-def from_variant(column: Column, value: str, kind: str, numeric_dates: bool) -> str:
+def from_variant(column: Column, value: str, kind: str, is_debezium: bool) -> str:
     """The typed value of a JSON value, or NULL where it is of another kind or does not fit.
 
     Args:
         column: What is wanted.
         value: SQL of the variant.
         kind: SQL of its `schema_of_variant`.
-        numeric_dates: Dates are days since 1970-01-01, as Debezium writes them, not ISO 8601.
+        is_debezium: Dates are days since 1970-01-01 and decimals texts, as Debezium writes them.
     """
     text = f"try_variant_get({value}, '$', 'string')"
     number = f"try_variant_get({value}, '$', 'bigint')"
     if column.type == "string":
-        clean = f"case when contains(raw, '\\\\u0000') then replace({text}, '\\0', '') else {text} end"
-        return f"case when {kind} = 'STRING' and {text} <> '{UNAVAILABLE}' then {clean} end"
+        clean = f"case when contains(_raw, '\\\\u0000') then replace({text}, '\\0', '') else {text} end"
+        sent = f"not {is_unavailable(text)}" if is_debezium else f"{text} <> '{UNAVAILABLE}'"
+        return f"case when {kind} = 'STRING' and {sent} then {clean} end"
     if column.type == "boolean":
         typed = f"try_variant_get({value}, '$', 'boolean')"
         return (
@@ -66,18 +88,24 @@ def from_variant(column: Column, value: str, kind: str, numeric_dates: bool) -> 
         )
     if column.type in ("int", "bigint"):
         return f"case when {kind} = 'BIGINT' then try_cast({number} as {column.type}) end"
-    if column.type == "date" and numeric_dates:
+    if column.type == "date" and is_debezium:
         in_range = f"{number} between {FIRST_DAY} and {LAST_DAY}"
         return f"case when {kind} = 'BIGINT' and {in_range} then date_from_unix_date(cast({number} as int)) end"
     if column.type == "timestamp" and (factor := _epoch(column)):
         moment = _from_epoch(number, factor)
         return f"case when {kind} = 'BIGINT' then {moment} when {kind} = 'STRING' then {from_text(column, text)} end"
-    if column.precision_and_scale and not numeric_dates:
+    if column.precision_and_scale and not is_debezium:
         numbers = f"{kind} in ('STRING', 'BIGINT') or {kind} like 'DECIMAL%'"
         if "exponent" in column.accepts:
-            numbers += f" or {kind} = 'DOUBLE' and not raw rlike '{_MORE_THAN_A_DOUBLE}'"
+            numbers += f" or {kind} = 'DOUBLE' and not _raw rlike '{_MORE_THAN_A_DOUBLE}'"
         return f"case when {numbers} then {from_text(column, text)} end"
     return f"case when {kind} = 'STRING' then {from_text(column, text)} end"
+
+
+def is_unavailable(text: str) -> str:
+    """SQL of whether a text is the placeholder, in one of its spellings."""
+    spellings = ", ".join(f"'{quoted(spelling)}'" for spelling in UNAVAILABLE_SPELLINGS)
+    return f"{text} in ({spellings})"
 
 
 def from_text(column: Column, text: str) -> str:

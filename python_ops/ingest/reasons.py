@@ -1,0 +1,28 @@
+"""Why a file could not be read, told in one line: what parsers and Spark raise, without the values that they name."""
+
+from __future__ import annotations
+
+import re
+
+_MACHINE = (
+    "PATH_NOT_FOUND|FILE_NOT_EXIST|FileNotFoundException|Permission denied|AccessControlException|No space left"
+    "|OutOfMemoryError|Connection refused|SparkContext was shut down|stopped SparkContext"
+)
+_CONDITION, _RAISED = r"\[[A-Z][A-Z0-9_.]+\] .+", r"[\w.$]+(?:Exception|Error): .+"
+# Spark wraps a failure in itself, with this for the inner cause.
+_CAUSE = r"Caused by: (?!\S*OriginalTryStackTrace).+"
+
+
+def reason_of(error: Exception) -> str:
+    """One line: Spark's error condition where there is one, or the deepest cause. Quoted values are left out."""
+    text = str(error).strip()
+    for pattern in (_CONDITION, _CAUSE, _RAISED, r".+"):
+        if found := re.findall(pattern, text):
+            line = found[-1] if pattern == _CAUSE else found[0]
+            return re.sub(r"'[^']*'", "'…'", re.sub(r"^(Caused by: )?([\w$]+\.)*", "", line))[:200]
+    return type(error).__name__
+
+
+def is_of_the_machine(error: Exception) -> bool:
+    """Whether reading failed for what is no fault of the file: it cannot be reached, or there is no room."""
+    return any(re.search(_MACHINE, str(told)) for told in (error, error.__cause__))
