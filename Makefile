@@ -21,8 +21,13 @@ $(VENV)/installed: requirements.lock pyproject.toml packages/dbt_spark_sessions/
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e packages/dbt_spark_sessions
 	@touch $@
 
+# Spark's jars; the stamp is newer than their list only when all of them are there.
+$(VENV)/jars/installed: profiles/jars.lock $(VENV)/installed
+	$(BIN)/python -m python_ops.jars
+	@touch $@
+
 .PHONY: setup
-setup: $(VENV)/installed ## Make .venv from requirements.lock (pins and hashes)
+setup: $(VENV)/installed $(VENV)/jars/installed ## Make .venv from requirements.lock, and Spark's jars (pins and hashes)
 
 .PHONY: demo
 demo: setup ## Run the job on the bundled batches: load, build, four late batches, build, publish, docs

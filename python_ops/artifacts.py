@@ -1,4 +1,4 @@
-"""The one place that reads dbt's artifacts: target/manifest.json and target/run_results.json."""
+"""The one place that reads dbt's artifacts: manifest.json and run_results.json, in `target/` under the home."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from python_ops.config import PROJECT_ROOT
 from python_ops.errors import OpsError
-
-TARGET_FOLDER = PROJECT_ROOT / "target"
 
 # Every other status (error, fail, runtime error, partial success, skipped) means that a node did not do its work.
 GREEN = frozenset({"success", "pass", "warn", "no-op", "reused"})
@@ -188,7 +185,7 @@ class RunResults:
         return frozenset(node for node, r in self.nodes.items() if r.green and node.startswith(("test.", "unit_test.")))
 
 
-def load_manifest(folder: Path = TARGET_FOLDER) -> Manifest:
+def load_manifest(folder: Path) -> Manifest:
     """Reads manifest.json.
 
     Raises:
@@ -220,7 +217,7 @@ def load_manifest(folder: Path = TARGET_FOLDER) -> Manifest:
         raise _unreadable(folder / "manifest.json", exc) from exc
 
 
-def load_run_results(folder: Path = TARGET_FOLDER) -> RunResults:
+def load_run_results(folder: Path) -> RunResults:
     """Reads run_results.json.
 
     Raises:

@@ -1,4 +1,6 @@
-"""dbt, called in this process so that it shares the Spark session. One invocation at a time."""
+"""dbt, called in this process so that it shares the Spark session (one invocation at a time), and what must hold before
+any dbt command of this project, also one that is typed by hand: see `before`.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from python_ops.config import PROJECT_ROOT, Settings
-from python_ops.spark import PROFILES, export_environment
+from python_ops.config import PROJECT_ROOT, Settings, load_settings
+from python_ops.errors import ConfigError
+from python_ops.home import require
+from python_ops.lock import in_use
+from python_ops.spark import PROFILES, check_server, export_environment, session
+
+# dbt's commands that need no Spark; every other one does.
+_WITHOUT_SPARK = frozenset({"clean", "debug", "deps", "init", "list", "parse", "serve"})
 
 
 def arguments(
@@ -27,15 +35,50 @@ def arguments(
         select: dbt's node selection; everything when empty.
         exclude: What is left out of it.
         full_refresh: Adds `--full-refresh`.
-        target_path: Folder of the artifacts; dbt_project.yml's when None.
+        target_path: Folder of the artifacts; the environment's when None.
     """
     listed = [*command, "--target", settings.target, "--profiles-dir", str(PROFILES.parent)]
     listed += ["--project-dir", str(PROJECT_ROOT), "--log-path", str(settings.home_path / "logs")]
     listed += ["--select", *select] if select else []
     listed += ["--exclude", *exclude] if exclude else []
     listed += ["--full-refresh"] if full_refresh else []
-    listed += ["--target-path", str(target_path)] if target_path else []
+    listed += ["--target-path", str(target_path or settings.artifacts)]
     return listed
+
+
+def before(context: Any) -> None:
+    """What dbt does before a command of this project (dbt_lakehouse.py): the home is looked at, artifacts go under it,
+    and the home is held and Spark started as `lakeops` does both.
+
+    Args:
+        context: The command's click context; dbt keeps its flags, profile and project there.
+
+    Raises:
+        OpsError: the settings, the home or Spark do not allow it; nothing was read or written.
+    """
+    flags, project = context.obj["flags"], context.obj["project"]
+    settings = load_settings(context.obj["profile"].target_name)
+    refuse_other_variables(settings)
+    require(settings)
+    if not flags.TARGET_PATH:
+        project.target_path = str(settings.artifacts)
+    if flags.WHICH not in _WITHOUT_SPARK:
+        check_server(settings)
+        context.with_resource(in_use(settings, f"dbt {flags.WHICH}"))
+        session(settings)
+
+
+def refuse_other_variables(settings: Settings) -> None:
+    """profiles.yml reads variables alone: what the environment's file sets must be in them too."""
+    for name, has, wants in (
+        ("LAKEHOUSE_HOME", PROJECT_ROOT / os.environ.get("LAKEHOUSE_HOME", ".lake"), settings.home_path),
+        ("LAKEHOUSE_SCHEMA_PREFIX", os.environ.get("LAKEHOUSE_SCHEMA_PREFIX", ""), settings.schema_prefix),
+    ):
+        if has != wants:
+            raise ConfigError(
+                f"Environment {settings.target} sets {wants}, and dbt's profile would take {has}. Run "
+                f"`export {name}={wants}` first."
+            )
 
 
 def invoke(settings: Settings, listed: Sequence[str], on_event: Callable[[Any], None] | None = None) -> Any:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from python_ops.config import PROJECT_ROOT, Settings
+from python_ops.errors import ConfigError
 from python_ops.run import Job, Report
 from python_ops.unchanged import remember
 
@@ -32,6 +33,15 @@ def deliver(settings: Settings, batch: int) -> int:
     return copied
 
 
+def allow(settings: Settings) -> None:
+    """Raises ConfigError when the environment is not one for invented data."""
+    if not settings.demo:
+        raise ConfigError(
+            f"The demo delivers invented data, and environment {settings.target} does not say `demo: true`. "
+            "Nothing was delivered. `lakeops demo` alone runs it in the environment `local`."
+        )
+
+
 def demo(settings: Settings, report: Report, every_batch: bool = False) -> tuple[Job, Path]:
     """Batch 0 and a build; then the four change days, not in order, and a build; publish; the docs site.
 
@@ -44,8 +54,10 @@ def demo(settings: Settings, report: Report, every_batch: bool = False) -> tuple
         The job, and the path of the docs site.
 
     Raises:
+        ConfigError: the environment is not one for invented data.
         OpsError: a step failed.
     """
+    allow(settings)
     job = Job(settings, report, "demo")
     for place, batch in enumerate((0, *SHUFFLED)):
         report("delivery", (batch, deliver(settings, batch)))

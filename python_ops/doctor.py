@@ -10,19 +10,21 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from python_ops import refused
-from python_ops.artifacts import TARGET_FOLDER, load_manifest
+from python_ops.artifacts import load_manifest
 from python_ops.config import Settings
 from python_ops.errors import OpsError
+from python_ops.home import metastore, require
+from python_ops.jars import FOLDER, LOCK, lacking, pinned
 from python_ops.lineage.sink import waiting
 from python_ops.maintenance.versions import unreadable
-from python_ops.spark import kafka_jars, spark_settings
+from python_ops.spark import spark_settings
 from python_ops.streaming.broker import Broker
 
 GIB = 2**30
@@ -54,25 +56,26 @@ class Check:
     fix: str = ""
 
 
-def checks(settings: Settings, artifacts: Path = TARGET_FOLDER) -> list[Check]:
+def checks(settings: Settings, artifacts: Path | None = None) -> list[Check]:
     """Every check, in the order in which faults are worth mending.
 
     Args:
         settings: The environment.
-        artifacts: Folder of dbt's artifacts; without a manifest there is nothing to compare storage with.
+        artifacts: Folder of dbt's artifacts, the environment's when None; without a manifest there is nothing to
+            compare storage with.
     """
     to_do: list[tuple[str, Callable[[], Check | list[Check]]]] = [
         ("python", check_python),
         ("java", check_java),
-        ("versions", lambda: check_versions(installed_versions(), spark_settings(settings)["spark.jars.packages"])),
-        ("jars", lambda: check_jars(spark_settings(settings)["spark.jars.packages"])),
+        ("versions", lambda: check_versions(installed_versions(), [jar.coordinate for jar in pinned()])),
+        ("jars", check_jars),
         *([("kafka", lambda: check_kafka(settings))] if settings.kafka_servers else []),
-        ("home", lambda: check_home(settings.home_path)),
+        ("home", lambda: check_home(settings)),
         ("memory", lambda: check_memory(spark_settings(settings)["spark.driver.memory"])),
         ("ports", check_ports),
-        ("metastore", lambda: check_metastore(settings.home_path / "derby" / "metastore_db")),
-        ("storage", lambda: check_storage(settings, artifacts)),
-        ("tables", lambda: check_tables(settings, artifacts)),
+        ("metastore", lambda: check_metastore(metastore(settings))),
+        ("storage", lambda: check_storage(settings, artifacts or settings.artifacts)),
+        ("tables", lambda: check_tables(settings, artifacts or settings.artifacts)),
         ("receivers", lambda: check_receivers(settings)),
     ]
     found: list[Check] = []
@@ -127,12 +130,12 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
-def check_versions(packages: Mapping[str, str], jars: str) -> list[Check]:
+def check_versions(packages: Mapping[str, str], jars: Sequence[str]) -> list[Check]:
     """Packages and jars that do not work together.
 
     Args:
         packages: Version by package.
-        jars: `spark.jars.packages` of the profile.
+        jars: Coordinates of Spark's jars.
     """
     reinstall = "make setup installs what requirements.lock says."
     missing = [package for package in _PACKAGES if package not in packages]
@@ -151,14 +154,14 @@ def check_versions(packages: Mapping[str, str], jars: str) -> list[Check]:
     return found or [Check("versions", Outcome.OK, ", ".join(f"{name} {packages[name]}" for name in _PACKAGES))]
 
 
-def _check_delta(pyspark: str, jars: str) -> list[Check]:
+def _check_delta(pyspark: str, jars: Sequence[str]) -> list[Check]:
     """Whether the Delta jar is made for the Spark that is installed."""
     spark = _numbers(pyspark)
     wanted = f"io.delta:delta-spark_{spark[0]}.{spark[1]}_2.13"
-    fix = f"Set spark.jars.packages in profiles/profiles.yml to {wanted}, version 4.4.0 for Spark 4.1."
-    jar = _DELTA_JAR.search(jars)
+    fix = f"Set it in profiles/jars.lock to {wanted}, version 4.4.0 for Spark 4.1."
+    jar = _DELTA_JAR.search("\n".join(jars))
     if jar is None:
-        return [Check("delta jar", Outcome.FAIL, f"none for Scala 2.13 in spark.jars.packages ({jars})", fix)]
+        return [Check("delta jar", Outcome.FAIL, "none for Scala 2.13 in profiles/jars.lock", fix)]
     if jar["spark"] is None:
         return [Check("delta jar", Outcome.FAIL, f"{jar[0]} names no Spark version: it is made for another", fix)]
     if _numbers(jar["spark"]) != spark:
@@ -174,24 +177,17 @@ def _numbers(text: str) -> tuple[int, int]:
     return (parts[0], parts[1] if len(parts) > 1 else 0)
 
 
-def check_jars(jars: str, cache: Path | None = None) -> Check:
-    """Whether the first session has to download. The cache is Ivy's, as Spark uses it."""
-    caches = [cache] if cache else list(Path.home().glob(".ivy2*"))
-    missing = []
-    for coordinate in filter(None, (part.strip() for part in jars.split(","))):
-        group, artifact, number = coordinate.split(":")
-        if not any((folder / "jars" / f"{group}_{artifact}-{number}.jar").exists() for folder in caches):
-            missing.append(coordinate)
-    if missing:
-        fix = "The first session downloads them from Maven; if Spark then does not start, its log names what it missed."
-        return Check("jars", Outcome.WARN, f"not in the Ivy cache yet: {', '.join(missing)}", fix)
-    return Check("jars", Outcome.OK, f"in the Ivy cache: {jars}")
+def check_jars(folder: Path = FOLDER) -> Check:
+    """Whether the first session has to download."""
+    if missing := lacking(folder):
+        fix = "`make setup` fetches them, and so does the first session."
+        return Check("jars", Outcome.WARN, f"not fetched yet: {', '.join(jar.coordinate for jar in missing)}", fix)
+    return Check("jars", Outcome.OK, f"the {len(pinned())} of {LOCK.name} are in {folder}")
 
 
 def check_kafka(settings: Settings) -> list[Check]:
-    """Whether streams can begin: their jars, the brokers, and a topic for every source that has one set."""
-    jars = check_jars(",".join(kafka_jars()))
-    found = [Check("kafka jars", jars.outcome, jars.found, "The first stream downloads them." if jars.fix else "")]
+    """Whether streams can begin: the brokers, and a topic for every source that has one set."""
+    found = []
     lacking = Broker(settings).lacking(settings.kafka_topics.values())
     sources = [source for source, topic in sorted(settings.kafka_topics.items()) if topic in lacking]
     if sources:
@@ -206,8 +202,10 @@ def check_kafka(settings: Settings) -> list[Check]:
     return found
 
 
-def check_home(home: Path) -> Check:
-    """Whether the home can be written and has room."""
+def check_home(settings: Settings) -> Check:
+    """Whether the home is this environment's, can be written and has room."""
+    home = settings.home_path
+    require(settings)
     fix = "Point LAKEHOUSE_HOME to a folder that you may write to."
     existing = next(folder for folder in (home, *home.parents) if folder.exists())
     try:

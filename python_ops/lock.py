@@ -2,8 +2,9 @@
 
 Two guards, in every environment:
 
-- A file lock on the home. Spark's Derby metastore admits one process at a time, so every writing command takes it; the
-  kernel releases it when its holder ends, however it ends. It reaches as far as the machine.
+- A file lock on the home. Spark's Derby metastore admits one process at a time, so every writing command takes it, and
+  every dbt command that needs Spark; the kernel releases it when its holder ends, however it ends. It reaches as far as
+  the machine.
 - Leases in the state store: `environment` for the daily job, `publish` for the warehouse, and each table while it is
   written. In DynamoDB they reach over machines; in files they say who holds what, and to whom it passed.
 
@@ -21,8 +22,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
+from python_ops import home
 from python_ops.config import Settings
 from python_ops.errors import BusyError, Interrupted
 from python_ops.lineage import job_run
@@ -39,48 +42,83 @@ ENVIRONMENT, PUBLISH = "environment", "publish"
 _LOST = signal.SIGURG
 
 _leases: list[Lease] = []  # of this process
+_locks: set[Path] = set()  # of this process
 
 
 @contextmanager
-def exclusive(settings: Settings, command: str, names: Sequence[str] = (ENVIRONMENT,)) -> Iterator[None]:
+def exclusive(
+    settings: Settings, command: str, names: Sequence[str] = (ENVIRONMENT,), claim: bool = True
+) -> Iterator[None]:
     """Holds the home's lock and leases while `command` works, as one run of the job `lakeops <command>` in the lineage.
 
     Args:
         settings: The environment.
         command: What is being done, for those who wait.
         names: Leases for its whole time; none for a command that leases each table as it comes to it.
+        claim: The home must be this environment's, and is from now on; not so for the command that makes it so.
 
     Raises:
         BusyError: another process holds one; the text says which, and since when.
+        ConfigError: the home is another environment's, or was copied or moved.
         Interrupted: Ctrl-C or SIGTERM.
     """
-    settings.state.mkdir(parents=True, exist_ok=True)
-    path = settings.home_path / "state" / "lock.json"
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            file.seek(0)
-            try:
-                holder = json.loads(file.read())
-                who = f"`lakeops {holder['command']}` (process {holder['pid']}, since {holder['since']})"
-            except (ValueError, KeyError):
-                who = "another process"
-            raise BusyError(f"{settings.home_path} is in use by {who}. Wait for it to end, then run again.") from exc
-        file.truncate(0)
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        file.write(json.dumps({"command": command, "pid": os.getpid(), "since": since}))
-        file.flush()
+    if claim:
+        home.require(settings)
+    with in_use(settings, f"lakeops {command}"):
         try:
             with job_run(settings, f"lakeops {command}"), leased(settings, names, f"lakeops {command}"):
+                if claim:
+                    home.claim(settings)
                 yield
         except KeyboardInterrupt as exc:
             raise Interrupted(
                 f"`lakeops {command}` was interrupted. What was committed is kept; run it again to finish the rest.",
                 exc,
             ) from exc
+
+
+@contextmanager
+def in_use(settings: Settings, command: str) -> Iterator[None]:
+    """Holds the home's lock; what this process holds already stays as it is.
+
+    Args:
+        settings: The environment.
+        command: What is being done, for those who wait.
+
+    Raises:
+        BusyError: another process holds it; the text says which, and since when.
+    """
+    path = settings.home_path / "state" / "lock.json"
+    if path in _locks:
+        yield
+        return
+    settings.state.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise BusyError(
+                f"{settings.home_path} is in use by {_holder(file)}. Wait for it to end, then run again."
+            ) from exc
+        file.truncate(0)
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        file.write(json.dumps({"command": command, "pid": os.getpid(), "since": since}))
+        file.flush()
+        _locks.add(path)
+        try:
+            yield
         finally:
+            _locks.remove(path)
             file.truncate(0)
+
+
+def _holder(file: TextIO) -> str:
+    file.seek(0)
+    try:
+        told = json.loads(file.read())
+        return f"`{told['command']}` (process {told['pid']}, since {told['since']})"
+    except (ValueError, KeyError):
+        return "another process"
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from python_ops import refused
 from python_ops.alerts import Breach, check, pressing
 from python_ops.alerts.notify import notify
-from python_ops.artifacts import TARGET_FOLDER, load_manifest
+from python_ops.artifacts import load_manifest
 from python_ops.config import Settings
 from python_ops.dbt import arguments, failure, first_lines, invoke, readers_of
 from python_ops.errors import BusyError, ConfigError, Interrupted, OpsError
@@ -163,7 +163,7 @@ class Job:
         if not self.broken:
             return
         with suppress(OpsError):  # dbt did not come as far as a manifest, and its own error says why
-            manifest = load_manifest()
+            manifest = load_manifest(self.settings.artifacts)
             for source in self.broken:
                 readers = manifest.readers_of([source])
                 self.waiting[source] = sorted(manifest.models[node].name for node in readers & manifest.models.keys())
@@ -193,12 +193,12 @@ class Job:
             result = invoke(self.settings, ["--quiet", *listed])
             if not result.success:
                 raise OpsError(f"dbt: {first_lines(str(result.exception))}")
-        return TARGET_FOLDER / "static_index.html"
+        return self.settings.artifacts / "static_index.html"
 
     def _tables(self) -> list[str]:
         """Tables that a build may write: those of the last manifest; before the first there are none."""
         try:
-            models = load_manifest().models.values()
+            models = load_manifest(self.settings.artifacts).models.values()
         except OpsError:
             return []
         return [f"{model.schema}.{model.storage}" for model in models if model.storage]

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import yaml
 from jinja2 import Environment, StrictUndefined
 
+from python_ops import home, jars
 from python_ops.config import PROJECT_ROOT, Settings
 from python_ops.errors import ConfigError, OpsError, missing_extra
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 PROFILES = PROJECT_ROOT / "profiles" / "profiles.yml"
+TOKEN = "SPARK_CONNECT_AUTHENTICATE_TOKEN"  # Spark's own variable
 
 
 def spark_settings(settings: Settings) -> dict[str, str]:
@@ -41,16 +43,24 @@ def spark_settings(settings: Settings) -> dict[str, str]:
     return {name: jinja.from_string(str(value)).render() for name, value in parameters.items()}
 
 
-def kafka_jars() -> tuple[str, ...]:
-    """Coordinates of the jars that a session needs to read Kafka."""
-    return tuple(yaml.safe_load(PROFILES.read_text())["config_anchors"]["kafka_jars"])
-
-
 def export_environment(settings: Settings) -> None:
-    """Sets the variables that profiles.yml and dbt read, so that all agree on one home."""
-    os.environ["LAKEHOUSE_HOME"] = str(settings.home_path)
-    os.environ["LAKEHOUSE_SCHEMA_PREFIX"] = settings.schema_prefix
+    """Sets the variables that profiles.yml and dbt read, so that all agree on one home.
+
+    What is as the profile has it is left out: dbt parses everything again when a variable's spelling changes.
+    """
+    own = {
+        "LAKEHOUSE_HOME": (str(settings.home), ".lake"),
+        "LAKEHOUSE_SCHEMA_PREFIX": (settings.schema_prefix, ""),
+        "LAKEHOUSE_UMASK": (settings.umask, "077"),
+        "LAKEHOUSE_JARS": (str(jars.FOLDER), str(PROJECT_ROOT / ".venv" / "jars")),
+    }
+    for name, (value, default) in own.items():
+        if value == default:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
     os.environ["DBT_PROFILES_DIR"] = str(PROFILES.parent)
+    os.umask(int(settings.umask, 8))
     for folder in ("logs", "derby"):
         (settings.home_path / folder).mkdir(parents=True, exist_ok=True)
 
@@ -59,13 +69,29 @@ def session(settings: Settings) -> SparkSession:
     """The process's Spark session, started on first use; a Spark Connect server's where the target has no settings.
 
     Raises:
-        ConfigError: SPARK_REMOTE does not say where the server is, or the client is not installed.
+        ConfigError: SPARK_REMOTE does not say where the server is, the client is not installed, or the home is
+            another's, or was copied or moved.
         OpsError: Java or a jar is missing, or the server does not answer; the text says what to do.
     """
+    is_recorded = home.require(settings)
+    running = _connect(settings) if is_connect(settings) else own_session(settings)
+    if is_connect(settings) or not is_recorded:
+        home.compare(settings, running)
+    if not is_recorded:
+        home.record(settings)
+    return running
+
+
+def own_session(settings: Settings) -> SparkSession:
+    """The session of Spark in this process, whatever the environment.
+
+    Raises:
+        OpsError: Java or a jar is missing; the text says what to do.
+    """
     export_environment(settings)
-    os.chdir(PROJECT_ROOT)  # log4j2's file is named relative to the project
-    if is_connect(settings):
-        return _connect(settings)
+    os.environ.pop("SPARK_REMOTE", None)
+    os.chdir(PROJECT_ROOT)  # log4j2's file and the jars are named relative to the project
+    jars.provide()
     from pyspark.errors import PySparkRuntimeError
     from pyspark.sql import SparkSession
 
@@ -78,25 +104,41 @@ def session(settings: Settings) -> SparkSession:
             return builder.getOrCreate()
     except (PySparkRuntimeError, FileNotFoundError) as exc:
         raise OpsError(
-            f"Spark did not start ({exc}). Its output is in {log}. "
-            "Java 17 or 21 must be on PATH or in JAVA_HOME; the log names a jar that could not be fetched."
+            f"Spark did not start ({exc}). Its output is in {log}. Java 17 or 21 must be on PATH or in JAVA_HOME."
         ) from exc
 
 
-def _connect(settings: Settings) -> SparkSession:
-    address = os.environ.get("SPARK_REMOTE", "")
-    place = urlsplit(address)
+def check_server(settings: Settings) -> None:
+    """Makes sure that an environment that works on a Spark Connect server has one.
+
+    Raises:
+        ConfigError: SPARK_REMOTE does not say where it is.
+        OpsError: it does not answer.
+    """
+    if not is_connect(settings):
+        return
+    place = urlsplit(os.environ.get("SPARK_REMOTE", ""))
     if place.scheme != "sc" or not place.hostname:
         raise ConfigError(
             f"Environment {settings.target} works on a Spark Connect server, and SPARK_REMOTE names none. Set it, "
             "such as SPARK_REMOTE=sc://host:15002; infra/spark_connect.sh starts a server."
         )
+    if place.hostname == "127.0.0.1" and "use_ssl=true" not in place.path:
+        raise ConfigError("Spark's client gives 127.0.0.1 no token without TLS. Let SPARK_REMOTE say localhost.")
     try:
         socket.create_connection((place.hostname, place.port or 15002), timeout=5).close()
     except OSError as exc:
         raise OpsError(
             f"The Spark Connect server at {place.hostname} does not answer ({exc}). Start it, or correct SPARK_REMOTE."
         ) from exc
+
+
+def _connect(settings: Settings) -> SparkSession:
+    check_server(settings)
+    export_environment(settings)
+    token = settings.home_path / "connect.token"
+    if token.exists() and "token=" not in os.environ["SPARK_REMOTE"]:
+        os.environ.setdefault(TOKEN, token.read_text(encoding="utf-8").strip())
     from pyspark.errors import PySparkImportError
     from pyspark.sql import SparkSession
 

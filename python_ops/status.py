@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from python_ops.artifacts import TARGET_FOLDER, load_manifest
+from python_ops.artifacts import load_manifest
 from python_ops.config import Settings
 from python_ops.contracts import load, sources
 from python_ops.errors import OpsError
@@ -106,7 +106,7 @@ def ingestion_progress(settings: Settings) -> list[Progress]:
     return found
 
 
-def status(settings: Settings, artifacts: Path = TARGET_FOLDER) -> Status:
+def status(settings: Settings) -> Status:
     """Sources, the last run, tables that cannot be read, and what is served."""
     published: dict[str, dict[str, Served]] = {}
     unreachable: dict[str, str] = {}
@@ -116,7 +116,7 @@ def status(settings: Settings, artifacts: Path = TARGET_FOLDER) -> Status:
         except OpsError as exc:
             unreachable[name] = str(exc)
     try:
-        lacking = unreadable(settings, load_manifest(artifacts))
+        lacking = unreadable(settings, load_manifest(settings.artifacts))
     except OpsError:  # nothing was ever built
         lacking = {}
     return Status(

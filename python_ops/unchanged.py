@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from python_ops.artifacts import TARGET_FOLDER, Manifest, load_manifest, load_run_results
+from python_ops.artifacts import Manifest, load_manifest, load_run_results
 from python_ops.config import PROJECT_ROOT, Settings
 from python_ops.contracts import sources
 from python_ops.delta import exists, open_log, rows_changed_since
@@ -31,13 +31,13 @@ _PROJECT = (
 )  # fmt: skip
 
 
-def remember(settings: Settings, artifacts: Path = TARGET_FOLDER) -> None:
+def remember(settings: Settings, artifacts: Path | None = None) -> None:
     """Keeps what a green run left. Call it last."""
-    record = {**_now(settings), "tables": _tables(settings, load_manifest(artifacts))}
+    record = {**_now(settings), "tables": _tables(settings, load_manifest(artifacts or settings.artifacts))}
     write_whole(settings.state / "green.json", json.dumps(record, indent=1))
 
 
-def reason_to_run(settings: Settings, artifacts: Path = TARGET_FOLDER) -> str | None:
+def reason_to_run(settings: Settings, artifacts: Path | None = None) -> str | None:
     """The first thing that a run would find to do or to complain about, or None."""
     try:
         then = json.loads((settings.state / "green.json").read_text(encoding="utf-8"))
@@ -49,8 +49,8 @@ def reason_to_run(settings: Settings, artifacts: Path = TARGET_FOLDER) -> str | 
     try:
         if waiting := [source for source in sources() if has_new_files(settings, source)]:
             return f"new files of {', '.join(waiting)}"
-        manifest = load_manifest(artifacts)
-        if failed := load_run_results(artifacts).failed():
+        manifest = load_manifest(artifacts or settings.artifacts)
+        if failed := load_run_results(artifacts or settings.artifacts).failed():
             return f"the last dbt command was not green: {failed[0].unique_id}"
         if changed := _changed(settings, manifest, then.get("tables", {})):
             return f"changed since the last green run: {', '.join(changed)}"

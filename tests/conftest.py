@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from python_ops.config import Settings
-from python_ops.spark import kafka_jars, session
-from python_ops.streaming.jars import add_to_session
+from python_ops.config import PROJECT_ROOT, Settings
+from python_ops.spark import session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -28,13 +25,47 @@ for folder in ("e2e", "engine", "macros", "ops"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
 
+# What runs and builds leave in a checkout; tests leave nothing there, or the next `publish run` would read it.
+LEFTOVERS = (".lake", "target", "logs", "metastore_db", "spark-warehouse", "derby.log")
+_BEFORE = pytest.StashKey[dict[Path, int]]()
+_WRITTEN = pytest.StashKey[list[Path]]()
+
+
+def _leftovers() -> dict[Path, int]:
+    found = (PROJECT_ROOT / name for name in LEFTOVERS)
+    paths = [path for top in found for path in (top, *top.rglob("*")) if path.is_file()]
+    return {path: path.stat().st_mtime_ns for path in paths}
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Notes what is there."""
+    session.config.stash[_BEFORE] = _leftovers()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails the session that has written to the checkout."""
+    before = session.config.stash[_BEFORE]
+    written = [path for path, at in _leftovers().items() if before.get(path) != at]
+    session.config.stash[_WRITTEN] = written
+    if written:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Says what was written."""
+    if written := config.stash.get(_WRITTEN, []):
+        terminalreporter.section("tests wrote to the checkout", red=True)
+        for path in written[:10]:
+            terminalreporter.line(str(path.relative_to(PROJECT_ROOT)))
+
+
 @pytest.fixture(autouse=True)
 def own_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions and dbt runs export the variables of their settings to the process; they are not the next test's."""
     os.environ.pop("LAKEHOUSE_SCHEMA_PREFIX", None)
     if request.node.get_closest_marker("spark") is None:
-        for name in ("LAKEHOUSE_HOME", "LAKEHOUSE_EXTRA_JARS"):
-            monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv("LAKEHOUSE_HOME", raising=False)
 
 
 @pytest.fixture(scope="session")
@@ -45,10 +76,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture(scope="session")
 def spark(settings: Settings) -> Iterator[SparkSession]:
-    """The process's Spark session, with Kafka's jars: a session gets none later."""
-    add_to_session(kafka_jars())
-    with (Path(tempfile.gettempdir()) / "lakehouse_tests_start_spark").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the other half of the tests must not fetch the same jars at the same time
-        running = session(settings)
+    """The process's Spark session."""
+    running = session(settings)
     yield running
     running.stop()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from python_ops.alerts.acknowledged import acknowledged
-from python_ops.artifacts import TARGET_FOLDER, Manifest, Model, RunResults, load_manifest, load_run_results
+from python_ops.artifacts import Manifest, Model, RunResults, load_manifest, load_run_results
 from python_ops.config import Settings
 from python_ops.contracts import load as load_contract
 from python_ops.contracts import sources
@@ -86,7 +86,7 @@ class Breach:
         return f"{self.kind.value}: {self.subject}"
 
 
-def check(settings: Settings, artifacts: Path = TARGET_FOLDER, now: datetime | None = None) -> list[Breach]:
+def check(settings: Settings, artifacts: Path | None = None, now: datetime | None = None) -> list[Breach]:
     """Everything that breaches its limit, causes first. Starts no JVM.
 
     Raises:
@@ -94,9 +94,9 @@ def check(settings: Settings, artifacts: Path = TARGET_FOLDER, now: datetime | N
         OpsError: there is no manifest.
     """
     now = now or datetime.now(UTC)
-    manifest = load_manifest(artifacts)
+    manifest = load_manifest(artifacts or settings.artifacts)
     try:
-        results = load_run_results(artifacts)
+        results = load_run_results(artifacts or settings.artifacts)
     except OpsError:
         results = None
     found = [

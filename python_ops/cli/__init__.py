@@ -8,12 +8,14 @@ import signal
 import sys
 from dataclasses import asdict, is_dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from python_ops.config import Settings, environments, load_settings
+from python_ops.config import Settings, environments, load_settings, local_path
 from python_ops.errors import OpsError, Terminated
+from python_ops.home import require
 from python_ops.secrets import mask
 
 
@@ -29,12 +31,21 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document in
 
 
 def settings_for(env: Environment) -> Settings:
-    """Settings of an environment.
+    """Settings of an environment, on a home that is its own.
 
     Raises:
-        ConfigError: a LAKEHOUSE_* variable has a value that it cannot have.
+        ConfigError: a LAKEHOUSE_* variable has a value that it cannot have, or the home is another environment's, or
+            was copied or moved.
     """
-    return load_settings(env.value)
+    settings = load_settings(env.value)
+    require(settings)
+    os.umask(int(settings.umask, 8))
+    return settings
+
+
+def local_file(given: Path | None) -> Path | None:
+    """Callback of options that take a file or folder of this machine."""
+    return None if given is None else local_path(given, "A file or folder")
 
 
 def print_json(value: Any) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version as installed_version
+from typing import Annotated
+
 import typer
 
 from python_ops.cli import (
@@ -9,6 +12,7 @@ from python_ops.cli import (
     dlq,
     doctor,
     extract,
+    home,
     ingest,
     lineage,
     maintain,
@@ -26,11 +30,25 @@ from python_ops.cli import (
 
 app = typer.Typer(
     name="lakeops",
-    help="Operations around `dbt build`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"lakeops {installed_version('lakehouse-ops')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Its version.")] = False,
+) -> None:
+    """Operations around `dbt build`."""
+
+
 app.add_typer(extract.app, name="extract")
 app.add_typer(ingest.app, name="ingest")
 app.add_typer(dlq.app, name="dlq")
@@ -39,6 +57,7 @@ app.add_typer(publish.app, name="publish")
 app.add_typer(maintain.app, name="maintain")
 app.add_typer(table.app, name="table")
 app.add_typer(snapshot.app, name="snapshot")
+app.add_typer(home.app, name="home")
 app.add_typer(lineage.app, name="lineage")
 app.add_typer(sla.app, name="sla")
 app.add_typer(metrics.app, name="metrics")

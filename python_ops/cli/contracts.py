@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, print_json
+from python_ops.cli import AsJson, Env, Environment, local_file, print_json
 from python_ops.contracts import export as exports
 from python_ops.contracts import infer as inference
 from python_ops.contracts import load, releases
@@ -93,7 +93,9 @@ def release(sources: Sources = None, env: Env = Environment.LOCAL, as_json: AsJs
 @app.command()
 def export(
     sources: Sources = None,
-    to: Annotated[Path, typer.Option("--to", help="Folder for the schemas.")] = Path("target/contracts"),
+    to: Annotated[Path, typer.Option("--to", callback=local_file, help="Folder for the schemas.")] = Path(
+        "target/contracts"
+    ),
     dbt: Annotated[bool, typer.Option("--dbt", help="Write dbt's source YAML instead, of all sources.")] = False,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.cli import AsJson, Env, Environment, print_json
 from python_ops.cli.tables import print_rows
+from python_ops.config import load_settings
 from python_ops.doctor import Outcome, checks
 from python_ops.errors import OpsError
 
@@ -15,7 +16,7 @@ def doctor(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 
     Example: lakeops doctor --json
     """
-    found = checks(settings_for(env))
+    found = checks(load_settings(env.value))
     if as_json:
         print_json(found)
     else:

@@ -31,7 +31,8 @@ def show(
 
     Example: lakeops lineage show rpt_daily_revenue.revenue_eur
     """
-    columns = ColumnLineage(load_manifest(), settings_for(env).schema_prefix)
+    settings = settings_for(env)
+    columns = ColumnLineage(load_manifest(settings.artifacts), settings.artifacts, settings.schema_prefix)
     table, column = columns.find(name)
     walk = columns.downstream if downstream else columns.upstream
     found = {chosen: walk(table, chosen) for chosen in ([column] if column else columns.columns(table))}
@@ -54,7 +55,8 @@ def export(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 
     Example: lakeops lineage export
     """
-    columns = ColumnLineage(load_manifest(), settings_for(env).schema_prefix)
+    settings = settings_for(env)
+    columns = ColumnLineage(load_manifest(settings.artifacts), settings.artifacts, settings.schema_prefix)
     models = sorted(columns.manifest.models.values(), key=lambda model: model.table)
     print_json({m.table: {n: [".".join(o) for o in made] for n, made in columns.of(m).items()} for m in models})
 

@@ -45,7 +45,7 @@ def dashboard(
     Example: lakeops metrics dashboard --env prod --execute
     """
     settings = settings_for(env)
-    body = make_dashboard(settings, load_manifest())
+    body = make_dashboard(settings, load_manifest(settings.artifacts))
     if not execute or as_json:
         print_json(body)
     if execute:

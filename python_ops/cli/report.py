@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.cli import AsJson, Env, Environment, local_file, print_json, settings_for
 from python_ops.report import gather, write
 
 
 def report(
-    output: Annotated[Path | None, typer.Option("--output", help="File; <home>/report.html when not given.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", callback=local_file, help="File; <home>/report.html when not given.")
+    ] = None,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:

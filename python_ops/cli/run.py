@@ -11,6 +11,7 @@ import typer
 
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
 from python_ops.cli.progress import Progress
+from python_ops.demo import allow
 from python_ops.demo import demo as run_demo
 from python_ops.errors import SlaBreached
 from python_ops.lock import exclusive
@@ -62,6 +63,7 @@ def demo(
     Example: lakeops demo --every-batch
     """
     settings = settings_for(env)
+    allow(settings)
     with exclusive(settings, "demo"), Progress(quiet=as_json) as progress:
         started = time.monotonic()
         _, docs = run_demo(settings, progress, every_batch)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops import home
+from python_ops.cli import AsJson, Env, Environment, local_file, print_json, settings_for
 from python_ops.cli.tables import print_rows
-from python_ops.config import Settings
+from python_ops.config import Settings, local_path
 from python_ops.lock import exclusive
 from python_ops.recovery.create import Progress
 from python_ops.recovery.create import create as create_snapshot
@@ -119,7 +120,7 @@ def verify(
 def restore(
     snapshot: Identifier = None,
     table: Tables = None,
-    to: Annotated[str | None, typer.Option("--to", help="Another home: a folder, or s3://bucket/prefix.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Another home: a folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Also tables newer than the snapshot.")] = False,
     with_catalog: Annotated[
         bool, typer.Option("--catalog/--no-catalog", help="Tell Spark's catalog of tables that were not there.")
@@ -136,7 +137,7 @@ def restore(
     target = _at(settings, to) if to else settings
     with ExitStack() as stack:
         stack.enter_context(exclusive(settings, "snapshot restore"))
-        if target.home_path != settings.home_path and not _is_remote(target):
+        if target.home_path != settings.home_path:
             stack.enter_context(exclusive(target, "snapshot restore"))
         tick = None if as_json else _Ticker("checked or copied")
         done = restore_snapshot(settings, target, snapshot, table or (), overwrite, execute, tick)
@@ -154,9 +155,12 @@ def restore(
 def drill(
     snapshot: Identifier = None,
     batch: Annotated[
-        Path | None, typer.Option("--batch", help="Folder of <source>/<file> to deliver after the restore.")
+        Path | None,
+        typer.Option("--batch", callback=local_file, help="Folder of <source>/<file> to deliver after the restore."),
     ] = None,
-    scratch: Annotated[Path | None, typer.Option("--scratch", help="Home to restore to; must not exist.")] = None,
+    scratch: Annotated[
+        Path | None, typer.Option("--scratch", callback=local_file, help="Home to restore to; must not exist.")
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the scratch home.")] = False,
     build: Annotated[bool, typer.Option("--build/--no-build", help="Also `dbt build` on the restored lake.")] = True,
     select: Annotated[
@@ -220,23 +224,26 @@ class _Ticker:
             typer.echo(f"{self.verb}  {progress.done} of {progress.files} files, {progress.bytes} bytes")
 
 
-def _at(settings: Settings, home: str) -> Settings:
-    return Settings(**{**settings.model_dump(), "home": home})
+def _at(settings: Settings, place: str) -> Settings:
+    """The environment with another home.
+
+    Raises:
+        ConfigError: the place is an address, another environment's home, or a copy.
+    """
+    target = Settings(**{**settings.model_dump(), "home": local_path(place, "--to")})
+    home.require(target)
+    return target
 
 
 def _has_catalog(target: Settings, is_another_home: bool) -> bool:
     """Whether restored tables may be registered: a server's catalog is of its own home."""
-    return not _is_remote(target) and not (is_another_home and is_connect(target))
+    return not (is_another_home and is_connect(target))
 
 
 def _own_session(scratch: Settings) -> SparkSession:
     """A session in this process, on the scratch home."""
     os.environ.pop("SPARK_REMOTE", None)
     return session(scratch)
-
-
-def _is_remote(settings: Settings) -> bool:
-    return str(settings.home).startswith(("s3:/", "s3a:/"))
 
 
 def _summary(snapshot: Snapshot) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Literal
 
 import yaml
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from python_ops.errors import ConfigError
 
@@ -25,6 +26,8 @@ class Settings(BaseSettings):
         home: Folder under which everything is written (relative to the project's root).
         schema_prefix: Schemas become `<prefix>_silver` and so on; letters, digits, underscores.
         target: The environment, which is also the target of profiles/profiles.yml.
+        umask: Rights that others do not get on what is written, octal: 077 all, 027 leaves reading to the group.
+        demo: Whether `lakeops demo` may deliver its invented data here.
         secrets: Where credentials come from when no LAKEHOUSE_SECRET_* variable has them: the file
             `<home>/secrets.json`, or AWS Secrets Manager.
         secrets_prefix: Names in AWS Secrets Manager begin with this.
@@ -61,6 +64,8 @@ class Settings(BaseSettings):
     home: Path = Path(".lake")
     schema_prefix: str = Field(default="", pattern=r"^[a-z0-9_]*$")
     target: str = "local"
+    umask: str = Field(default="077", pattern=r"^0?[0-7]{3}$")
+    demo: bool = False
     secrets: Literal["file", "aws"] = "file"
     secrets_prefix: str = "lakehouse/"
     state_store: Literal["file", "dynamodb"] = "file"
@@ -98,8 +103,12 @@ class Settings(BaseSettings):
 
     @cached_property
     def home_path(self) -> Path:
-        """The home as an absolute path."""
-        return self.home if self.home.is_absolute() else PROJECT_ROOT / self.home
+        """The home as an absolute path.
+
+        Raises:
+            ConfigError: it is an address such as `s3a://…`.
+        """
+        return PROJECT_ROOT / local_path(self.home, "The home")
 
     @cached_property
     def landing(self) -> Path:
@@ -111,6 +120,11 @@ class Settings(BaseSettings):
         """Folder of ledgers and manifests; one per schema prefix, as the tables are."""
         return self.home_path / "state" / self.schema_prefix
 
+    @cached_property
+    def artifacts(self) -> Path:
+        """Folder of dbt's artifacts; one per schema prefix, as the tables are."""
+        return self.home_path / "target" / self.schema_prefix
+
     def schema_name(self, layer: str) -> str:
         """Name of a layer's schema, as macros/overrides/generate_schema_name.sql gives it."""
         return f"{self.schema_prefix}_{layer}" if self.schema_prefix else layer
@@ -118,6 +132,29 @@ class Settings(BaseSettings):
     def table_path(self, layer: str, table: str) -> Path:
         """Folder of a managed Delta table."""
         return self.home_path / "warehouse" / f"{self.schema_name(layer)}.db" / table
+
+
+def local_path(given: str | Path, what: str) -> Path:
+    """A path that a user gave, which must not be an address: pathlib would make a folder named `s3:` of it.
+
+    Args:
+        given: As it was given, or as pathlib took it.
+        what: What it is, for the message.
+
+    Raises:
+        ConfigError: it is an address.
+    """
+    if is_address(given):
+        given = re.sub(":/+", "://", str(given), count=1)  # pathlib has made one slash of two
+        raise ConfigError(
+            f"{what} must be on this machine, or mounted, and {given} is an address. Nothing was written."
+        )
+    return Path(given)
+
+
+def is_address(given: str | Path) -> bool:
+    """Whether it begins with a scheme such as `s3:/`, which a path of this machine does not."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(given)) is not None
 
 
 def environments() -> tuple[str, ...]:
@@ -139,10 +176,17 @@ def load_settings(environment: str) -> Settings:
         raise ConfigError(f"{path} sets {', '.join(unknown)}. Known: {', '.join(sorted(Settings.model_fields))}.")
     chosen = {name: value for name, value in given.items() if f"LAKEHOUSE_{name.upper()}" not in os.environ}
     try:
-        return Settings(**{**chosen, "target": environment})
+        settings = Settings(**{**chosen, "target": environment})
+    except SettingsError as exc:
+        name = re.search(r'field "(\w+)"', str(exc))
+        variable = f"LAKEHOUSE_{name[1].upper()}" if name else "A LAKEHOUSE_ variable"
+        told = f'{variable} must be JSON; a list is such as ["duckdb"].'
+        raise ConfigError(f"Wrong settings of environment {environment}. {told}") from exc
     except ValidationError as exc:
         faults = "; ".join(f"{_where(str(fault['loc'][0]), path)}: {fault['msg']}" for fault in exc.errors())
         raise ConfigError(f"Wrong settings of environment {environment}. {faults}.") from exc
+    local_path(settings.home, _where("home", path))
+    return settings
 
 
 def _where(name: str, path: Path) -> str:

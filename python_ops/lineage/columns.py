@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from python_ops.artifacts import TARGET_FOLDER, Manifest, Model
+from python_ops.artifacts import Manifest, Model
 from python_ops.contracts import load, sources
 from python_ops.errors import ConfigError, OpsError
 from python_ops.ingest.projection import METADATA
@@ -22,11 +22,11 @@ class ColumnLineage:
 
     Args:
         manifest: The project, compiled.
-        schema_prefix: Of bronze tables that the manifest does not know.
         artifacts: Where `compiled/` is: dbt writes a model's SQL there before the manifest has it.
+        schema_prefix: Of the environment; bronze tables are `<prefix>_bronze.<source>`.
     """
 
-    def __init__(self, manifest: Manifest, schema_prefix: str = "", artifacts: Path = TARGET_FOLDER) -> None:
+    def __init__(self, manifest: Manifest, artifacts: Path, schema_prefix: str = "") -> None:
         self.manifest, self.artifacts = manifest, artifacts
         other = f"{schema_prefix}_bronze" if schema_prefix else "bronze"
         # As the manifest has them, whatever the prefix is now: the compiled SQL has the same names.

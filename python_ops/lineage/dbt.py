@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from python_ops.artifacts import GREEN, TARGET_FOLDER, Manifest, Model, load_manifest, load_run_results
+from python_ops.artifacts import GREEN, Manifest, Model, load_manifest, load_run_results
 from python_ops.config import Settings
 from python_ops.contracts import sources
 from python_ops.delta import written_since
@@ -28,11 +28,11 @@ class NodeEvents:
 
     Args:
         settings: The environment.
-        artifacts: Folder of dbt's artifacts.
+        artifacts: Folder of dbt's artifacts; the environment's when None.
     """
 
     settings: Settings
-    artifacts: Path = TARGET_FOLDER
+    artifacts: Path | None = None
     parent: JobRun | None = field(default_factory=current_run)
     _manifest: Manifest | None = None
     _columns: ColumnLineage | None = None
@@ -101,16 +101,18 @@ class NodeEvents:
 
     def _project(self) -> Manifest:
         if self._manifest is None:
-            self._manifest = load_manifest(self.artifacts)
+            self._manifest = load_manifest(self.artifacts or self.settings.artifacts)
         return self._manifest
 
     def _lineage(self) -> ColumnLineage:
         if self._columns is None:
-            self._columns = ColumnLineage(self._project(), self.settings.schema_prefix, self.artifacts)
+            self._columns = ColumnLineage(
+                self._project(), self.artifacts or self.settings.artifacts, self.settings.schema_prefix
+            )
         return self._columns
 
 
-def emit(settings: Settings, artifacts: Path = TARGET_FOLDER) -> int:
+def emit(settings: Settings, artifacts: Path | None = None) -> int:
     """Sends the events of the last dbt command from its artifacts; sent twice, they are the same runs.
 
     Returns:
@@ -119,7 +121,7 @@ def emit(settings: Settings, artifacts: Path = TARGET_FOLDER) -> int:
     Raises:
         OpsError: there are no artifacts.
     """
-    results = load_run_results(artifacts)
+    results = load_run_results(artifacts or settings.artifacts)
     events = NodeEvents(settings, artifacts)
     sent = 0
     for node, result in results.nodes.items():

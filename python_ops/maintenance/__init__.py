@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from python_ops.artifacts import TARGET_FOLDER, Manifest, load_manifest
+from python_ops.artifacts import Manifest, load_manifest
 from python_ops.config import Settings
 from python_ops.contracts import sources
 from python_ops.delta import exists
@@ -114,14 +114,14 @@ def policies(settings: Settings, manifest: Manifest, tables: Sequence[str] = ())
     return [policy for policy in found if not tables or policy.table in tables]
 
 
-def plan(settings: Settings, tables: Sequence[str] = (), artifacts: Path = TARGET_FOLDER) -> list[TablePlan]:
+def plan(settings: Settings, tables: Sequence[str] = (), artifacts: Path | None = None) -> list[TablePlan]:
     """What `run` would do, with the reasons. Starts no JVM.
 
     Raises:
         ConfigError: a table is unknown, or a policy is not allowed.
         OpsError: there is no manifest, or a table cannot be read.
     """
-    return [_decide(policy) for policy in policies(settings, load_manifest(artifacts), tables)]
+    return [_decide(policy) for policy in policies(settings, load_manifest(artifacts or settings.artifacts), tables)]
 
 
 def run(
@@ -129,7 +129,7 @@ def run(
     spark: Callable[[], SparkSession],
     tables: Sequence[str] = (),
     on_event: Callable[[TablePlan], None] | None = None,
-    artifacts: Path = TARGET_FOLDER,
+    artifacts: Path | None = None,
 ) -> list[TablePlan]:
     """Does what `plan` says, table by table.
 
@@ -138,7 +138,7 @@ def run(
         spark: Gives the session; called only when there is something to do.
         tables: Only these, as `schema.table`; all when empty.
         on_event: Told of each table when it is done.
-        artifacts: Folder of dbt's artifacts.
+        artifacts: Folder of dbt's artifacts; the environment's when None.
 
     Returns:
         The plan with each table's state afterwards. A table that failed has `error`; the others are done.
@@ -148,7 +148,7 @@ def run(
         OpsError: there is no manifest, or a table cannot be read.
     """
     done = []
-    for policy in policies(settings, load_manifest(artifacts), tables):
+    for policy in policies(settings, load_manifest(artifacts or settings.artifacts), tables):
         planned = _decide(policy)
         if planned.actions:
             outputs = [Dataset(policy.table, policy.path.as_uri())]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from deltalake import DeltaTable
 
-from python_ops.artifacts import TARGET_FOLDER, Manifest, load_manifest
+from python_ops.artifacts import Manifest, load_manifest
 from python_ops.config import Settings
 from python_ops.errors import ConfigError, OpsError
 from python_ops.lineage import Dataset, job_run
@@ -66,7 +66,7 @@ class Restore:
     version: int | None = None
 
 
-def history(settings: Settings, table: str, limit: int = 20, artifacts: Path = TARGET_FOLDER) -> list[Commit]:
+def history(settings: Settings, table: str, limit: int = 20, artifacts: Path | None = None) -> list[Commit]:
     """The newest commits of a table. Starts no JVM.
 
     Raises:
@@ -81,7 +81,7 @@ def diff(
     table: str,
     before: int,
     after: int | None = None,
-    artifacts: Path = TARGET_FOLDER,
+    artifacts: Path | None = None,
 ) -> Difference:
     """Counts what differs between two versions; the newest is meant where `after` is None.
 
@@ -93,7 +93,7 @@ def diff(
     newest = DeltaTable(str(policy.path)).version()
     after = newest if after is None else after
     _check_versions(policy, newest, before, after)
-    key = _key(table, artifacts)
+    key = _key(table, artifacts or settings.artifacts)
     from pyspark.errors import PySparkException
 
     session = spark()
@@ -119,7 +119,7 @@ def restore(
     table: str,
     version: int,
     execute: bool = False,
-    artifacts: Path = TARGET_FOLDER,
+    artifacts: Path | None = None,
 ) -> Restore:
     """Makes an older version the newest again, by a commit: nothing is lost, and it can be taken back likewise.
 
@@ -191,8 +191,8 @@ def unreadable(settings: Settings, manifest: Manifest, content: bool = False) ->
     return found
 
 
-def _find(settings: Settings, table: str, artifacts: Path) -> Policy:
-    (policy,) = policies(settings, load_manifest(artifacts), [table])
+def _find(settings: Settings, table: str, artifacts: Path | None) -> Policy:
+    (policy,) = policies(settings, load_manifest(artifacts or settings.artifacts), [table])
     return policy
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from python_ops.artifacts import TARGET_FOLDER, load_manifest, load_run_results
+from python_ops.artifacts import load_manifest, load_run_results
 from python_ops.config import Settings
 from python_ops.contracts import sources
 from python_ops.delta import written_since
@@ -47,7 +47,7 @@ class Metric:
     run: str
 
 
-def collect(settings: Settings, artifacts: Path = TARGET_FOLDER) -> list[Metric]:
+def collect(settings: Settings, artifacts: Path | None = None) -> list[Metric]:
     """Figures of the last run and of the tables as they are now. Starts no JVM.
 
     Raises:
@@ -78,6 +78,7 @@ def collect(settings: Settings, artifacts: Path = TARGET_FOLDER) -> list[Metric]
             lag = (now - datetime.fromisoformat(done[-1].arrived_at)).total_seconds()
             add("source", source, watermark_lag_seconds=lag, batch_id=done[-1].batch_id, **counts)
         add("source", source, **Journal(settings.state / "extract", source).figures(now))
+    artifacts = artifacts or settings.artifacts
     manifest, results = load_manifest(artifacts), load_run_results(artifacts)
     for node, result in results.nodes.items():
         if model := manifest.models.get(node):

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from python_ops.artifacts import TARGET_FOLDER, Model, load_manifest, load_run_results
+from python_ops.artifacts import Model, load_manifest, load_run_results
 from python_ops.config import Settings
 from python_ops.delta import rows_changed_since
 from python_ops.errors import OpsError
@@ -104,7 +104,7 @@ def publish(
     settings: Settings,
     spark: Callable[[], SparkSession],
     on_event: Callable[[PublishResult], None] | None = None,
-    artifacts: Path = TARGET_FOLDER,
+    artifacts: Path | None = None,
 ) -> list[PublishResult]:
     """Publishes every table whose rows or columns may differ from what is served, to each warehouse as a set.
 
@@ -115,7 +115,7 @@ def publish(
         settings: The environment.
         spark: Gives the session; called only when a table has changed.
         on_event: Told of each table when it is staged, and of each result.
-        artifacts: Folder of dbt's artifacts.
+        artifacts: Folder of dbt's artifacts; the environment's when None.
 
     Returns:
         One result per warehouse and table, by name. Empty where no model is published here.
@@ -128,11 +128,11 @@ def publish(
     tell = on_event or (lambda event: None)
     staging = settings.state / "publish" / "stage"
     shutil.rmtree(staging, ignore_errors=True)  # what a killed run left
-    manifest = load_manifest(artifacts)
+    manifest = load_manifest(artifacts or settings.artifacts)
     wanted = {name: models for name, models in published_models(manifest, settings).items() if models}
     if not wanted:
         return []
-    last_run = load_run_results(artifacts)
+    last_run = load_run_results(artifacts or settings.artifacts)
     left_out = manifest.readers_of(last_run.without)
     wanted = {name: [m for m in models if m.unique_id not in left_out] for name, models in wanted.items()}
     models = _distinct(wanted.values())
@@ -171,7 +171,7 @@ def publish(
     return results
 
 
-def status(settings: Settings, artifacts: Path = TARGET_FOLDER) -> list[PublishStatus]:
+def status(settings: Settings, artifacts: Path | None = None) -> list[PublishStatus]:
     """How what is served compares with the lake, by warehouse and table. Starts no JVM.
 
     A warehouse that does not answer is told as such, for each of its tables.
@@ -180,7 +180,7 @@ def status(settings: Settings, artifacts: Path = TARGET_FOLDER) -> list[PublishS
         OpsError: there is no manifest.
     """
     found = []
-    for name, listed in published_models(load_manifest(artifacts), settings).items():
+    for name, listed in published_models(load_manifest(artifacts or settings.artifacts), settings).items():
         models = {model.table: model for model in listed}
         lake: dict[str, Version] = {}
         for model in listed:

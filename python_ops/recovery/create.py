@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from python_ops.artifacts import TARGET_FOLDER, load_manifest
+from python_ops.artifacts import load_manifest
 from python_ops.config import Settings
 from python_ops.errors import OpsError
 from python_ops.lineage import Dataset, job_run
@@ -68,7 +68,7 @@ def create(
     tier: int = TIERS[-1],
     full: bool = False,
     on_progress: Tell | None = None,
-    artifacts: Path = TARGET_FOLDER,
+    artifacts: Path | None = None,
 ) -> Snapshot:
     """Copies the environment's tables, ledgers and waiting files to its store. Starts no JVM.
 
@@ -77,7 +77,7 @@ def create(
         tier: Tables up to this `dr_tier`.
         full: Copy every file again, also those that the store has: mends a store whose files were damaged.
         on_progress: Told after each file.
-        artifacts: Folder of dbt's artifacts.
+        artifacts: Folder of dbt's artifacts; the environment's when None.
 
     Raises:
         ConfigError: a `dr_tier` or the store's address is not valid.
@@ -86,7 +86,7 @@ def create(
             snapshot then; what was copied is used by the next.
     """
     store = store_of(settings)
-    wanted = tables_to_copy(settings, load_manifest(artifacts), tier)
+    wanted = tables_to_copy(settings, load_manifest(artifacts or settings.artifacts), tier)
     with leased(settings, [LEASE], "lakeops snapshot create"), job_run(settings, "snapshot.create") as run:
         if isinstance(store, LocalFolder):
             for prefix in (FILES, BLOBS, DRAFTS, SNAPSHOTS):

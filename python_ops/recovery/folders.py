@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from python_ops.config import is_address
 from python_ops.errors import ConfigError, OpsError, missing_extra
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def folder_at(place: str | Path, region: str = "") -> Folder:
         if text.startswith(scheme):
             bucket, _, prefix = text.removeprefix(scheme).partition("/")
             return S3Folder(bucket, prefix, region)
-    if "://" in text:
+    if is_address(text):
         raise ConfigError(f"{text} is neither a path nor s3://bucket/prefix.")
     return LocalFolder(Path(text))
 

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from python_ops.config import PROJECT_ROOT, Settings
+from python_ops.config import PROJECT_ROOT, Settings, is_address
 from python_ops.errors import ConfigError, OpsError
 from python_ops.recovery.folders import Checksum, Folder, LocalFolder, MissingFile, folder_at
 
@@ -155,7 +155,7 @@ def store_of(settings: Settings) -> Folder:
     if not settings.recovery:
         return LocalFolder(settings.home_path / "snapshots" / settings.schema_prefix)
     place = f"{settings.recovery.rstrip('/')}/{settings.schema_prefix}".rstrip("/")
-    return folder_at(place if "://" in place else PROJECT_ROOT / place, settings.recovery_region)
+    return folder_at(place if is_address(place) else PROJECT_ROOT / place, settings.recovery_region)
 
 
 def identifiers(store: Folder) -> list[str]:

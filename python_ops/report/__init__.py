@@ -14,7 +14,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from python_ops.alerts import Breach, check, span
-from python_ops.artifacts import TARGET_FOLDER, Manifest, NodeResult, load_manifest, load_run_results
+from python_ops.artifacts import Manifest, NodeResult, load_manifest, load_run_results
 from python_ops.config import Settings
 from python_ops.contracts import load as load_contract
 from python_ops.contracts import sources
@@ -63,12 +63,13 @@ class Report:
     snapshot_at: str | None
 
 
-def gather(settings: Settings, artifacts: Path = TARGET_FOLDER) -> Report:
+def gather(settings: Settings, artifacts: Path | None = None) -> Report:
     """Reads ledgers, logs and artifacts.
 
     Raises:
         OpsError: nothing was ever built, or a table's log cannot be read.
     """
+    artifacts = artifacts or settings.artifacts
     manifest, results = load_manifest(artifacts), load_run_results(artifacts)
     changed = {policy.table: last_change(policy.path) for policy in policies(settings, manifest)}
     tests = [result for node, result in results.nodes.items() if node.startswith(("test.", "unit_test."))]
@@ -157,7 +158,7 @@ def _limits(manifest: Manifest) -> dict[str, str]:
 
 def _columns(settings: Settings, manifest: Manifest, artifacts: Path) -> Markup:
     """For each column, the columns it is made from, as JSON for the page's script; none where nothing is compiled."""
-    lineage = ColumnLineage(manifest, settings.schema_prefix, artifacts)
+    lineage = ColumnLineage(manifest, artifacts, settings.schema_prefix)
     names = {model.table: model.name for model in manifest.models.values()}
     names |= {table: source for source, table in lineage.by_source.items()}
     found: dict[str, dict[str, list[str]]] = {}

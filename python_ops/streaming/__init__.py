@@ -23,10 +23,9 @@ from python_ops.ingest.ledger import Ledger
 from python_ops.ingest.offsets import next_offsets
 from python_ops.lineage import Dataset, current_run, job_run
 from python_ops.lock import check_held, leased
-from python_ops.spark import is_connect, kafka_jars, session
+from python_ops.spark import is_connect, session
 from python_ops.streaming.apply import Applied, affected, apply
 from python_ops.streaming.broker import Broker
-from python_ops.streaming.jars import add_to_session
 from python_ops.streaming.records import FORMATS
 from python_ops.streaming.topic import Options, StreamResult, TopicStream
 
@@ -86,13 +85,12 @@ def stream(
     broker = Broker(settings)
     for source in asked:
         broker.offsets(settings.kafka_topics[source])  # before a JVM is started for nothing
-    models = affected(asked) if apply_every is not None else ()
+    models = affected(asked, settings.artifacts) if apply_every is not None else ()
     if is_connect(settings):
         raise ConfigError(
             f"Environment {settings.target} works on a Spark Connect server, which cannot run streams for a "
             "client. Run them in an environment whose target in profiles.yml has Spark in the process."
         )
-    add_to_session(kafka_jars())
     spark = session(settings)
     streams = [TopicStream(settings, spark, load(source), broker, options, report) for source in asked]
     pacer = _Pacer(settings, spark, models, apply_every, report)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from python_ops.artifacts import TARGET_FOLDER, Model, load_manifest
+from python_ops.artifacts import Model, load_manifest
 from python_ops.config import Settings
 from python_ops.dbt import arguments, failure, invoke
 from python_ops.errors import BusyError
@@ -28,7 +28,7 @@ class Applied:
     error: str | None = None
 
 
-def affected(sources: Sequence[str], artifacts: Path = TARGET_FOLDER) -> tuple[Model, ...]:
+def affected(sources: Sequence[str], artifacts: Path) -> tuple[Model, ...]:
     """Models that read one of the sources, directly or through others.
 
     Raises:

@@ -53,7 +53,7 @@ def server(tmp_path: Path) -> Iterator[str]:
                     break
             assert started.poll() is None, (tmp_path / "server.log").read_text()[-2000:]
             time.sleep(0.5)
-        yield f"sc://127.0.0.1:{port}"
+        yield f"sc://localhost:{port}"
     finally:
         os.killpg(started.pid, signal.SIGTERM)
         started.wait(timeout=60)
@@ -72,6 +72,10 @@ def test_ingestion_and_dbt_work_on_a_connect_server(tmp_path: Path, server: str)
         "--profiles-dir", "profiles", "--target-path", str(target), "--log-path", str(tmp_path / "logs"),
     )  # fmt: skip
     assert built.returncode == 0, built.stdout[-3000:]
+    token = tmp_path / "connect.token"
+    assert token.stat().st_mode & 0o777 == 0o600
+    stranger = run(tmp_path, f"{server}/;token=guessed", "python_ops", "ingest", "run", "fx_rates", "--env", "dev")
+    assert stranger.returncode == 1 and "token" in stranger.stderr.lower(), stranger.stderr
     assert "read 44, inserted 44" in built.stdout
     assert DeltaTable(str(tmp_path / "warehouse" / "silver.db" / "slv_fx_rates__cdc")).version() >= 0
 
@@ -82,5 +86,5 @@ def test_without_an_address_or_an_answer_the_command_says_so(tmp_path: Path) -> 
     shutil.copy(PROJECT_ROOT / "seeds" / "landing" / "fx_rates" / "batch_0.csv", tmp_path / "landing" / "fx_rates")
     nowhere = run(tmp_path, "", "python_ops", "ingest", "run", "fx_rates", "--env", "dev")
     assert nowhere.returncode == 2 and "SPARK_REMOTE names none" in nowhere.stderr, nowhere.stderr
-    silent = run(tmp_path, f"sc://127.0.0.1:{free_port()}", "python_ops", "ingest", "run", "fx_rates", "--env", "dev")
+    silent = run(tmp_path, f"sc://localhost:{free_port()}", "python_ops", "ingest", "run", "fx_rates", "--env", "dev")
     assert silent.returncode == 1 and "does not answer" in silent.stderr, silent.stderr

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,11 +17,10 @@ from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewPartitions, NewTopic
 from kafka.errors import KafkaError
 
-from python_ops.config import PROJECT_ROOT
-from python_ops.streaming.jars import retrieve
+from python_ops.jars import retrieve
 
 JARS = ("org.apache.kafka:kafka_2.13:4.1.1", "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3")
-FOLDER = PROJECT_ROOT / "target" / "kafka-4.1.1"
+FOLDER = Path(sys.prefix) / "kafka-4.1.1"
 
 _PROPERTIES = """
 process.roles=broker,controller

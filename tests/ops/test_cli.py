@@ -75,6 +75,7 @@ def test_help_and_status_start_no_jvm(home: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert [source["batches"] for source in json.loads(done.stdout)["sources"]] == [0] * len(sources())
     assert "no run yet" in lakeops(home, "status").stdout
+    assert re.fullmatch(r"lakeops \d+\.\d+\.\d+\n", lakeops(home, "--version").stdout)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_a_second_run_exits_4_and_says_who_holds_the_lake(home: Path, arguments:
     (home / "state").mkdir(parents=True)
     with (home / "state" / "lock.json").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        file.write(json.dumps({"command": "run", "pid": 4711, "since": "2026-01-01T00:00:00+00:00"}))
+        file.write(json.dumps({"command": "lakeops run", "pid": 4711, "since": "2026-01-01T00:00:00+00:00"}))
         file.flush()
         done = lakeops(home, *arguments)
     assert done.returncode == 4

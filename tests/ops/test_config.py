@@ -39,3 +39,6 @@ def test_a_wrong_value_says_where_it_came_from(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("LAKEHOUSE_STATE_STORE", "paper")
     with pytest.raises(ConfigError, match="LAKEHOUSE_STATE_STORE: Input should be 'file' or 'dynamodb'"):
         load_settings("local")
+    monkeypatch.setenv("LAKEHOUSE_PUBLISH", "postgres")
+    with pytest.raises(ConfigError, match=r'LAKEHOUSE_PUBLISH must be JSON; a list is such as \["duckdb"\]'):
+        load_settings("local")

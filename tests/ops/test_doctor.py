@@ -14,7 +14,7 @@ import pytest
 from python_ops import doctor
 from python_ops.config import Settings
 from python_ops.doctor import GIB, Outcome
-from python_ops.spark import spark_settings
+from python_ops.jars import pinned
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -77,9 +77,8 @@ def test_python(running: tuple[int, int], outcome: Outcome) -> None:
     assert doctor.check_python(running).outcome is outcome
 
 
-def test_what_is_installed_and_pinned_works_together(settings: Settings) -> None:
-    jars = spark_settings(settings)["spark.jars.packages"]
-    (check,) = doctor.check_versions(doctor.installed_versions(), jars)
+def test_what_is_installed_and_pinned_works_together() -> None:
+    (check,) = doctor.check_versions(doctor.installed_versions(), [jar.coordinate for jar in pinned()])
     assert check.outcome is Outcome.OK, check.found
 
 
@@ -96,31 +95,32 @@ def test_what_is_installed_and_pinned_works_together(settings: Settings) -> None
     ],
 )
 def test_pairs_that_break_each_other(packages: dict[str, str], jars: str, named: str) -> None:
-    (check,) = doctor.check_versions(PINNED | packages, jars)
+    (check,) = doctor.check_versions(PINNED | packages, [jars])
     assert check.outcome is Outcome.FAIL
     assert named in check.found
     assert check.fix
 
 
 def test_a_package_that_is_not_installed() -> None:
-    (check,) = doctor.check_versions({k: v for k, v in PINNED.items() if k != "duckdb"}, JAR)
+    (check,) = doctor.check_versions({k: v for k, v in PINNED.items() if k != "duckdb"}, [JAR])
     assert (check.outcome, check.found) == (Outcome.FAIL, "not installed: duckdb")
 
 
-def test_jars_not_downloaded_yet(tmp_path: Path) -> None:
-    assert doctor.check_jars(JAR, tmp_path).outcome is Outcome.WARN
-    (tmp_path / "jars").mkdir()
-    (tmp_path / "jars" / "io.delta_delta-spark_4.1_2.13-4.4.0.jar").touch()
-    assert doctor.check_jars(JAR, tmp_path).outcome is Outcome.OK
+def test_jars_not_fetched_yet(tmp_path: Path) -> None:
+    check = doctor.check_jars(tmp_path)
+    assert check.outcome is Outcome.WARN and JAR in check.found and "make setup" in check.fix
+    for jar in pinned():
+        (tmp_path / jar.file).touch()
+    assert doctor.check_jars(tmp_path).outcome is Outcome.OK
 
 
 def test_home(tmp_path: Path) -> None:
-    check = doctor.check_home(tmp_path / "not" / "made" / "yet")
+    check = doctor.check_home(Settings(home=tmp_path / "not" / "made" / "yet"))
     assert check.outcome in (Outcome.OK, Outcome.WARN)
     assert "GiB free" in check.found
     assert not (tmp_path / "not").exists()
     for nowhere in ("/proc/lakehouse", "/dev/null/lakehouse"):
-        assert doctor.check_home(Path(nowhere)).outcome is Outcome.FAIL
+        assert doctor.check_home(Settings(home=Path(nowhere))).outcome is Outcome.FAIL
 
 
 def test_memory() -> None:
@@ -189,12 +189,12 @@ def test_a_fault_that_no_check_expects_is_a_failed_check(tmp_path: Path) -> None
     (tmp_path / "manifest.json").write_text("{}")
     found = doctor.checks(Settings(home=tmp_path, target="nowhere"), tmp_path)
     by_name = {check.name: check for check in found}
-    assert "'nowhere' is not in" in by_name["versions"].found
+    assert "'nowhere' is not in" in by_name["memory"].found
     assert "is not an artifact" in by_name["storage"].found
     assert by_name["python"].outcome is Outcome.OK
 
 
 def test_nothing_fails_where_this_suite_runs(tmp_path: Path) -> None:
-    found = doctor.checks(Settings(home=tmp_path), tmp_path / "target")
+    found = doctor.checks(Settings(home=tmp_path))
     assert [check for check in found if check.outcome is Outcome.FAIL] == []
     assert not any(tmp_path.iterdir())

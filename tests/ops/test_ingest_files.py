@@ -471,4 +471,4 @@ def test_a_second_process_is_told_who_holds_the_home(tmp_path: Path) -> None:
         holder.kill()
         holder.communicate()
     with exclusive(Settings(home=tmp_path), "ingest run"):
-        assert json.loads((tmp_path / "state" / "lock.json").read_text())["command"] == "ingest run"
+        assert json.loads((tmp_path / "state" / "lock.json").read_text())["command"] == "lakeops ingest run"

@@ -12,12 +12,11 @@ from deltalake import CommitProperties, Transaction, write_deltalake
 from python_ops.artifacts import Manifest
 from python_ops.config import Settings
 from python_ops.contracts import load
-from python_ops.errors import ConfigError, OpsError
+from python_ops.errors import ConfigError
 from python_ops.ingest.ledger import Ledger, State
 from python_ops.ingest.offsets import Offsets, gaps, next_offsets, of_rows, parse
 from python_ops.ingest.repair import Fault, compare, repair
-from python_ops.spark import kafka_jars, spark_settings
-from python_ops.streaming import checked, jars
+from python_ops.streaming import checked
 from python_ops.streaming.broker import Broker
 
 
@@ -128,26 +127,6 @@ def test_a_login_is_quoted_and_reaches_spark_alone(tmp_path: Path, monkeypatch: 
     assert options["kafka.sasl.jaas.config"].endswith('ScramLoginModule required username="u" password="a\\"b\\\\c;";')
     assert options["kafka.sasl.mechanism"] == "SCRAM-SHA-512"
     assert options["kafka.isolation.level"] == "read_committed"
-
-
-def test_kafka_jars_are_asked_for_only_by_streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LAKEHOUSE_EXTRA_JARS", raising=False)
-    given = spark_settings(Settings())
-    assert given["spark.jars"] == "" and "kafka" not in given["spark.jars.packages"]
-    monkeypatch.setenv("LAKEHOUSE_EXTRA_JARS", "/a.jar,/b.jar")
-    assert spark_settings(Settings())["spark.jars"] == "/a.jar,/b.jar"
-    assert any("spark-sql-kafka" in jar for jar in kafka_jars())
-
-
-def test_a_jar_that_cannot_be_fetched_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jars, "IVY_HOME", tmp_path)
-    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    with pytest.raises(OpsError, match="Java 17 or 21 must be on PATH"):
-        jars.fetch(kafka_jars())
-    (tmp_path / "jars").mkdir()
-    for coordinate in kafka_jars():
-        (tmp_path / "jars" / "{}_{}-{}.jar".format(*coordinate.split(":"))).touch()
-    assert jars.fetch(kafka_jars())[0].name == "org.apache.spark_spark-sql-kafka-0-10_2.13-4.1.3.jar"
 
 
 def test_everything_behind_a_source_is_downstream_of_it() -> None:

@@ -68,7 +68,7 @@ def day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Day:
     monkeypatch.setattr(daily, "ingest", lambda settings, spark, on_event: made.results)
     monkeypatch.setattr(daily, "session", lambda settings: None)
     monkeypatch.setattr(daily, "invoke", made.dbt)
-    monkeypatch.setattr(daily, "load_manifest", lambda: load_manifest(made.artifacts))
+    monkeypatch.setattr(daily, "load_manifest", lambda folder: load_manifest(made.artifacts))
     monkeypatch.setattr(daily, "publish", lambda *given: (made.done or []).append("publish") or [])
     monkeypatch.setattr(daily, "remember", lambda settings: (made.done or []).append("green"))
     return made

@@ -88,21 +88,17 @@ class Place:
         return [(breach.kind, breach.subject) for breach in check(self.settings, self.artifacts, now)]
 
     def lakeops(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Runs a command on these artifacts, in a process of its own that finds no Java."""
-        code = (
-            "import sys; from pathlib import Path; from python_ops import artifacts; "
-            "artifacts.TARGET_FOLDER = Path(sys.argv.pop(1)); from python_ops.cli import main; main()"
-        )
+        """Runs a command in a process of its own that finds no Java."""
         given = {**os.environ, "LAKEHOUSE_HOME": str(self.settings.home), "LAKEHOUSE_SCHEMA_PREFIX": ""}
         return subprocess.run(
-            [sys.executable, "-c", code, str(self.artifacts), *arguments],
+            [sys.executable, "-m", "python_ops", *arguments],
             env={**given, "PATH": "/nowhere", "JAVA_HOME": "/nowhere"}, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    place = Place(Settings(home=tmp_path / "lake"), tmp_path / "target")
+    place = Place(Settings(home=tmp_path / "lake"), tmp_path / "lake" / "target")
     place.run(Step("ingest", "ok", seconds=10), Step("dbt build", "ok", seconds=50))
     place.build()
     place.table(10)
@@ -197,7 +193,7 @@ def test_causes_come_first(place: Place) -> None:
 
 
 def test_no_run_at_all_is_missing(tmp_path: Path) -> None:
-    place = Place(Settings(home=tmp_path / "lake"), tmp_path / "target")
+    place = Place(Settings(home=tmp_path / "lake"), tmp_path / "lake" / "target")
     place.build()
     assert place.kinds() == [], "the build of a stream, or by hand"
     (place.artifacts / "run_results.json").unlink()

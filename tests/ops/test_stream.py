@@ -315,7 +315,9 @@ def test_models_behind_the_source_are_applied_in_the_same_session(desk: Desk, mo
     """Given --apply, Then the models hold what was taken, run again only for something new, and a model that fails does
     not end the stream.
     """
-    monkeypatch.setattr(streaming, "affected", lambda sources: models("slv_accounts", "slv_accounts_history"))
+    monkeypatch.setattr(
+        streaming, "affected", lambda sources, artifacts: models("slv_accounts", "slv_accounts_history")
+    )
     view = f"{desk.settings.schema_name('silver')}.slv_accounts"
     names: list[list[str]] = []
     stop = threading.Event()
@@ -341,7 +343,7 @@ def test_models_behind_the_source_are_applied_in_the_same_session(desk: Desk, mo
     runner.join(timeout=60)
     assert ended[0][0][0].error is None and ended[0][1].error is None
 
-    monkeypatch.setattr(streaming, "affected", lambda sources: models("dim_customer"))
+    monkeypatch.setattr(streaming, "affected", lambda sources, artifacts: models("dim_customer"))
     desk.send(event(4, "A3", name="third"))
     (result,), last = stream(
         desk.settings, [SOURCE], Options(once=True), lambda _: None, threading.Event(), apply_every=60

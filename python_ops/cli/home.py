@@ -1,0 +1,53 @@
+"""`lakeops home`: whose the lake's folder is."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from python_ops import home
+from python_ops.cli import AsJson, Env, Environment, print_json
+from python_ops.cli.tables import print_rows
+from python_ops.config import load_settings
+from python_ops.doctor import Outcome, check_metastore
+from python_ops.errors import BusyError
+from python_ops.lock import exclusive
+from python_ops.spark import own_session
+
+app = typer.Typer(help="Whose the lake's folder is.", no_args_is_help=True)
+
+
+@app.callback()
+def group() -> None:
+    """Whose the lake's folder is."""
+
+
+@app.command()
+def adopt(
+    execute: Annotated[bool, typer.Option("--execute", help="Act; without it, the tables are listed.")] = False,
+    env: Env = Environment.LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Make a home that was copied or moved this environment's: a new metastore, with every table that lies under it.
+
+    Rows, ledgers and what was published stay as they are; views come with the next `dbt build`.
+
+    Example: lakeops home adopt --execute
+    """
+    settings = load_settings(env.value)
+    found = [{"table": f"{schema}.{name}", "folder": str(folder)} for schema, name, folder in home.tables(settings)]
+    if execute:
+        with exclusive(settings, "home adopt", claim=False):
+            derby = check_metastore(home.metastore(settings))
+            if derby.outcome is not Outcome.OK:
+                raise BusyError(f"{derby.found}. Stop it (a Spark Connect server?), then run again.")
+            home.adopt(settings, own_session)
+    if as_json:
+        print_json({"home": str(settings.home_path), "tables": found, "executed": execute})
+        return
+    print_rows(["table", "folder"], [[each["table"], each["folder"]] for each in found])
+    if execute:
+        typer.echo(f"{settings.home_path} is the home of environment {settings.target}. Next: `lakeops run --always`.")
+    else:
+        typer.echo("Nothing was done. `--execute` acts.")

@@ -1,0 +1,174 @@
+"""Whose a home is: addresses, copied lakes and other environments' homes are refused before anything happens."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from python_ops import home
+from python_ops.config import PROJECT_ROOT, Settings, load_settings
+from python_ops.dbt import refuse_other_variables
+from python_ops.errors import ConfigError
+from python_ops.lock import exclusive
+from python_ops.recovery.manifest import store_of
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def run(folder: Path, place: str | Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs `lakeops …`, or `dbt …` as it is typed, in the checkout; dbt's log goes to the folder."""
+    given = {
+        **os.environ, "LAKEHOUSE_HOME": str(place), "LAKEHOUSE_SCHEMA_PREFIX": "", "DBT_LOG_PATH": str(folder / "logs"),
+        "JAVA_HOME": "/nowhere", **environment,
+    }  # fmt: skip
+    given.pop("DBT_PROFILES_DIR", None)
+    program = str(Path(sys.executable).with_name(words[0]))
+    return subprocess.run(
+        [program, *words[1:]], cwd=PROJECT_ROOT, env=given, capture_output=True, text=True, timeout=60
+    )
+
+
+def lines(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """What was printed, but for dbt's opening line."""
+    return [
+        line for line in (done.stdout + done.stderr).splitlines() if line.strip() and "Running with dbt" not in line
+    ]
+
+
+def test_an_address_is_no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for address in ("s3a://bucket/lake", "s3:/bucket", "hdfs://h:8020/x", "file:///tmp/x", "abfss://c@a.dfs/x"):
+        monkeypatch.setenv("LAKEHOUSE_HOME", address)
+        with pytest.raises(ConfigError, match=r"LAKEHOUSE_HOME must be on this machine, or mounted, and .*:// *"):
+            load_settings("local")
+        with pytest.raises(ConfigError, match="is an address"):
+            _ = Settings(home=Path(address)).state
+    with pytest.raises(ConfigError, match="neither a path nor s3://"):
+        store_of(Settings(home=tmp_path, recovery="ftp:/host/x"))
+    assert Settings(home=tmp_path / "a:" / "b").home_path == tmp_path / "a:" / "b", "a colon alone is no scheme"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("lakeops", "status"),
+        ("lakeops", "snapshot", "restore", "--to", "s3://bucket/lake", "--execute"),
+        ("lakeops", "snapshot", "drill", "--scratch", "s3://bucket/lake"),
+        ("lakeops", "report", "--output", "s3://bucket/report.html"),
+        ("lakeops", "contracts", "export", "--to", "s3://bucket/schemas"),
+        ("dbt", "parse"),
+        ("dbt", "build"),
+    ],
+    ids=" ".join,
+)
+def test_an_address_becomes_no_folder(tmp_path: Path, words: tuple[str, ...]) -> None:
+    place = tmp_path / "lake" if any(word.startswith("s3:") for word in words) else "s3a://bucket/lake"
+    done = run(tmp_path, place, *words)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "s3" in lines(done)[-1] and "bucket" in lines(done)[-1] and "is an address" in lines(done)[-1]
+    assert len(lines(done)) <= 3, "dbt says where it is from in two lines more"
+    assert not list(PROJECT_ROOT.glob("s3*")) and not (tmp_path / "lake").exists()
+
+
+def test_a_home_says_whose_it_is_and_where(tmp_path: Path) -> None:
+    """Given a home in use, When it is copied or moved, Then neither place is read or written from there."""
+    first = Settings(home=tmp_path / "lake", demo=True)
+    assert not home.require(first)
+    with exclusive(first, "x"):
+        pass
+    assert home.require(first)
+    shutil.copytree(first.home, tmp_path / "copy")
+    (tmp_path / "link").symlink_to(first.home)
+    assert home.require(Settings(home=tmp_path / "link")), "another name of the same folder"
+    copy = Settings(home=tmp_path / "copy")
+    told = rf"The lake in {copy.home} is registered at {first.home}: .*`lakeops home adopt --execute`"
+    for refused in (home.require, home.claim, lambda given: exclusive(given, "x").__enter__()):
+        with pytest.raises(ConfigError, match=told):
+            refused(copy)
+    assert json.loads((copy.home / "home.json").read_text())["path"] == str(first.home)
+
+
+def test_environments_do_not_share_a_home_and_prefixes_do(tmp_path: Path) -> None:
+    home.claim(Settings(home=tmp_path, target="dev", schema_prefix="ann"))
+    assert home.require(Settings(home=tmp_path, target="dev", schema_prefix="ben"))
+    with pytest.raises(ConfigError, match=r"is the home of environment dev, and this is prod\. .*`--env dev`"):
+        exclusive(Settings(home=tmp_path, target="prod"), "x").__enter__()
+    (tmp_path / "home.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"home.json cannot be read .*`lakeops home adopt --execute`"):
+        home.require(Settings(home=tmp_path, target="dev"))
+
+
+def test_a_home_with_a_metastore_is_recorded_by_spark_alone(tmp_path: Path) -> None:
+    """A lake from before there was a record: only its metastore knows where it is."""
+    (tmp_path / "derby" / "metastore_db").mkdir(parents=True)
+    home.claim(Settings(home=tmp_path))
+    assert not (tmp_path / "home.json").exists()
+
+
+@pytest.mark.spark
+def test_spark_says_where_the_schemas_are(spark: SparkSession, settings: Settings, tmp_path: Path) -> None:
+    home.compare(settings, spark)
+    elsewhere = Settings(home=tmp_path / "copy")
+    with pytest.raises(ConfigError, match=rf"The lake in {elsewhere.home} is registered at {settings.home_path}/ware"):
+        home.compare(elsewhere, spark)
+
+
+@pytest.mark.slow
+def test_a_moved_lake_is_refused_by_every_command(tmp_path: Path) -> None:
+    home.claim(Settings(home=tmp_path / "old"))
+    (tmp_path / "old").rename(tmp_path / "new")
+    for words in (("lakeops", "status"), ("lakeops", "run"), ("dbt", "parse"), ("dbt", "build")):
+        done = run(tmp_path, tmp_path / "new", *words)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert f"The lake in {tmp_path / 'new'} is registered at {tmp_path / 'old'}" in lines(done)[-1]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["home.json"]
+    doctor = run(tmp_path, tmp_path / "new", "lakeops", "doctor")
+    assert "fail     home" in doctor.stdout and "home adopt" in doctor.stdout
+
+
+@pytest.mark.slow
+def test_what_belongs_to_another_environment_is_stopped_in_a_line(tmp_path: Path) -> None:
+    """Given an empty home, When prod is given invented data or dbt without a server, Then nothing is made."""
+    place = tmp_path / "lake"
+    demo = run(tmp_path, place, "lakeops", "demo", "--env", "prod")
+    assert demo.returncode == 2 and "environment prod does not say `demo: true`" in lines(demo)[0], demo.stderr
+    for target in ("dev", "prod"):
+        built = run(tmp_path, place, "dbt", "build", "--target", target, SPARK_REMOTE="")
+        assert built.returncode == 2 and "SPARK_REMOTE names none" in lines(built)[-1], built.stdout
+        assert len(lines(built)) <= 3
+    assert not place.exists()
+    assert not [name for name in ("metastore_db", "spark-warehouse", "derby.log") if (PROJECT_ROOT / name).exists()]
+
+
+@pytest.mark.slow
+def test_dbt_beside_a_run_says_who_holds_the_lake(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    with (tmp_path / "state" / "lock.json").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(json.dumps({"command": "lakeops run", "pid": 4711, "since": "2026-01-01T00:00:00+00:00"}))
+        file.flush()
+        done = run(tmp_path, tmp_path, "dbt", "build")
+        assert done.returncode == 2 and "in use by `lakeops run` (process 4711, since 2026" in lines(done)[-1]
+        assert run(tmp_path, tmp_path, "dbt", "parse").returncode == 0, "what needs no Spark waits for nobody"
+    assert (tmp_path / "target" / "manifest.json").exists(), "artifacts of a hand-typed command are under the home"
+
+
+def test_a_home_that_only_the_environments_file_names_is_exported_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LAKEHOUSE_HOME", raising=False)
+    with pytest.raises(ConfigError, match=rf"`export LAKEHOUSE_HOME={tmp_path}` first"):
+        refuse_other_variables(Settings(home=tmp_path))
+    monkeypatch.setenv("LAKEHOUSE_HOME", str(tmp_path))
+    refuse_other_variables(Settings(home=tmp_path))
+    with pytest.raises(ConfigError, match="`export LAKEHOUSE_SCHEMA_PREFIX=ann` first"):
+        refuse_other_variables(Settings(home=tmp_path, schema_prefix="ann"))
