@@ -106,7 +106,7 @@ def ingestion_progress(settings: Settings) -> list[Progress]:
     return found
 
 
-def status(settings: Settings) -> Status:
+def status(settings: Settings, artifacts: Path | None = None) -> Status:
     """Sources, the last run, tables that cannot be read, and what is served."""
     published: dict[str, dict[str, Served]] = {}
     unreachable: dict[str, str] = {}
@@ -116,7 +116,7 @@ def status(settings: Settings) -> Status:
         except OpsError as exc:
             unreachable[name] = str(exc)
     try:
-        lacking = unreadable(settings, load_manifest(settings.artifacts))
+        lacking = unreadable(settings, load_manifest(artifacts or settings.artifacts))
     except OpsError:  # nothing was ever built
         lacking = {}
     return Status(

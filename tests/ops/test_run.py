@@ -52,7 +52,8 @@ class Day:
     done: list[str] | None = None
 
     def dbt(self, settings: Settings, listed: Sequence[str], on_event: Any) -> Any:
-        self.done = [*(self.done or []), " ".join(listed[1:2] + list(listed[listed.index("--log-path") + 2 :]))]
+        selection = listed[listed.index("--log-path") + 2 : listed.index("--target-path")]
+        self.done = [*(self.done or []), " ".join([listed[1], *selection])]
         node = SimpleNamespace(name="slv_orders", resource_type="model")
         results = [SimpleNamespace(node=node, status="error" if self.build else "success", message=self.build)]
         return SimpleNamespace(success=not self.build, exception=None, result=SimpleNamespace(results=results))
@@ -63,12 +64,12 @@ class Day:
 
 @pytest.fixture
 def day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Day:
-    made = Day(Settings(home=tmp_path / "lake"), tmp_path / "target", [HALTED])
+    settings = Settings(home=tmp_path / "lake")
+    made = Day(settings, settings.artifacts, [HALTED])
     project(made.artifacts)
     monkeypatch.setattr(daily, "ingest", lambda settings, spark, on_event: made.results)
     monkeypatch.setattr(daily, "session", lambda settings: None)
     monkeypatch.setattr(daily, "invoke", made.dbt)
-    monkeypatch.setattr(daily, "load_manifest", lambda folder: load_manifest(made.artifacts))
     monkeypatch.setattr(daily, "publish", lambda *given: (made.done or []).append("publish") or [])
     monkeypatch.setattr(daily, "remember", lambda settings: (made.done or []).append("green"))
     return made
