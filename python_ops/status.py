@@ -62,7 +62,7 @@ class Status:
 
 def source_status(settings: Settings, source: str) -> SourceStatus:
     """One source's ledger and landing folder."""
-    ledger = Ledger(settings.state / "ingest", source)
+    ledger, folder, contract = Ledger(settings.state / "ingest", source), settings.landing / source, load(source)
     done = [manifest for manifest in ledger.manifests if manifest.state is State.COMMITTED]
     return SourceStatus(
         source=source,
@@ -70,12 +70,12 @@ def source_status(settings: Settings, source: str) -> SourceStatus:
         accepted=sum(manifest.counts["accepted"] for manifest in done),
         quarantined=sum(manifest.counts["quarantined"] for manifest in done),
         last_batch_at=done[-1].arrived_at if done else None,
-        waiting_files=len(set(landing.names(settings.landing / source)) - ledger.taken().keys()),
+        waiting_files=len(set(landing.names(folder, contract)) - ledger.taken().keys()),
         unfinished=ledger.open_batch is not None,
         last_verdict=_verdict(settings, source, done[-1].batch_id) if done else None,
         halted=ledger.halted.batch_id if ledger.halted else None,
         halted_by=ledger.halted.halted_by if ledger.halted else None,
-        left_outside=tuple(landing.left_outside(settings.landing / source)),
+        left_outside=tuple(landing.left_outside(folder, contract)),
     )
 
 

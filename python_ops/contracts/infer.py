@@ -293,14 +293,14 @@ def _decimal(texts: Iterable[str]) -> str:
     return f"decimal({min(38, whole + scale)},{min(scale, 38 - whole)})"
 
 
-def _key(sample: Sample, columns: Iterable[dict[str, Any]]) -> list[str]:
+def _key(sample: Sample, columns: Sequence[dict[str, Any]]) -> list[str]:
     """The first column, or pair, that is always there and never twice; else the first that is always there."""
     required = [column["name"] for column in columns if column.get("required")]
     for size in (1, 2):
         for names in combinations(required, size):
             if len({tuple(str(record[name]) for name in names) for record in sample.records}) == len(sample.records):
                 return list(names)
-    return required[:1] or [sample.names[0]]
+    return required[:1] or [columns[0]["name"]]
 
 
 def _text(data: dict[str, Any], file: str, records: int, nested: Sequence[str]) -> str:

@@ -38,12 +38,12 @@ __all__ = ["IngestResult", "discard", "has_new_files", "ingest", "replaced", "se
 
 def has_new_files(settings: Settings, source: str) -> bool:
     """Whether a run would find something to do for the source, or to complain about. Starts no JVM."""
-    ledger = Ledger(settings.state / "ingest", source)
-    table = AppendOnlyTable(settings, "bronze", load(source))
+    contract, ledger = load(source), Ledger(settings.state / "ingest", source)
+    table = AppendOnlyTable(settings, "bronze", contract)
     return (
         ledger.open_batch is not None
         or ledger.halted is not None
-        or bool(set(landing.names(settings.landing / source)) - ledger.taken().keys())
+        or bool(set(landing.names(settings.landing / source, contract)) - ledger.taken().keys())
         or not (ledger.manifests or table.exists())  # dbt reads every source's table, also before its first delivery
         or ledger.committed_rows != table.row_count()
     )
@@ -206,7 +206,7 @@ def _replaced(settings: Settings, contract: Contract) -> tuple[str, ...]:
     taken = ledger.taken()
     changed = [
         name
-        for name in landing.names(folder)
+        for name in landing.names(folder, contract)
         if name in taken
         and taken[name].sha256
         and landing.differs(folder / name, taken[name], written_after=frozen_at[name])
@@ -215,4 +215,4 @@ def _replaced(settings: Settings, contract: Contract) -> tuple[str, ...]:
         f"{folder / name} was replaced after it was taken; what it holds now is not read. Deliver it under a new name."
         for name in changed
     )
-    return (*told, *landing.left_outside(folder))
+    return (*told, *landing.left_outside(folder, contract))

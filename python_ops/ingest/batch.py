@@ -110,7 +110,7 @@ class Batch:
         elif self.ledger.halted:
             yield self._release(self.ledger.halted)
         else:
-            new = [name for name in landing.names(self.folder) if name not in self.ledger.taken()]
+            new = [name for name in landing.names(self.folder, self.contract) if name not in self.ledger.taken()]
             found, waiting_for = deliveries(self.folder, new, self.contract)
             self.told += waiting_for
             for delivery in found:

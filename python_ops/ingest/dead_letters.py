@@ -173,7 +173,7 @@ def finish(batch: Batch, manifest: Manifest) -> IngestResult:
         f" and letter._batch_id < {number}"
         f" when matched then update set replayed_batch = {number}, replayed_at = timestamp '{now}'"
     ).collect()
-    if files := [file.name for file in manifest.files if not file.fault]:
+    if files := [file.name for file in manifest.files if not file.fault and file.name not in result.rejected_files]:
         listed = ", ".join("'" + name.replace("\\", "\\\\").replace("'", "\\'") + "'" for name in files)
         spark.sql(
             f"update {dlq} set replayed_batch = {number}, replayed_at = timestamp '{now}'"
@@ -224,7 +224,7 @@ def _freeze(batch: Batch, batches: Sequence[int]) -> Manifest | None:
         for row in _rows(batch.settings, batch.contract.source, columns)
         if row["line"] is None and row["replayed_batch"] is None and (not batches or row["_batch_id"] in batches)
     ]
-    here = set(landing.names(batch.folder))
+    here = set(landing.names(batch.folder, batch.contract))
     again = [landing.inspect(batch.folder, name, batch.contract) for name in sorted({r["file"] for r in whole} & here)]
     draft = Manifest(
         0, batch.contract.source, batch.contract.version, datetime.now(UTC).isoformat(), (), replays=replays

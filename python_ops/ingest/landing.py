@@ -28,7 +28,7 @@ _OTHER_CODECS = (".bz2", ".deflate", ".lz4", ".snappy")
 # Larger files that were taken are not read again to see whether they were replaced by others of their size.
 _READ_AGAIN = 16 * 1024 * 1024
 
-# Folders of AWS DMS (DatePartitionEnabled) and of sinks that write by the hour.
+# Folders of AWS DMS (DatePartitionEnabled), by DatePartitionSequence and DatePartitionDelimiter.
 _DATED = re.compile(r"[0-9]{2,10}([_-][0-9]{2,4}){0,3}")
 
 csv.field_size_limit(MAX_RECORD_BYTES)
@@ -67,23 +67,28 @@ class LandingFile:
     schema: str = ""
 
 
-def names(folder: Path) -> list[str]:
-    """Names of the delivered files in name order, those in dated folders (`2025/03/04/…`) with their folders.
+def names(folder: Path, contract: Contract | None = None) -> list[str]:
+    """Names of the delivered files in name order. Of `dms`, those in dated folders too (`2025/03/04/…`), with these.
 
     Hidden files, `_…` and `….tmp` are still being written. Links are never followed.
 
     Raises:
         OpsError: the folder cannot be read.
     """
-    return sorted(name for name, why in _entries(folder) if why is None)
+    return sorted(name for name, why in _entries(folder, _is_dated(contract)) if why is None)
 
 
-def left_outside(folder: Path) -> list[str]:
+def left_outside(folder: Path, contract: Contract | None = None) -> list[str]:
     """What lies in a landing folder and is not taken, each with the reason and what to do."""
-    return [f"{folder / printable(name)} is not taken: {why}." for name, why in _entries(folder) if why]
+    found = _entries(folder, _is_dated(contract))
+    return [f"{folder / printable(name)} is not taken: {why}." for name, why in found if why]
 
 
-def _entries(folder: Path, inside: str = "") -> Iterator[tuple[str, str | None]]:
+def _is_dated(contract: Contract | None) -> bool:
+    return contract is not None and contract.format == "dms"
+
+
+def _entries(folder: Path, dated: bool, inside: str = "") -> Iterator[tuple[str, str | None]]:
     """Files of a landing folder, and what else is there with the reason why it is not taken."""
     place = folder / inside
     try:
@@ -100,10 +105,10 @@ def _entries(folder: Path, inside: str = "") -> Iterator[tuple[str, str | None]]
             yield name, "its name is not UTF-8. Rename it"
         elif path.is_file():
             yield name, None
-        elif path.is_dir() and _DATED.fullmatch(path.name):
-            yield from _entries(folder, f"{name}/")
+        elif path.is_dir() and dated and _DATED.fullmatch(path.name):
+            yield from _entries(folder, dated, f"{name}/")
         elif path.is_dir() and _holds_anything(path):
-            yield name, "folders are only taken that are named by a date, as 2025/03/04. Move its files up"
+            yield name, "files in folders are not, but of DMS in folders that are named by a date. Move its files up"
 
 
 def _holds_anything(folder: Path) -> bool:
@@ -275,7 +280,9 @@ def _layout(head: bytes, contract: Contract) -> tuple[tuple[str, ...], bool, str
         return (), True, alone if "\r" in text else f"the first line cannot be parsed ({exc})"
     wanted = [column.name for column in contract.columns]
     known = [*wanted, *((dms.OPERATION, contract.timestamp_column or "") if contract.format == "dms" else ())]
-    if padded := [name.strip() for name in given if name != name.strip() and name.strip().lower() in wanted]:
+    is_header = contract.format != "dms" or set(contract.key) <= {name.strip().lower() for name in given}
+    padded = [name.strip() for name in given if name != name.strip() and name.strip().lower() in wanted]
+    if is_header and padded:
         return (), True, f"header has blanks around {', '.join(padded)}; write names and values without"
     first = folded(given, known)
     if contract.format == "dms":

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from python_ops.artifacts import load_run_results
 from python_ops.config import Settings
+from python_ops.contracts import load as load_contract
 from python_ops.contracts import sources
 from python_ops.dbt import arguments, invoke
 from python_ops.errors import ConfigError, OpsError
@@ -198,7 +199,7 @@ def _deliveries(settings: Settings, snapshot: Snapshot, batch: Path | None) -> l
     return [
         (source, root / source / name)
         for source in sources()
-        for name in landing.names(root / source)
+        for name in landing.names(root / source, load_contract(source))
         if f"{source}/{name}" not in known
     ]
 

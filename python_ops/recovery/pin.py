@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from python_ops.config import Settings
-from python_ops.contracts import sources
+from python_ops.contracts import load, sources
 from python_ops.errors import OpsError
 from python_ops.ingest import landing
 from python_ops.ingest.ledger import Ledger, State
@@ -87,7 +87,7 @@ def _pin_sources(settings: Settings, pinned: Pinned) -> None:
     for source in sources():
         manifests = Ledger(settings.state / "ingest", source).manifests
         done = {file.name for m in manifests if m.state is State.COMMITTED for file in m.files}
-        waiting = [name for name in landing.names(settings.landing / source) if name not in done]
+        waiting = [name for name in landing.names(settings.landing / source, load(source)) if name not in done]
         marks = [f"{name}{landing.SNAPSHOT}" for name in waiting]
         marks = [mark for mark in marks if (settings.landing / source / mark).exists()]
         pinned.landing += [f"{source}/{name}" for name in (*marks, *waiting)]

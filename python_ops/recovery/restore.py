@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from python_ops.config import Settings
+from python_ops.contracts import load as load_contract
+from python_ops.contracts import sources as known_sources
 from python_ops.errors import ConfigError, OpsError
 from python_ops.ingest import landing
 from python_ops.ingest.ledger import Ledger, Manifest, State
@@ -344,7 +346,8 @@ class _Restoring:
         landed, missing = LocalFolder(self.target.landing), []
         for file in self.waiting:
             source, name = file.path.split("/", 1)
-            if name not in landing.names(self.target.landing / source):
+            contract = load_contract(source) if source in known_sources() else None
+            if name not in landing.names(self.target.landing / source, contract):
                 missing.append(file)
             elif file.checksum.differs(replace(landed.checksum(file.path), etag=file.etag)):
                 raise OpsError(

@@ -89,11 +89,13 @@ def test_dated_folders_are_taken_and_what_is_left_outside_is_told(tmp_path: Path
     (folder / "link.csv").symlink_to(outside)
     (folder / "2025" / "linked").symlink_to(tmp_path)
 
-    assert landing.names(folder) == sorted([*dated[:4], "h.csv"])
-    told = landing.left_outside(folder)
+    assert landing.names(folder) == ["h.csv"]
+    assert any(f"{folder}/20250304 is not taken" in text for text in landing.left_outside(folder, load("fx_rates")))
+    assert landing.names(folder, dms_contract()) == sorted([*dated[:4], "h.csv"])
+    told = landing.left_outside(folder, dms_contract())
     assert len(told) == 4 and not any("password" in text for text in told)
     for name, why in (("2025/linked", "a link"), (r"a\udcff.csv", "not UTF-8. Rename"), ("link.csv", "a link"),
-                      ("more", "named by a date")):  # fmt: skip
+                      ("more", "Move its files up")):  # fmt: skip
         assert any(f"{folder}/{name} is not taken" in text and why in text for text in told), name
     with pytest.raises(OpsError, match="links are not followed"):
         landing.inspect(folder, "link.csv", load("fx_rates"))
