@@ -40,7 +40,7 @@ from python_ops.recovery.manifest import (
     store_of,
 )
 from python_ops.recovery.pin import Pinned, pin
-from python_ops.recovery.tables import TIERS, Table, tables_to_copy
+from python_ops.recovery.tables import TIERS, Table, home_folder, tables_to_copy
 from python_ops.recovery.verify import check_log
 
 THREADS = 8
@@ -155,7 +155,7 @@ class _Copy:
             id=_identifier(pinned.at, self.newest),
             pinned_at=pinned.at.isoformat(timespec="microseconds"),
             completed_at="",
-            source=str(self.settings.home_path),
+            source=home_folder(self.settings).url,
             environment=self.settings.target,
             schema_prefix=self.settings.schema_prefix,
             tables=(),

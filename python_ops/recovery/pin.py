@@ -14,7 +14,7 @@ from python_ops.errors import OpsError
 from python_ops.ingest import landing
 from python_ops.ingest.ledger import Ledger, State
 from python_ops.recovery.log import LOG, TableVersion, UnreadableLog, last_version, read_version
-from python_ops.recovery.tables import Table
+from python_ops.recovery.tables import Table, home_folder
 from python_ops.state import store_for
 
 _TRIES = 5
@@ -69,7 +69,7 @@ def pin(settings: Settings, wanted: Sequence[Table]) -> Pinned:
         _pin_sources(settings, pinned)
         if not pinned.has_moved() and _ledgers(settings) == pinned.state:
             if not pinned.tables:
-                raise OpsError(f"{settings.home_path} holds no table yet; there is nothing to copy.")
+                raise OpsError(f"{home_folder(settings).url} holds no table yet; there is nothing to copy.")
             return pinned
         time.sleep(_WAIT_SECONDS)
     raise OpsError(

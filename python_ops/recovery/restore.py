@@ -168,7 +168,7 @@ def _restore(
 
 
 def _refuse_stranger(settings: Settings, target: Settings, snapshot: Snapshot) -> None:
-    is_same_home = target.home_path == settings.home_path
+    is_same_home = home_folder(target).url == home_folder(settings).url
     own = (settings.target, settings.schema_prefix)
     if is_same_home and own != (snapshot.environment, snapshot.schema_prefix):
         raise ConfigError(
