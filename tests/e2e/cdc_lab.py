@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cdc_sets import METADATA
 from pyspark.sql import SparkSession
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,10 +25,6 @@ flags: {{send_anonymous_usage_stats: false}}
 on-run-end: "{{{{ cdc_release_session() }}}}"
 models: {{+schema: {schema}, +file_format: delta, +materialized: incremental}}
 """
-
-METADATA = (
-    "_op string, seq bigint, ts timestamp, _unsent array<string>, move bigint, _arrived_at timestamp, _batch_id bigint"
-)
 
 
 class Lab:

@@ -59,6 +59,7 @@ def server(tmp_path: Path) -> Iterator[str]:
         started.wait(timeout=60)
 
 
+@pytest.mark.campaign
 @pytest.mark.spark
 def test_ingestion_and_dbt_work_on_a_connect_server(tmp_path: Path, server: str) -> None:
     landing = tmp_path / "landing" / "fx_rates"

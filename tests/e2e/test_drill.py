@@ -22,7 +22,7 @@ from python_ops.recovery.last import last
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.campaign]
 
 PREFIX, SOURCE, MODEL = "drilled", "crm_accounts", "slv_accounts_history"
 BUNDLED = PROJECT_ROOT / "seeds" / "landing" / SOURCE

@@ -21,12 +21,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import sqlglot
+from cdc_sets import METADATA
 from rendering import CompilationError, load
 from sqlglot import exp
-
-METADATA = (
-    "_op string, seq bigint, ts timestamp, _unsent array<string>, move bigint, _arrived_at timestamp, _batch_id bigint"
-)
 
 # What Spark has and DuckDB lacks. Spark's to_json leaves NULLs out and writes a time as the engine asks it to.
 FUNCTIONS = """

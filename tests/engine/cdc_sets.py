@@ -8,6 +8,10 @@ from typing import Any, Protocol
 from cdc_fold import Event, Options, fold, instant
 from cdc_histories import COLUMNS
 
+# Columns of a bronze table after its key and values.
+METADATA = (
+    "_op string, seq bigint, ts timestamp, _unsent array<string>, move bigint, _arrived_at timestamp, _batch_id bigint"
+)
 BASE = {
     "unique_key": "k",
     "sequence_by": ["seq"],

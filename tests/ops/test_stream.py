@@ -311,7 +311,9 @@ def models(*names: str) -> tuple[Model, ...]:
     return tuple(found)
 
 
-def test_models_behind_the_source_are_applied_in_the_same_session(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_behind_the_source_are_applied_in_the_same_session(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Given --apply, Then the models hold what was taken, run again only for something new, and a model that fails does
     not end the stream.
     """
@@ -426,6 +428,7 @@ main()
 """
 
 
+@pytest.mark.campaign
 def test_a_killed_stream_is_taken_up_and_sigterm_ends_it_at_a_safe_point(kafka: KafkaServer, tmp_path: Path) -> None:
     """Given kill -9 right after the rows of batch 2 were committed, and more records since, Then another process ends
     with every record once; SIGTERM ends that one with exit 0 and nothing unfinished.
