@@ -9,6 +9,7 @@ import pytest
 from dbt.adapters.spark import session as stock
 from dbt.plugins import PluginManager
 from dbt_common.exceptions import DbtRuntimeError
+from pyspark.errors import NumberFormatException
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.spark
 @pytest.fixture
 def connect() -> Any:
     """Makes what dbt's manager makes, after the plugin was loaded as dbt loads it."""
-    PluginManager.from_modules("lakehouse")
+    PluginManager.from_modules("another_project")
     opened = []
 
     def _open(**parameters: str) -> Any:
@@ -62,8 +63,9 @@ def test_the_profiles_settings_reach_it_and_ansi_mode_is_sparks_own(spark: Spark
     cursor.execute("set spark.sql.shuffle.partitions")
     assert cursor.fetchone()["value"] == "7"
     assert spark.conf.get("spark.sql.shuffle.partitions") != "7"
-    with pytest.raises(Exception, match="CAST_INVALID_INPUT"):
-        ask(mine, "select cast('abc' as int)")
+    with pytest.raises(NumberFormatException) as failed:
+        ask(mine, "select cast(amount as int) from (select 'abc' as amount)")
+    assert "'abc'" in str(failed.value) and "cast(amount as int)" in str(failed.value), "the value and the column"
 
 
 def test_closing_frees_what_a_failed_node_left_cached(spark: SparkSession, connect: Any) -> None:
