@@ -91,12 +91,18 @@ def invoke(settings: Settings, listed: Sequence[str], on_event: Callable[[Any], 
 
     Returns:
         dbt's `dbtRunnerResult`: `success`, `result`, `exception`.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, SIGTERM or a lost lease.
     """
     export_environment(settings)
     os.chdir(PROJECT_ROOT)  # profiles.yml names log4j2's file relative to the project
     from dbt.cli.main import dbtRunner
 
-    return dbtRunner(callbacks=[on_event] if on_event else []).invoke(list(listed))
+    result = dbtRunner(callbacks=[on_event] if on_event else []).invoke(list(listed))
+    if isinstance(result.exception, KeyboardInterrupt):
+        raise result.exception
+    return result
 
 
 def readers_of(sources: Iterable[str]) -> list[str]:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from python_ops import home, jars
+from python_ops import home, interrupts, jars
 from python_ops.config import PROJECT_ROOT, Settings
 from python_ops.errors import ConfigError, OpsError, missing_extra
 
@@ -101,11 +101,13 @@ def own_session(settings: Settings) -> SparkSession:
     log = settings.home_path / "logs" / "spark-start.log"
     try:
         with _stderr_to(log):
-            return builder.getOrCreate()
+            started = builder.getOrCreate()
     except (PySparkRuntimeError, FileNotFoundError) as exc:
         raise OpsError(
             f"Spark did not start ({exc}). Its output is in {log}. Java 17 or 21 must be on PATH or in JAVA_HOME."
         ) from exc
+    interrupts.watch()
+    return started
 
 
 def check_server(settings: Settings) -> None:

@@ -1,0 +1,55 @@
+"""An interruption is told once, by the command that was interrupted.
+
+pyspark cancels its jobs at Ctrl-C, so each of dbt's threads fails with Java's stack trace; dbt adds that of the
+interruption, py4j one for each call that was under way, and for each thread when Java ends by the same signal. None of
+it is news. From the interruption on dbt's console is silent (dbt.log goes on), and py4j does not log what it raises.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+_SUMMARY = "EndOfRunSummary"  # dbt's "Exited because of keyboard interrupt", which `--quiet` leaves out
+
+_seen = threading.Event()
+_of_spark: Any = None
+
+
+def see() -> None:
+    """Notes an interruption; to be called by what handles its signal."""
+    _seen.set()
+    if "dbt_common.events.event_manager_client" in sys.modules:
+        from dbt_common.events.event_manager_client import get_event_manager
+
+        for logger in get_event_manager().loggers:
+            if logger.name == "stdout_log":
+                logger.filter = lambda message: message.info.name == _SUMMARY
+
+
+def watch() -> None:
+    """Sees Ctrl-C too, which pyspark handles from Spark's start on; to be called after that, as often as one likes."""
+    global _of_spark
+    logging.getLogger().addFilter(_is_news)
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is threading.main_thread() and callable(handler) and handler is not _interrupt:
+        _of_spark = handler
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    see()
+    _of_spark(number, frame)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Filter of the root logger, where py4j logs each failure of a call before it raises it."""
+    if "py4j" not in Path(record.pathname).parts:
+        return True
+    error = record.exc_info[1] if record.exc_info else None
+    return not (_seen.is_set() or isinstance(error, KeyboardInterrupt))
