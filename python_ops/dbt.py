@@ -60,6 +60,9 @@ def before(context: Any) -> None:
     settings = load_settings(context.obj["profile"].target_name)
     refuse_other_variables(settings)
     require(settings)
+    os.umask(int(settings.umask, 8))
+    for log in Path(flags.LOG_PATH).glob("dbt.log"):  # it has SQL, and was opened before
+        log.chmod(0o666 & ~int(settings.umask, 8))
     if not flags.TARGET_PATH:
         project.target_path = str(settings.artifacts)
     if flags.WHICH not in _WITHOUT_SPARK:
