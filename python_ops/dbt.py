@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,8 @@ def before(context: Any) -> None:
     refuse_other_variables(settings)
     require(settings)
     os.umask(int(settings.umask, 8))
-    for log in Path(flags.LOG_PATH).glob("dbt.log"):  # it has SQL, and was opened before
-        log.chmod(0o666 & ~int(settings.umask, 8))
+    with suppress(FileNotFoundError, PermissionError):  # there is none, or it is another user's
+        (Path(flags.LOG_PATH) / "dbt.log").chmod(0o666 & ~int(settings.umask, 8))  # it has SQL, and was opened before
     if not flags.TARGET_PATH:
         project.target_path = str(settings.artifacts)
     if flags.WHICH not in _WITHOUT_SPARK:

@@ -32,14 +32,23 @@ def see() -> None:
                 logger.filter = lambda message: message.info.name == _SUMMARY
 
 
-def watch() -> None:
-    """Sees Ctrl-C too, which pyspark handles from Spark's start on; to be called after that, as often as one likes."""
+def watch(before: Any) -> None:
+    """Sees Ctrl-C too; to be called after Spark's start, as often as one likes.
+
+    Args:
+        before: What handled Ctrl-C before it. pyspark takes its place without asking: a handler of the command's own,
+            or that it is ignored, is put back.
+    """
     global _of_spark
     logging.getLogger().addFilter(_is_news)
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is threading.main_thread() and callable(handler) and handler is not _interrupt:
-        _of_spark = handler
+    now = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or now is _interrupt:
+        return
+    if before in (signal.default_int_handler, _interrupt):
+        _of_spark = now
         signal.signal(signal.SIGINT, _interrupt)
+    elif before is not None:
+        signal.signal(signal.SIGINT, before)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -7,6 +7,7 @@ publishing share the session made here.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import warnings
@@ -74,7 +75,9 @@ def session(settings: Settings) -> SparkSession:
         OpsError: Java or a jar is missing, or the server does not answer; the text says what to do.
     """
     is_recorded = home.require(settings)
+    before = signal.getsignal(signal.SIGINT)
     running = _connect(settings) if is_connect(settings) else own_session(settings)
+    interrupts.watch(before)
     if is_connect(settings) or not is_recorded:
         home.compare(settings, running)
     if not is_recorded:
@@ -101,13 +104,11 @@ def own_session(settings: Settings) -> SparkSession:
     log = settings.home_path / "logs" / "spark-start.log"
     try:
         with _stderr_to(log):
-            started = builder.getOrCreate()
+            return builder.getOrCreate()
     except (PySparkRuntimeError, FileNotFoundError) as exc:
         raise OpsError(
             f"Spark did not start ({exc}). Its output is in {log}. Java 17 or 21 must be on PATH or in JAVA_HOME."
         ) from exc
-    interrupts.watch()
-    return started
 
 
 def check_server(settings: Settings) -> None:

@@ -10,10 +10,12 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_cli import lakeops
 
+from python_ops import interrupts
 from python_ops.config import PROJECT_ROOT, Settings
 from python_ops.state import store_for
 
@@ -91,7 +93,7 @@ DBT = """
 
     signal.signal(signal.SIGTERM, cli._terminate)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    interrupts.watch()
+    interrupts.watch(signal.default_int_handler)
     settings = Settings(home={home!r})
     try:
         invoke(settings, ["--quiet", *arguments(["parse"], settings)], interrupt)
@@ -134,8 +136,8 @@ PY4J = """
         return gateway._gateway_client.send_command("x\\n", retry=False)
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    interrupts.watch()
-    interrupts.watch()
+    interrupts.watch(signal.default_int_handler)
+    interrupts.watch(signal.getsignal(signal.SIGINT))
     print("Java is gone:", call(), file=sys.stderr)
     print("---", file=sys.stderr)
     try:
@@ -154,3 +156,16 @@ def test_py4j_logs_an_error_before_an_interruption_and_nothing_of_it_or_after_it
     before, after = done.stderr.split("---\n")
     assert "Exception while sending command" in before and "Traceback" in before, "a real error is not hidden"
     assert after == "interrupted\nJava is gone: x\n"
+
+
+@pytest.mark.parametrize("own", [signal.SIG_IGN, lambda number, frame: None], ids=["ignored", "a stream's"])
+def test_what_the_command_does_at_ctrl_c_survives_sparks_start(own: Any) -> None:
+    """pyspark puts its own handler in the place of any."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, lambda number, frame: pytest.fail("pyspark's handler was called"))
+        interrupts.watch(own)
+        assert signal.getsignal(signal.SIGINT) is own
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
