@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,9 @@ def before(context: Any) -> None:
     settings = load_settings(context.obj["profile"].target_name)
     refuse_other_variables(settings)
     require(settings)
+    os.umask(int(settings.umask, 8))
+    with suppress(FileNotFoundError, PermissionError):  # there is none, or it is another user's
+        (Path(flags.LOG_PATH) / "dbt.log").chmod(0o666 & ~int(settings.umask, 8))  # it has SQL, and was opened before
     if not flags.TARGET_PATH:
         project.target_path = str(settings.artifacts)
     if flags.WHICH not in _WITHOUT_SPARK:
@@ -91,12 +95,18 @@ def invoke(settings: Settings, listed: Sequence[str], on_event: Callable[[Any], 
 
     Returns:
         dbt's `dbtRunnerResult`: `success`, `result`, `exception`.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, SIGTERM or a lost lease.
     """
     export_environment(settings)
     os.chdir(PROJECT_ROOT)  # profiles.yml names log4j2's file relative to the project
     from dbt.cli.main import dbtRunner
 
-    return dbtRunner(callbacks=[on_event] if on_event else []).invoke(list(listed))
+    result = dbtRunner(callbacks=[on_event] if on_event else []).invoke(list(listed))
+    if isinstance(result.exception, KeyboardInterrupt):
+        raise result.exception
+    return result
 
 
 def readers_of(sources: Iterable[str]) -> list[str]:

@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from python_ops import home
+from python_ops import home, interrupts
 from python_ops.config import Settings
 from python_ops.errors import BusyError, Interrupted
 from python_ops.lineage import job_run
@@ -164,6 +164,7 @@ def _interrupt() -> None:
 
 
 def _raise_lost(number: int, frame: object) -> None:
+    interrupts.see()
     raise KeyboardInterrupt
 
 

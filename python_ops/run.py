@@ -141,8 +141,6 @@ class Job:
             self.lineage = NodeEvents(self.settings)
             listed = arguments(["build"], self.settings, exclude=readers_of(self.broken))
             result = invoke(self.settings, ["--quiet", *listed], self._on_dbt_event)
-            if isinstance(result.exception, KeyboardInterrupt):
-                raise result.exception
             nodes = result.result.results if result.result is not None else []
             nodes = [node for node in nodes if node.node.resource_type in ("model", "test", "unit_test", "seed")]
             statuses = [str(node.status) for node in nodes]

@@ -7,6 +7,7 @@ publishing share the session made here.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import warnings
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from python_ops import home, jars
+from python_ops import home, interrupts, jars
 from python_ops.config import PROJECT_ROOT, Settings
 from python_ops.errors import ConfigError, OpsError, missing_extra
 
@@ -74,7 +75,9 @@ def session(settings: Settings) -> SparkSession:
         OpsError: Java or a jar is missing, or the server does not answer; the text says what to do.
     """
     is_recorded = home.require(settings)
+    before = signal.getsignal(signal.SIGINT)
     running = _connect(settings) if is_connect(settings) else own_session(settings)
+    interrupts.watch(before)
     if is_connect(settings) or not is_recorded:
         home.compare(settings, running)
     if not is_recorded:

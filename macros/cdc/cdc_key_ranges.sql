@@ -62,10 +62,11 @@ group by bucket
 {%- endmacro %}
 
 
-{#-- Runs the query above. [] when no key column can be a literal, or when nothing is touched. --#}
+{#-- Runs the query above. [] when no key column can be a literal, when nothing is touched, and where the model's meta says
+     `key_is_personal`: the values would stand in dbt.log and in the table's history. --#}
 {% macro _cdc_find_ranges(o, touched) -%}
     {%- set key = _cdc_range_key(o) -%}
-    {%- if not key -%}{{ return([]) }}{%- endif -%}
+    {%- if not key or (config.get('meta') or {}).get('key_is_personal') -%}{{ return([]) }}{%- endif -%}
     {%- set prefix = namespace(text='') -%}
     {%- if o.types[key] == 'string' -%}
         {%- set ends = run_query("select concat('=', min(`" ~ key ~ "`)), concat('=', max(`" ~ key ~ "`)) from " ~ touched).rows[0] -%}

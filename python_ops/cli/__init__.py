@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from python_ops import interrupts
 from python_ops.config import Settings, environments, load_settings, local_path
 from python_ops.errors import OpsError, Terminated
 from python_ops.home import require
@@ -58,6 +59,7 @@ def _as_data(item: Any) -> Any:
 
 
 def _terminate(number: int, frame: object) -> None:
+    interrupts.see()
     raise Terminated
 
 

@@ -314,6 +314,21 @@ def test_ranges_become_one_literal_predicate_that_keeps_truncates() -> None:
     assert MACROS["cdc_range_predicate"]("k", "string", [], "stored") == "true"
 
 
+def test_values_of_a_personal_key_stand_in_no_statement() -> None:
+    asked: list[str] = []
+
+    def query(sql: str) -> SimpleNamespace:
+        asked.append(sql)
+        return SimpleNamespace(rows=[("=a@x.org", "=b@x.org")])
+
+    def predicate(meta: dict[str, bool] | None) -> str:
+        macros = load("cdc", "merge", context={"run_query": query, "config": {"meta": meta}, "this": "s.x"})
+        return str(macros["_merge_ranges"](["k"], {"k": "string"}, "s.x__tmp", None))
+
+    assert predicate({"key_is_personal": True}) == "None" and not asked
+    assert "'a@x.org' and 'b@x.org'" in predicate(None) and asked
+
+
 def test_the_merge_is_insert_only_when_no_stored_row_changes() -> None:
     o = options()
     assert "when matched" not in MACROS["cdc_merge"](o, "s.x__cdc", "diff", "true", False)

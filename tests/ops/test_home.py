@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,31 @@ def test_an_address_is_no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     with pytest.raises(ConfigError, match="neither a path nor s3://"):
         store_of(Settings(home=tmp_path, recovery="ftp:/host/x"))
     assert Settings(home=tmp_path / "a:" / "b").home_path == tmp_path / "a:" / "b", "a colon alone is no scheme"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("umask", "others"), [("", 0o077), ("027", 0o027)], ids=["by default", "027"])
+def test_what_is_written_is_its_users_alone(tmp_path: Path, umask: str, others: int) -> None:
+    """Given a user whose files everybody may read, When commands write a lake, Then nobody else reads it."""
+    place = tmp_path / "lake"
+    landing = place / "landing" / "fx_rates"
+    landing.mkdir(parents=True)
+    (landing / "a.csv").write_text("rate_date,currency,units_per_eur\n2025-01-02,USD,1.03\n")
+    delivered = {place, *place.rglob("*")}
+    chosen = {"LAKEHOUSE_UMASK": umask} if umask else {}
+    before = os.umask(0o022)
+    try:
+        assert "Spark did not start" in run(tmp_path, place, "lakeops", "ingest", "run", **chosen).stderr
+        assert run(tmp_path, place, "dbt", "parse", **chosen).returncode == 0
+    finally:
+        os.umask(before)
+    written = {*place.rglob("*"), *(tmp_path / "logs").rglob("*")} - delivered
+    names = {path.name for path in written}
+    assert names >= {"home.json", "lock.json", "events.jsonl", "manifest.json", "dbt.log"}
+    modes = {str(path.relative_to(tmp_path)): stat.S_IMODE(path.stat().st_mode) for path in written}
+    assert {name: oct(mode) for name, mode in modes.items() if mode & others} == {}
+    if umask:
+        assert modes["lake/target/manifest.json"] == 0o640 and modes["logs/dbt.log"] == 0o640
 
 
 @pytest.mark.slow

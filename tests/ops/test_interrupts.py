@@ -7,13 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_cli import lakeops
 
-from python_ops.config import Settings
+from python_ops import interrupts
+from python_ops.config import PROJECT_ROOT, Settings
 from python_ops.state import store_for
 
 pytestmark = pytest.mark.slow
@@ -75,3 +78,94 @@ def test_a_run_says_what_is_done_and_how_to_go_on(home: Path) -> None:
     assert record is not None and record.value["holder"] == "", "the lease was given back"
     after = lakeops(home, "run", PATH="/nowhere", JAVA_HOME="/nowhere")
     assert after.returncode == 1 and "Spark did not start" in after.stderr, "and nothing is locked"
+
+
+DBT = """
+    import os, signal
+    from pathlib import Path
+    from python_ops import cli, interrupts
+    from python_ops.config import Settings
+    from python_ops.dbt import arguments, invoke
+
+    def interrupt(event):
+        if event.info.name.startswith("Parse"):
+            os.kill(os.getpid(), {number})
+
+    signal.signal(signal.SIGTERM, cli._terminate)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupts.watch(signal.default_int_handler)
+    settings = Settings(home={home!r})
+    try:
+        invoke(settings, ["--quiet", *arguments(["parse"], settings)], interrupt)
+    except KeyboardInterrupt as exc:
+        print("interrupted by", type(exc).__name__)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(signal.SIGTERM, "Terminated"), (signal.SIGINT, "KeyboardInterrupt")],
+    ids=["SIGTERM", "Ctrl-C"],
+)
+def test_dbt_leaves_an_interruption_to_the_command(tmp_path: Path, number: int, error: str) -> None:
+    """dbt prints the stack trace of whatever ends it, also with `--quiet`; dbt.log has it."""
+    code = textwrap.dedent(DBT).format(number=int(number), home=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=PROJECT_ROOT)
+    assert (done.stdout, done.stderr) == (f"interrupted by {error}\n", "")
+    assert "Traceback" in (tmp_path / "logs" / "dbt.log").read_text()
+
+
+PY4J = """
+    import os, signal, socket, sys, threading
+    from py4j.clientserver import ClientServer, JavaParameters, PythonParameters
+    from python_ops import interrupts
+
+    java = socket.create_server(("127.0.0.1", 0))
+
+    def serve(interrupt):
+        taken, _ = java.accept()
+        taken.recv(1000)
+        if interrupt:
+            os.kill(os.getpid(), signal.SIGINT)
+            threading.Event().wait(1)
+        taken.close()
+
+    def call(interrupt=False):
+        threading.Thread(target=serve, args=[interrupt], daemon=True).start()
+        gateway = ClientServer(JavaParameters(port=java.getsockname()[1]), PythonParameters(port=0, eager_load=False))
+        return gateway._gateway_client.send_command("x\\n", retry=False)
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupts.watch(signal.default_int_handler)
+    interrupts.watch(signal.getsignal(signal.SIGINT))
+    print("Java is gone:", call(), file=sys.stderr)
+    print("---", file=sys.stderr)
+    try:
+        call(interrupt=True)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+    print("Java is gone:", call(), file=sys.stderr)
+"""
+
+
+def test_py4j_logs_an_error_before_an_interruption_and_nothing_of_it_or_after_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PY4J)], capture_output=True, text=True, timeout=60, cwd=PROJECT_ROOT
+    )
+    assert done.stderr.count("---\n") == 1, done.stderr
+    before, after = done.stderr.split("---\n")
+    assert "Exception while sending command" in before and "Traceback" in before, "a real error is not hidden"
+    assert after == "interrupted\nJava is gone: x\n"
+
+
+@pytest.mark.parametrize("own", [signal.SIG_IGN, lambda number, frame: None], ids=["ignored", "a stream's"])
+def test_what_the_command_does_at_ctrl_c_survives_sparks_start(own: Any) -> None:
+    """pyspark puts its own handler in the place of any."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, lambda number, frame: pytest.fail("pyspark's handler was called"))
+        interrupts.watch(own)
+        assert signal.getsignal(signal.SIGINT) is own
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
