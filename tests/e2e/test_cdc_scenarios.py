@@ -273,7 +273,7 @@ def test_one_outlier_does_not_make_the_merge_scan_everything(lab: Lab) -> None:
 def test_rows_that_arrive_while_the_engine_works_are_left_for_the_next_run(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import dbt.adapters.spark.session as session
+    import dbt_spark_sessions as session
 
     lab.model("history", "t", SELECT, **SCD2)
     lab.deliver("t", [event("k", 10, "A")])
@@ -299,7 +299,7 @@ def test_rows_that_arrive_while_the_engine_works_are_left_for_the_next_run(
 def test_a_commit_by_another_run_between_read_and_merge_fails_the_model_and_loses_nothing(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import dbt.adapters.spark.session as session
+    import dbt_spark_sessions as session
 
     lab.model("history", "t", SELECT, **SCD2)
     lab.deliver("t", [event("k", 10, "A")])
@@ -328,7 +328,7 @@ def test_a_commit_by_another_run_between_read_and_merge_fails_the_model_and_lose
 def test_a_merge_that_fails_leaves_no_transaction_number_on_the_session(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import dbt.adapters.spark.session as session
+    import dbt_spark_sessions as session
 
     lab.model("history", "t", SELECT, **SCD2)
     lab.deliver("t", [event("k", 10, "A")])
@@ -400,7 +400,7 @@ def test_a_mark_beyond_the_source_is_refused_with_both_numbers(lab: Lab) -> None
 
 def test_a_listing_that_fails_is_no_first_load(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given bronze lost its first batch and dbt takes the schema for empty (dbt-spark#950), Then history stays."""
-    import dbt.adapters.spark.session as session
+    import dbt_spark_sessions as session
 
     lab.model("history", "t", SELECT, **SCD2)
     lab.deliver("t", [event("k", 10, "A"), event("old", 10, "O")])

@@ -27,7 +27,7 @@ JOB = """
 import os, signal, sys, threading, time
 from pathlib import Path
 
-import dbt.adapters.spark.session as dbt_session
+import dbt_spark_sessions as dbt_session
 
 from python_ops import run as daily
 from python_ops.cli import main
@@ -81,7 +81,7 @@ def execute_or_die(self, sql, *parameters):
 AppendOnlyTable.append, dbt_session.Cursor.execute = append_or_die, execute_or_die
 if point == "told to stop":
     daily.ingest = lambda settings, spark, on_event: ingest(settings, spark, ["crm_accounts"], on_event)
-    daily.arguments = lambda command, settings: arguments(command, settings, ["slv_accounts_history"])
+    daily.arguments = lambda command, settings, exclude: arguments(command, settings, ["slv_accounts_history"])
     sys.argv = ["lakeops", "run"]
     main()
 while (taken := ingest(settings, lambda: spark, ["crm_accounts"])[0]).files:

@@ -98,6 +98,7 @@ class SessionsPlugin(dbtPlugin):  # type: ignore[misc]
 
     def initialize(self) -> None:
         """Called by dbt at the start of each invocation."""
+        stock.Cursor = Cursor
         stock.Connection = Connection
         stock.SessionConnectionWrapper = ConnectionWrapper
 
