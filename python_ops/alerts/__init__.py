@@ -26,7 +26,7 @@ from python_ops.errors import ConfigError, OpsError
 from python_ops.ingest.ledger import Ledger, State
 from python_ops.ingest.ledger import Manifest as Batch
 from python_ops.maintenance.state import read_state
-from python_ops.metrics import history, rows_before
+from python_ops.metrics import history, read, rows_before
 from python_ops.run_record import last_run, waits
 
 RUNBOOK = "docs/runbooks/sla_breach.md"
@@ -218,9 +218,10 @@ def _types(batch: Batch, most: float | None, owner: str) -> Iterator[Breach]:
 
 
 def _models(settings: Settings, manifest: Manifest, results: RunResults | None, now: datetime) -> Iterator[Breach]:
-    recorded = history(settings, "rows", "table")
+    figures = read(settings)
+    recorded = history(figures, "rows", "table")
     built_at = datetime.fromisoformat(results.generated_at) if results else None
-    before = rows_before(settings, results.began(manifest) if results else {})
+    before = rows_before(figures, results.began(manifest) if results else {})
     for model in manifest.models.values():
         if model.storage is None or not (limits := _limits(model)):
             continue

@@ -109,24 +109,24 @@ def record(settings: Settings, metrics: Iterable[Metric]) -> Path:
     return path
 
 
-def history(settings: Settings, name: str, kind: str) -> dict[str, list[float]]:
+def history(figures: Iterable[Metric], name: str, kind: str) -> dict[str, list[float]]:
     """Past values by subject, oldest first, one per run (a run's last)."""
     found: dict[str, dict[str, float]] = {}
-    for metric in read(settings):
+    for metric in figures:
         if metric.name == name and metric.kind == kind:
             found.setdefault(metric.subject, {})[metric.run] = metric.value
     return {subject: list(runs.values()) for subject, runs in found.items()}
 
 
-def rows_before(settings: Settings, builds: Mapping[str, datetime]) -> dict[str, int]:
+def rows_before(figures: Iterable[Metric], builds: Mapping[str, datetime]) -> dict[str, int]:
     """Rows of each table as last recorded before a time, such as that of its last build, where they were.
 
     Args:
-        settings: The environment.
+        figures: In the order of time, as `read` gives them.
         builds: The time of each table.
     """
     found: dict[str, int] = {}
-    for metric in read(settings):  # in the order of time
+    for metric in figures:
         if metric.name != "rows" or metric.kind != "table" or metric.subject not in builds:
             continue
         if datetime.fromisoformat(metric.at) < builds[metric.subject]:

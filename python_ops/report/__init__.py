@@ -26,7 +26,7 @@ from python_ops.ingest.ledger import Ledger, State
 from python_ops.lineage.columns import ColumnLineage
 from python_ops.maintenance import TablePlan, policies
 from python_ops.maintenance import plan as plan_maintenance
-from python_ops.metrics import history, rows_before
+from python_ops.metrics import history, read, rows_before
 from python_ops.publish import PublishStatus
 from python_ops.publish import status as publish_status
 from python_ops.recovery.last import last
@@ -98,7 +98,7 @@ def gather(settings: Settings, artifacts: Path | None = None) -> Report:
     breaches = check(settings, artifacts)
     record = last_run(settings)
     published = publish_status(settings, artifacts)
-    tables = plan_maintenance(settings, (), artifacts)
+    tables, figures = plan_maintenance(settings, (), artifacts), read(settings)
     return Report(
         environment=settings.target,
         generated_at=datetime.now(UTC),
@@ -107,13 +107,13 @@ def gather(settings: Settings, artifacts: Path | None = None) -> Report:
         sources=[(source_status(settings, source), _history(settings, source)) for source in sources()],
         open_letters={source: count_open(settings, source) for source in sources()},
         build=results,
-        models=_models(settings, manifest, results, tables),
+        models=_models(settings, manifest, results, tables, rows_before(figures, results.began(manifest))),
         tests=sorted(tests, key=lambda test: (test.green, test.unique_id)),
         breaches=breaches,
         limits=_limits(manifest),
         counts={
             table: sparkline([int(count) for count in past])
-            for table, past in history(settings, "rows", "table").items()
+            for table, past in history(figures, "rows", "table").items()
         },
         columns=_columns(settings, manifest, artifacts),
         failed=failed,
@@ -159,10 +159,11 @@ def _verdict(
     return Verdict("good", "The last run is green, and what it built is served.")
 
 
-def _models(settings: Settings, manifest: Manifest, results: RunResults, tables: list[TablePlan]) -> list[Built]:
+def _models(
+    settings: Settings, manifest: Manifest, results: RunResults, tables: list[TablePlan], before: Mapping[str, int]
+) -> list[Built]:
     """The models of silver and gold that the last build built or was to build, silver first."""
     rows = {planned.table: planned.before.live_rows for planned in tables}
-    before = rows_before(settings, results.began(manifest))
     found = []
     for model in sorted(manifest.models.values(), key=lambda model: (model.layer != "silver", model.name)):
         result = results.nodes.get(model.unique_id)

@@ -270,7 +270,7 @@ def test_figures_are_kept_one_per_run(place: Place) -> None:
     found = {(m.name, m.subject): m.value for m in read(place.settings)}
     assert found["run_seconds", "dbt build"] == 50
     assert (found["rows_quarantined", "fx_rates"], found["rows", "gold.dim_a"]) == (10, 10)
-    assert history(place.settings, "rows", "table") == {"gold.dim_a": [10.0]}, "the same run twice is one"
+    assert history(read(place.settings), "rows", "table") == {"gold.dim_a": [10.0]}, "the same run twice is one"
     path = place.settings.state / "metrics" / "metrics.jsonl"
     path.write_text(path.read_text() + '{"name": "half')
     assert len(read(place.settings)) == len(found) * 2
