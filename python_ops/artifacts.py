@@ -69,6 +69,11 @@ class Model:
             return None
         return f"{self.alias}__cdc" if (self.strategy or "").startswith("cdc_scd") else self.alias
 
+    @property
+    def stored_table(self) -> str:
+        """Schema and name of the table that holds its rows, or of the view."""
+        return f"{self.schema}.{self.storage or self.alias}"
+
 
 @dataclass(frozen=True)
 class Exposure:
@@ -137,6 +142,7 @@ class NodeResult:
 
     Attributes:
         seconds: Execution time.
+        counts: Of a CDC model, its events: `read`, `late`, `opened` and so on, each that is not 0; `read` always.
         started_at: When it began, UTC; None when it was skipped.
         ended_at: When it ended.
     """
@@ -147,6 +153,7 @@ class NodeResult:
     seconds: float
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def green(self) -> bool:
@@ -177,6 +184,14 @@ class RunResults:
         wanted = self.nodes if among is None else frozenset(among)
         red = [result for node, result in self.nodes.items() if node in wanted and not result.green]
         return sorted(red, key=lambda result: (result.status == "skipped", result.unique_id))
+
+    def began(self, manifest: Manifest) -> dict[str, datetime]:
+        """When the build of each model began, by the table that holds its rows; those that were skipped left out."""
+        return {
+            model.stored_table: result.started_at
+            for node, result in self.nodes.items()
+            if result.started_at and (model := manifest.models.get(node))
+        }
 
     def green_tests(self) -> frozenset[str]:
         """Tests that ran and passed."""
@@ -233,6 +248,7 @@ def load_run_results(folder: Path) -> RunResults:
                 seconds=float(result["execution_time"]),
                 started_at=_moment(min((t["started_at"] for t in timing if t.get("started_at")), default=None)),
                 ended_at=_moment(max((t["completed_at"] for t in timing if t.get("completed_at")), default=None)),
+                counts=_counts(result.get("adapter_response") or {}),
             )
             for result in data["results"]
             for timing in [result.get("timing") or []]
@@ -272,6 +288,14 @@ def _model(node: Mapping[str, Any]) -> Model:
         config=config,
         unique_key=(key,) if isinstance(key := config.get("unique_key") or (), str) else tuple(key),
     )
+
+
+def _counts(response: Mapping[str, Any]) -> dict[str, int]:
+    """What macros/overrides/incremental.sql put into dbt's response of a CDC model."""
+    code = response.get("code")
+    if not isinstance(code, str) or not code.startswith("{"):
+        return {}
+    return {str(name): int(count) for name, count in json.loads(code).items()}
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -28,7 +28,7 @@ class Written:
     """What some commits did to a table.
 
     Attributes:
-        rows: Inserted, updated and deleted.
+        rows: `inserted`, `updated` and `deleted` together.
         bytes: Of the files that were added.
         files: Added and removed.
         rows_copied: Written again although they did not change, because they share a file with one that did.
@@ -38,6 +38,9 @@ class Written:
     bytes: int = 0
     files: int = 0
     rows_copied: int = 0
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
 
 
 def exists(path: Path) -> bool:
@@ -138,22 +141,23 @@ def written_since(path: Path, began: datetime) -> Written | None:
     """What the table's commits since a time wrote, of the last five; None where there is no table."""
     if not exists(path):
         return None
-    rows = size = files = copied = 0
+    inserted = updated = deleted = size = files = copied = 0
     for commit in open_log(path).history(5):
         if datetime.fromtimestamp(int(commit["timestamp"]) / 1000, UTC) < began:
             break
         if commit.get("operation") in _KEEPS_ROWS:
             continue
         metrics: dict[str, Any] = commit.get("operationMetrics") or {}
-        applied = [int(metrics[name]) for name in _APPLIED if name in metrics]
-        rows += sum(applied) if applied else int(metrics.get("numOutputRows", 0))
+        is_merge = "numTargetRowsInserted" in metrics
+        inserted += int(metrics.get("numTargetRowsInserted" if is_merge else "numOutputRows", 0))
+        updated += int(metrics.get("numTargetRowsUpdated", 0))
+        deleted += int(metrics.get("numTargetRowsDeleted" if is_merge else "numDeletedRows", 0))
         size += int(metrics.get("numTargetBytesAdded") or metrics.get("numOutputBytes") or 0)
         files += sum(int(metrics.get(name, 0)) for name in _FILES)
         copied += int(metrics.get("numTargetRowsCopied") or metrics.get("numCopiedRows") or 0)
-    return Written(rows, size, files, copied)
+    return Written(inserted + updated + deleted, size, files, copied, inserted, updated, deleted)
 
 
-_APPLIED = ("numTargetRowsInserted", "numTargetRowsUpdated", "numTargetRowsDeleted")
 _FILES = (
     "numFiles", "numRemovedFiles", "numAddedFiles", "numTargetFilesAdded", "numTargetFilesRemoved",
     "numTargetDeletionVectorsAdded",

@@ -1,5 +1,5 @@
 {#-- Applies the new events of a CDC model: the runner behind both strategies. Every statement's SQL comes from the macros
-     beside this one; here is only their order. Returns the message for dbt's console line and run_results.json.
+     beside this one; here is only their order. Returns the counts, and the message for dbt's console line.
 
        1 validate, 2 read what is applied, 3 stage the new events (source evaluated once) and see how far they reach,
        4 touched keys and their ranges, 5 timeline, 6 one MERGE, 7 views --#}
@@ -27,7 +27,7 @@
         {%- if low is not none -%}{%- do _cdc_refuse_a_mark_ahead(o, low, temporary) -%}{%- endif -%}
         {%- do _cdc_drop_temporary(temporary) -%}
         {%- do cdc_keep_views(o, storage, stored) -%}
-        {{ return('nothing new' ~ _cdc_seconds(clock)) }}
+        {{ return({'counts': {'read': 0}, 'message': 'nothing new' ~ _cdc_seconds(clock)}) }}
     {%- endif -%}
     {%- set marks = _cdc_marks(o, applied, low, profile) -%}
     {%- set stage = temporary ~ '__cdc_stage' -%}
@@ -61,7 +61,8 @@
     {%- do cdc_keep_views(o, storage, stored) -%}
     {%- do _cdc_drop_temporary(temporary) -%}
     {%- do _cdc_lap(clock, 'views') -%}
-    {{ return(_cdc_message(counts) ~ _cdc_seconds(clock)) }}
+    {%- set told = _cdc_told(counts) -%}
+    {{ return({'counts': told, 'message': _cdc_message(told) ~ _cdc_seconds(clock)}) }}
 {%- endmacro %}
 
 
@@ -411,10 +412,18 @@ from differing
 {%- endmacro %}
 
 
-{% macro _cdc_message(counts) -%}
-    {%- set parts = [] -%}
+{#-- The counts that are told, as whole numbers: those that are not 0, and how much was read. --#}
+{% macro _cdc_told(counts) -%}
+    {%- set told = {} -%}
     {%- for name in ['read', 'duplicates', 'inserted', 'updated', 'opened', 'closed', 'moved', 'deletes', 'late', 'ties', 'clamped'] if counts.get(name) or name == 'read' -%}
-        {%- do parts.append(name ~ ' ' ~ counts.get(name)) -%}
+        {%- do told.update({name: counts.get(name) | int}) -%}
     {%- endfor -%}
+    {{ return(told) }}
+{%- endmacro %}
+
+
+{% macro _cdc_message(told) -%}
+    {%- set parts = [] -%}
+    {%- for name, count in told.items() -%}{%- do parts.append(name ~ ' ' ~ count) -%}{%- endfor -%}
     {{ return(parts | join(', ')) }}
 {%- endmacro %}

@@ -6,8 +6,9 @@
     {%- if strategy in ['cdc_scd1', 'cdc_scd2', 'merge'] -%}{%- do check_config_keys(model.config, strategy) -%}{%- endif -%}
     {%- if strategy in ['cdc_scd1', 'cdc_scd2'] -%}
         {{ run_hooks(pre_hooks) }}
-        {%- set message = cdc_apply(sql) -%}
-        {%- call noop_statement('main', message, 'CDC', rows_affected=-1) -%}{%- endcall -%}
+        {%- set done = cdc_apply(sql) -%}
+        {#-- dbt's response has no field for counts; `code` is a free text, so they are there as JSON, for run_results.json. --#}
+        {%- call noop_statement('main', done.message, tojson(done.counts), rows_affected=-1) -%}{%- endcall -%}
         {%- set relation = this.incorporate(type='view') -%}
         {{ run_hooks(post_hooks) }}
         {{ return({'relations': [relation]}) }}

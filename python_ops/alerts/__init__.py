@@ -1,8 +1,8 @@
 """Service levels: what is checked, against which limits, and what a breach says.
 
-Limits are dbt `meta`: of each model (`sla_minutes`, `sla_min_rows`, `sla_max_seconds`), of each source (`sla_minutes`,
-`sla_min_records`, `sla_max_rejected`, `sla_max_mistyped`), and of the daily run in the exposure `daily_run`
-(`sla_minutes`, `sla_max_seconds`; `sla_max_seconds_<step>`, such as `sla_max_seconds_dbt_build`, of one step).
+Limits are dbt `meta`: of each model (`sla_minutes`, `sla_min_rows`, `sla_max_shrink`, `sla_max_seconds`), of each
+source (`sla_minutes`, `sla_min_records`, `sla_max_rejected`, `sla_max_mistyped`), and of the daily run in the exposure
+`daily_run` (`sla_minutes`, `sla_max_seconds`; `sla_max_seconds_<step>`, such as `sla_max_seconds_dbt_build`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from python_ops.errors import ConfigError, OpsError
 from python_ops.ingest.ledger import Ledger, State
 from python_ops.ingest.ledger import Manifest as Batch
 from python_ops.maintenance.state import read_state
-from python_ops.metrics import history
+from python_ops.metrics import history, read, rows_before
 from python_ops.run_record import last_run, waits
 
 RUNBOOK = "docs/runbooks/sla_breach.md"
@@ -50,6 +50,7 @@ class Kind(StrEnum):
     QUARANTINE = "too many rejected"
     FRESHNESS = "stale"
     ROWS = "too few rows"
+    SHRINK = "shrank"
     VOLUME = "unusual volume"
     RUNTIME = "too slow"
 
@@ -217,8 +218,10 @@ def _types(batch: Batch, most: float | None, owner: str) -> Iterator[Breach]:
 
 
 def _models(settings: Settings, manifest: Manifest, results: RunResults | None, now: datetime) -> Iterator[Breach]:
-    rows_before = history(settings, "rows", "table")
+    figures = read(settings)
+    recorded = history(figures, "rows", "table")
     built_at = datetime.fromisoformat(results.generated_at) if results else None
+    before = rows_before(figures, results.began(manifest) if results else {})
     for model in manifest.models.values():
         if model.storage is None or not (limits := _limits(model)):
             continue
@@ -239,13 +242,21 @@ def _models(settings: Settings, manifest: Manifest, results: RunResults | None, 
             expected = f"at most {limits['sla_max_seconds']:.0f} s"
             action = f"`lakeops maintain plan {model.table}`"
             yield Breach(Kind.RUNTIME, model.name, expected, f"{result.seconds:.0f} s", owner, action)
-        if "sla_min_rows" in limits:
-            state = read_state(path, 168)
-            rows = state.rows - round((state.deleted_share or 0) * state.rows)
-            if rows < limits["sla_min_rows"]:
-                expected = f"at least {limits['sla_min_rows']:.0f} rows"
-                yield Breach(Kind.ROWS, model.name, expected, str(rows), owner, build)
-            past = [int(value) for value in rows_before.get(model.table, [])]
+        if not limits.keys() & {"sla_min_rows", "sla_max_shrink"}:
+            continue
+        rows, most = read_state(path, 168).live_rows, limits.get("sla_max_shrink")
+        if rows < limits.get("sla_min_rows", 0):
+            expected = f"at least {limits['sla_min_rows']:.0f} rows"
+            yield Breach(Kind.ROWS, model.name, expected, str(rows), owner, build)
+        lost = before.get(model.stored_table, 0) - rows
+        if most is not None and lost >= _FLOOR_ROWS and lost > most * (rows + lost):
+            yield Breach(
+                Kind.SHRINK, model.name, f"at most {most:.0%} of the rows gone in one build",
+                f"{lost / (rows + lost):.0%} gone: {rows} of {rows + lost} are left", owner,
+                f"`lakeops table history {model.schema}.{model.storage}`",
+            )  # fmt: skip
+        elif "sla_min_rows" in limits:
+            past = [int(value) for value in recorded.get(model.stored_table, [])]
             yield from _volume(model.name, [*past, rows], "rows", owner, build)
 
 
@@ -263,7 +274,7 @@ def _volume(subject: str, counts: list[int], unit: str, owner: str, action: str)
 
 
 def _limits(model: Model) -> dict[str, float]:
-    names = ("sla_minutes", "sla_min_rows", "sla_max_seconds")
+    names = ("sla_minutes", "sla_min_rows", "sla_max_shrink", "sla_max_seconds")
     found = {name: _limit(model.meta, name, model.path) for name in names}
     return {name: limit for name, limit in found.items() if limit is not None}
 

@@ -20,7 +20,7 @@ def report(
 ) -> None:
     """Write one static HTML page: state, freshness, counts, tests, lineage, table sizes, what is served. Starts no JVM.
 
-    Example: lakeops report --output target/report.html
+    Example: lakeops report --output report.html
     """
     settings = settings_for(env)
     found = gather(settings)

@@ -91,6 +91,15 @@ def groups(settings: Settings, asked: Sequence[str] = ()) -> list[Group]:
     return found
 
 
+def count_open(settings: Settings, source: str) -> int:
+    """Dead letters of a source that no replay has taken. Starts no JVM.
+
+    Raises:
+        ConfigError: the source is unknown.
+    """
+    return sum(row["replayed_batch"] is None for row in _rows(settings, source, ["replayed_batch"]))
+
+
 def letters(
     settings: Settings, source: str, batch: int | None = None, closed: bool = False, raw: bool = False, limit: int = 20
 ) -> list[DeadLetter]:

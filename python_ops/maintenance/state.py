@@ -45,6 +45,11 @@ class TableState:
     bytes_on_disk: int
     retain_hours: float
 
+    @property
+    def live_rows(self) -> int:
+        """Rows that a reader sees."""
+        return self.rows - round((self.deleted_share or 0) * self.rows)
+
 
 class _File(NamedTuple):
     path: str

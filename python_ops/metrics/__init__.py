@@ -6,8 +6,7 @@ A record's subject is a job's step, a source, a model or a table: names from the
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,7 +81,7 @@ def collect(settings: Settings, artifacts: Path | None = None) -> list[Metric]:
     manifest, results = load_manifest(artifacts), load_run_results(artifacts)
     for node, result in results.nodes.items():
         if model := manifest.models.get(node):
-            counts = {f"rows_{name}": float(count) for name, count in _COUNTS.findall(result.message)}
+            counts = {f"rows_{name}": float(count) for name, count in result.counts.items()}
             add("model", model.name, build_seconds=result.seconds, **counts)
             path = settings.table_path(model.layer, model.storage) if model.storage else None
             if path and result.started_at and (written := written_since(path, result.started_at)):
@@ -90,8 +89,7 @@ def collect(settings: Settings, artifacts: Path | None = None) -> list[Metric]:
                     files_touched=written.files, bytes_written=written.bytes)  # fmt: skip
     for policy in policies(settings, manifest):
         state = read_state(policy.path, policy.retain_hours)
-        deleted = round((state.deleted_share or 0) * state.rows)
-        add("table", policy.table, rows=state.rows - deleted, files=state.files, bytes=state.bytes,
+        add("table", policy.table, rows=state.live_rows, files=state.files, bytes=state.bytes,
             bytes_on_disk=state.bytes_on_disk)  # fmt: skip
     lags: dict[str, float] = {}  # of the warehouse that is furthest behind
     for table in publish_status(settings, artifacts):
@@ -104,10 +102,6 @@ def collect(settings: Settings, artifacts: Path | None = None) -> list[Metric]:
     return found
 
 
-# A CDC model's message, as macros/cdc/cdc_apply.sql makes it: `read 114, inserted 114, late 3 [marks 0.9 s, …]`.
-_COUNTS = re.compile(r"\b(read|duplicates|inserted|updated|opened|closed|moved|deletes|late|ties|clamped) (\d+)\b")
-
-
 def record(settings: Settings, metrics: Iterable[Metric]) -> Path:
     """Appends figures to the local file; the oldest go when it is full."""
     path = metrics_file(settings)
@@ -115,13 +109,29 @@ def record(settings: Settings, metrics: Iterable[Metric]) -> Path:
     return path
 
 
-def history(settings: Settings, name: str, kind: str) -> dict[str, list[float]]:
+def history(figures: Iterable[Metric], name: str, kind: str) -> dict[str, list[float]]:
     """Past values by subject, oldest first, one per run (a run's last)."""
     found: dict[str, dict[str, float]] = {}
-    for metric in read(settings):
+    for metric in figures:
         if metric.name == name and metric.kind == kind:
             found.setdefault(metric.subject, {})[metric.run] = metric.value
     return {subject: list(runs.values()) for subject, runs in found.items()}
+
+
+def rows_before(figures: Iterable[Metric], builds: Mapping[str, datetime]) -> dict[str, int]:
+    """Rows of each table as last recorded before a time, such as that of its last build, where they were.
+
+    Args:
+        figures: In the order of time, as `read` gives them.
+        builds: The time of each table.
+    """
+    found: dict[str, int] = {}
+    for metric in figures:
+        if metric.name != "rows" or metric.kind != "table" or metric.subject not in builds:
+            continue
+        if datetime.fromisoformat(metric.at) < builds[metric.subject]:
+            found[metric.subject] = int(metric.value)
+    return found
 
 
 def read(settings: Settings) -> list[Metric]:

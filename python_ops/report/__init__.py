@@ -14,18 +14,19 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from python_ops.alerts import Breach, check, span
-from python_ops.artifacts import Manifest, NodeResult, load_manifest, load_run_results
+from python_ops.artifacts import Manifest, NodeResult, RunResults, load_manifest, load_run_results
 from python_ops.config import Settings
 from python_ops.contracts import load as load_contract
 from python_ops.contracts import sources
-from python_ops.delta import last_change
+from python_ops.delta import last_change, written_since
 from python_ops.errors import OpsError
 from python_ops.files import write_whole
+from python_ops.ingest.dead_letters import count_open
 from python_ops.ingest.ledger import Ledger, State
 from python_ops.lineage.columns import ColumnLineage
 from python_ops.maintenance import TablePlan, policies
 from python_ops.maintenance import plan as plan_maintenance
-from python_ops.metrics import history
+from python_ops.metrics import history, read, rows_before
 from python_ops.publish import PublishStatus
 from python_ops.publish import status as publish_status
 from python_ops.recovery.last import last
@@ -43,6 +44,23 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Built:
+    """What the last build did to one model's table.
+
+    Attributes:
+        counts: Rows or events by kind; what a model does not count is not in it.
+        rows: In the table now; None for a view.
+        before: In the table when the build began; None where that was not recorded.
+    """
+
+    name: str
+    result: NodeResult
+    counts: Mapping[str, int]
+    rows: int | None
+    before: int | None
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything on the page."""
 
@@ -51,6 +69,9 @@ class Report:
     verdict: Verdict
     last_run: Mapping[str, Any] | None
     sources: list[tuple[SourceStatus, Markup]]
+    open_letters: Mapping[str, int]
+    build: RunResults
+    models: list[Built]
     tests: list[NodeResult]
     breaches: list[Breach]
     limits: Mapping[str, str]
@@ -77,22 +98,26 @@ def gather(settings: Settings, artifacts: Path | None = None) -> Report:
     breaches = check(settings, artifacts)
     record = last_run(settings)
     published = publish_status(settings, artifacts)
+    tables, figures = plan_maintenance(settings, (), artifacts), read(settings)
     return Report(
         environment=settings.target,
         generated_at=datetime.now(UTC),
         verdict=_verdict(record, failed, published, breaches),
         last_run=record,
         sources=[(source_status(settings, source), _history(settings, source)) for source in sources()],
+        open_letters={source: count_open(settings, source) for source in sources()},
+        build=results,
+        models=_models(settings, manifest, results, tables, rows_before(figures, results.began(manifest))),
         tests=sorted(tests, key=lambda test: (test.green, test.unique_id)),
         breaches=breaches,
         limits=_limits(manifest),
         counts={
             table: sparkline([int(count) for count in past])
-            for table, past in history(settings, "rows", "table").items()
+            for table, past in history(figures, "rows", "table").items()
         },
         columns=_columns(settings, manifest, artifacts),
         failed=failed,
-        tables=[(planned, changed.get(planned.table)) for planned in plan_maintenance(settings, (), artifacts)],
+        tables=[(planned, changed.get(planned.table)) for planned in tables],
         published=published,
         graph=svg(_lineage(manifest)),
         snapshot_at=(last(settings, "snapshot") or {}).get("pinned_at"),
@@ -132,6 +157,31 @@ def _verdict(
     if behind := [table.table for table in published if table.state not in ("current", "dropped")]:
         return Verdict("warn", f"Not published yet: {', '.join(behind[:5])}.")
     return Verdict("good", "The last run is green, and what it built is served.")
+
+
+def _models(
+    settings: Settings, manifest: Manifest, results: RunResults, tables: list[TablePlan], before: Mapping[str, int]
+) -> list[Built]:
+    """The models of silver and gold that the last build built or was to build, silver first."""
+    rows = {planned.table: planned.before.live_rows for planned in tables}
+    found = []
+    for model in sorted(manifest.models.values(), key=lambda model: (model.layer != "silver", model.name)):
+        result = results.nodes.get(model.unique_id)
+        if result is None or model.layer not in ("silver", "gold"):
+            continue
+        counts = {"deleted" if name == "deletes" else name: count for name, count in result.counts.items()}
+        if counts:  # a CDC model leaves out what is 0
+            counts = (
+                dict.fromkeys(("late", "inserted", "updated", "deleted", "opened", "closed", "ties", "clamped"), 0)
+                | counts
+            )
+        elif model.storage and result.green and result.started_at:
+            written = written_since(settings.table_path(model.layer, model.storage), result.started_at)
+            if written:
+                counts = {"inserted": written.inserted, "updated": written.updated, "deleted": written.deleted}
+        table = model.stored_table
+        found.append(Built(model.name, result, counts, rows.get(table), before.get(table)))
+    return found
 
 
 def _history(settings: Settings, source: str) -> Markup:

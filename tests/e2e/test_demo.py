@@ -16,6 +16,7 @@ import pytest
 from canaries import PLANTED, found_in
 from deltalake import DeltaTable
 
+from python_ops.artifacts import load_run_results
 from python_ops.config import PROJECT_ROOT
 
 pytestmark = pytest.mark.spark
@@ -57,6 +58,8 @@ def test_the_demo_builds_publishes_and_documents(home: Path) -> None:
     assert done.stdout.count("failed 0, skipped 0") == 2
     assert "published 9" in done.stdout
     assert "resolution report" not in (home / "logs" / "spark-start.log").read_text(), "no jar is looked for at a start"
+    nodes = load_run_results(home / "target").nodes.values()
+    assert any(node.counts.get("inserted") for node in nodes), "what CDC models counted, as data"
     page = (home / "target" / "static_index.html").read_text(encoding="utf-8")
     assert "fct_orders" in page and "Change feeds of the CRM and the shop" in page
 

@@ -330,6 +330,7 @@ class Duck:
         self.warehouse.connection.execute(f"create schema {schema}")
         self.models: dict[str, Model] = {}
         self.messages: dict[str, str] = {}
+        self.counts: dict[str, dict[str, int]] = {}
         self.warnings: list[str] = []
         self._edit = edit
 
@@ -357,7 +358,7 @@ class Duck:
         self.models[name] = Model(source, f"select {select} from {self.schema}.{source}", config)
 
     def build(self, *select: str, full_refresh: bool = False, check: bool = True) -> dict[str, str]:
-        """Runs the models, or those named. Gives the errors by model; keeps each message in `messages`.
+        """Runs the models, or those named. Gives the errors by model; keeps `messages` and `counts`.
 
         Raises:
             AssertionError: a model failed and `check` is true.
@@ -367,7 +368,8 @@ class Duck:
         for name in select or self.models:
             macros = self._macros(name, full_refresh)
             try:
-                self.messages[name] = macros["cdc_apply"](self.models[name].query)
+                done = macros["cdc_apply"](self.models[name].query)
+                self.messages[name], self.counts[name] = done["message"], done["counts"]
             except CompilationError as error:
                 failed[name] = str(error)
             finally:

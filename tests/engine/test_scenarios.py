@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +26,13 @@ from cdc_scenarios import (
     states,
     versions,
 )
+from dbt.adapters.base import BaseRelation
+from dbt.adapters.contracts.connection import AdapterResponse
+from dbt_common.clients.jinja import MacroReturn, get_environment
+
+from python_ops.artifacts import load_run_results
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def made(select: str = SELECT, **config: Any) -> Duck:
@@ -207,3 +216,42 @@ def test_on_schema_change_fail_and_ignore_and_sync() -> None:
     assert list(failed) == ["fail"] and "on_schema_change=fail" in failed["fail"]
     assert "c" not in lab.rows("ignore")[0] and "c" not in lab.rows("sync_all_columns")[0]
     assert {row["c"] for row in lab.rows("sync_all_columns__cdc")} == {"x", None}, "hidden, not dropped"
+
+
+def test_the_counts_of_a_model_are_data_in_run_results(tmp_path: Path) -> None:
+    """Given a late event and a delete, When the materialization ends, Then python_ops reads their numbers, no text."""
+    lab = made()
+    lab.deliver("t", [event("k", 10, "A"), event("k", 30, "C")])
+    lab.build()
+    lab.deliver("t", [event("k", 20, "B", 2), deleted("k", 40, 2)])
+    lab.build()
+    done = {"message": lab.messages["history"], "counts": lab.counts["history"]}
+    response: dict[str, Any] = {}
+
+    def noop_statement(name: str, message: str, code: str, rows_affected: int, caller: Any) -> None:
+        response.update(AdapterResponse(message, code, rows_affected).to_dict(omit_none=True))  # as store_raw_result
+
+    def hand_back(value: Any) -> None:
+        raise MacroReturn(value)
+
+    context = {
+        "cdc_apply": lambda sql: done, "noop_statement": noop_statement, "tojson": json.dumps, "return": hand_back,
+        "config": {"incremental_strategy": "cdc_scd2"}, "sql": "", "run_hooks": lambda hooks: "",
+        "check_config_keys": lambda config, strategy: "", "model": {"config": {}},
+        "this": BaseRelation.create(schema="lab", identifier="history"),
+    }  # fmt: skip
+    text = (ROOT / "macros" / "overrides" / "incremental.sql").read_text()
+    with pytest.raises(MacroReturn):
+        get_environment(None).from_string(text).make_module(context).dbt_macro__materialization_incremental_spark()
+
+    result = {"unique_id": "model.lab.history", "status": "success", "message": response["_message"]}
+    results = [{**result, "execution_time": 1, "adapter_response": response}]
+    metadata = {"generated_at": "2026-01-01T00:00:00Z"}
+    written = {"metadata": metadata, "args": {"which": "build"}, "results": results}
+    (tmp_path / "run_results.json").write_text(json.dumps(written))
+    counts = load_run_results(tmp_path).nodes["model.lab.history"].counts
+    assert {name: counts.get(name) for name in ("read", "inserted", "deletes", "late", "ties")} == {
+        "read": 2, "inserted": 2, "deletes": 1, "late": 1, "ties": None,
+    }  # fmt: skip
+    lab.build()
+    assert lab.counts["history"] == {"read": 0}

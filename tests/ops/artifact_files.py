@@ -67,12 +67,21 @@ def add_to_manifest(folder: Path, **sections: Any) -> None:
 
 def write_run_results(
     folder: Path, statuses: Mapping[str, str], command: str = "build", seconds: float = 0.5, at: str = "",
-    exclude: Sequence[str] = (),
+    exclude: Sequence[str] = (), began: str = "", counts: Mapping[str, Mapping[str, int]] | None = None,
 ) -> None:  # fmt: skip
-    """run_results.json with one result per node; `at` is now when empty."""
+    """run_results.json with one result per node; `at` is now when empty. `counts` are those of CDC models."""
     folder.mkdir(parents=True, exist_ok=True)
     results = [
-        {"unique_id": node, "status": status, "message": f"{node} {status}", "execution_time": seconds}
+        {
+            "unique_id": node,
+            "status": status,
+            "message": f"{node} {status}",
+            "execution_time": seconds,
+            "timing": [{"name": "execute", "started_at": began, "completed_at": began}] if began else [],
+            "adapter_response": {"_message": "", "code": json.dumps(found)}
+            if (found := (counts or {}).get(node))
+            else {},
+        }
         for node, status in statuses.items()
     ]
     metadata = {"generated_at": at or datetime.now(UTC).isoformat().replace("+00:00", "Z")}

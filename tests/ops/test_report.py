@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import artifact_files as files
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from python_ops.artifacts import NodeResult
 from python_ops.config import Settings
+from python_ops.metrics import Metric
+from python_ops.metrics import record as record_figures
 from python_ops.report import gather, write
 from python_ops.report.graph import Node, layout, sparkline, svg
 from python_ops.run import Job, Step
@@ -102,3 +107,43 @@ def test_a_run_without_anything_new_leaves_the_last_ones_steps_on_the_page(setti
         job.save()
     shown = page(settings, artifacts)
     assert "Nothing new since the green run of 2026-03-01 00:00 UTC." in shown and "accepted 4711" in shown
+
+
+def cells(page: str, first: str) -> list[str]:
+    """Texts of the last row that begins so: of a model, that of the section on models."""
+    row = re.findall(rf"<tr><td>{first}</td>.*?</tr>", page, re.DOTALL)[-1]
+    return [" ".join(re.sub("<[^>]+>", "", cell).split()) for cell in re.findall(r"<td.*?</td>", row, re.DOTALL)]
+
+
+def test_models_have_their_counts_and_a_table_that_shrank_is_told(settings: Settings, artifacts: Path) -> None:
+    """Given a build of a CDC model and of a gold table that lost 98 % of its rows, Then the page says so of both."""
+    record(settings, Step("ingest", "ok"))
+    gold = files.model("dim_a")
+    gold["config"]["meta"] = {"sla_max_shrink": 0.5}
+    files.write_manifest(artifacts, files.model("slv_x", layer="silver", strategy="cdc_scd2"), gold)
+    began = datetime.now(UTC) - timedelta(minutes=5)
+    counts = {"read": 114, "inserted": 110, "late": 3, "opened": 9, "closed": 8, "deletes": 7, "clamped": 2}
+    files.write_run_results(
+        artifacts, {"model.lakehouse.slv_x": "success", "model.lakehouse.dim_a": "success"},
+        began=began.isoformat(), counts={"model.lakehouse.slv_x": counts},
+    )  # fmt: skip
+    write_deltalake(str(settings.table_path("gold", "dim_a")), pa.table({"id": pa.array(range(10), pa.int64())}))
+    before = (began - timedelta(days=1)).isoformat()
+    record_figures(settings, [Metric("rows", "table", "gold.dim_a", 500, before, "the run before")])
+    shown = page(settings, artifacts)
+    assert cells(shown, "slv_x") == [
+        "slv_x", "success", "114", "3", "110", "0", "7", "9", "8", "0", "2", "–", "–", "0.5",
+    ]  # fmt: skip
+    assert cells(shown, "dim_a")[-3:] == ["500", "10 ↓", "0.5"]
+    assert "A service level is breached: dim_a shrank." in shown and "98% gone: 10 of 500 are left" in shown
+    files.write_run_results(artifacts, {"test.lakehouse.key_of_x": "pass"}, command="test")
+    assert "It built no model." in page(settings, artifacts)
+
+
+def test_rejected_records_are_those_still_open(settings: Settings, artifacts: Path) -> None:
+    record(settings, Step("ingest", "ok"))
+    letters = pa.table({"reason": ["a", "b", "c"], "replayed_batch": pa.array([None, 9, None], pa.int64())})
+    write_deltalake(str(settings.table_path("dlq", "shop_orders")), letters)
+    found = gather(settings, artifacts)
+    assert {source: count for source, count in found.open_letters.items() if count} == {"shop_orders": 2}
+    assert cells(page(settings, artifacts), "shop_orders")[4] == "2"

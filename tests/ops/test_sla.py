@@ -68,6 +68,12 @@ class Place:
         results = {"model.lakehouse.dim_a": "success", "test.lakehouse.key_of_a": status}
         files.write_run_results(self.artifacts, results, seconds=seconds)
 
+    def shrink(self) -> None:
+        """The last build left ten of 500 rows."""
+        self.build(sla_max_shrink=0.5)
+        files.write_run_results(self.artifacts, {"model.lakehouse.dim_a": "success"}, began=hours_ago(1).isoformat())
+        record(self.settings, [Metric("rows", "table", "gold.dim_a", 500, hours_ago(2).isoformat(), "run")])
+
     def table(self, rows: int, layer: str = "gold", name: str = "dim_a") -> None:
         import pyarrow as pa
 
@@ -121,6 +127,7 @@ BREACHES: list[tuple[str, Callable[[Place], None], Kind, str, str]] = [
     ("mistyped", lambda p: p.batch(100, 1, reasons=MISTYPED), Kind.TYPES, "fx_rates", "lakeops dlq list fx_rates"),
     ("stale source", lambda p: p.batch(1, at=hours_ago(1.1)), Kind.FRESHNESS, "fx_rates", "landing folder"),
     ("slow model", lambda p: p.build(seconds=9, sla_max_seconds=8), Kind.RUNTIME, "dim_a", "maintain plan gold.dim_a"),
+    ("shrank", lambda p: p.shrink(), Kind.SHRINK, "dim_a", "table history gold.dim_a"),
     ("few rows", lambda p: p.build(sla_min_rows=11), Kind.ROWS, "dim_a", "dbt build --select dim_a"),
 ]  # fmt: skip
 
@@ -225,6 +232,30 @@ def test_a_tables_rows_against_recent_runs(place: Place) -> None:
     assert place.kinds() == [(Kind.VOLUME, "dim_a")]
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "is_told"),
+    [(500, 10, True), (500, 251, False), (500, 250, False), (500, 249, True), (12, 3, False)],
+)
+def test_a_table_that_shrank_is_told(place: Place, before: int, now: int, is_told: bool) -> None:
+    """Given rows recorded before a build, When fewer are left than the limit allows, Then it is a breach until the next
+    build; what was recorded of the build itself is no measure of it."""
+    place.table(now)
+    place.build(sla_max_shrink=0.5)
+    files.write_run_results(place.artifacts, {"model.lakehouse.dim_a": "success"}, began=hours_ago(1).isoformat())
+    for number, (rows, hours) in enumerate([(9000, 25), (before, 2), (now, 0.5)]):
+        at = hours_ago(hours).isoformat()
+        record(place.settings, [Metric("rows", "table", "gold.dim_a", rows, at, f"run {number}")])
+    found = check(place.settings, place.artifacts, NOW)
+    assert [(breach.kind, breach.subject, breach.owner) for breach in found] == (
+        [(Kind.SHRINK, "dim_a", "Sales")] if is_told else []
+    )
+    if now == 10:
+        assert found[0].got == "98% gone: 10 of 500 are left" and found[0].severity == "warning"
+        assert found[0].next_action == "`lakeops table history gold.dim_a`"
+    files.write_run_results(place.artifacts, {"model.lakehouse.dim_a": "success"}, began=NOW.isoformat())
+    assert place.kinds() == []
+
+
 @pytest.mark.parametrize("limit", ["soon", -1, True])
 def test_a_limit_that_is_no_number_is_refused(place: Place, limit: Any) -> None:
     place.build(sla_minutes=limit)
@@ -239,7 +270,7 @@ def test_figures_are_kept_one_per_run(place: Place) -> None:
     found = {(m.name, m.subject): m.value for m in read(place.settings)}
     assert found["run_seconds", "dbt build"] == 50
     assert (found["rows_quarantined", "fx_rates"], found["rows", "gold.dim_a"]) == (10, 10)
-    assert history(place.settings, "rows", "table") == {"gold.dim_a": [10.0]}, "the same run twice is one"
+    assert history(read(place.settings), "rows", "table") == {"gold.dim_a": [10.0]}, "the same run twice is one"
     path = place.settings.state / "metrics" / "metrics.jsonl"
     path.write_text(path.read_text() + '{"name": "half')
     assert len(read(place.settings)) == len(found) * 2
