@@ -42,6 +42,7 @@ ENVIRONMENT, PUBLISH = "environment", "publish"
 _LOST = signal.SIGURG
 
 _leases: list[Lease] = []  # of this process
+_knows = threading.Event()  # that one was lost: what unwinds because of it must not be interrupted once more
 _locks: set[Path] = set()  # of this process
 
 
@@ -140,6 +141,8 @@ def leased(settings: Settings, names: Sequence[str], command: str) -> Iterator[l
     if not (names := [name for name in names if name not in own]):
         yield []
         return
+    if not _leases:
+        _knows.clear()
     if threading.current_thread() is threading.main_thread():
         signal.signal(_LOST, _raise_lost)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [_LOST])
@@ -148,8 +151,7 @@ def leased(settings: Settings, names: Sequence[str], command: str) -> Iterator[l
         try:
             yield held
         except KeyboardInterrupt:
-            for lease in held:
-                lease.check()  # interrupted because it was lost: then that is the reason to give
+            _check(held)  # interrupted because one was lost: then that is the reason to give
             raise
         finally:
             for lease in held:
@@ -164,8 +166,19 @@ def _interrupt() -> None:
 
 
 def _raise_lost(number: int, frame: object) -> None:
-    interrupts.see()
-    raise KeyboardInterrupt
+    if _leases and not _knows.is_set():
+        _knows.set()
+        interrupts.see()
+        raise KeyboardInterrupt
+
+
+def _check(leases: Sequence[Lease]) -> None:
+    for lease in leases:
+        try:
+            lease.check()
+        except BusyError:
+            _knows.set()
+            raise
 
 
 def check_held(*names: str) -> None:
@@ -177,9 +190,7 @@ def check_held(*names: str) -> None:
     Raises:
         BusyError: a lease ran out or was taken over. Nothing was committed.
     """
-    for lease in list(_leases):
-        if not names or lease.name in names:
-            lease.check()
+    _check([lease for lease in _leases if not names or lease.name in names])
 
 
 def fence(spark: SparkSession, leases: Sequence[Lease]) -> list[str]:
