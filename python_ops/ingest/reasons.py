@@ -8,9 +8,10 @@ _MACHINE = (
     "PATH_NOT_FOUND|FILE_NOT_EXIST|FileNotFoundException|Permission denied|AccessControlException|No space left"
     "|OutOfMemoryError|Connection refused|SparkContext was shut down|stopped SparkContext"
 )
-_CONDITION, _RAISED = r"\[[A-Z][A-Z0-9_.]+\] .+", r"[\w.$]+(?:Exception|Error): .+"
-# Spark wraps a failure in itself, with this for the inner cause.
+_CONDITION = r"\[[A-Z][A-Z0-9_.]+\] .+"
+# Spark wraps a failure in itself, with this for the inner cause. A message may begin on the next line.
 _CAUSE = r"Caused by: (?!\S*OriginalTryStackTrace).+"
+_RAISED = r"(?<![\w.$])(?!\S*OriginalTryStackTrace)[\w.$]+(?:Exception|Error):\s+\S.*"
 
 
 def reason_of(error: Exception) -> str:
@@ -19,7 +20,8 @@ def reason_of(error: Exception) -> str:
     for pattern in (_CONDITION, _CAUSE, _RAISED, r".+"):
         if found := re.findall(pattern, text):
             line = found[-1] if pattern == _CAUSE else found[0]
-            return re.sub(r"'[^']*'", "'…'", re.sub(r"^(Caused by: )?([\w$]+\.)*", "", line))[:200]
+            line = " ".join(re.sub(r"^(Caused by: )?([\w$]+\.)*", "", line).split())
+            return re.sub(r"'[^']*'", "'…'", line)[:200]
     return type(error).__name__
 
 

@@ -178,6 +178,12 @@ def test_parquet_columns_that_are_not_read_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
+        (
+            "An error occurred while calling o9.load.\n: org.apache.spark.sql.avro.IncompatibleSchemaException: \n"
+            "Found recursive reference in Avro schema:\n{}\n\tSuppressed: org.apache.spark.util."
+            "Utils$OriginalTryStackTraceException: Full stacktrace of original doTryWithCallerStacktrace caller",
+            "IncompatibleSchemaException: Found recursive reference in Avro schema:",
+        ),
         ("x.Y: boom\nCaused by: a.B: middle\n at z\nCaused by: java.io.C: deepest\n at y", "C: deepest"),
         ("[UNSUPPORTED_TIME_TYPE] No TIME. SQLSTATE: 0A000\n at x", "[UNSUPPORTED_TIME_TYPE] No TIME. SQLSTATE: 0A000"),
         ("An error occurred while calling o5.load.\n: org.x.SchemaException: Found recursion\n at y\n Suppressed: "
