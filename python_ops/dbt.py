@@ -24,6 +24,7 @@ def arguments(
     command: Sequence[str],
     settings: Settings,
     select: Sequence[str] = (),
+    *,
     exclude: Sequence[str] = (),
     full_refresh: bool = False,
     target_path: Path | None = None,

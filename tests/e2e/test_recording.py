@@ -47,7 +47,7 @@ class Lake:
         return {result.source: result.accepted for result in results}
 
     def build(self, full_refresh: bool = False) -> None:
-        listed = arguments(["run"], self.settings, (), full_refresh, self.target)
+        listed = arguments(["run"], self.settings, full_refresh=full_refresh, target_path=self.target)
         result = invoke(self.settings, ["--quiet", *listed])
         assert result.success, [f"{r.node.name}: {r.message}" for r in result.result if r.status != "success"]
 
