@@ -36,6 +36,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+UDF = """
+from pyspark.sql import SparkSession
+from pyspark.sql.functions import udf
+rows = SparkSession.builder.getOrCreate().range(3).select(udf(lambda n: n + 1, "bigint")("id")).collect()
+print(sorted(row[0] for row in rows))
+"""
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """Address of a server on a home of its own."""
@@ -77,6 +85,18 @@ def test_ingestion_and_dbt_work_on_a_connect_server(tmp_path: Path, server: str)
     assert token.stat().st_mode & 0o777 == 0o600
     assert "read 44, inserted 44" in built.stdout
     assert DeltaTable(str(tmp_path / "warehouse" / "silver.db" / "slv_fx_rates__cdc")).version() >= 0
+    given = {**os.environ, "SPARK_REMOTE": server, "SPARK_CONNECT_AUTHENTICATE_TOKEN": token.read_text().strip()}
+    added = subprocess.run(
+        [sys.executable, "-c", UDF], env=given, cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert added.stdout == "[1, 2, 3]\n", added.stderr
+    bronze = DeltaTable(str(tmp_path / "warehouse" / "bronze.db" / "fx_rates"))
+    version = bronze.version()
+    shutil.copy(PROJECT_ROOT / "seeds" / "landing" / "fx_rates" / "batch_1.csv", landing)
+    stranger = run(tmp_path, f"{server}/;token=guessed", "python_ops", "ingest", "run", "fx_rates", "--env", "dev")
+    bronze.update_incremental()
+    assert (stranger.returncode, bronze.version()) == (1, version), stranger.stdout + stranger.stderr
+    assert "SparkConnectGrpcException" in stranger.stderr, stranger.stderr
 
 
 @pytest.mark.slow
