@@ -40,7 +40,7 @@ def ask(connection: Any, sql: str) -> Any:
     """First value of the first row."""
     cursor = connection.cursor()
     cursor.execute(sql)
-    return cursor.fetchone()[0]
+    return cursor.fetchall()[0][0]
 
 
 def test_settings_and_temporary_views_of_one_thread_are_not_anothers(spark: SparkSession, connect: Any) -> None:
@@ -50,7 +50,7 @@ def test_settings_and_temporary_views_of_one_thread_are_not_anothers(spark: Spar
         mine.cursor().execute(f"create temporary view mine as select {number} as x")
         cursor = mine.cursor()
         cursor.execute("set spark.databricks.delta.commitInfo.userMetadata")
-        return cursor.fetchone()["value"], ask(mine, "select x from mine")
+        return cursor.fetchall()[0]["value"], ask(mine, "select x from mine")
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(work, range(8))) == [(str(number), number) for number in range(8)]
@@ -61,7 +61,7 @@ def test_the_profiles_settings_reach_it_and_ansi_mode_is_sparks_own(spark: Spark
     mine = connect(**{"spark.sql.shuffle.partitions": "7"})
     cursor = mine.cursor()
     cursor.execute("set spark.sql.shuffle.partitions")
-    assert cursor.fetchone()["value"] == "7"
+    assert cursor.fetchall()[0]["value"] == "7"
     assert spark.conf.get("spark.sql.shuffle.partitions") != "7"
     with pytest.raises(NumberFormatException) as failed:
         ask(mine, "select cast(amount as int) from (select 'abc' as amount)")
