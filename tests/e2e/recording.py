@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from python_ops.config import PROJECT_ROOT, Settings
 from python_ops.contracts import Contract, load
@@ -48,6 +48,8 @@ ENTITIES = (
     Entity("orders", "shop_orders", "slv_shop_orders"),
     Entity("order_items", "shop_order_items", "slv_shop_order_items"),
 )
+
+HISTORIES = [entity for entity in ENTITIES if entity.history]
 
 Row = tuple[Any, ...]
 
@@ -113,6 +115,22 @@ def truth_history(entity: Entity, snapshot_at: str) -> dict[Row, list[Row]]:
                 timeline.pop()
             timeline.append((at, state))
     return {key: versions for key, timeline in states.items() if (versions := list(_versions(timeline)))}
+
+
+def snapshot_time(bronze: DataFrame) -> str:
+    """When the snapshot of a source was taken, by its bronze rows."""
+    shown = "date_format(max(_source_ts), \"yyyy-MM-dd'T'HH:mm:ss.SSSSSS'Z'\") as at"
+    return str(bronze.where("_op = 'r'").selectExpr(shown).collect()[0]["at"])
+
+
+def visible(storage: DataFrame) -> DataFrame:
+    """What a CDC model's view shows of its storage table, for a table that this session's catalog does not know."""
+    names = storage.schema["_cdc_filled"].dataType.names if "_cdc_filled" in storage.columns else []
+    filled = {name: f"case when _cdc_filled is null then `{name}` else _cdc_filled.`{name}` end" for name in names}
+    times = {"_cdc_valid_from": "valid_from", "_cdc_valid_to": "valid_to"}
+    return storage.where("_cdc_visible").selectExpr(
+        *(f"{filled.get(name, f'`{name}`')} as `{times.get(name, name)}`" for name in storage.columns)
+    )
 
 
 def stored_history(spark: SparkSession, entity: Entity, relation: str) -> dict[Row, list[Row]]:

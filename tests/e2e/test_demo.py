@@ -10,14 +10,28 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from canaries import PLANTED, found_in
 from deltalake import DeltaTable
+from recording import (
+    BATCHES,
+    ENTITIES,
+    differences,
+    snapshot_time,
+    stored_history,
+    stored_rows,
+    truth_after,
+    truth_history,
+    visible,
+)
 
 from python_ops.artifacts import load_run_results
 from python_ops.config import PROJECT_ROOT
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
 
 pytestmark = pytest.mark.spark
 
@@ -62,6 +76,24 @@ def test_the_demo_builds_publishes_and_documents(home: Path) -> None:
     assert any(node.counts.get("inserted") for node in nodes), "what CDC models counted, as data"
     page = (home / "target" / "static_index.html").read_text(encoding="utf-8")
     assert "fct_orders" in page and "Change feeds of the CRM and the shop" in page
+
+
+def test_the_demos_lake_is_what_postgresql_held(home: Path, spark: SparkSession) -> None:
+    """The demo takes the first batch, and then four at once that are not in order."""
+
+    def table(layer: str, name: str) -> DataFrame:
+        return spark.read.format("delta").load(str(home / "warehouse" / f"{layer}.db" / name))
+
+    wrong = []
+    for entity in ENTITIES:
+        shown = visible(table("silver", f"{entity.history or entity.current}__cdc"))
+        shown.createOrReplaceTempView("demo_history")
+        shown.where("valid_to is null").createOrReplaceTempView("demo_current")
+        wrong += differences(truth_after(entity, BATCHES[-1]), stored_rows(spark, entity, "demo_current"))
+        if entity.history:
+            expected = truth_history(entity, snapshot_time(table("bronze", entity.source)))
+            wrong += differences(expected, stored_history(spark, entity, "demo_history"))
+    assert not wrong, f"{len(wrong)} wrong, the first: {wrong[:3]}"
 
 
 def test_a_run_with_nothing_new_starts_no_jvm_and_commits_nothing(home: Path) -> None:
