@@ -119,9 +119,9 @@
 {%- endmacro %}
 
 
-{#-- --empty and --sample read a part of what is there. --#}
+{#-- --empty and --sample read a part of what is there. dbt 1.11 has no SAMPLE among `flags`. --#}
 {% macro reads_a_part() -%}
-    {{ return(flags.EMPTY is true or (flags.SAMPLE is defined and flags.SAMPLE is not none)) }}
+    {{ return(flags.EMPTY is true or invocation_args_dict.get('sample') is not none) }}
 {%- endmacro %}
 
 

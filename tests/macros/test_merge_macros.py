@@ -71,7 +71,7 @@ def test_duplicates_are_looked_for_only_after_the_merge_has_failed() -> None:
 
 def test_keys_are_found_in_the_table_without_case() -> None:
     macros = load("cdc", "merge")
-    macros["flags"] = type("Flags", (), {"EMPTY": False, "SAMPLE": None})
+    macros["flags"], macros["invocation_args_dict"] = type("Flags", (), {"EMPTY": False}), {}
     macros["config"] = {"replace_by": "*"}
     macros["context"] = {"merge_plan": {"columns": ["k", "a"], "types": {}, "new": [], "dropped": [], "widened": {}}}
     sql = squeeze(macros["spark__get_merge_sql"]("gold.t", "t__dbt_tmp", "K", None))
