@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -162,8 +163,8 @@ def test_a_model_that_would_lose_changes_is_refused(
     threads: int, own_session: str, reads: list[str], message: str | None
 ) -> None:
     context = {
-        "target": {"threads": threads}, "model": {"depends_on": {"nodes": reads}}, "graph": GRAPH, "this": "s.x",
-        "invocation_args_dict": {}, "config": {},
+        "target": {"threads": threads}, "model": {"depends_on": {"nodes": reads}}, "graph": dict(GRAPH), "this": "s.x",
+        "invocation_id": "a run", "invocation_args_dict": {}, "config": {},
         "run_query": {"set dbt.session.own": SimpleNamespace(rows=[{"value": own_session}])}.__getitem__,
     }  # fmt: skip
     macros = load("cdc", context=context)
@@ -298,14 +299,14 @@ def test_the_first_stage_has_no_lower_bound() -> None:
 
 
 def test_what_is_applied_ends_at_the_highest_batch_that_the_profile_has_seen() -> None:
-    sql = squeeze(MACROS["cdc_bounded_stage"](options(), "stage", "staged", "7L"))
-    assert sql == "create temporary view stage as select * from staged where `_batch_id` <= 7L"
+    sql = squeeze(MACROS["cdc_bounded_stage"](options(), "staged", "7L"))
+    assert sql == "(select * from staged where `_batch_id` <= 7L)"
 
 
-@pytest.mark.parametrize(("data_type", "nothing_between"), [("bigint", "gap > 1"), ("double", "gap > 0")])
+@pytest.mark.parametrize(("data_type", "nothing_between"), [("bigint", "_cdc_gap > 1"), ("double", "_cdc_gap > 0")])
 def test_a_gap_that_no_key_can_lie_in_splits_no_range(data_type: str, nothing_between: str) -> None:
     sql = squeeze(MACROS["cdc_key_ranges"]("k", data_type, "touched"))
-    assert f"{nothing_between} and gap * 64 > sum(gap) over () as is_wide" in sql
+    assert f"{nothing_between} and _cdc_gap * 64 > sum(_cdc_gap) over () as _cdc_is_wide" in sql
 
 
 def test_ranges_become_one_literal_predicate_that_keeps_truncates() -> None:
@@ -319,10 +320,14 @@ def test_values_of_a_personal_key_stand_in_no_statement() -> None:
 
     def query(sql: str) -> SimpleNamespace:
         asked.append(sql)
-        return SimpleNamespace(rows=[("=a@x.org", "=b@x.org")])
+        return SimpleNamespace(rows=[{"ranges": '=[{"lowest": "a@x.org", "highest": "b@x.org"}]'}])
 
     def predicate(meta: dict[str, bool] | None) -> str:
-        macros = load("cdc", "merge", context={"run_query": query, "config": {"meta": meta}, "this": "s.x"})
+        macros = load(
+            "cdc",
+            "merge",
+            context={"run_query": query, "fromjson": json.loads, "config": {"meta": meta}, "this": "s.x"},
+        )
         return str(macros["_merge_ranges"](["k"], {"k": "string"}, "s.x__tmp", None))
 
     assert predicate({"key_is_personal": True}) == "None" and not asked
@@ -331,8 +336,8 @@ def test_values_of_a_personal_key_stand_in_no_statement() -> None:
 
 def test_the_merge_is_insert_only_when_no_stored_row_changes() -> None:
     o = options()
-    assert "when matched" not in MACROS["cdc_merge"](o, "s.x__cdc", "diff", "true", False)
-    both = squeeze(MACROS["cdc_merge"](o, "s.x__cdc", "diff", "true", True))
+    assert "when matched" not in MACROS["cdc_merge"](o, "s.x__cdc", "diff", "true", [])
+    both = squeeze(MACROS["cdc_merge"](o, "s.x__cdc", "diff", "true", ["_cdc_visible"]))
     assert (
         "on stored.`k` <=> changed.`k` and stored.`seq` <=> changed.`seq` and true when matched then update set" in both
     )
