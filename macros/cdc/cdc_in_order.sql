@@ -207,8 +207,10 @@ segmented as (
     {%- set o, profile = run.o, run.profile -%}
     {%- set predicate = cdc_range_predicate(_cdc_range_key(o), o.types[_cdc_range_key(o)], _cdc_listed_ranges(profile['ranges']), 'stored') -%}
     {%- set timeline = cdc_timeline_in_order(o, run.storage, run.stage, run.stored.schemas, predicate, run.low) -%}
+    {#- Few rows are sent to where the table's are; MERGE cannot know how few, and would sort the table's for the join. -#}
+    {%- set source = '(select ' ~ ('/*+ broadcast(timeline) */ ' if profile['rows_read'] <= 100000) ~ '* from (\n' ~ timeline ~ '\n) as timeline)' -%}
     {%- set derived = ['_cdc_batch_id', '_cdc_valid_from', '_cdc_valid_to', '_cdc_visible'] + (['_cdc_filled'] if o.fill else []) -%}
-    {%- set merged = _cdc_merge_once(run, cdc_merge(o, run.storage, '(\n' ~ timeline ~ '\n)', predicate, derived)) -%}
+    {%- set merged = _cdc_merge_once(run, cdc_merge(o, run.storage, source, predicate, derived)) -%}
     {{ return({
         'read': profile['rows_read'], 'inserted': merged['num_inserted_rows'], 'updated': merged['num_updated_rows'],
         'opened': profile['opened'], 'closed': merged['num_updated_rows'], 'deletes': profile['deletes'], 'clamped': profile['clamped'],

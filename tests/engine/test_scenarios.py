@@ -311,6 +311,21 @@ def test_values_of_a_personal_key_stand_in_no_statement_of_the_short_way() -> No
     assert not [statement for statement in lab.warehouse.statements if "@x.org" in statement]
 
 
+def test_the_short_way_takes_ten_statements() -> None:
+    """Nine of the engine's, and dbt's own that describes the storage table."""
+    lab = made()
+    for batch in (1, 2):
+        lab.warehouse.statements.clear()
+        lab.deliver("t", [event("k", 10 * batch, "A", batch)])
+        lab.build()
+    kinds = [" ".join(statement.split()[:2]) for statement in lab.warehouse.statements]
+    released = len(kinds) - kinds[::-1].index("begin execute") - 1  # from here on it is on-run-end
+    assert kinds[:released] == [
+        "describe query", "set dbt.session.own", "describe history", "show tblproperties", "cache lazy", "with events",
+        "begin execute", "merge into", "begin execute",
+    ]  # fmt: skip
+
+
 def test_a_column_that_is_added_in_the_run_is_merged_in_order_after_it() -> None:
     lab = made(SELECT.replace(" c,", ""))
     lab.deliver("t", [event("k", 10, "A", c="x")])

@@ -618,7 +618,7 @@ end;
 merge into lab.states__cdc as stored
 using (
     select `k`, `seq`, `_batch_id`, `_cdc_batch_id`, `_cdc_valid_from`, `_cdc_valid_to`, `_cdc_visible`, `_cdc_deleted`, `_cdc_truncate`, `_cdc_schema`, `a`, `b`, `c`, `_arrived_at`
-    from (
+    from (select /*+ broadcast(timeline) */ * from (
 with
 events as (
     select
@@ -680,7 +680,7 @@ select
     not _cdc_stored as _cdc_insert,
     _cdc_stored as _cdc_update
 from placed_in_time
-)
+) as timeline)
     where _cdc_insert or _cdc_update
 ) as changed
 on stored.`k` <=> changed.`k` and stored.`seq` <=> changed.`seq`

@@ -892,7 +892,7 @@ end;
 merge into lab.states_moved__cdc as stored
 using (
     select `k`, `seq`, `_batch_id`, `_cdc_batch_id`, `_cdc_valid_from`, `_cdc_valid_to`, `_cdc_visible`, `_cdc_deleted`, `_cdc_truncate`, `_cdc_schema`, `a`, `b`, `c`, `_move`, `_unsent`, `_arrived_at`, _cdc_filled as _cdc_filled
-    from (
+    from (select /*+ broadcast(timeline) */ * from (
 with
 events as (
     select
@@ -971,7 +971,7 @@ select
     not _cdc_stored as _cdc_insert,
     _cdc_stored as _cdc_update
 from placed_in_time
-)
+) as timeline)
     where _cdc_insert or _cdc_update
 ) as changed
 on stored.`k` <=> changed.`k` and stored.`seq` <=> changed.`seq`
