@@ -2,12 +2,14 @@
      watermark (`mark`) or number of the next run, whether truncates are stored, and how far sequence and effective time
      `reach`. While that commit is the table's last, all of it is known without reading a row. --#}
 
-{#-- What the note says; after any other commit, maintenance, RESTORE and statements by hand among them, and in a copy of
-     another table, what the rows say. `is_noted`: every stored row is as this engine left it. --#}
+{#-- What the note says; after any other commit, maintenance, RESTORE and statements by hand among them, in a copy of another
+     table, and where options have changed what a reach is, what the rows say. `is_noted`: every stored row is as this engine
+     left it. --#}
 {% macro cdc_applied(o, storage, stored) -%}
     {%- set note = stored.commit_note or '' -%}
     {%- set note = fromjson(note)['lakehouse.cdc'] if note.startswith('{"lakehouse.cdc":') else {} -%}
-    {%- if note.get('table') == storage | string and note.get('version') == stored.version and (note.get('reach') or not _cdc_has_reach(o)) -%}
+    {%- if not stored.rederive and note.get('table') == storage | string and note.get('version') == stored.version
+            and (note.get('reach') or not _cdc_has_reach(o)) -%}
         {{ return(dict(note, is_noted=true)) }}
     {%- endif -%}
     {%- set row = run_query(cdc_applied_rows(o, storage)).rows[0].dict() -%}
