@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 from recording import ENTITIES, deliver, differences, stored_rows, truth_after
 
-from python_ops.config import PROJECT_ROOT, Settings
-from python_ops.ingest.ledger import Ledger
+from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.ledger import Ledger
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -29,13 +29,13 @@ from pathlib import Path
 
 import dbt_spark_sessions as dbt_session
 
-from python_ops import run as daily
+from python_ops.run import daily
 from python_ops.cli import main
-from python_ops.config import Settings
-from python_ops.dbt import arguments, failure, invoke
-from python_ops.ingest import ingest
-from python_ops.ingest.tables import AppendOnlyTable
-from python_ops.spark import session
+from python_ops.lake.config import Settings
+from python_ops.jobs.build import arguments, failure, invoke
+from python_ops.jobs.ingest import ingest
+from python_ops.jobs.ingest.tables import AppendOnlyTable
+from python_ops.lake.spark import session
 
 point, home, result = sys.argv[1:]
 settings = Settings(home=home)

@@ -11,15 +11,15 @@ import artifact_files as files
 import pytest
 from recovery_lake import flip
 
-from python_ops.config import Settings
-from python_ops.errors import OpsError
-from python_ops.ingest import ingest
-from python_ops.ingest.ledger import Ledger
-from python_ops.recovery.create import create
-from python_ops.recovery.manifest import load, store_of
-from python_ops.recovery.register import register
-from python_ops.recovery.restore import restore
-from python_ops.recovery.verify import verify
+from python_ops.jobs.ingest import ingest
+from python_ops.jobs.recovery.create import create
+from python_ops.jobs.recovery.manifest import load, store_of
+from python_ops.jobs.recovery.register import register
+from python_ops.jobs.recovery.restore import restore
+from python_ops.jobs.recovery.verify import verify
+from python_ops.lake.config import Settings
+from python_ops.lake.errors import OpsError
+from python_ops.lake.ledger import Ledger
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
