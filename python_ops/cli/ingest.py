@@ -100,7 +100,7 @@ def generation(
     """
     settings = settings_for(env)
     require([source])
-    ledger = Ledger(settings.state / "ingest", source)
+    ledger = Ledger.of(settings, source)
     before = generations.current(settings, ledger)
     after = None
     if new and execute:

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from python_ops.lake.aws import client
 from python_ops.lake.config import is_address
-from python_ops.lake.errors import ConfigError, OpsError, missing_extra
+from python_ops.lake.errors import ConfigError, OpsError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -359,16 +360,7 @@ class S3Folder:
     def _made(self) -> S3Client:
         with self._guard:
             if self._client is None:
-                try:
-                    import boto3
-                    from botocore.config import Config
-                except ImportError as exc:
-                    raise missing_extra("boto3", "aws") from exc
-                limits = Config(
-                    connect_timeout=5, read_timeout=60, retries={"mode": "standard", "max_attempts": 5},
-                    max_pool_connections=32,
-                )  # fmt: skip
-                self._client = boto3.client("s3", config=limits, region_name=self.region or None)
+                self._client = client("s3", self.region, 5, 60, attempts=6, connections=32)
             return self._client
 
 

@@ -140,7 +140,7 @@ def test_numbers_go_on_although_files_and_journal_are_gone(lake: Settings, table
     folder = lake.landing / "tickets"
     names = landing.names(folder)
     taken = [inspect(folder, name, contract()) for name in names]
-    Ledger(lake.state / "ingest", "tickets").freeze(1, "1.0.0", taken)
+    Ledger.of(lake, "tickets").freeze(1, "1.0.0", taken)
     for name in names:
         (folder / name).unlink()
     shutil.rmtree(lake.state / "extract")

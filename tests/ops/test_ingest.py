@@ -70,7 +70,7 @@ class Desk:
         )
 
     def ledger(self) -> Ledger:
-        return Ledger(self.settings.state / "ingest", self.source)
+        return Ledger.of(self.settings, self.source)
 
 
 @pytest.fixture

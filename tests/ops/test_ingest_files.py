@@ -407,7 +407,7 @@ def test_a_run_with_nothing_new_tells_of_a_replaced_file(tmp_path: Path, monkeyp
     settings, folder = Settings(home=tmp_path), tmp_path / "landing" / "fx_rates"
     folder.mkdir(parents=True)
     (folder / "a.csv").write_text("rate_date,currency,units_per_eur\n2025-03-03,USD,1.04\n")
-    ledger = Ledger(settings.state / "ingest", "fx_rates")
+    ledger = Ledger.of(settings, "fx_rates")
     taken = ledger.freeze(1, "1.0.0", [inspect(folder, "a.csv", load("fx_rates"))])
     ledger.set_state(taken, BatchState.COMMITTED)
     monkeypatch.setattr(daily, "reason_to_run", lambda settings: None)

@@ -88,7 +88,7 @@ class Desk:
         return list(self.spark.table(f"{self.settings.schema_name('dlq')}.{self.source}").orderBy("line").collect())
 
     def ledger(self) -> Ledger:
-        return Ledger(self.settings.state / "ingest", self.source)
+        return Ledger.of(self.settings, self.source)
 
     def numbers(self) -> list[int]:
         return sorted({row["_batch_id"] for row in self.rows()})

@@ -39,7 +39,7 @@ __all__ = ["IngestResult", "discard", "has_new_files", "ingest", "replaced", "se
 
 def has_new_files(settings: Settings, source: str) -> bool:
     """Whether a run would find something to do for the source, or to complain about. Starts no JVM."""
-    contract, ledger = load(source), Ledger(settings.state / "ingest", source)
+    contract, ledger = load(source), Ledger.of(settings, source)
     table = AppendOnlyTable(settings, "bronze", contract)
     return (
         ledger.open_batch is not None
@@ -172,14 +172,14 @@ def discard(settings: Settings, sources: Sequence[str], number: int) -> None:
         ConfigError: not one source is named, or it has no such halted batch.
     """
     manifest = _waiting(settings, sources, number, BatchState.HALTED)
-    Ledger(settings.state / "ingest", manifest.source).set_state(manifest, BatchState.DISCARDED)
+    Ledger.of(settings, manifest.source).set_state(manifest, BatchState.DISCARDED)
 
 
 def _waiting(settings: Settings, sources: Sequence[str], number: int, *states: BatchState) -> Batch:
     if len(sources) != 1:
         raise ConfigError("Name the one source whose batch is decided on.")
     require(sources)
-    for manifest in Ledger(settings.state / "ingest", sources[0]).manifests:
+    for manifest in Ledger.of(settings, sources[0]).manifests:
         if manifest.batch_id == number and manifest.state in states:
             return manifest
     raise ConfigError(f"{sources[0]} has no halted batch {number}. `lakeops ingest status` names the batch that waits.")
@@ -187,7 +187,7 @@ def _waiting(settings: Settings, sources: Sequence[str], number: int, *states: B
 
 def _still_halted(settings: Settings, contract: Contract) -> IngestResult | None:
     """The halted batch of a source, as long as neither its contract nor its generation has changed."""
-    ledger = Ledger(settings.state / "ingest", contract.source)
+    ledger = Ledger.of(settings, contract.source)
     halted = ledger.halted
     if halted is None or ledger.open_batch is not None:
         return None
@@ -202,7 +202,7 @@ def _replaced(settings: Settings, contract: Contract) -> tuple[str, ...]:
     lies in the folder and is never taken.
     """
     folder: Path = settings.landing / contract.source
-    ledger = Ledger(settings.state / "ingest", contract.source)
+    ledger = Ledger.of(settings, contract.source)
     frozen_at = {f.name: datetime.fromisoformat(m.arrived_at).timestamp() for m in ledger.manifests for f in m.files}
     taken = ledger.taken()
     changed = [

@@ -14,6 +14,7 @@ from python_ops.lake.contracts import Contract
 from python_ops.lake.contracts.metadata import METADATA
 from python_ops.lake.landing import LandingFile
 from python_ops.lake.ledger import Batch
+from python_ops.lake.sql import escaped
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -120,7 +121,7 @@ def implied_deletes(
         "_source_lsn": str(positions[1]) if positions else "null",
         "_source_position": "0" if positions else "null",
         "_source_ts": f"timestamp '{manifest.snapshot_at}'",
-        "_file": f"'{_literal(manifest.files[0].name)}'",
+        "_file": f"'{escaped(manifest.files[0].name)}'",
         "_line": "0",
         "_contract_version": f"'{manifest.contract_version}'",
         "_arrived_at": f"timestamp '{manifest.arrived_at}'",
@@ -131,7 +132,3 @@ def implied_deletes(
     ]
     columns += [f"cast({given.get(c.name, 'null')} as {c.type}) as `{c.name}`" for c in METADATA]
     return missing.selectExpr(*columns)
-
-
-def _literal(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("'", "\\'")

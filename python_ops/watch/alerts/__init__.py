@@ -23,8 +23,7 @@ from python_ops.lake.contracts import load as load_contract
 from python_ops.lake.contracts import sources
 from python_ops.lake.delta import exists
 from python_ops.lake.errors import ConfigError, OpsError
-from python_ops.lake.ledger import Batch as Batch
-from python_ops.lake.ledger import BatchState, Ledger
+from python_ops.lake.ledger import Batch, Ledger
 from python_ops.lake.metrics import history, read, rows_before
 from python_ops.lake.run_record import last_run, waits
 from python_ops.watch.alerts.acknowledged import acknowledged
@@ -172,7 +171,7 @@ def _tests(manifest: Manifest, results: RunResults | None) -> Iterator[Breach]:
 def _source(settings: Settings, manifest: Manifest, source: str, now: datetime) -> Iterator[Breach]:
     meta, where = manifest.source_meta.get(source, {}), f"source {source}"
     owner = load_contract(source).owner
-    done = [m for m in Ledger(settings.state / "ingest", source).manifests if m.state is BatchState.COMMITTED]
+    done = Ledger.of(settings, source).committed
     if not done:
         return  # a source that never delivered anything has not begun
     limit = _limit(meta, "sla_minutes", where)

@@ -11,10 +11,10 @@ from python_ops.jobs.ingest.formats.values import (
     Check,
     from_text,
     not_a_number,
-    quoted,
     range_checks,
 )
 from python_ops.lake.contracts import Column, Contract
+from python_ops.lake.sql import escaped
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -103,7 +103,7 @@ def _field(name: str, layout: tuple[str, ...]) -> str:
 def _extra(columns: list[tuple[str, int]]) -> str:
     if not columns:
         return "cast(null as string)"
-    pairs = ", ".join(f"'{quoted(name)}', _fields.f{number}" for name, number in columns)
+    pairs = ", ".join(f"'{escaped(name)}', _fields.f{number}" for name, number in columns)
     return f"to_json(map({pairs}), map('ignoreNullFields', 'false'))"
 
 
