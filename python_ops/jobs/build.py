@@ -111,10 +111,7 @@ def invoke(settings: Settings, listed: Sequence[str], on_event: Callable[[Any], 
 
 
 def readers_of(sources: Iterable[str]) -> list[str]:
-    """dbt's selection of these sources' tables and everything that reads them, however far away, tests included.
-
-    `python_ops.lake.artifacts` reads it back from run_results.json.
-    """
+    """dbt's selection of these sources' tables and everything that reads them, however far away, tests included."""
     return [f"source:bronze.{source}+" for source in sorted(sources)]
 
 
