@@ -60,11 +60,16 @@ class Model:
         return f"{self.schema}.{self.alias}"
 
     @property
+    def is_cdc(self) -> bool:
+        """Whether it applies changes: its table holds their events, and a view shows its rows."""
+        return (self.strategy or "").startswith("cdc_scd")
+
+    @property
     def storage(self) -> str | None:
         """Name of the Delta table that holds its rows: `<alias>__cdc` of a CDC model; None for a view."""
         if self.materialized == "view":
             return None
-        return f"{self.alias}__cdc" if (self.strategy or "").startswith("cdc_scd") else self.alias
+        return f"{self.alias}__cdc" if self.is_cdc else self.alias
 
     @property
     def stored_table(self) -> str:
