@@ -14,7 +14,7 @@ from python_ops.lake.config import PROJECT_ROOT, Settings, load_settings
 from python_ops.lake.errors import ConfigError
 from python_ops.lake.home import require
 from python_ops.lake.lock import in_use
-from python_ops.lake.spark import PROFILES, check_server, export_environment, session
+from python_ops.lake.spark import PROFILES, export_environment, session
 
 # dbt's commands that need no Spark; every other one does.
 _WITHOUT_SPARK = frozenset({"clean", "debug", "deps", "init", "list", "parse", "serve"})
@@ -68,7 +68,6 @@ def before(context: Any) -> None:
     if not flags.TARGET_PATH:
         project.target_path = str(settings.artifacts)
     if flags.WHICH not in _WITHOUT_SPARK:
-        check_server(settings)
         context.with_resource(in_use(settings, f"dbt {flags.WHICH}"))
         session(settings)
 
