@@ -17,7 +17,7 @@ from python_ops.jobs.build import arguments, failure, first_lines, invoke, reade
 from python_ops.jobs.extract import extract
 from python_ops.jobs.ingest import ingest, replaced
 from python_ops.jobs.publish import Action, publish
-from python_ops.lake import refused
+from python_ops.lake import interrupts, refused
 from python_ops.lake.artifacts import load_manifest
 from python_ops.lake.config import Settings
 from python_ops.lake.errors import BusyError, ConfigError, Interrupted, OpsError
@@ -208,7 +208,7 @@ class Job:
     def _on_dbt_event(self, event: Any) -> None:
         self.left_out["invocation"] = event.info.invocation_id
         self.lineage(event)
-        if event.info.name in ("NodeStart", "NodeFinished"):
+        if event.info.name in ("NodeStart", "NodeFinished") and not interrupts.seen():
             self.report("node", event)
 
     def save(self) -> None:

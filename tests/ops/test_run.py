@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,10 @@ import pytest
 from python_ops.jobs.build import readers_of
 from python_ops.jobs.ingest import IngestResult
 from python_ops.jobs.publish.gate import refuse_untested
+from python_ops.lake import interrupts
 from python_ops.lake.artifacts import load_manifest, load_run_results
 from python_ops.lake.config import PROJECT_ROOT, Settings
-from python_ops.lake.errors import BusyError, ConfigError, OpsError
+from python_ops.lake.errors import BusyError, ConfigError, Interrupted, OpsError
 from python_ops.lake.run_record import last_run, left_out
 from python_ops.run import daily
 from python_ops.run.daily import Job, run
@@ -105,6 +107,29 @@ def test_what_a_build_left_out_is_known_of_that_build_alone(day: Day) -> None:
     day.results = [IngestResult("fx_rates", batch_id=3)]
     day.run()
     assert left_out(day.settings, "this build") == ()
+
+
+def test_a_model_that_an_interruption_cancelled_is_not_told_beside_it(
+    day: Day, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given Ctrl-C, whose cancelled Spark job ends its model with Java's stack trace, Then only the step is told."""
+    told: list[str] = []
+    node = SimpleNamespace(unique_id="model.lakehouse.slv_orders", node_status="error")
+
+    def cancelled(settings: Settings, listed: Sequence[str], on_event: Any) -> Any:
+        event = SimpleNamespace(info=SimpleNamespace(name="NodeFinished", invocation_id="1"))
+        event.data = SimpleNamespace(node_info=node)
+        on_event(event)
+        interrupts._seen.set()
+        on_event(event)
+        raise KeyboardInterrupt
+
+    day.results = []
+    monkeypatch.setattr(interrupts, "_seen", threading.Event())
+    monkeypatch.setattr(daily, "invoke", cancelled)
+    with pytest.raises(Interrupted, match="dbt build was interrupted"):
+        run(day.settings, lambda what, value: told.append(what))
+    assert told == ["reason", "step", "step", "step", "node", "step"]
 
 
 def test_a_build_that_fails_beside_a_halted_source_hides_neither(day: Day) -> None:
