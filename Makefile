@@ -34,11 +34,14 @@ demo: setup ## Run the job on the bundled batches: load, build, four late batche
 	$(BIN)/lakeops demo
 
 .PHONY: lint
-lint: setup ## Style, types, and the floors of python_ops
+lint: setup ## Style, types, the floors of python_ops, the rules of the dbt project
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/sqlfluff lint --disable-progress-bar dbt_project tests/contracts
+	$(BIN)/dbt --quiet --log-path target/lint parse --target-path target/lint
+	COLUMNS=200 $(BIN)/dbt-bouncer run
 
 .PHONY: servers
 servers: ## PostgreSQL's binaries for the tests, by apt-get when root and absent
