@@ -60,7 +60,8 @@ test-fast: setup servers ## Tests that answer in a minute: no Spark, few servers
 
 .PHONY: coverage
 coverage: setup servers ## Lines of python_ops that the tests without Spark run; pages in target/coverage
-	$(BIN)/pytest -q -m "not spark and not slow and not campaign" --cov --cov-report=term:skip-covered --cov-report=html tests
+	$(BIN)/pytest -q -m "not spark and not slow and not campaign" --cov --cov-report=term:skip-covered tests
+	$(BIN)/coverage html --quiet
 
 .PHONY: test
 test: lint setup servers ## Everything that CI runs, in two processes
