@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from python_ops.jobs.first_loads import set_aside
 from python_ops.lake.config import PROJECT_ROOT, Settings, load_settings
 from python_ops.lake.errors import ConfigError
 from python_ops.lake.home import require
@@ -18,6 +19,7 @@ from python_ops.lake.spark import PROFILES, export_environment, session
 
 # dbt's commands that need no Spark; every other one does.
 _WITHOUT_SPARK = frozenset({"clean", "debug", "deps", "init", "list", "parse", "serve"})
+_LOADS = frozenset({"build", "retry", "run", "seed", "snapshot"})
 
 
 def arguments(
@@ -50,7 +52,7 @@ def arguments(
 
 def before(context: Any) -> None:
     """What dbt does before a command of this project (dbt_lakehouse.py): the home is looked at, artifacts go under it,
-    and the home is held and Spark started as `lakeops` does both.
+    the home is held and Spark started as `lakeops` does both, and what a killed first load left is set aside.
 
     Args:
         context: The command's click context; dbt keeps its flags, profile and project there.
@@ -59,17 +61,28 @@ def before(context: Any) -> None:
         OpsError: the settings, the home or Spark do not allow it; nothing was read or written.
     """
     flags, project = context.obj["flags"], context.obj["project"]
+    from dbt_common.events.functions import fire_event
+    from dbt_common.events.types import Note
+
     settings = load_settings(context.obj["profile"].target_name)
     refuse_other_variables(settings)
     require(settings)
     os.umask(int(settings.umask, 8))
     with suppress(FileNotFoundError, PermissionError):  # there is none, or it is another user's
         (Path(flags.LOG_PATH) / "dbt.log").chmod(0o666 & ~int(settings.umask, 8))  # it has SQL, and was opened before
+    for name in (
+        "TARGET",
+        "target",
+    ):  # `lakeops` names it, and dbt parses everything anew where it is spelled otherwise
+        object.__setattr__(flags, name, settings.target)
     if not flags.TARGET_PATH:
         project.target_path = str(settings.artifacts)
     if flags.WHICH not in _WITHOUT_SPARK:
         context.with_resource(in_use(settings, f"dbt {flags.WHICH}"))
-        session(settings)
+        spark = session(settings)
+        if flags.WHICH in _LOADS:
+            for told in set_aside(settings, spark):
+                fire_event(Note(msg=told))
 
 
 def refuse_other_variables(settings: Settings) -> None:
