@@ -127,7 +127,7 @@ def check_server(settings: Settings) -> None:
             "such as SPARK_REMOTE=sc://host:15002; infra/spark_connect.sh starts a server."
         )
     if place.hostname == "127.0.0.1" and "use_ssl=true" not in place.path:
-        raise ConfigError("Spark's client gives 127.0.0.1 no token without TLS. Let SPARK_REMOTE say localhost.")
+        raise ConfigError("Spark's client sends no token to 127.0.0.1 without TLS. Write localhost in SPARK_REMOTE.")
     try:
         socket.create_connection((place.hostname, place.port or 15002), timeout=5).close()
     except OSError as exc:

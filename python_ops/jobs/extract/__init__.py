@@ -164,7 +164,7 @@ def _extract_safely(
         exit_code = OpsError.exit_code
         error = (
             f"{source.name}: {landing} or the state beside it cannot be written ({exc.strerror}). What landed before "
-            "is safe; run again when that is mended."
+            "is safe; correct that and run again."
         )
     mark = None
     with suppress(OpsError):  # a store that does not answer has failed the source already

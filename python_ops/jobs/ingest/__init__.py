@@ -160,7 +160,7 @@ def _failed(settings: Settings, contract: Contract, error: Exception) -> IngestR
     name = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
     return IngestResult(
         contract.source,
-        error=f"{contract.source}: {name}{reason_of(error)}. What was frozen stays so: run again to finish it. If it "
+        error=f"{contract.source}: {name}{reason_of(error)}. The batch is not finished: run again to finish it. If it "
         f"fails again, {settings.home_path / 'logs' / 'spark.log'} has the details; the other sources go on.",
     )
 

@@ -73,8 +73,8 @@ def pin(settings: Settings, wanted: Sequence[Table]) -> Pinned:
             return pinned
         time.sleep(_WAIT_SECONDS)
     raise OpsError(
-        "Tables are written to without a pause, so no moment could be pinned. There is no new snapshot. Run again when "
-        "the writer has ended."
+        "Tables are written to without a pause, so no moment was found to copy them all. There is no new snapshot. "
+        "Run again when the writer has ended."
     )
 
 

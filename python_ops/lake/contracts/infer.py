@@ -310,7 +310,7 @@ def _text(data: dict[str, Any], file: str, records: int, nested: Sequence[str]) 
 def _lines(data: dict[str, Any], file: str, records: int, nested: Sequence[str]) -> Iterator[str]:
     yield f"# Drafted from {records} records of {file}. Check key, types and what is required; fill what is empty.\n"
     if nested:
-        yield f"# Left out, for they hold objects or lists, which ingestion keeps in _extra: {', '.join(nested)}.\n"
+        yield f"# Left out, because they hold objects or lists, which ingestion keeps in _extra: {', '.join(nested)}.\n"
     for name in ("source", "version", "description", "owner", "format", "table", "schema"):
         if name in data:
             yield f"{name}: {data[name] or json.dumps(data[name])}\n"

@@ -227,7 +227,7 @@ class TopicStream:
         )
         if not self.options.skip_lost:
             raise OpsError(
-                f"{told}: its retention is shorter than the stream's pause. `--skip-lost` goes on behind them; deliver "
+                f"{told}: its retention is shorter than the stream's pause. `--skip-lost` goes on after them; deliver "
                 "them as a landing file if the source still has them."
             )
         self.batch.give_up([lost])
