@@ -23,7 +23,7 @@ def last_run(settings: Settings) -> dict[str, Any] | None:
 
 
 def waits(waiting: Mapping[str, Sequence[str]]) -> str:
-    """Who waits for what: models by the source that stopped them; empty where none does."""
+    """Models that wait, by the source that stopped them."""
     return "; ".join(f"{', '.join(models)} wait for {source}" for source, models in waiting.items() if models)
 
 

@@ -47,7 +47,7 @@ def spark_settings(settings: Settings) -> dict[str, str]:
 def export_environment(settings: Settings) -> None:
     """Sets the variables that profiles.yml and dbt read, so that all agree on one home.
 
-    What is as the profile has it is left out: dbt parses everything again when a variable's spelling changes.
+    A variable that the profile already has is left out, because dbt parses everything again when its text changes.
     """
     own = {
         "LAKEHOUSE_HOME": (str(settings.home), ".lake"),

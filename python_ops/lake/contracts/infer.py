@@ -245,7 +245,7 @@ def _column(sample: Sample, name: str) -> dict[str, Any]:
 
 
 def _accepts(column: dict[str, Any], values: Sequence[Any], format_: str) -> list[str]:
-    """Ways of writing that the sample has beside the plain one."""
+    """Other ways of writing values that the sample has."""
     read = Column(column["name"], column["type"], "")
     if format_ == "debezium_json" and read.needs_point and any(_FOURS.fullmatch(str(value)) for value in values):
         return ["no_point"]
