@@ -66,7 +66,8 @@ class LandingDraft:
         """Makes the file visible under its name.
 
         Args:
-            before: Called when the bytes are on the disk and the file is not visible yet; may raise to drop it.
+            before: Called when the bytes are on the disk, before the file is visible. If it raises, the file is
+                dropped.
         """
         self.body.close()
         self.file.flush()
@@ -79,7 +80,7 @@ class LandingDraft:
         return done
 
     def drop(self) -> None:
-        """Removes the draft; nothing where it was finished."""
+        """Removes the unfinished file, if there is one."""
         with suppress(Exception):  # a writer that failed may fail again at its end
             self.body.close()
         self.file.close()
@@ -100,7 +101,7 @@ def clean(folder: Path, source: str) -> list[str]:
 
 
 def numbered(source: str, number: int, until: datetime, contract: Contract) -> str:
-    """Name of a landing file: its number makes name order the order of delivery, whatever the clocks say."""
+    """Name of a landing file. Its number makes the order of names the order of delivery, whatever the clocks say."""
     return f"{source}_{number:06d}_{until:%Y%m%dT%H%M%SZ}.{ENDINGS[contract.format]}"
 
 
@@ -157,7 +158,7 @@ class _JsonLines:
 
 
 class _Parquet:
-    """The contract's columns. A decimal is its text: ingestion judges its digits, and no file's scale cuts them."""
+    """The contract's columns. A decimal is written as text, so that no scale of the file cuts its digits."""
 
     def __init__(self, file: BinaryIO, contract: Contract) -> None:
         import pyarrow as pa
@@ -239,7 +240,7 @@ def as_json(value: Any) -> str:
 
 
 def _plain(number: Decimal) -> str:
-    """All digits of a number, unless a hostile exponent would make them millions."""
+    """All digits of a number, unless its exponent would make millions of them."""
     return f"{number:f}" if number.is_finite() and abs(number.adjusted()) < 100 else str(number)
 
 
@@ -249,7 +250,7 @@ def _sha256(path: Path) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """A rename is on the disk when its folder is."""
+    """Flushes the folder, so that a rename is on the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
