@@ -1,4 +1,4 @@
-"""What must hold before anything is published: the last dbt command is green, and tested what changed."""
+"""Checks before anything is published: the last dbt command is green, and it tested what changed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def refuse_red(manifest: Manifest, last_run: RunResults, models: Sequence[Model]
 def refuse_untested(manifest: Manifest, last_run: RunResults, changed: Sequence[Model]) -> None:
     """Raises OpsError when a changed table has a test that the last run did not run.
 
-    Tests that also read what the run left out waiting for a source wait with it.
+    Tests that also read what the run left out, waiting for a source, are not required.
     """
     missing = manifest.tests_of(model.unique_id for model in changed) - last_run.green_tests()
     missing -= manifest.readers_of(last_run.without)
