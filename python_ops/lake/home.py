@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 from python_ops.lake.config import Settings
 from python_ops.lake.errors import ConfigError
 from python_ops.lake.files import write_whole
+from python_ops.lake.sql import escaped
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -109,7 +110,7 @@ def adopt(settings: Settings, start: Callable[[Settings], SparkSession]) -> int:
     shutil.rmtree(settings.home_path / "derby", ignore_errors=True)
     spark, made = start(settings), 0
     for schema, name, folder in tables(settings):
-        place = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+        place = escaped(str(folder))
         spark.sql(f"create schema if not exists `{schema}`")
         spark.sql(f"create table `{schema}`.`{name}` using delta location '{place}'")
         made += 1

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from python_ops.lake.aws import client
 from python_ops.lake.config import is_address
-from python_ops.lake.errors import ConfigError, OpsError, missing_extra
+from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.files import settle
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -209,9 +211,7 @@ class LocalFolder:
                         file.write(block)
                         digest.update(block)
                         size += len(block)
-                    file.flush()
-                    os.fsync(file.fileno())
-                draft.replace(path)
+                settle(draft, path)
             finally:
                 draft.unlink(missing_ok=True)
         return Checksum(size, digest.hexdigest())
@@ -342,16 +342,7 @@ class S3Folder:
     def _made(self) -> S3Client:
         with self._guard:
             if self._client is None:
-                try:
-                    import boto3
-                    from botocore.config import Config
-                except ImportError as exc:
-                    raise missing_extra("boto3", "aws") from exc
-                limits = Config(
-                    connect_timeout=5, read_timeout=60, retries={"mode": "standard", "max_attempts": 5},
-                    max_pool_connections=32,
-                )  # fmt: skip
-                self._client = boto3.client("s3", config=limits, region_name=self.region or None)
+                self._client = client("s3", self.region, 5, 60, attempts=6, connections=32)
             return self._client
 
 

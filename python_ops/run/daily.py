@@ -6,7 +6,7 @@ Each step is recorded in `state/last_run.json` as it happens, so that even a run
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ from python_ops.jobs.build import arguments, failure, first_lines, invoke, reade
 from python_ops.jobs.extract import extract
 from python_ops.jobs.ingest import ingest, replaced
 from python_ops.jobs.publish import Action, publish
-from python_ops.lake import refused
+from python_ops.lake import interrupts, refused
 from python_ops.lake.artifacts import load_manifest
 from python_ops.lake.config import Settings
 from python_ops.lake.errors import BusyError, ConfigError, Interrupted, OpsError
@@ -65,6 +65,7 @@ class Job:
     Attributes:
         broken: Sources that failed or were halted in the last `ingest`.
         waiting: Models that the last `build` left out, by the broken source that they read.
+        left_out: Of which sources, and of which dbt command: `python_ops.lake.run_record.left_out`.
     """
 
     def __init__(self, settings: Settings, report: Report, command: str = "run") -> None:
@@ -76,6 +77,7 @@ class Job:
         self.waiting: dict[str, list[str]] = {}
         self.unchanged_since: str | None = None
         self.before = last_run(settings)
+        self.left_out: dict[str, Any] = (self.before or {}).get("left_out", {})
         self.lineage = NodeEvents(settings)
         self._session: SparkSession | None = None
 
@@ -101,8 +103,7 @@ class Job:
                 "failed": len(failed),
             }
             if failed:
-                kind = BusyError if all(result.exit_code == BusyError.exit_code for result in failed) else OpsError
-                raise kind("; ".join(str(result.error) for result in failed))
+                raise _all_of(result.error for result in failed)
 
     def ingest(self) -> None:
         """Takes new landing files.
@@ -124,8 +125,7 @@ class Job:
             }
             if failed := [result for result in results if result.error]:
                 self.broken = tuple(result.source for result in failed)
-                kind = BusyError if all(result.is_busy for result in failed) else OpsError
-                raise kind("; ".join(str(result.error) for result in failed))
+                raise _all_of(result.error for result in failed)
 
     def build(self) -> None:
         """Runs `dbt build` without what reads a broken source, until the source works again.
@@ -140,6 +140,7 @@ class Job:
         ):
             fence(self.spark(), leases)
             self.lineage = NodeEvents(self.settings)
+            self.left_out = {"sources": list(self.broken)}
             listed = arguments(["build"], self.settings, exclude=readers_of(self.broken))
             result = invoke(self.settings, ["--quiet", *listed], self._on_dbt_event)
             nodes = result.result.results if result.result is not None else []
@@ -203,8 +204,9 @@ class Job:
         return [f"{model.schema}.{model.storage}" for model in models if model.storage]
 
     def _on_dbt_event(self, event: Any) -> None:
+        self.left_out["invocation"] = event.info.invocation_id
         self.lineage(event)
-        if event.info.name in ("NodeStart", "NodeFinished"):
+        if event.info.name in ("NodeStart", "NodeFinished") and not interrupts.seen():
             self.report("node", event)
 
     def save(self) -> None:
@@ -214,6 +216,7 @@ class Job:
             "started_at": self.started_at.isoformat(timespec="seconds"),
             "steps": [asdict(step) for step in self.steps],
             "waiting": self.waiting,
+            "left_out": self.left_out,
             "unchanged_since": self.unchanged_since,
         }
         if self.unchanged_since and self.before:  # what was last done stays known however often there is nothing new
@@ -299,6 +302,13 @@ def _kept(failures: list[OpsError]) -> Iterator[None]:
         raise
     except OpsError as exc:
         failures.append(exc)
+
+
+def _all_of(errors: Iterable[OpsError | None]) -> OpsError:
+    """What failed side by side in one step; busy where all are. Wrong configuration of a source ends no run."""
+    failures = [error for error in errors if error]
+    is_busy = all(isinstance(failure, BusyError) for failure in failures)
+    return (BusyError if is_busy else OpsError)("; ".join(map(str, failures)))
 
 
 def _together(failures: Sequence[OpsError], waiting: str) -> OpsError:

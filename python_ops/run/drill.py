@@ -35,6 +35,7 @@ from python_ops.lake.contracts import sources
 from python_ops.lake.deltalog import LOG, last_version
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.ledger import BatchState, Ledger
+from python_ops.lake.sql import escaped
 from python_ops.lake.storage import Folder
 
 if TYPE_CHECKING:
@@ -255,10 +256,10 @@ def _resume(own: Settings, spark: SparkSession, deliveries: Sequence[tuple[str, 
 def _count(spark: SparkSession, own: Settings, batch: Resumed) -> Resumed:
     """Rows of the batch's files in bronze, whatever their batch number."""
     manifest = next(
-        m for m in Ledger(own.state / "ingest", batch.source).manifests
+        m for m in Ledger.of(own, batch.source).manifests
         if m.batch_id == batch.batch_id and m.state is BatchState.COMMITTED
     )  # fmt: skip
-    names = ", ".join("'" + file.name.replace("\\", "\\\\").replace("'", "\\'") + "'" for file in manifest.files)
+    names = ", ".join(f"'{escaped(file.name)}'" for file in manifest.files)
     table = f"{own.schema_name('bronze')}.{batch.source}"
     (row,) = spark.sql(f"select count(*) as n from {table} where _file in ({names})").collect()
     return Resumed(batch.source, batch.batch_id, batch.files, batch.accepted, int(row["n"]))

@@ -62,7 +62,7 @@ class Status:
 
 def source_status(settings: Settings, source: str) -> SourceStatus:
     """One source's ledger and landing folder."""
-    ledger, folder, contract = Ledger(settings.state / "ingest", source), settings.landing / source, load(source)
+    ledger, folder, contract = Ledger.of(settings, source), settings.landing / source, load(source)
     done = [manifest for manifest in ledger.manifests if manifest.state is BatchState.COMMITTED]
     return SourceStatus(
         source=source,
@@ -100,9 +100,7 @@ def ingestion_progress(settings: Settings) -> list[TakenSoFar]:
     found = []
     for source in sources():
         contract = load(source)
-        done = [
-            m.batch_id for m in Ledger(settings.state / "ingest", source).manifests if m.state is BatchState.COMMITTED
-        ]
+        done = [m.batch_id for m in Ledger.of(settings, source).committed]
         tables = [AppendOnlyTable(settings, layer, contract) for layer in ("bronze", "dlq")]
         found.append(TakenSoFar(source, max(done, default=0), max(table.last_number() for table in tables)))
     return found

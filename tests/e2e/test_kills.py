@@ -135,7 +135,7 @@ def test_every_run_after_a_kill_takes_up_what_was_left(spark: SparkSession, tmp_
     assert spark.sql(twice.format("stored", "account_id, _source_generation, _source_lsn")).count() == 0
     assert spark.sql(twice.format("bronze", "_file, _line")).count() == 0
     assert [row["file"] for row in spark.table("killed_dlq").collect()] == ["bad.jsonl"]
-    manifests = Ledger(settings.state / "ingest", ACCOUNTS.source).manifests
+    manifests = Ledger.of(settings, ACCOUNTS.source).manifests
     assert {manifest.state for manifest in manifests} <= {"committed", "lost"}
     taken = [file.name for manifest in manifests if manifest.state == "committed" for file in manifest.files]
     assert sorted(taken) == sorted(path.name for path in landing.iterdir()), "every file once"

@@ -213,7 +213,7 @@ class Pull:
 
     def _taken(self) -> set[str]:
         """Names that ingestion took; the files may be gone from the folder."""
-        return set(Ledger(self.settings.state / "ingest", self.source.name).taken())
+        return set(Ledger.of(self.settings, self.source.name).taken())
 
     def _ahead(self, now: datetime) -> str:
         assert self.mark is not None

@@ -25,7 +25,7 @@ from python_ops.lake import landing
 from python_ops.lake.config import Settings
 from python_ops.lake.contracts import Contract, load, require
 from python_ops.lake.contracts import sources as known_sources
-from python_ops.lake.errors import BusyError, ConfigError, OpsError
+from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.ledger import Batch, BatchState, Ledger
 from python_ops.lake.lineage import Dataset, JobRun, current_run, job_run
 from python_ops.lake.lock import leased
@@ -39,7 +39,7 @@ __all__ = ["IngestResult", "discard", "has_new_files", "ingest", "replaced", "se
 
 def has_new_files(settings: Settings, source: str) -> bool:
     """Whether a run would find something to do for the source, or to complain about. Starts no JVM."""
-    contract, ledger = load(source), Ledger(settings.state / "ingest", source)
+    contract, ledger = load(source), Ledger.of(settings, source)
     table = AppendOnlyTable(settings, "bronze", contract)
     return (
         ledger.open_batch is not None
@@ -90,7 +90,7 @@ def ingest(
             else:
                 results[contract.source] = IngestResult(contract.source, warnings=_replaced(settings, contract))
         except OpsError as exc:
-            results[contract.source] = IngestResult(contract.source, error=str(exc))
+            results[contract.source] = IngestResult(contract.source, error=exc)
         except Exception as exc:  # one source never stops the others, whatever happened to it
             results[contract.source] = _failed(settings, contract, exc)
         if on_event:
@@ -150,7 +150,7 @@ def _ingest_safely(
             ]
         return result
     except OpsError as exc:
-        return IngestResult(contract.source, error=str(exc), is_busy=isinstance(exc, BusyError))
+        return IngestResult(contract.source, error=exc)
     except Exception as exc:  # one source never stops the others, whatever happened to it
         return _failed(settings, contract, exc)
 
@@ -158,11 +158,11 @@ def _ingest_safely(
 def _failed(settings: Settings, contract: Contract, error: Exception) -> IngestResult:
     """The message of an unexpected failure."""
     name = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
-    return IngestResult(
-        contract.source,
-        error=f"{contract.source}: {name}{reason_of(error)}. The batch is not finished: run again to finish it. If it "
-        f"fails again, {settings.home_path / 'logs' / 'spark.log'} has the details; the other sources go on.",
+    failure = OpsError(
+        f"{contract.source}: {name}{reason_of(error)}. The batch is not finished: run again to finish it. If it "
+        f"fails again, {settings.home_path / 'logs' / 'spark.log'} has the details; the other sources go on."
     )
+    return IngestResult(contract.source, error=failure)
 
 
 def discard(settings: Settings, sources: Sequence[str], number: int) -> None:
@@ -172,14 +172,14 @@ def discard(settings: Settings, sources: Sequence[str], number: int) -> None:
         ConfigError: not one source is named, or it has no such halted batch.
     """
     manifest = _waiting(settings, sources, number, BatchState.HALTED)
-    Ledger(settings.state / "ingest", manifest.source).set_state(manifest, BatchState.DISCARDED)
+    Ledger.of(settings, manifest.source).set_state(manifest, BatchState.DISCARDED)
 
 
 def _waiting(settings: Settings, sources: Sequence[str], number: int, *states: BatchState) -> Batch:
     if len(sources) != 1:
         raise ConfigError("Name the one source whose batch is decided on.")
     require(sources)
-    for manifest in Ledger(settings.state / "ingest", sources[0]).manifests:
+    for manifest in Ledger.of(settings, sources[0]).manifests:
         if manifest.batch_id == number and manifest.state in states:
             return manifest
     raise ConfigError(f"{sources[0]} has no halted batch {number}. `lakeops ingest status` names the batch that waits.")
@@ -187,14 +187,14 @@ def _waiting(settings: Settings, sources: Sequence[str], number: int, *states: B
 
 def _still_halted(settings: Settings, contract: Contract) -> IngestResult | None:
     """The halted batch of a source, as long as neither its contract nor its generation has changed."""
-    ledger = Ledger(settings.state / "ingest", contract.source)
+    ledger = Ledger.of(settings, contract.source)
     halted = ledger.halted
     if halted is None or ledger.open_batch is not None:
         return None
     if halted.judged_by != fingerprint(contract, generations.current(settings, ledger).number):
         return None
     text = halt_text(contract.source, halted, halted.halted_by or "")
-    return IngestResult(contract.source, error=text, halted=halted.batch_id)
+    return IngestResult(contract.source, error=OpsError(text), halted=halted.batch_id)
 
 
 def _replaced(settings: Settings, contract: Contract) -> tuple[str, ...]:
@@ -202,7 +202,7 @@ def _replaced(settings: Settings, contract: Contract) -> tuple[str, ...]:
     taken.
     """
     folder: Path = settings.landing / contract.source
-    ledger = Ledger(settings.state / "ingest", contract.source)
+    ledger = Ledger.of(settings, contract.source)
     frozen_at = {f.name: datetime.fromisoformat(m.arrived_at).timestamp() for m in ledger.manifests for f in m.files}
     taken = ledger.taken()
     changed = [

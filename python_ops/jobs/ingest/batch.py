@@ -51,7 +51,7 @@ class BatchWriter:
     def __init__(self, settings: Settings, spark: SparkSession, contract: Contract) -> None:
         self.settings, self.spark, self.contract = settings, spark, contract
         self.folder = settings.landing / contract.source
-        self.ledger = Ledger(settings.state / "ingest", contract.source)
+        self.ledger = Ledger.of(settings, contract.source)
         self.bronze = AppendOnlyTable(settings, "bronze", contract)
         self.dlq = AppendOnlyTable(settings, "dlq", contract)
         self.told: list[str] = []
@@ -83,7 +83,7 @@ class BatchWriter:
             table.create(self.spark)
         findings = compare(self.settings, self.contract)
         repair(self.settings, self.contract, findings)
-        self.ledger = Ledger(self.settings.state / "ingest", self.contract.source)
+        self.ledger = Ledger.of(self.settings, self.contract.source)
         lost = [finding for finding in findings if finding.fault is not Fault.UNKNOWN]
         self.reopen([finding.batch_id for finding in lost if finding.is_replay])
         told = []
@@ -339,9 +339,8 @@ class BatchWriter:
             manifest, BatchState.HALTED, counts=found.counts, reasons=found.reasons, halted_by=reason,
             judged_by=fingerprint(self.contract, manifest.generation),
         )  # fmt: skip
-        return IngestResult(
-            self.contract.source, halted=manifest.batch_id, error=halt_text(self.contract.source, manifest, reason)
-        )
+        error = OpsError(halt_text(self.contract.source, manifest, reason))
+        return IngestResult(self.contract.source, halted=manifest.batch_id, error=error)
 
     def _is_there(self, manifest: Batch, counts: dict[str, int]) -> bool:
         rejected = counts["quarantined"] + sum(1 for file in manifest.files if file.fault)

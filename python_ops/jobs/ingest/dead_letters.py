@@ -26,6 +26,7 @@ from python_ops.lake.delta import open_log
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.landing import printable
 from python_ops.lake.ledger import Batch, BatchState
+from python_ops.lake.sql import escaped
 
 if TYPE_CHECKING:
     import pyarrow
@@ -185,7 +186,7 @@ def finish(batch: BatchWriter, manifest: Batch) -> IngestResult:
         f" when matched then update set replayed_batch = {number}, replayed_at = timestamp '{now}'"
     ).collect()
     if files := [file.name for file in manifest.files if not file.fault and file.name not in result.rejected_files]:
-        listed = ", ".join("'" + name.replace("\\", "\\\\").replace("'", "\\'") + "'" for name in files)
+        listed = ", ".join(f"'{escaped(name)}'" for name in files)
         spark.sql(
             f"update {dlq} set replayed_batch = {number}, replayed_at = timestamp '{now}'"
             f" where line is null and replayed_batch is null and file in ({listed})"

@@ -78,7 +78,7 @@ def compare(settings: Settings, contract: Contract) -> list[Disagreement]:
     Raises:
         OpsError: a table cannot be read without Spark, or a manifest is none.
     """
-    ledger = Ledger(settings.state / "ingest", contract.source)
+    ledger = Ledger.of(settings, contract.source)
     bronze, dlq = (AppendOnlyTable(settings, layer, contract) for layer in ("bronze", "dlq"))
     number = max(bronze.last_number(), dlq.last_number())
     if ledger.committed_rows == bronze.row_count() and number <= ledger.last_number:
@@ -109,7 +109,7 @@ def compare(settings: Settings, contract: Contract) -> list[Disagreement]:
 
 def repair(settings: Settings, contract: Contract, findings: Sequence[Disagreement]) -> None:
     """Makes the ledger agree with the tables. Call it with the source's tables leased."""
-    folder, ledger = settings.landing / contract.source, Ledger(settings.state / "ingest", contract.source)
+    folder, ledger = settings.landing / contract.source, Ledger.of(settings, contract.source)
     offsets = _offsets(settings, contract) if any(parse(name) for f in findings for name in f.files) else {}
     for finding in findings:
         if finding.fault is not Fault.UNKNOWN:

@@ -14,6 +14,7 @@ from python_ops.lake.contracts.compatibility import widens
 from python_ops.lake.contracts.metadata import DLQ_COLUMNS, DLQ_STATE, METADATA
 from python_ops.lake.delta import exists, open_log
 from python_ops.lake.errors import OpsError
+from python_ops.lake.sql import escaped
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -72,7 +73,7 @@ class AppendOnlyTable:
             return
         if not is_registered:  # a run died between Delta's first commit and the metastore's entry
             spark.sql(f"create schema if not exists {self.schema}")
-            spark.sql(f"create table {self.name} using delta location '{_text(str(self.path))}'")
+            spark.sql(f"create table {self.name} using delta location '{escaped(str(self.path))}'")
         given = {field.name: field.dataType.simpleString() for field in spark.table(self.name).schema.fields}
         changed = [column for column in wanted if given.get(column.name, column.type) != column.type]
         if refused := [c for c in changed if not widens(replace(c, type=given[c.name]), c)]:
@@ -119,7 +120,7 @@ class AppendOnlyTable:
         spark.sql(f"create schema if not exists {self.schema}")
         columns = ", ".join(_definition(column) for column in wanted)
         properties = f" tblproperties ({self.properties})" if self.properties else ""
-        spark.sql(f"create table {self.name} ({columns}) using delta comment '{_text(self.comment)}'{properties}")
+        spark.sql(f"create table {self.name} ({columns}) using delta comment '{escaped(self.comment)}'{properties}")
 
     def append(self, rows: DataFrame, batch_id: int) -> None:
         """Appends a batch in one commit. Delta skips it when this number was appended before."""
@@ -179,8 +180,4 @@ def tables_of(settings: Settings, contract: Contract) -> list[str]:
 
 
 def _definition(column: Column) -> str:
-    return f"`{column.name}` {column.type} comment '{_text(column.description)}'"
-
-
-def _text(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"`{column.name}` {column.type} comment '{escaped(column.description)}'"

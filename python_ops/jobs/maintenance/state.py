@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from deltalake import DeltaTable
 
+from python_ops.lake.delta import open_log
 from python_ops.lake.errors import OpsError
 
 SMALL_BYTES = 32 * 1024 * 1024
@@ -68,8 +69,8 @@ def read_state(path: Path, retain_hours: float) -> TableState:
     Raises:
         OpsError: the log cannot be read.
     """
+    table = open_log(path)
     try:
-        table = DeltaTable(str(path))
         adds = table.get_add_actions()
     except Exception as exc:  # deltalake raises a dozen unrelated classes
         raise OpsError(

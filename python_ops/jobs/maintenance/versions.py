@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deltalake import DeltaTable
-
 from python_ops.jobs.maintenance import Policy, policies
 from python_ops.lake.artifacts import Manifest, load_manifest
 from python_ops.lake.config import Settings
+from python_ops.lake.delta import open_log
 from python_ops.lake.deltalog import damage, read_version
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lineage import Dataset, job_run
@@ -90,7 +89,7 @@ def diff(
         OpsError: files of a version are no longer there.
     """
     policy = _find(settings, table, artifacts)
-    newest = DeltaTable(str(policy.path)).version()
+    newest = open_log(policy.path).version()
     after = newest if after is None else after
     _check_versions(policy, newest, before, after)
     key = _key(table, artifacts or settings.artifacts)
@@ -130,7 +129,7 @@ def restore(
         BusyError: another process holds the table's lease.
     """
     policy = _find(settings, table, artifacts)
-    newest = DeltaTable(str(policy.path)).version()
+    newest = open_log(policy.path).version()
     _check_versions(policy, newest, version)
     planned = TableRestore(policy.table, newest, version, tuple(_commits(policy.path, newest - version)))
     is_dlq = policy.table.startswith(f"{settings.schema_name('dlq')}.")
@@ -168,7 +167,7 @@ def restore(
                 f"{policy.table} was not restored to version {version}: {str(exc).splitlines()[0][:200]} It is as it "
                 "was. An older state may be in a snapshot: docs/runbooks/dr_restore.md."
             ) from exc
-    return replace(planned, version=DeltaTable(str(policy.path)).version())
+    return replace(planned, version=open_log(policy.path).version())
 
 
 def unreadable(settings: Settings, manifest: Manifest, content: bool = False) -> dict[str, str]:
@@ -228,7 +227,7 @@ def _commits(path: Path, limit: int) -> list[Commit]:
             str(commit.get("operation", "")),
             _rows(commit.get("operationMetrics") or {}),
         )
-        for commit in DeltaTable(str(path)).history(limit)
+        for commit in open_log(path).history(limit)
     ]
 
 

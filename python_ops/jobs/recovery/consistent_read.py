@@ -85,7 +85,7 @@ def _ledgers(settings: Settings) -> dict[str, bytes]:
 
 def _pin_sources(settings: Settings, pinned: Pinned) -> None:
     for source in sources():
-        manifests = Ledger(settings.state / "ingest", source).manifests
+        manifests = Ledger.of(settings, source).manifests
         done = {file.name for m in manifests if m.state is BatchState.COMMITTED for file in m.files}
         waiting = [name for name in landing.names(settings.landing / source, load(source)) if name not in done]
         marks = [f"{name}{landing.SNAPSHOT}" for name in waiting]

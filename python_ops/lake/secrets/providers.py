@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from python_ops.lake.aws import client
 from python_ops.lake.errors import ConfigError, OpsError
 
 if TYPE_CHECKING:
@@ -113,11 +114,7 @@ class AwsProvider:
 
     def _made(self) -> SecretsManagerClient:
         if self._client is None:
-            import boto3
-            from botocore.config import Config
-
-            limits = Config(connect_timeout=3, read_timeout=5, retries={"mode": "standard", "max_attempts": 3})
-            self._client = boto3.client("secretsmanager", config=limits)
+            self._client = client("secretsmanager")
         return self._client
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from python_ops.lake.aws import client
 from python_ops.lake.errors import BusyError, ConfigError, OpsError
 from python_ops.lake.state.store import Record
 
@@ -115,9 +116,5 @@ class DynamoStore:
 
     def _made(self) -> DynamoDBClient:
         if self._client is None:
-            import boto3
-            from botocore.config import Config
-
-            limits = Config(connect_timeout=3, read_timeout=5, retries={"mode": "standard", "max_attempts": 3})
-            self._client = boto3.client("dynamodb", config=limits)
+            self._client = client("dynamodb")
         return self._client

@@ -8,6 +8,7 @@ from datetime import datetime
 from itertools import compress
 from typing import TYPE_CHECKING, Any, Protocol
 
+from python_ops.lake import aws
 from python_ops.lake.config import Settings
 from python_ops.lake.errors import ConfigError, missing_extra
 from python_ops.lake.http import retry_after
@@ -261,8 +262,6 @@ class Sns:
             ConfigError: `alerts_topic` is not the ARN of a topic, or boto3 is not installed.
         """
         try:
-            import boto3
-            from botocore.config import Config
             from botocore.exceptions import BotoCoreError, ClientError
             from botocore.parsers import ResponseParserError
         except ImportError as exc:
@@ -277,9 +276,8 @@ class Sns:
         if seconds <= 0:
             raise Undelivered("SNS did not answer in time")
         limit = 0.4 * seconds  # to connect, and again to answer; the rest is for making the client
-        limits = Config(connect_timeout=limit, read_timeout=limit, retries={"total_max_attempts": 1})
         try:
-            client = self._client or boto3.client("sns", region_name=arn[3], config=limits)
+            client = self._client or aws.client("sns", arn[3], limit, limit, attempts=1)
             client.publish(TopicArn=self.settings.alerts_topic, **payload)
             return ""
         except (BotoCoreError, ClientError, ResponseParserError) as exc:

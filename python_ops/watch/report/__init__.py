@@ -26,7 +26,7 @@ from python_ops.lake.contracts import sources
 from python_ops.lake.delta import last_change, written_since
 from python_ops.lake.errors import OpsError
 from python_ops.lake.files import write_whole
-from python_ops.lake.ledger import BatchState, Ledger
+from python_ops.lake.ledger import Ledger
 from python_ops.lake.metrics import history, read, rows_before
 from python_ops.lake.run_record import last_run, waits
 from python_ops.watch.alerts import Breach, check, span
@@ -188,7 +188,7 @@ def _models(
 
 
 def _history(settings: Settings, source: str) -> Markup:
-    done = [m for m in Ledger(settings.state / "ingest", source).manifests if m.state is BatchState.COMMITTED]
+    done = Ledger.of(settings, source).committed
     return sparkline([manifest.counts["accepted"] for manifest in done])
 
 

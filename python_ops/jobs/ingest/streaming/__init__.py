@@ -161,7 +161,7 @@ def lag(settings: Settings, sources: Sequence[str]) -> list[Lag]:
     found = []
     for source in checked(settings, sources):
         topic = settings.kafka_topics[source]
-        taken = next_offsets(Ledger(settings.state / "ingest", source).taken_offsets(), topic)
+        taken = next_offsets(Ledger.of(settings, source).taken_offsets(), topic)
         for partition, held in broker.offsets(topic).items():
             done = taken.get(partition)
             waiting = max(0, held.end - max(held.start, done or 0))
@@ -191,7 +191,7 @@ def checked(settings: Settings, sources: Sequence[str]) -> tuple[str, ...]:
 def _check_halted(settings: Settings, sources: Sequence[str], number: int) -> None:
     if len(sources) != 1:
         raise ConfigError("Name the one source whose halted batch is let through.")
-    halted = Ledger(settings.state / "ingest", sources[0]).halted
+    halted = Ledger.of(settings, sources[0]).halted
     if halted is None or halted.batch_id != number or not halted.offsets:
         raise ConfigError(f"{sources[0]} has no halted batch {number} of a stream. `lakeops ingest status` names it.")
 
