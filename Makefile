@@ -23,7 +23,7 @@ $(VENV)/installed: requirements.lock pyproject.toml packages/dbt_spark_sessions/
 
 # Spark's jars; the stamp is newer than their list only when all of them are there.
 $(VENV)/jars/installed: profiles/jars.lock $(VENV)/installed
-	$(BIN)/python -m python_ops.jars
+	$(BIN)/python -m python_ops.lake.jars
 	@touch $@
 
 .PHONY: setup
@@ -34,9 +34,10 @@ demo: setup ## Run the job on the bundled batches: load, build, four late batche
 	$(BIN)/lakeops demo
 
 .PHONY: lint
-lint: setup ## Style and types
+lint: setup ## Style, types, and the floors of python_ops
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 .PHONY: servers

@@ -9,11 +9,11 @@ import typer
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
 from python_ops.cli.ingest import line as ingest_line
 from python_ops.cli.tables import print_rows
-from python_ops.contracts import load
-from python_ops.ingest import dead_letters, session_for_files
-from python_ops.ingest.tables import tables_of
-from python_ops.lock import exclusive
-from python_ops.spark import session
+from python_ops.jobs.ingest import dead_letters, session_for_files
+from python_ops.jobs.ingest.tables import tables_of
+from python_ops.lake.contracts import load
+from python_ops.lake.lock import exclusive
+from python_ops.lake.spark import session
 
 app = typer.Typer(help="Rejected records: why they were, and what becomes of them.", no_args_is_help=True)
 

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from python_ops import home
 from python_ops.cli import AsJson, Env, Environment, print_json
 from python_ops.cli.tables import print_rows
-from python_ops.config import load_settings
-from python_ops.doctor import Outcome, check_metastore
-from python_ops.errors import BusyError
-from python_ops.lock import exclusive
-from python_ops.spark import own_session
+from python_ops.lake import home
+from python_ops.lake.config import load_settings
+from python_ops.lake.errors import BusyError
+from python_ops.lake.lock import exclusive
+from python_ops.lake.spark import own_session
+from python_ops.watch.doctor import Outcome, check_metastore
 
 app = typer.Typer(help="Whose the lake's folder is.", no_args_is_help=True)
 

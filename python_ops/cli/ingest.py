@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from python_ops import quality
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
-from python_ops.contracts import require
-from python_ops.contracts import sources as known_sources
-from python_ops.errors import BusyError, ConfigError, OpsError
-from python_ops.ingest import IngestResult, generations
-from python_ops.ingest import discard as discard_batch
-from python_ops.ingest import ingest as run_ingest
-from python_ops.ingest.ledger import Ledger
-from python_ops.ingest.result import printable
-from python_ops.lock import exclusive
-from python_ops.quality.verdicts import Verdict
-from python_ops.spark import session
-from python_ops.status import source_status
+from python_ops.jobs.ingest import IngestResult, generations
+from python_ops.jobs.ingest import discard as discard_batch
+from python_ops.jobs.ingest import ingest as run_ingest
+from python_ops.lake.contracts import require
+from python_ops.lake.contracts import sources as known_sources
+from python_ops.lake.errors import BusyError, ConfigError, OpsError
+from python_ops.lake.landing import printable
+from python_ops.lake.ledger import Ledger
+from python_ops.lake.lock import exclusive
+from python_ops.lake.spark import session
+from python_ops.watch import quality
+from python_ops.watch.quality.verdicts import Verdict
+from python_ops.watch.status import source_status
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -100,7 +100,7 @@ def generation(
     """
     settings = settings_for(env)
     require([source])
-    ledger = Ledger(settings.state / "ingest", source)
+    ledger = Ledger.of(settings, source)
     before = generations.current(settings, ledger)
     after = None
     if new and execute:

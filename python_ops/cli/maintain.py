@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
-from python_ops.errors import BusyError, OpsError
-from python_ops.lock import exclusive
-from python_ops.maintenance import TablePlan
-from python_ops.maintenance import plan as plan_maintenance
-from python_ops.maintenance import run as run_maintenance
-from python_ops.spark import session
+from python_ops.jobs.maintenance import TablePlan
+from python_ops.jobs.maintenance import plan as plan_maintenance
+from python_ops.jobs.maintenance import run as run_maintenance
+from python_ops.lake.errors import BusyError, OpsError
+from python_ops.lake.lock import exclusive
+from python_ops.lake.spark import session
 
 app = typer.Typer(help="OPTIMIZE, REORG, VACUUM and checkpoints, where a table asks for them.", no_args_is_help=True)
 

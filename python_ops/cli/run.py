@@ -11,14 +11,14 @@ import typer
 
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
 from python_ops.cli.progress import Progress
-from python_ops.demo import allow
-from python_ops.demo import demo as run_demo
-from python_ops.errors import SlaBreached
-from python_ops.lock import exclusive
-from python_ops.run import aftermath
-from python_ops.run import run as run_job
-from python_ops.run_record import last_run, waits
-from python_ops.status import status as read_status
+from python_ops.lake.errors import SlaBreached
+from python_ops.lake.lock import exclusive
+from python_ops.lake.run_record import last_run, waits
+from python_ops.run.daily import aftermath
+from python_ops.run.daily import run as run_job
+from python_ops.run.demo import allow
+from python_ops.run.demo import demo as run_demo
+from python_ops.watch.status import status as read_status
 
 
 def run(

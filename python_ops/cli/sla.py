@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from python_ops.alerts import Breach, pressing
-from python_ops.alerts import check as check_levels
-from python_ops.alerts.acknowledged import acknowledge
-from python_ops.alerts.notify import notify as send
-from python_ops.alerts.targets import Message
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
-from python_ops.errors import ConfigError, SlaBreached
+from python_ops.lake.errors import ConfigError, SlaBreached
+from python_ops.watch.alerts import Breach, pressing
+from python_ops.watch.alerts import check as check_levels
+from python_ops.watch.alerts.acknowledged import acknowledge
+from python_ops.watch.alerts.notify import notify as send
+from python_ops.watch.alerts.targets import Message
 
 app = typer.Typer(help="Service levels: checked against the limits in dbt meta.", no_args_is_help=True)
 

@@ -12,24 +12,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from python_ops import home
 from python_ops.cli import AsJson, Env, Environment, local_file, print_json, settings_for
 from python_ops.cli.tables import print_rows
-from python_ops.config import Settings, local_path
-from python_ops.lock import exclusive
-from python_ops.recovery.create import Progress
-from python_ops.recovery.create import create as create_snapshot
-from python_ops.recovery.drill import Drill
-from python_ops.recovery.drill import drill as run_drill
-from python_ops.recovery.manifest import Snapshot, identifiers, load, store_of
-from python_ops.recovery.prune import prune as prune_snapshots
-from python_ops.recovery.record import record_drill, record_snapshot
-from python_ops.recovery.register import register
-from python_ops.recovery.restore import Move, Restore
-from python_ops.recovery.restore import restore as restore_snapshot
-from python_ops.recovery.verify import Verdict, require
-from python_ops.recovery.verify import verify as verify_snapshot
-from python_ops.spark import is_connect, session
+from python_ops.jobs.recovery.create import CopyProgress
+from python_ops.jobs.recovery.create import create as create_snapshot
+from python_ops.jobs.recovery.manifest import Snapshot, identifiers, load, store_of
+from python_ops.jobs.recovery.prune import prune as prune_snapshots
+from python_ops.jobs.recovery.record import record_snapshot
+from python_ops.jobs.recovery.register import register
+from python_ops.jobs.recovery.restore import Move, SnapshotRestore
+from python_ops.jobs.recovery.restore import restore as restore_snapshot
+from python_ops.jobs.recovery.verify import Verification, require
+from python_ops.jobs.recovery.verify import verify as verify_snapshot
+from python_ops.lake import home
+from python_ops.lake.config import Settings, local_path
+from python_ops.lake.lock import exclusive
+from python_ops.lake.spark import is_connect, session
+from python_ops.run.drill import Drill, record_drill
+from python_ops.run.drill import drill as run_drill
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -104,7 +104,7 @@ def verify(
     """
     store = store_of(settings_for(env))
     tick = None if as_json else _Ticker("checked")
-    told = (lambda done, files, size: tick(Progress(done, files, size))) if tick else None
+    told = (lambda done, files, size: tick(CopyProgress(done, files, size))) if tick else None
     verdict = verify_snapshot(store, load(store, snapshot), thorough=not quick, on_progress=told)
     if as_json:
         print_json(verdict)
@@ -217,7 +217,7 @@ class _Ticker:
     def __init__(self, verb: str) -> None:
         self.verb, self.last = verb, time.monotonic()
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: CopyProgress) -> None:
         now = time.monotonic()
         if now - self.last >= _EVERY_SECONDS:
             self.last = now
@@ -256,12 +256,12 @@ def _summary(snapshot: Snapshot) -> dict[str, Any]:
     return {name: getattr(snapshot, name) for name in names} | {"tables": tables}
 
 
-def _verdict(verdict: Verdict) -> str:
+def _verdict(verdict: Verification) -> str:
     how = "all checksums right" if verdict.thorough else "all sizes right"
     return f"snapshot {verdict.id} is whole: {verdict.files} files, {verdict.bytes} bytes, {how}"
 
 
-def _show_restore(done: Restore) -> None:
+def _show_restore(done: SnapshotRestore) -> None:
     typer.echo(_verdict(done.verdict))
     rows = [[t.table, t.move.value, t.version_there, t.version, t.rows, t.files, t.bytes] for t in done.tables]
     print_rows(["table", "move", "version there", "version", "rows", "files", "bytes"], rows)

@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
-from python_ops.errors import ConfigError, OpsError
-from python_ops.ingest import IngestResult
-from python_ops.ingest import discard as discard_batch
-from python_ops.lock import exclusive
-from python_ops.streaming import Applied, Options, StreamResult, lag, stream
+from python_ops.jobs.ingest import IngestResult
+from python_ops.jobs.ingest import discard as discard_batch
+from python_ops.jobs.ingest.streaming import Applied, Options, StreamResult, lag, stream
+from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.lock import exclusive
+from python_ops.run.stream import models_behind
 
 app = typer.Typer(help="Topics of Kafka to bronze, checked against contracts.", no_args_is_help=True)
 
@@ -54,6 +55,7 @@ def run(
     with exclusive(settings, "stream run", names=()):  # the tables are leased while they are written
         if discard is not None:
             discard_batch(settings, sources or (), discard)
+        models = models_behind(settings, sources or (), apply) if apply is not None else None
         results, applied = stream(
             settings,
             sources or (),
@@ -61,7 +63,7 @@ def run(
             lambda what: None if as_json else typer.echo(line(what)),
             stop,
             seconds,
-            apply,
+            models,
         )
     if as_json:
         print_json({"sources": results, "applied": applied})

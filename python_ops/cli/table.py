@@ -8,11 +8,11 @@ import typer
 
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
 from python_ops.cli.tables import print_rows
-from python_ops.lock import exclusive
-from python_ops.maintenance.versions import diff as find_diff
-from python_ops.maintenance.versions import history as read_history
-from python_ops.maintenance.versions import restore as restore_table
-from python_ops.spark import session
+from python_ops.jobs.maintenance.versions import diff as find_diff
+from python_ops.jobs.maintenance.versions import history as read_history
+from python_ops.jobs.maintenance.versions import restore as restore_table
+from python_ops.lake.lock import exclusive
+from python_ops.lake.spark import session
 
 app = typer.Typer(help="Versions of a table: what happened, what differs, and the way back.", no_args_is_help=True)
 

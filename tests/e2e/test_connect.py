@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from python_ops.config import PROJECT_ROOT
+from python_ops.lake.config import PROJECT_ROOT
 
 FILES_ONLY = {
     "LAKEHOUSE_SECRETS": "file", "LAKEHOUSE_STATE_STORE": "file", "LAKEHOUSE_METRICS": "file",

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 from recording import ENTITIES, deliver, differences, stored_rows, truth_after
 
-from python_ops.config import PROJECT_ROOT, Settings
-from python_ops.ingest.ledger import Ledger
+from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.ledger import Ledger
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -33,13 +33,13 @@ from pathlib import Path
 
 import dbt_spark_sessions as dbt_session
 
-from python_ops import run as daily
+from python_ops.run import daily
 from python_ops.cli import main
-from python_ops.config import Settings
-from python_ops.dbt import arguments, failure, invoke
-from python_ops.ingest import ingest
-from python_ops.ingest.tables import AppendOnlyTable
-from python_ops.spark import session
+from python_ops.lake.config import Settings
+from python_ops.jobs.build import arguments, failure, invoke
+from python_ops.jobs.ingest import ingest
+from python_ops.jobs.ingest.tables import AppendOnlyTable
+from python_ops.lake.spark import session
 
 point, home, result = sys.argv[1:]
 settings = Settings(home=home)
@@ -124,7 +124,7 @@ def test_every_run_after_a_kill_takes_up_what_was_left(spark: SparkSession, tmp_
     assert spark.sql(twice.format("stored", "account_id, _source_generation, _source_lsn")).count() == 0
     assert spark.sql(twice.format("bronze", "_file, _line")).count() == 0
     assert [row["file"] for row in spark.table("killed_dlq").collect()] == ["bad.jsonl"]
-    manifests = Ledger(settings.state / "ingest", ACCOUNTS.source).manifests
+    manifests = Ledger.of(settings, ACCOUNTS.source).manifests
     assert {manifest.state for manifest in manifests} <= {"committed", "lost"}
     taken = [file.name for manifest in manifests if manifest.state == "committed" for file in manifest.files]
     assert sorted(taken) == sorted(path.name for path in landing.iterdir()), "every file once"

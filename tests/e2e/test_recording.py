@@ -24,10 +24,10 @@ from recording import (
     truth_history,
 )
 
-from python_ops.config import PROJECT_ROOT, Settings
-from python_ops.dbt import arguments, invoke
-from python_ops.ingest import ingest
-from python_ops.spark import export_environment
+from python_ops.jobs.build import arguments, invoke
+from python_ops.jobs.ingest import ingest
+from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.spark import export_environment
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

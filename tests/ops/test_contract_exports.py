@@ -19,10 +19,10 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from python_ops.config import PROJECT_ROOT
-from python_ops.contracts import Column, Contract, export, infer, load, parse, sources
-from python_ops.contracts.compatibility import widens
-from python_ops.errors import ConfigError, ContractError
+from python_ops.lake.config import PROJECT_ROOT
+from python_ops.lake.contracts import Column, Contract, export, infer, load, parse, sources
+from python_ops.lake.contracts.compatibility import widens
+from python_ops.lake.errors import ConfigError, ContractError
 
 LANDING = PROJECT_ROOT / "seeds" / "landing"
 RECORDED = sorted(path.name for path in LANDING.iterdir() if path.is_dir())
@@ -182,7 +182,7 @@ def test_hostile_words_stay_words_in_dbts_sources() -> None:
 
 
 def test_a_description_with_jinja_is_refused_because_dbt_would_run_it() -> None:
-    text = (PROJECT_ROOT / "python_ops/contracts/fx_rates.yml").read_text()
+    text = (PROJECT_ROOT / "python_ops/lake/contracts/fx_rates.yml").read_text()
     with pytest.raises(ContractError, match="at columns/1/description"):
         parse(text.replace("ISO 4217 code.", "\"{{ env_var('HOME') }}\""), Path("fx_rates.yml"))
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from extraction import use
 
-from python_ops.config import Settings
-from python_ops.contracts import load
-from python_ops.extract import extract
-from python_ops.extract.files import Draft, numbered
-from python_ops.extract.sources import sources
-from python_ops.ingest import IngestResult, ingest
+from python_ops.jobs.extract import extract
+from python_ops.jobs.extract.files import LandingDraft, numbered
+from python_ops.jobs.extract.sources import sources
+from python_ops.jobs.ingest import IngestResult, ingest
+from python_ops.lake.config import Settings
+from python_ops.lake.contracts import load
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -41,7 +41,7 @@ def lake(spark: SparkSession, settings: Settings, tmp_path: Path) -> Iterator[Se
 def land(lake: Settings, source: str, *rows: tuple[Any, ...]) -> None:
     """Lands rows as a database's reader gives them."""
     contract = load(source)
-    draft = Draft(lake.landing / source, numbered(source, 1, AT, contract), contract)
+    draft = LandingDraft(lake.landing / source, numbered(source, 1, AT, contract), contract)
     draft.write([dict(zip([column.name for column in contract.columns], row, strict=True)) for row in rows])
     draft.finish(lambda: None)
 

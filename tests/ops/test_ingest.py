@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from python_ops import ingest as ingest_module
-from python_ops.config import Settings
-from python_ops.contracts import Column, load
-from python_ops.ingest import IngestResult, ingest, reading
-from python_ops.ingest import batch as batch_module
-from python_ops.ingest.ledger import Ledger
-from python_ops.ingest.tables import AppendOnlyTable
+from python_ops.jobs import ingest as ingest_module
+from python_ops.jobs.ingest import IngestResult, ingest, reading
+from python_ops.jobs.ingest import batch as batch_module
+from python_ops.jobs.ingest.tables import AppendOnlyTable
+from python_ops.lake.config import Settings
+from python_ops.lake.contracts import Column, load
+from python_ops.lake.ledger import Ledger
 
 if TYPE_CHECKING:
     from pyspark.sql import Row, SparkSession
@@ -70,7 +70,7 @@ class Desk:
         )
 
     def ledger(self) -> Ledger:
-        return Ledger(self.settings.state / "ingest", self.source)
+        return Ledger.of(self.settings, self.source)
 
 
 @pytest.fixture
@@ -345,7 +345,7 @@ def test_a_frozen_file_that_changed_stops_the_batch(desk: Callable[..., Desk], m
     path = here.write("a.jsonl", event())
     delivered = path.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(batch_module.Batch, "_write", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+        patch.setattr(batch_module.BatchWriter, "_write", lambda *_: (_ for _ in ()).throw(OSError("killed")))
         here.ingest()
     path.write_bytes(delivered * 2)
 
@@ -416,12 +416,12 @@ def test_a_newer_contract_widens_types_in_place(desk: Callable[..., Desk], monke
     assert rows == [("A1", 5, Decimal("1.50")), ("A3", 2**40, Decimal("123456.78"))]
     assert dict(here.types())["size"] == "bigint"
 
-    def die(batch: batch_module.Batch) -> None:
+    def die(batch: batch_module.BatchWriter) -> None:
         raise OSError("killed")
 
     here.write("k.jsonl", event(account_id="A5", size=2**41))
     with monkeypatch.context() as patch:
-        patch.setattr(batch_module.Batch, "close", die)
+        patch.setattr(batch_module.BatchWriter, "close", die)
         assert "killed" in str(here.ingest().error)
     assert (here.ingest().error, len(here.bronze())) == (None, 3), "a killed batch is finished, once"
     under(size="int", price="decimal(8,2)", name_2="string")

@@ -19,13 +19,13 @@ from deltalake import DeltaTable, write_deltalake
 from test_cli import lakeops
 from test_state import make_table
 
-from python_ops.config import Settings
-from python_ops.errors import BusyError
-from python_ops.ingest import ingest
-from python_ops.lock import exclusive, fence, leased
-from python_ops.maintenance import run as maintain
-from python_ops.state import store_for
-from python_ops.state.leases import hold
+from python_ops.jobs.ingest import ingest
+from python_ops.jobs.maintenance import run as maintain
+from python_ops.lake.config import Settings
+from python_ops.lake.errors import BusyError
+from python_ops.lake.lock import exclusive, fence, leased
+from python_ops.lake.state import store_for
+from python_ops.lake.state.leases import hold
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -37,9 +37,9 @@ JOB = """
 import sys
 import pyarrow as pa
 from deltalake import write_deltalake
-from python_ops.config import Settings
-from python_ops.errors import OpsError
-from python_ops.lock import check_held, exclusive, leased
+from python_ops.lake.config import Settings
+from python_ops.lake.errors import OpsError
+from python_ops.lake.lock import check_held, exclusive, leased
 
 settings, who, table = Settings(), sys.argv[1], sys.argv[2]
 try:

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from python_ops.artifacts import NodeResult
-from python_ops.config import Settings
-from python_ops.metrics import Metric
-from python_ops.metrics import record as record_figures
-from python_ops.report import gather, write
-from python_ops.report.graph import Node, layout, sparkline, svg
-from python_ops.run import Job, Step
+from python_ops.lake.artifacts import NodeResult
+from python_ops.lake.config import Settings
+from python_ops.lake.metrics import Metric
+from python_ops.lake.metrics import record as record_figures
+from python_ops.run.daily import Job, Step
+from python_ops.watch.report import gather, write
+from python_ops.watch.report.graph import Node, layout, sparkline, svg
 
 
 def node(name: str, *parents: str, description: str = "") -> Node:

@@ -14,16 +14,16 @@ from typing import Any
 import artifact_files as files
 import pytest
 
-from python_ops import run as daily
-from python_ops.alerts import Kind, check
-from python_ops.artifacts import load_manifest, load_run_results
-from python_ops.config import PROJECT_ROOT, Settings
-from python_ops.dbt import readers_of
-from python_ops.errors import BusyError, ConfigError, OpsError
-from python_ops.ingest import IngestResult
-from python_ops.publish.gate import refuse_untested
-from python_ops.run import run
-from python_ops.run_record import last_run
+from python_ops.jobs.build import readers_of
+from python_ops.jobs.ingest import IngestResult
+from python_ops.jobs.publish.gate import refuse_untested
+from python_ops.lake.artifacts import load_manifest, load_run_results
+from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.errors import BusyError, ConfigError, OpsError
+from python_ops.lake.run_record import last_run
+from python_ops.run import daily
+from python_ops.run.daily import run
+from python_ops.watch.alerts import Cause, check
 
 HALTED = IngestResult("fx_rates", error="fx_rates: batch 3 is halted. `--approve 3`, or `--discard 3`.", halted=3)
 
@@ -89,7 +89,7 @@ def test_only_what_reads_a_halted_source_waits_and_the_run_is_red(day: Day) -> N
     assert [(step["name"], step["outcome"]) for step in record["steps"]] == [
         ("ingest", "failed"), ("dbt build", "ok"), ("publish", "ok"),
     ]  # fmt: skip
-    breach = next(b for b in check(day.settings, day.artifacts) if b.kind is Kind.LAST_RUN)
+    breach = next(b for b in check(day.settings, day.artifacts) if b.kind is Cause.LAST_RUN)
     assert breach.got == "ingest failed; fct_orders, slv_fx_rates wait for fx_rates"
 
 

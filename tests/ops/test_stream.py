@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +24,16 @@ from deltalake import DeltaTable, QueryBuilder
 from kafka import TopicPartition
 from kafka_broker import KafkaServer
 
-from python_ops import streaming
-from python_ops.artifacts import Model
-from python_ops.config import Settings
-from python_ops.contracts import Thresholds, load
-from python_ops.contracts.export import avro_schema
-from python_ops.errors import ConfigError, OpsError
-from python_ops.ingest import IngestResult, discard, ingest
-from python_ops.ingest.ledger import Ledger
-from python_ops.ingest.tables import AppendOnlyTable
-from python_ops.streaming import Applied, Options, StreamResult, lag, stream
+from python_ops.jobs.ingest import IngestResult, discard, ingest, streaming
+from python_ops.jobs.ingest.streaming import Applied, Options, StreamResult, lag, stream
+from python_ops.jobs.ingest.tables import AppendOnlyTable
+from python_ops.lake.artifacts import Model
+from python_ops.lake.config import Settings
+from python_ops.lake.contracts import Thresholds, load
+from python_ops.lake.contracts.export import avro_schema
+from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.ledger import Ledger
+from python_ops.run import stream as behind
 
 if TYPE_CHECKING:
     from pyspark.sql import Row, SparkSession
@@ -87,7 +88,7 @@ class Desk:
         return list(self.spark.table(f"{self.settings.schema_name('dlq')}.{self.source}").orderBy("line").collect())
 
     def ledger(self) -> Ledger:
-        return Ledger(self.settings.state / "ingest", self.source)
+        return Ledger.of(self.settings, self.source)
 
     def numbers(self) -> list[int]:
         return sorted({row["_batch_id"] for row in self.rows()})
@@ -321,10 +322,9 @@ def test_models_behind_the_source_are_applied_in_the_same_session(
     """Given --apply, Then the models hold what was taken, run again only for something new, and a model that fails does
     not end the stream.
     """
-    monkeypatch.setattr(
-        streaming, "affected", lambda sources, artifacts: models("slv_accounts", "slv_accounts_history")
-    )
+    monkeypatch.setattr(behind, "affected", lambda sources, artifacts: models("slv_accounts", "slv_accounts_history"))
     view = f"{desk.settings.schema_name('silver')}.slv_accounts"
+    applied_every = partial(behind.models_behind, desk.settings, [SOURCE])
     names: list[list[str]] = []
     stop = threading.Event()
 
@@ -333,7 +333,7 @@ def test_models_behind_the_source_are_applied_in_the_same_session(
             names.append([row["name"] for row in desk.spark.sql(f"select name from {view} order by name").collect()])
 
     def run() -> None:
-        ended.append(stream(desk.settings, [SOURCE], Options(every=0.2), report, stop, apply_every=0.5))
+        ended.append(stream(desk.settings, [SOURCE], Options(every=0.2), report, stop, models=applied_every(0.5)))
 
     desk.send(event(1, "A1", name="old"), event(2, "A2", name="second"))
     ended: list[Any] = []
@@ -349,10 +349,10 @@ def test_models_behind_the_source_are_applied_in_the_same_session(
     runner.join(timeout=60)
     assert ended[0][0][0].error is None and ended[0][1].error is None
 
-    monkeypatch.setattr(streaming, "affected", lambda sources, artifacts: models("dim_customer"))
+    monkeypatch.setattr(behind, "affected", lambda sources, artifacts: models("dim_customer"))
     desk.send(event(4, "A3", name="third"))
     (result,), last = stream(
-        desk.settings, [SOURCE], Options(once=True), lambda _: None, threading.Event(), apply_every=60
+        desk.settings, [SOURCE], Options(once=True), lambda _: None, threading.Event(), models=applied_every(60)
     )
     assert (result.error, result.accepted) == (None, 1)
     assert last is not None and last.error is not None and "dim_customer" in last.error
@@ -417,7 +417,7 @@ def test_a_batch_over_the_contracts_limit_halts_until_someone_decides(
 KILLED = """
 import os, signal, sys
 from python_ops.cli import main
-from python_ops.ingest.tables import AppendOnlyTable
+from python_ops.jobs.ingest.tables import AppendOnlyTable
 
 append = AppendOnlyTable.append
 

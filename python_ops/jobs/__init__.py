@@ -1,0 +1,1 @@
+"""The jobs: each does one thing, and none knows another."""

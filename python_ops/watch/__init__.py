@@ -1,0 +1,1 @@
+"""The observers: they look and tell, and change no table."""
