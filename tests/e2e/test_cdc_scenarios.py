@@ -6,6 +6,7 @@ What the engine computes is proven on DuckDB (tests/engine). Of its scenarios a 
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from collections.abc import Generator
 from decimal import Decimal
 from typing import Any
@@ -14,9 +15,9 @@ import pytest
 from cdc_lab import FULL_REFRESH, MAY_FAIL, Lab, Scenario
 from cdc_scenarios import (
     COLUMNS,
+    GROUPS,
     SELECT,
     batches,
-    configuration,
     deleted,
     differences,
     event,
@@ -43,22 +44,23 @@ def scenario(steps: Scenario, name: str = "") -> Scenario:
     return steps
 
 
-def documented(group: str, strategy: str) -> Scenario:
-    """The scenarios of docs/cdc.md that share a configuration, in one table."""
+def documented(*groups: str) -> Scenario:
+    """The scenarios of docs/cdc.md whose configurations go together, in one table."""
 
     def steps(lab: Lab) -> Steps:
-        select, config = configuration(group, strategy)
-        lab.model("m", "t", select, **config)
-        for parcel in batches(group):
-            lab.deliver("t", parcel)
+        select = max((GROUPS[group].select for group in groups), key=len)
+        options = {name: value for group in groups for name, value in GROUPS[group].options.items()}
+        lab.model("m", "t", select, **SCD2, **options)
+        for parcels in itertools.zip_longest(*map(batches, groups), fillvalue=[]):
+            lab.deliver("t", [row for parcel in parcels for row in parcel])
             yield None
-        assert differences(lab, group, strategy, "m") == {}
+        assert [differences(lab, group, "history", "m") for group in groups] == [{}] * len(groups)
 
     return steps
 
 
-for _group, _strategy in (("plain", "history"), ("plain", "current"), ("truncated", "history"), ("moved", "history")):
-    scenario(documented(_group, _strategy), f"documented_{_group}_{_strategy}")
+scenario(documented("plain", "warn", "moved"), "documented")
+scenario(documented("truncated"), "documented_truncates")
 
 
 @scenario
@@ -372,18 +374,21 @@ def a_table_of_the_same_name_becomes_a_cdc_model_and_back(lab: Lab) -> Steps:
     assert states(lab, "entity") == {"k": ("A",)}
 
 
-def edited(word: str) -> Scenario:
+EDITS = {
+    "as it was": "k, a, c",
+    "added in the middle": "k, a, cast(ts as timestamp_ntz) as seen_at, concat(c, '!') as `it's`, c",
+    "removed": "k, concat(c, '!') as `it's`, c",
+    "renamed, and in another order": "k, c, concat(c, '!') as loud",
+    "back": "k, a, concat(c, '!') as loud, c",
+}
+
+
+def edited(word: str, *edits: str) -> Scenario:
     """Without a full refresh, with a delivery at each edit; a value that was not sent is carried across edits."""
 
     def steps(lab: Lab) -> Steps:
-        edits = {
-            "as it was": "k, a, c",
-            "added in the middle": "k, a, cast(ts as timestamp_ntz) as seen_at, concat(c, '!') as `it's`, c",
-            "removed": "k, concat(c, '!') as `it's`, c",
-            "renamed, and in another order": "k, c, concat(c, '!') as loud",
-            "back": "k, a, concat(c, '!') as loud, c",
-        }
-        for hour, (edit, columns) in enumerate(edits.items(), 1):
+        for hour, edit in enumerate(edits, 1):
+            columns = EDITS[edit]
             select = f"{columns}, _op, seq, ts, _unsent, _arrived_at, _batch_id"
             lab.model("history", "t", select, **SCD2, on_schema_change=word)
             c, unsent = ("big", None) if hour == 1 else (None, ["c", "it's", "loud"])
@@ -400,8 +405,9 @@ def edited(word: str) -> Scenario:
     return steps
 
 
-for _word in ("append_new_columns", "sync_all_columns"):
-    scenario(edited(_word), f"the_columns_of_a_model_with_unsent_values_may_be_edited_in_any_way_{_word}")
+EDITED = "the_columns_of_a_model_with_unsent_values_may_be_edited_in_any_way"
+scenario(edited("sync_all_columns", *EDITS), EDITED)
+scenario(edited("append_new_columns", "as it was", "removed", "back"), f"{EDITED}_and_are_kept")
 
 
 @scenario
