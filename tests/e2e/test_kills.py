@@ -1,7 +1,7 @@
-"""Kill -9 in ingestion, between a table and its view, in a MERGE; SIGTERM in a build: it ends with PostgreSQL's rows.
+"""Kill -9 at named steps of ingestion and the engine, SIGTERM in a build: the next runs end with PostgreSQL's rows.
 
-Where a death leaves nothing on disk that an exception does not leave too, tests/ops/test_ingest.py and
-test_cdc_scenarios.py raise one.
+Each step is a process with a Spark of its own, so `make test` has some. At the others, tests/ops/test_ingest.py and
+test_cdc_scenarios.py raise an exception.
 """
 
 from __future__ import annotations
@@ -65,16 +65,20 @@ def append_or_die(self, rows, batch_id):
     if (self.schema, point) == ("bronze", "before the commit"):
         threading.Thread(target=die_at_the_first_file, args=(self.path,)).start()
     append(self, rows, batch_id)
+    if (self.schema, point) in (("dlq", "after the dead letters"), ("bronze", "before the ledger")):
+        die()
 
 
 def execute_or_die(self, sql, *parameters):
     merges = "merge into" in sql
+    if merges and point == "before the merge":
+        die()
     if merges and point == "during the merge":
         threading.Timer(0.4, die).start()
     if merges and point == "told to stop":
         threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGTERM)).start()
     execute(self, sql, *parameters)
-    if "create or replace view" in sql and point == "between the views":
+    if merges and point == "after the merge" or "create or replace view" in sql and point == "between the views":
         die()
 
 
@@ -95,15 +99,32 @@ spark.table("dlq.crm_accounts").write.parquet(f"{result}/dlq")
 """
 
 # In their order, each with the recorded batch that arrives before it, between a death and the run that takes it up too.
-POINTS = {"before the commit": 0, "between the views": 1, "told to stop": 2, "during the merge": 3, "never": 4}
+SOME = {"before the commit": 0, "between the views": 1, "told to stop": 2, "during the merge": 3, "never": 4}
+EVERY = {
+    "before the commit": 0,
+    "before the ledger": None,
+    "after the dead letters": 1,
+    "between the views": 2,
+    "told to stop": 3,
+    "before the merge": 4,
+    "during the merge": None,
+    "after the merge": None,
+    "never": None,
+}
 
 
-def test_every_run_after_a_kill_takes_up_what_was_left(spark: SparkSession, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "points", [pytest.param(SOME, id="some"), pytest.param(EVERY, id="every", marks=pytest.mark.campaign)]
+)
+def test_every_run_after_a_kill_takes_up_what_was_left(
+    spark: SparkSession, tmp_path: Path, points: dict[str, int | None]
+) -> None:
     settings = Settings(home=tmp_path / "lake")
     landing = settings.landing / ACCOUNTS.source
-    for point, batch in POINTS.items():
-        deliver(settings, batch)
-        if point == "between the views":
+    for point, batch in points.items():
+        if batch is not None:
+            deliver(settings, batch)
+        if batch == 1:
             (landing / "bad.jsonl").write_text("not an event\n")
         given = {
             **os.environ, "LAKEHOUSE_HOME": str(settings.home), "LAKEHOUSE_SCHEMA_PREFIX": "",
