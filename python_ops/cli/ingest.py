@@ -15,7 +15,7 @@ from python_ops.jobs.ingest import discard as discard_batch
 from python_ops.jobs.ingest import ingest as run_ingest
 from python_ops.lake.contracts import require
 from python_ops.lake.contracts import sources as known_sources
-from python_ops.lake.errors import BusyError, ConfigError, OpsError
+from python_ops.lake.errors import ConfigError, OpsError, together
 from python_ops.lake.landing import printable
 from python_ops.lake.ledger import Ledger
 from python_ops.lake.lock import exclusive
@@ -58,8 +58,8 @@ def run(
     if as_json:
         print_json(results)
     if failed := [result.source for result in results if result.error]:
-        kind = BusyError if all(result.is_busy for result in results if result.error) else OpsError
-        raise kind(f"{len(failed)} of {len(results)} sources failed: {', '.join(failed)}. The others are done.")
+        message = f"{len(failed)} of {len(results)} sources failed: {', '.join(failed)}. The others are done."
+        raise together([result.error for result in results if result.error], message)
 
 
 @app.command()

@@ -10,7 +10,7 @@ from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
 from python_ops.jobs.maintenance import TablePlan
 from python_ops.jobs.maintenance import plan as plan_maintenance
 from python_ops.jobs.maintenance import run as run_maintenance
-from python_ops.lake.errors import BusyError, OpsError
+from python_ops.lake.errors import together
 from python_ops.lake.lock import exclusive
 from python_ops.lake.spark import session
 
@@ -53,8 +53,8 @@ def run(
     else:
         typer.echo(_total(done))
     if failed := [planned.table for planned in done if planned.error]:
-        kind = BusyError if all(planned.is_busy for planned in done if planned.error) else OpsError
-        raise kind(f"Maintenance of {', '.join(failed)} failed; the other tables are done.")
+        message = f"Maintenance of {', '.join(failed)} failed; the other tables are done."
+        raise together([planned.error for planned in done if planned.error], message)
 
 
 def line(planned: TablePlan) -> str:

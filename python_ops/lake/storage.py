@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from python_ops.lake.aws import client
 from python_ops.lake.config import is_address
 from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.files import settle
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -219,9 +220,7 @@ class LocalFolder:
                         file.write(block)
                         digest.update(block)
                         size += len(block)
-                    file.flush()
-                    os.fsync(file.fileno())
-                draft.replace(path)
+                settle(draft, path)
             finally:
                 draft.unlink(missing_ok=True)
         return Checksum(size, digest.hexdigest())

@@ -6,7 +6,7 @@ What each step did is written to `state/last_run.json` as it happens, so that a 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -101,8 +101,7 @@ class Job:
                 "failed": len(failed),
             }
             if failed:
-                kind = BusyError if all(result.exit_code == BusyError.exit_code for result in failed) else OpsError
-                raise kind("; ".join(str(result.error) for result in failed))
+                raise _all_of(result.error for result in failed)
 
     def ingest(self) -> None:
         """Takes new landing files.
@@ -124,8 +123,7 @@ class Job:
             }
             if failed := [result for result in results if result.error]:
                 self.broken = tuple(result.source for result in failed)
-                kind = BusyError if all(result.is_busy for result in failed) else OpsError
-                raise kind("; ".join(str(result.error) for result in failed))
+                raise _all_of(result.error for result in failed)
 
     def build(self) -> None:
         """Runs `dbt build` without what reads a broken source: that waits, whole, until the source is put right.
@@ -299,6 +297,13 @@ def _kept(failures: list[OpsError]) -> Iterator[None]:
         raise
     except OpsError as exc:
         failures.append(exc)
+
+
+def _all_of(errors: Iterable[OpsError | None]) -> OpsError:
+    """What failed side by side in one step; busy where all are. Wrong configuration of a source ends no run."""
+    failures = [error for error in errors if error]
+    is_busy = all(isinstance(failure, BusyError) for failure in failures)
+    return (BusyError if is_busy else OpsError)("; ".join(map(str, failures)))
 
 
 def _together(failures: Sequence[OpsError], waiting: str) -> OpsError:

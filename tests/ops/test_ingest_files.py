@@ -19,7 +19,7 @@ from pyarrow import parquet
 from python_ops.jobs.ingest import generations, inspection
 from python_ops.jobs.ingest.batch import BatchWriter
 from python_ops.jobs.ingest.batch_checks import Findings, reasons_to_halt, warnings
-from python_ops.jobs.ingest.formats import dms
+from python_ops.jobs.ingest.formats import format_of
 from python_ops.jobs.ingest.inspection import inspect
 from python_ops.jobs.ingest.reasons import reason_of
 from python_ops.jobs.ingest.snapshots import Delivery, deliveries
@@ -362,7 +362,7 @@ def test_the_fields_of_a_dms_file_are_named(
 
     assert found.layout == layout and (found.fault or "").find(fault or "") >= 0
     assert (found.fault is None) == (fault is None)
-    assert dms.is_full_load(name) == name.startswith("LOAD")
+    assert format_of(dms_contract()).is_full_load(name) == name.startswith("LOAD")
 
 
 def test_a_snapshot_is_a_batch_of_its_own(tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ def test_maintenance_leaves_a_table_alone_that_another_holds(tmp_path: Path) -> 
 
     with hold(store_for(settings), ["gold.fct_a"], "stream run"):
         (planned,) = maintain(settings, no_session, (), None, tmp_path / "target")
-    assert planned.is_busy and "gold.fct_a is held by `stream run`" in str(planned.error)
+    assert isinstance(planned.error, BusyError) and "gold.fct_a is held by `stream run`" in str(planned.error)
     assert DeltaTable(str(path)).version() == 3
 
 
@@ -220,7 +220,7 @@ def test_a_source_whose_table_another_holds_is_left_for_later(spark: SparkSessio
     (landing / "a.csv").write_text("rate_date,currency,units_per_eur\n2025-01-02,USD,1.03\n")
     with hold(store_for(settings), ["leased_bronze.fx_rates"], "stream run"):
         (result,) = ingest(settings, lambda: spark, ["fx_rates"])
-    assert result.is_busy and "leased_bronze.fx_rates is held by `stream run`" in str(result.error)
+    assert isinstance(result.error, BusyError) and "leased_bronze.fx_rates is held by `stream run`" in str(result.error)
     assert not settings.table_path("bronze", "fx_rates").exists()
 
 

@@ -25,7 +25,7 @@ from python_ops.lake import landing
 from python_ops.lake.config import Settings
 from python_ops.lake.contracts import Contract, load, require
 from python_ops.lake.contracts import sources as known_sources
-from python_ops.lake.errors import BusyError, ConfigError, OpsError
+from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.ledger import Batch, BatchState, Ledger
 from python_ops.lake.lineage import Dataset, JobRun, current_run, job_run
 from python_ops.lake.lock import leased
@@ -90,7 +90,7 @@ def ingest(
             else:
                 results[contract.source] = IngestResult(contract.source, warnings=_replaced(settings, contract))
         except OpsError as exc:
-            results[contract.source] = IngestResult(contract.source, error=str(exc))
+            results[contract.source] = IngestResult(contract.source, error=exc)
         except Exception as exc:  # one source never stops the others, whatever happened to it
             results[contract.source] = _failed(settings, contract, exc)
         if on_event:
@@ -150,7 +150,7 @@ def _ingest_safely(
             ]
         return result
     except OpsError as exc:
-        return IngestResult(contract.source, error=str(exc), is_busy=isinstance(exc, BusyError))
+        return IngestResult(contract.source, error=exc)
     except Exception as exc:  # one source never stops the others, whatever happened to it
         return _failed(settings, contract, exc)
 
@@ -158,11 +158,11 @@ def _ingest_safely(
 def _failed(settings: Settings, contract: Contract, error: Exception) -> IngestResult:
     """What is told of a failure that nobody foresaw."""
     name = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
-    return IngestResult(
-        contract.source,
-        error=f"{contract.source}: {name}{reason_of(error)}. What was frozen stays so: run again to finish it. If it "
-        f"fails again, {settings.home_path / 'logs' / 'spark.log'} has the details; the other sources go on.",
+    failure = OpsError(
+        f"{contract.source}: {name}{reason_of(error)}. What was frozen stays so: run again to finish it. If it "
+        f"fails again, {settings.home_path / 'logs' / 'spark.log'} has the details; the other sources go on."
     )
+    return IngestResult(contract.source, error=failure)
 
 
 def discard(settings: Settings, sources: Sequence[str], number: int) -> None:
@@ -194,7 +194,7 @@ def _still_halted(settings: Settings, contract: Contract) -> IngestResult | None
     if halted.judged_by != fingerprint(contract, generations.current(settings, ledger).number):
         return None
     text = halt_text(contract.source, halted, halted.halted_by or "")
-    return IngestResult(contract.source, error=text, halted=halted.batch_id)
+    return IngestResult(contract.source, error=OpsError(text), halted=halted.batch_id)
 
 
 def _replaced(settings: Settings, contract: Contract) -> tuple[str, ...]:

@@ -339,9 +339,8 @@ class BatchWriter:
             manifest, BatchState.HALTED, counts=found.counts, reasons=found.reasons, halted_by=reason,
             judged_by=fingerprint(self.contract, manifest.generation),
         )  # fmt: skip
-        return IngestResult(
-            self.contract.source, halted=manifest.batch_id, error=halt_text(self.contract.source, manifest, reason)
-        )
+        error = OpsError(halt_text(self.contract.source, manifest, reason))
+        return IngestResult(self.contract.source, halted=manifest.batch_id, error=error)
 
     def _is_there(self, manifest: Batch, counts: dict[str, int]) -> bool:
         rejected = counts["quarantined"] + sum(1 for file in manifest.files if file.fault)

@@ -7,16 +7,13 @@ import re
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from python_ops.jobs.ingest.formats import dms
+from python_ops.jobs.ingest.formats import format_of
 from python_ops.lake.contracts import ANY_SCHEMA, Contract
 from python_ops.lake.ledger import Batch, Ledger
 
 # Without a limit of its own a batch halts when all of it would be rejected. One poison record that came alone does not
 # stop a table.
 FEWEST_TO_HALT = 5
-
-# Formats whose rows say what was done, and when; the others only say how a row is.
-CHANGE_FORMATS = ("debezium_json", "dms")
 
 _DIGITS = re.compile("([0-9]+)")
 
@@ -127,8 +124,7 @@ def warnings(contract: Contract, ledger: Ledger, manifest: Batch, found: Finding
     if types:
         told.append(f"batch {manifest.batch_id}: values of another type than the contract's: {_most_often(types)}.")
     told += [*_renamed(contract, manifest), *_out_of_order(contract, ledger, manifest)]
-    reload = contract.format == "dms" and manifest.generation > 1 and manifest.snapshot_at is None
-    if reload and any(dms.is_full_load(file.name) for file in manifest.files):
+    if manifest.generation > 1 and manifest.snapshot_at is None and _is_full_load(contract, manifest):
         told.append(
             f"batch {manifest.batch_id}: a full load that is not marked as a complete snapshot: keys that it lacks "
             "stay. Deliver `<file>.snapshot` beside it to delete them."
@@ -170,7 +166,7 @@ def _out_of_order(contract: Contract, ledger: Ledger, manifest: Batch) -> list[s
 
     Two neighbours in the order of the numbers tell, because any names that are out of order have two such.
     """
-    if contract.format in CHANGE_FORMATS:
+    if format_of(contract).has_changes:
         return []
     new = {file.name for file in manifest.files}
     every = sorted({*ledger.taken(), *new}, key=_by_number)
@@ -193,7 +189,7 @@ def _new_generation(contract: Contract, ledger: Ledger, manifest: Batch, found: 
     if taken is None or found.positions is None:
         return []
     then = f"`lakeops ingest generation {contract.source} --new --execute`, then `lakeops ingest run {contract.source}`"
-    if contract.format == "dms" and any(dms.is_full_load(file.name) for file in manifest.files):
+    if _is_full_load(contract, manifest):
         if taken[1] > 0:
             return [
                 f"it is a full load, and changes after one were already taken. A reload is a new generation: {then}."
@@ -204,6 +200,10 @@ def _new_generation(contract: Contract, ledger: Ledger, manifest: Batch, found: 
             f"({taken[0]} to {taken[1]}): a new slot or a restored database. If so: {then}."
         ]
     return []
+
+
+def _is_full_load(contract: Contract, manifest: Batch) -> bool:
+    return any(format_of(contract).is_full_load(file.name) for file in manifest.files)
 
 
 def _most_often(reasons: dict[str, int]) -> str:

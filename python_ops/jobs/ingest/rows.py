@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from python_ops.jobs.ingest.batch_checks import CHANGE_FORMATS, Findings
+from python_ops.jobs.ingest.batch_checks import Findings
+from python_ops.jobs.ingest.formats import format_of
 from python_ops.jobs.ingest.formats.values import NORMALISATIONS
 from python_ops.jobs.ingest.projection import project
 from python_ops.jobs.ingest.reading import Records
@@ -28,7 +29,7 @@ def rows_of(records: Sequence[Records], contract: Contract, manifest: Batch) -> 
 
 def _rows(records: Records, contract: Contract, manifest: Batch) -> DataFrame:
     projected = project(records.lines, contract, records.layout)
-    is_plain_snapshot = manifest.snapshot_at is not None and contract.format not in CHANGE_FORMATS
+    is_plain_snapshot = manifest.snapshot_at is not None and not format_of(contract).has_changes
     special = {"_source_generation": f"{records.generation} as _source_generation"}
     if is_plain_snapshot:
         special["_op"] = "'r' as _op"

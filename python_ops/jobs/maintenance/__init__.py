@@ -78,15 +78,13 @@ class TablePlan:
         before: State that the decision was made from.
         after: State afterwards; None in a plan.
         error: Why the table was left half-done; the others proceed.
-        is_busy: It was left alone because another process holds its lease.
     """
 
     table: str
     actions: tuple[Step, ...]
     before: TableState
     after: TableState | None = None
-    error: str | None = None
-    is_busy: bool = False
+    error: OpsError | None = None
 
 
 def policies(settings: Settings, manifest: Manifest, tables: Sequence[str] = ()) -> list[Policy]:
@@ -157,7 +155,7 @@ def run(
                     with leased(settings, [policy.table], f"maintain {policy.table}"):
                         planned = maintain_table(spark(), policy)
                 except BusyError as exc:
-                    planned = replace(planned, error=str(exc), is_busy=True)
+                    planned = replace(planned, error=exc)
                 if planned.after:
                     job.outputs = [replace(outputs[0], rows=0, bytes=planned.after.bytes)]
         done.append(planned)
@@ -176,7 +174,7 @@ def maintain_table(spark: SparkSession, policy: Policy) -> TablePlan:
     except BusyError:
         raise
     except OpsError as exc:
-        planned = replace(planned, error=str(exc))
+        planned = replace(planned, error=exc)
     return replace(planned, after=read_state(policy.path, policy.retain_hours))
 
 

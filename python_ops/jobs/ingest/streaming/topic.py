@@ -174,7 +174,7 @@ class TopicStream:
 
     def _count(self, taken: IngestResult) -> None:
         if taken.error:
-            raise OpsError(taken.error)
+            raise taken.error
         done = self.result
         self.result = replace(
             done,
@@ -196,7 +196,7 @@ class TopicStream:
             return
         (finished,) = ingest(self.settings, lambda: self.spark, [self.contract.source])
         if finished.error:
-            raise OpsError(finished.error)
+            raise finished.error
         self.batch = TopicBatch(self.settings, self.spark, self.contract, self.broker)
         self.on_batch(finished)
 
