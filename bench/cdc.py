@@ -33,7 +33,8 @@ from figures import machine, save
 from python_ops.lake.config import PROJECT_ROOT, Settings
 from python_ops.lake.spark import session
 
-sys.path[:0] = [str(PROJECT_ROOT / "tests" / folder) for folder in ("e2e", "engine")]
+sys.path.insert(0, str(PROJECT_ROOT / "tests" / "engine"))
+sys.path.insert(0, str(PROJECT_ROOT / "tests" / "e2e"))
 from cdc_lab import Lab
 
 if TYPE_CHECKING:
