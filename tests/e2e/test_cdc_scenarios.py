@@ -450,6 +450,31 @@ def a_type_that_widens_at_the_source_widens_in_place_and_any_other_is_refused(la
     assert "decimal(14,4), as stored" in lab.failed["history"]
 
 
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"unique_key": None}, "unique_key: expected"),
+    ({"sequence_by": None}, "sequence_by: expected"),
+    ({"sequence_by": "nope"}, "sequence_by: expected a column of the SELECT"),
+    ({"effective_at": None}, "effective_at: expected a timestamp column"),
+    ({"effective_at": "a"}, "effective_at: expected a timestamp or date column"),
+    ({"on_tie": "guess"}, "on_tie: expected"),
+    ({"track_history": ["nope"]}, "track_history"),
+    ({"track_history_exept": ["a"]}, "did you mean track_history_except?"),
+    ({"apply_as_deletes": "_op = 'd'"}, "here it is delete_when"),
+    ({"incremental_strategy": "merge"}, "it belongs to cdc_scd1 and cdc_scd2"),
+]
+
+
+@scenario
+def a_wrong_configuration_says_expected_got_and_fix(lab: Lab) -> Steps:
+    for number, (change, _) in enumerate(WRONG):
+        lab.model(f"history_{number}", "t", SELECT, **{**SCD2, **change})
+    lab.deliver("t", [event("k", 10, "A")])
+    yield MAY_FAIL
+    for number, (_, text) in enumerate(WRONG):
+        message = lab.failed[f"history_{number}"]
+        assert text in message and "Fix:" in message, message
+
+
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_scenario(name: str, ended: dict[str, BaseException | None]) -> None:
     if (exception := ended[name]) is not None:
