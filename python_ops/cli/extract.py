@@ -13,7 +13,7 @@ from python_ops.jobs.extract import status as extract_status
 from python_ops.lake.errors import together
 from python_ops.lake.lock import exclusive
 
-app = typer.Typer(help="What changed in the sources, as landing files.", no_args_is_help=True)
+app = typer.Typer(help="Write what changed in the sources as landing files.", no_args_is_help=True)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`lakeops maintain`: how the tables lie on disk, and what is done about it."""
+"""`lakeops maintain`: what the tables' files need."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from python_ops.lake.errors import together
 from python_ops.lake.lock import exclusive
 from python_ops.lake.spark import session
 
-app = typer.Typer(help="OPTIMIZE, REORG, VACUUM and checkpoints, where a table asks for them.", no_args_is_help=True)
+app = typer.Typer(help="OPTIMIZE, REORG, VACUUM and checkpoints, for the tables that need them.", no_args_is_help=True)
 
 Tables = Annotated[list[str] | None, typer.Argument(help="Tables as schema.table; all when none is named.")]
 
@@ -35,7 +35,7 @@ def run(
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Do what `maintain plan` says. VACUUM removes files that no version within the retention needs.
+    """Do what `maintain plan` shows. VACUUM removes the files that no version within the retention needs.
 
     Example: lakeops maintain run --execute
     """

@@ -14,7 +14,7 @@ from python_ops.lake.config import PROJECT_ROOT, Settings, load_settings
 from python_ops.lake.errors import ConfigError
 from python_ops.lake.home import require
 from python_ops.lake.lock import in_use
-from python_ops.lake.spark import PROFILES, check_server, export_environment, session
+from python_ops.lake.spark import PROFILES, export_environment, session
 
 # dbt's commands that need no Spark; every other one does.
 _WITHOUT_SPARK = frozenset({"clean", "debug", "deps", "init", "list", "parse", "serve"})
@@ -68,7 +68,6 @@ def before(context: Any) -> None:
     if not flags.TARGET_PATH:
         project.target_path = str(settings.artifacts)
     if flags.WHICH not in _WITHOUT_SPARK:
-        check_server(settings)
         context.with_resource(in_use(settings, f"dbt {flags.WHICH}"))
         session(settings)
 
@@ -111,10 +110,7 @@ def invoke(settings: Settings, listed: Sequence[str], on_event: Callable[[Any], 
 
 
 def readers_of(sources: Iterable[str]) -> list[str]:
-    """dbt's selection of these sources' tables and everything that reads them, however far away, tests included.
-
-    `python_ops.lake.artifacts` reads it back from run_results.json.
-    """
+    """dbt's selection of these sources' tables and everything that reads them, however far away, tests included."""
     return [f"source:bronze.{source}+" for source in sorted(sources)]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,8 +15,6 @@ from python_ops.lake.errors import OpsError
 GREEN = frozenset({"success", "pass", "warn", "no-op", "reused"})
 # Of the other commands, `compile` and `docs generate` list tests as successes without running them.
 RUNS_TESTS = frozenset({"build", "test", "retry"})
-
-_LEFT_OUT = re.compile(r"source:(?:\w+\.)?bronze\.(\w+)\+")  # as python_ops.jobs.build.readers_of writes it
 
 
 @dataclass(frozen=True)
@@ -63,11 +60,16 @@ class Model:
         return f"{self.schema}.{self.alias}"
 
     @property
+    def is_cdc(self) -> bool:
+        """Whether it applies changes: its table holds their events, and a view shows its rows."""
+        return (self.strategy or "").startswith("cdc_scd")
+
+    @property
     def storage(self) -> str | None:
         """Name of the Delta table that holds its rows: `<alias>__cdc` of a CDC model; None for a view."""
         if self.materialized == "view":
             return None
-        return f"{self.alias}__cdc" if (self.strategy or "").startswith("cdc_scd") else self.alias
+        return f"{self.alias}__cdc" if self.is_cdc else self.alias
 
     @property
     def stored_table(self) -> str:
@@ -170,14 +172,12 @@ class RunResults:
         generated_at: When it ended, ISO 8601, UTC.
         nodes: Results by node.
         invocation_id: dbt's identifier of the command.
-        without: Sources whose readers were left out of it.
     """
 
     command: str
     generated_at: str
     nodes: Mapping[str, NodeResult]
     invocation_id: str = ""
-    without: tuple[str, ...] = ()
 
     def failed(self, among: Iterable[str] | None = None) -> list[NodeResult]:
         """Nodes that are not green, of all or of those given; causes first, what was skipped because of them last."""
@@ -258,9 +258,6 @@ def load_run_results(folder: Path) -> RunResults:
             generated_at=data["metadata"]["generated_at"],
             nodes={result.unique_id: result for result in results},
             invocation_id=data["metadata"].get("invocation_id") or "",
-            without=tuple(
-                found[1] for given in data["args"].get("exclude") or () if (found := _LEFT_OUT.fullmatch(given))
-            ),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise _unreadable(folder / "run_results.json", exc) from exc

@@ -98,6 +98,16 @@ def query(path: Path, sql: str) -> Any:
     return _query_files(opened, sql)
 
 
+def current_rows(path: Path) -> int:
+    """Rows of a CDC model that are current, which is its keys that are not deleted; of its table two columns are read.
+
+    Raises:
+        OpsError: only Spark reads the table.
+    """
+    found = query(path, "select count(*) as rows from t where _cdc_visible and _cdc_valid_to is null")
+    return int(found["rows"][0].as_py())
+
+
 def _query_files(opened: DeltaTable, sql: str) -> Any:
     import duckdb
     import pyarrow as pa

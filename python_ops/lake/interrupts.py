@@ -32,6 +32,11 @@ def see() -> None:
                 logger.filter = lambda message: message.info.name == _SUMMARY
 
 
+def seen() -> bool:
+    """Whether there was one: what fails from then on fails because of it."""
+    return _seen.is_set()
+
+
 def watch(before: Any) -> None:
     """Sees Ctrl-C too; to be called after Spark's start, as often as one likes.
 
@@ -61,4 +66,4 @@ def _is_news(record: logging.LogRecord) -> bool:
     if "py4j" not in Path(record.pathname).parts:
         return True
     error = record.exc_info[1] if record.exc_info else None
-    return not (_seen.is_set() or isinstance(error, KeyboardInterrupt))
+    return not (seen() or isinstance(error, KeyboardInterrupt))

@@ -12,7 +12,8 @@ from python_ops.lake.files import write_whole
 
 
 def last_run(settings: Settings) -> dict[str, Any] | None:
-    """The record, or None: command, started_at, steps (name, outcome, seconds, summary), waiting, unchanged_since.
+    """The record, or None: command, started_at, steps (name, outcome, seconds, summary), waiting, left_out,
+    unchanged_since.
 
     Where there was nothing to do also `last_done`: the record of the last run that did something.
     """
@@ -20,6 +21,17 @@ def last_run(settings: Settings) -> dict[str, Any] | None:
         record: dict[str, Any] = json.loads((settings.state / "last_run.json").read_text(encoding="utf-8"))
         return record
     return None
+
+
+def left_out(settings: Settings, invocation: str) -> tuple[str, ...]:
+    """Sources whose readers `lakeops run` left out of a dbt command; none where it was not the one that ran it.
+
+    Args:
+        settings: The environment.
+        invocation: dbt's identifier of the command, as run_results.json has it.
+    """
+    told = (last_run(settings) or {}).get("left_out", {})
+    return tuple(told["sources"]) if told.get("invocation") == invocation else ()
 
 
 def waits(waiting: Mapping[str, Sequence[str]]) -> str:

@@ -70,8 +70,8 @@ def session(settings: Settings) -> SparkSession:
     """The process's Spark session, started on first use; a Spark Connect server's where the target has no settings.
 
     Raises:
-        ConfigError: SPARK_REMOTE does not say where the server is, the client is not installed, or the home is
-            another's, or was copied or moved.
+        ConfigError: SPARK_REMOTE does not say where the server is, the server refuses the token, its client is not
+            installed, or the home is another's, or was copied or moved.
         OpsError: Java or a jar is missing, or the server does not answer; the text says what to do.
     """
     is_recorded = home.require(settings)
@@ -111,15 +111,8 @@ def own_session(settings: Settings) -> SparkSession:
         ) from exc
 
 
-def check_server(settings: Settings) -> None:
-    """Makes sure that an environment that works on a Spark Connect server has one.
-
-    Raises:
-        ConfigError: SPARK_REMOTE does not say where it is.
-        OpsError: it does not answer.
-    """
-    if not is_connect(settings):
-        return
+def _check_server(settings: Settings) -> None:
+    """Raises where SPARK_REMOTE does not say where the server is, or it does not answer."""
     place = urlsplit(os.environ.get("SPARK_REMOTE", ""))
     if place.scheme != "sc" or not place.hostname:
         raise ConfigError(
@@ -137,20 +130,46 @@ def check_server(settings: Settings) -> None:
 
 
 def _connect(settings: Settings) -> SparkSession:
-    check_server(settings)
+    _check_server(settings)
     export_environment(settings)
-    token = settings.home_path / "connect.token"
-    if token.exists() and "token=" not in os.environ["SPARK_REMOTE"]:
-        os.environ.setdefault(TOKEN, token.read_text(encoding="utf-8").strip())
+    given = _give_token(settings)
     from pyspark.errors import PySparkImportError
     from pyspark.sql import SparkSession
 
     # dbt-spark asks for Hive in front of each statement; the server has it since its start.
     warnings.filterwarnings("ignore", message="Failed to set spark.sql.catalogImplementation")
     try:
-        return SparkSession.builder.getOrCreate()
+        running = SparkSession.builder.getOrCreate()
+        from pyspark.errors.exceptions.connect import SparkConnectGrpcException
     except (PySparkImportError, ImportError) as exc:
         raise missing_extra(f"Spark Connect's client ({exc})", "connect") from exc
+    try:
+        running.version  # noqa: B018 - asks the server
+    except SparkConnectGrpcException as exc:
+        if exc.getGrpcStatusCode().name != "UNAUTHENTICATED":
+            raise
+        raise ConfigError(
+            f"The Spark Connect server at {urlsplit(os.environ['SPARK_REMOTE']).hostname} refuses {given}. Nothing was "
+            f"read or written. Give the token that it was started with, in {TOKEN} or as SPARK_REMOTE=sc://…/;token=…; "
+            "infra/spark_connect.sh keeps its own in `connect.token` of the server's home."
+        ) from exc
+    return running
+
+
+def _give_token(settings: Settings) -> str:
+    """Sees to it that Spark's client finds a token, and says which one that is, without its value."""
+    file = settings.home_path / "connect.token"
+    if "token=" in os.environ["SPARK_REMOTE"]:
+        return "the token in SPARK_REMOTE"
+    if os.environ.get(TOKEN):
+        return f"the token in {TOKEN}"
+    try:
+        os.environ[TOKEN] = file.read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, PermissionError) as exc:
+        return (
+            f"a client without a token: SPARK_REMOTE and {TOKEN} have none, and {file} cannot be read ({exc.strerror})"
+        )
+    return f"the token of {file}"
 
 
 def is_connect(settings: Settings) -> bool:

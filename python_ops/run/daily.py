@@ -17,7 +17,7 @@ from python_ops.jobs.build import arguments, failure, first_lines, invoke, reade
 from python_ops.jobs.extract import extract
 from python_ops.jobs.ingest import ingest, replaced
 from python_ops.jobs.publish import Action, publish
-from python_ops.lake import refused
+from python_ops.lake import interrupts, refused
 from python_ops.lake.artifacts import load_manifest
 from python_ops.lake.config import Settings
 from python_ops.lake.errors import BusyError, ConfigError, Interrupted, OpsError
@@ -65,6 +65,7 @@ class Job:
     Attributes:
         broken: Sources that the last `ingest` could not bring up to date.
         waiting: Models that the last `build` left out, by the broken source that they read.
+        left_out: Of which sources, and of which dbt command: `python_ops.lake.run_record.left_out`.
     """
 
     def __init__(self, settings: Settings, report: Report, command: str = "run") -> None:
@@ -76,6 +77,7 @@ class Job:
         self.waiting: dict[str, list[str]] = {}
         self.unchanged_since: str | None = None
         self.before = last_run(settings)
+        self.left_out: dict[str, Any] = (self.before or {}).get("left_out", {})
         self.lineage = NodeEvents(settings)
         self._session: SparkSession | None = None
 
@@ -138,6 +140,7 @@ class Job:
         ):
             fence(self.spark(), leases)
             self.lineage = NodeEvents(self.settings)
+            self.left_out = {"sources": list(self.broken)}
             listed = arguments(["build"], self.settings, exclude=readers_of(self.broken))
             result = invoke(self.settings, ["--quiet", *listed], self._on_dbt_event)
             nodes = result.result.results if result.result is not None else []
@@ -201,8 +204,9 @@ class Job:
         return [f"{model.schema}.{model.storage}" for model in models if model.storage]
 
     def _on_dbt_event(self, event: Any) -> None:
+        self.left_out["invocation"] = event.info.invocation_id
         self.lineage(event)
-        if event.info.name in ("NodeStart", "NodeFinished"):
+        if event.info.name in ("NodeStart", "NodeFinished") and not interrupts.seen():
             self.report("node", event)
 
     def save(self) -> None:
@@ -212,6 +216,7 @@ class Job:
             "started_at": self.started_at.isoformat(timespec="seconds"),
             "steps": [asdict(step) for step in self.steps],
             "waiting": self.waiting,
+            "left_out": self.left_out,
             "unchanged_since": self.unchanged_since,
         }
         if self.unchanged_since and self.before:  # what was last done stays known however often there is nothing new

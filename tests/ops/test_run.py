@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,13 @@ import pytest
 from python_ops.jobs.build import readers_of
 from python_ops.jobs.ingest import IngestResult
 from python_ops.jobs.publish.gate import refuse_untested
+from python_ops.lake import interrupts
 from python_ops.lake.artifacts import load_manifest, load_run_results
 from python_ops.lake.config import PROJECT_ROOT, Settings
-from python_ops.lake.errors import BusyError, ConfigError, OpsError
-from python_ops.lake.run_record import last_run
+from python_ops.lake.errors import BusyError, ConfigError, Interrupted, OpsError
+from python_ops.lake.run_record import last_run, left_out
 from python_ops.run import daily
-from python_ops.run.daily import run
+from python_ops.run.daily import Job, run
 from python_ops.watch.alerts import Cause, check
 
 HALTED = IngestResult(
@@ -56,6 +58,7 @@ class Day:
     def dbt(self, settings: Settings, listed: Sequence[str], on_event: Any) -> Any:
         selection = listed[listed.index("--log-path") + 2 : listed.index("--target-path")]
         self.done = [*(self.done or []), " ".join([listed[1], *selection])]
+        on_event(SimpleNamespace(info=SimpleNamespace(name="MainReportVersion", invocation_id="this build")))
         node = SimpleNamespace(name="slv_orders", resource_type="model")
         results = [SimpleNamespace(node=node, status="error" if self.build else "success", message=self.build)]
         return SimpleNamespace(success=not self.build, exception=None, result=SimpleNamespace(results=results))
@@ -93,6 +96,42 @@ def test_only_what_reads_a_halted_source_waits_and_the_run_is_red(day: Day) -> N
     ]  # fmt: skip
     breach = next(b for b in check(day.settings, day.artifacts) if b.kind is Cause.LAST_RUN)
     assert breach.got == "ingest failed; fct_orders, slv_fx_rates wait for fx_rates"
+
+
+def test_what_a_build_left_out_is_known_of_that_build_alone(day: Day) -> None:
+    """Given a build without a source's readers, Then its record says so, also after a run that finds nothing new."""
+    with pytest.raises(OpsError):
+        day.run()
+    for _ in range(2):
+        assert left_out(day.settings, "this build") == ("fx_rates",)
+        assert left_out(day.settings, "a build by hand") == ()
+        Job(day.settings, lambda what, value: None).save()
+    day.results = [IngestResult("fx_rates", batch_id=3)]
+    day.run()
+    assert left_out(day.settings, "this build") == ()
+
+
+def test_a_model_that_an_interruption_cancelled_is_not_told_beside_it(
+    day: Day, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given Ctrl-C, whose cancelled Spark job ends its model with Java's stack trace, Then only the step is told."""
+    told: list[str] = []
+    node = SimpleNamespace(unique_id="model.lakehouse.slv_orders", node_status="error")
+
+    def cancelled(settings: Settings, listed: Sequence[str], on_event: Any) -> Any:
+        event = SimpleNamespace(info=SimpleNamespace(name="NodeFinished", invocation_id="1"))
+        event.data = SimpleNamespace(node_info=node)
+        on_event(event)
+        interrupts._seen.set()
+        on_event(event)
+        raise KeyboardInterrupt
+
+    day.results = []
+    monkeypatch.setattr(interrupts, "_seen", threading.Event())
+    monkeypatch.setattr(daily, "invoke", cancelled)
+    with pytest.raises(Interrupted, match="dbt build was interrupted"):
+        run(day.settings, lambda what, value: told.append(what))
+    assert told == ["reason", "step", "step", "step", "node", "step"]
 
 
 def test_a_build_that_fails_beside_a_halted_source_hides_neither(day: Day) -> None:
@@ -136,11 +175,11 @@ def test_a_test_that_reads_what_waits_waits_with_it(tmp_path: Path) -> None:
     files.write_run_results(tmp_path, statuses)
     with pytest.raises(OpsError, match=r"did not run 1 tests .*products_of_orders"):
         refuse_untested(manifest, load_run_results(tmp_path), product)
-    files.write_run_results(tmp_path, statuses, exclude=readers_of(["fx_rates"]))
-    refuse_untested(manifest, load_run_results(tmp_path), product)
-    files.write_run_results(tmp_path, {}, exclude=readers_of(["fx_rates"]))
+    without = manifest.readers_of(["fx_rates"])
+    refuse_untested(manifest, load_run_results(tmp_path), product, without)
+    files.write_run_results(tmp_path, {})
     with pytest.raises(OpsError, match=r"did not run 1 tests .*key_of_product"):
-        refuse_untested(manifest, load_run_results(tmp_path), product)
+        refuse_untested(manifest, load_run_results(tmp_path), product, without)
 
 
 @pytest.mark.slow

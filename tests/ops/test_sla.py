@@ -81,6 +81,15 @@ class Place:
         ids = pa.array(range(rows), pa.int64())
         write_deltalake(str(self.settings.table_path(layer, name)), pa.table({"id": ids}), mode="overwrite")
 
+    def events(self, current: int, past: int) -> None:
+        """The table of the CDC model slv_a: current rows, versions that ended, and events that show nothing."""
+        import pyarrow as pa
+
+        shown = [True] * (current + past) + [False] * past
+        ended = [None] * current + [NOW] * past + [None] * past
+        columns = {"_cdc_visible": shown, "_cdc_valid_to": pa.array(ended, pa.timestamp("us", "UTC"))}
+        write_deltalake(str(self.settings.table_path("silver", "slv_a__cdc")), pa.table(columns))
+
     def batch(
         self, read: int, quarantined: int = 0, at: datetime = NOW, reasons: Mapping[str, int] | None = None
     ) -> None:
@@ -258,6 +267,28 @@ def test_a_table_that_shrank_is_told(place: Place, before: int, now: int, is_tol
         assert found[0].next_action == "`lakeops table history gold.dim_a`"
     files.write_run_results(place.artifacts, {"model.lakehouse.dim_a": "success"}, began=NOW.isoformat())
     assert place.kinds() == []
+
+
+@pytest.mark.parametrize(
+    ("opened", "closed", "left", "is_told"),
+    [(3, 493, 10, True), (0, 250, 250, False), (0, 251, 249, True), (490, 490, 0, False), (0, 9, 1, False)],
+)
+def test_a_cdc_model_whose_keys_were_deleted_is_told(
+    place: Place, opened: int, closed: int, left: int, is_told: bool
+) -> None:
+    """Given a table of events, which a mass delete makes longer, Then the rows that its view shows as current count."""
+    place.events(current=left, past=700)
+    models = [files.model(name, layer="silver", strategy="cdc_scd2") for name in ("slv_a", "slv_never_built")]
+    for model in models:
+        model["config"]["meta"] = {"sla_max_shrink": 0.5}
+    files.write_manifest(place.artifacts, *models)
+    counts = {"model.lakehouse.slv_a": {"read": 500, "opened": opened, "closed": closed}}
+    files.write_run_results(place.artifacts, {"model.lakehouse.slv_a": "success"}, counts=counts)
+    found = check(place.settings, place.artifacts, NOW)
+    assert [(breach.kind, breach.subject) for breach in found] == ([(Cause.SHRINK, "slv_a")] if is_told else [])
+    if left == 10:
+        assert found[0].got == "98% gone: 10 of 500 are left"
+        assert found[0].next_action == "`lakeops table history silver.slv_a__cdc`"
 
 
 @pytest.mark.parametrize("limit", ["soon", -1, True])

@@ -79,14 +79,12 @@ class DatabaseReader(ABC):
         return ".".join(self.quoted(part) for part in self.source.relation.split("."))
 
     def now(self) -> datetime:
-        """See `Reader`."""
         with self.errors("the clock"):
             found = moment(self.one(self.clock)[0])
         assert found is not None
         return found
 
     def warnings(self, now: datetime) -> list[str]:
-        """See `Reader`."""
         at, first = self.column(self.source.watermark), _literal(_FIRST)
         with self.errors("rows without a time"):
             none, ahead = self.one(
@@ -108,7 +106,6 @@ class DatabaseReader(ABC):
         return found
 
     def pages(self, since: datetime | None, until: datetime) -> Iterator[Sequence[Row]]:
-        """See `Reader`."""
         names = [column.name for column in self.source.contract.columns]
         with self.errors("the rows"):
             for page in self.stream(self.query(since, until)):

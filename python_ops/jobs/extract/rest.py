@@ -23,7 +23,7 @@ PAGE_BYTES = 64 * 1024 * 1024
 
 
 class RestReader:
-    """See `Reader`.
+    """Reads a list of an API, page by page.
 
     The secret has `url`, and `token`; or `token_url`, `client_id` and `client_secret`, for a token that expires
     (OAuth 2, client credentials). A token that is refused, also in the middle of a pull, is renewed once; then the
@@ -40,7 +40,7 @@ class RestReader:
         self.tokens: dict[str, str] = {}
 
     def now(self) -> datetime:
-        """See `Reader`; the Date header of an answer, this machine's clock where there is none."""
+        """The Date header of an answer; this machine's clock if there is none."""
         answer, _ = self._get(self._address(), {self.source.page_param: "1"} if self.source.page_param else {})
         try:
             return parsedate_to_datetime(answer.headers["Date"]).astimezone(UTC)
@@ -48,11 +48,10 @@ class RestReader:
             return datetime.now(UTC)
 
     def warnings(self, now: datetime) -> list[str]:
-        """See `Reader`; rows are judged as they come."""
+        """None: ingestion checks each row."""
         return []
 
     def pages(self, since: datetime | None, until: datetime) -> Iterator[Sequence[Row]]:
-        """See `Reader`."""
         given = self.source
         asked = {
             given.since_param: _text(since) if since else "",

@@ -113,7 +113,7 @@ def letters(
         source: Name of the source.
         batch: Only of this batch.
         closed: Also those that were replayed.
-        raw: With the record itself, which may be personal data.
+        raw: Show the record itself too; it may be personal data.
         limit: At most so many.
 
     Raises:

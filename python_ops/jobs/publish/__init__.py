@@ -24,6 +24,7 @@ from python_ops.lake.config import Settings
 from python_ops.lake.delta import rows_changed_since
 from python_ops.lake.errors import OpsError
 from python_ops.lake.lineage import Dataset, job_run
+from python_ops.lake.run_record import left_out
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -133,8 +134,8 @@ def publish(
     if not wanted:
         return []
     last_run = load_run_results(artifacts or settings.artifacts)
-    left_out = manifest.readers_of(last_run.without)
-    wanted = {name: [m for m in models if m.unique_id not in left_out] for name, models in wanted.items()}
+    without = manifest.readers_of(left_out(settings, last_run.invocation_id))
+    wanted = {name: [m for m in models if m.unique_id not in without] for name, models in wanted.items()}
     models = _distinct(wanted.values())
     refuse_red(manifest, last_run, models)
     versions = {model.table: current_version(model, _path(model, settings)) for model in models}
@@ -144,7 +145,7 @@ def publish(
         with _kept(failures, name):
             plans.append(_plan(settings, name, wanted[name], versions))
     waiting = [plan for plan in plans if plan.changed]
-    refuse_untested(manifest, last_run, _distinct(plan.changed for plan in waiting))
+    refuse_untested(manifest, last_run, _distinct(plan.changed for plan in waiting), without)
     ready = []
     for plan in waiting:
         with _kept(failures, plan.name):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from python_ops.lake.artifacts import Manifest, Model, RunResults
 from python_ops.lake.errors import OpsError
@@ -19,13 +19,14 @@ def refuse_red(manifest: Manifest, last_run: RunResults, models: Sequence[Model]
         )
 
 
-def refuse_untested(manifest: Manifest, last_run: RunResults, changed: Sequence[Model]) -> None:
+def refuse_untested(
+    manifest: Manifest, last_run: RunResults, changed: Sequence[Model], without: Set[str] = frozenset()
+) -> None:
     """Raises OpsError when a changed table has a test that the last run did not run.
 
-    Tests that also read what the run left out waiting for a source wait with it.
+    Tests that are among the nodes that the run went `without`, waiting for a source, wait with them.
     """
-    missing = manifest.tests_of(model.unique_id for model in changed) - last_run.green_tests()
-    missing -= manifest.readers_of(last_run.without)
+    missing = manifest.tests_of(model.unique_id for model in changed) - last_run.green_tests() - without
     if missing:
         raise OpsError(
             f"The last `dbt {last_run.command}` did not run {len(missing)} tests of tables that changed: "

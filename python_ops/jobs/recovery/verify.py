@@ -127,11 +127,9 @@ class _CopiedLog:
         self.url = f"{table.name} in {store.url}"
 
     def names(self, prefix: str = "") -> dict[str, int]:
-        """See `Readable`."""
         return {path: file.bytes for path, file in self.entries.items() if path.startswith(prefix)}
 
     def read(self, name: str) -> bytes:
-        """See `Readable`."""
         if name not in self.entries:
             raise MissingFile(f"{self.url}: {name} was not copied.")
         return self.store.read(self.entries[name].object)

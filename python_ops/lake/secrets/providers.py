@@ -35,11 +35,9 @@ class EnvironmentProvider:
         self.environment = environment
 
     def get(self, name: str, stage: str = CURRENT) -> str | None:
-        """See `Provider`."""
         return self.environment.get(_variable(name)) if stage == CURRENT else None
 
     def where(self, name: str) -> str:
-        """See `Provider`."""
         return f"the variable {_variable(name)}"
 
 
@@ -50,7 +48,7 @@ class FileProvider:
         self.path = path
 
     def get(self, name: str, stage: str = CURRENT) -> str | None:
-        """See `Provider`.
+        """The secret of this name in the file.
 
         Raises:
             ConfigError: others may read the file, or it is not a JSON object.
@@ -73,7 +71,6 @@ class FileProvider:
         return value if value is None or isinstance(value, str) else json.dumps(value)
 
     def where(self, name: str) -> str:
-        """See `Provider`."""
         return f"{name!r} in {self.path} (mode 0600)"
 
 
@@ -89,7 +86,7 @@ class AwsProvider:
         self.prefix, self._client = prefix, client
 
     def get(self, name: str, stage: str = CURRENT) -> str | None:
-        """See `Provider`.
+        """The secret of this name in AWS Secrets Manager.
 
         Raises:
             OpsError: Secrets Manager did not answer, or refuses this role.
@@ -113,7 +110,6 @@ class AwsProvider:
             ) from exc
 
     def where(self, name: str) -> str:
-        """See `Provider`."""
         return f"{self.prefix + name!r} in AWS Secrets Manager"
 
     def _made(self) -> SecretsManagerClient:

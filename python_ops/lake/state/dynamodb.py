@@ -29,7 +29,7 @@ class DynamoStore:
         self.place = f"dynamodb:{table}/{prefix}"
 
     def get(self, kind: str, name: str) -> Record | None:
-        """See `Store`.
+        """A record and its revision.
 
         Raises:
             ConfigError: there is no such table.
@@ -42,7 +42,6 @@ class DynamoStore:
         return Record(json.loads(item["value"]["S"]), int(item["revision"]["N"])) if item else None
 
     def names(self, kind: str) -> list[str]:
-        """See `Store`."""
         found = []
         begins = self._key(kind, "")["record"]["S"]
         with self._explained():
@@ -63,7 +62,6 @@ class DynamoStore:
     def put(
         self, kind: str, name: str, value: Mapping[str, Any], revision: int, expires_at: int | None = None
     ) -> Record:
-        """See `Store`."""
         item: dict[str, Any] = {
             **self._key(kind, name),
             "value": {"S": json.dumps(dict(value))},
@@ -76,7 +74,6 @@ class DynamoStore:
         return Record(value, revision + 1)
 
     def delete(self, kind: str, name: str, revision: int) -> None:
-        """See `Store`."""
         with self._explained(f"{kind} {name}"):
             self._made().delete_item(TableName=self.table, Key=self._key(kind, name), **self._if_still(revision))
 

@@ -163,12 +163,10 @@ class Console:
         self.say = say
 
     def send(self, payload: Any, seconds: float, thread: str) -> str:
-        """See `Target`."""
         self.say(payload)
         return ""
 
     def payload(self, message: Message) -> str:
-        """See `Target`."""
         return message.text()
 
 
@@ -185,14 +183,13 @@ class Slack:
         self.settings = settings
 
     def payload(self, message: Message) -> dict[str, Any]:
-        """See `Target`."""
         return {
             "text": _escaped(message.title), "blocks": message.blocks(),
             "opens": message.opens, "closes": not message.breaches,
         }  # fmt: skip
 
     def send(self, payload: Any, seconds: float, thread: str) -> str:
-        """See `Target`. Waits as long as a 429 asks, if that is within `seconds`."""
+        """Posts a payload; waits as long as a 429 asks, if that is within `seconds`."""
         secrets, end = secrets_for(self.settings), time.monotonic() + seconds
         message = {"text": payload["text"], "blocks": payload["blocks"]}
         if not self.settings.alerts_channel:
@@ -256,11 +253,10 @@ class Sns:
         self.settings, self._client = settings, client
 
     def payload(self, message: Message) -> dict[str, str]:
-        """See `Target`."""
         return {"Subject": message.title.encode("ascii", "replace").decode()[:100], "Message": message.text()}
 
     def send(self, payload: Any, seconds: float, thread: str) -> str:
-        """See `Target`.
+        """Publishes a payload to the topic within `seconds`.
 
         Raises:
             ConfigError: `alerts_topic` is not the ARN of a topic, or boto3 is not installed.

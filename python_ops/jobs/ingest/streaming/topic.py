@@ -40,7 +40,7 @@ class Options:
         once: Take what the topics hold now, and end.
         every: Seconds between the beginnings of two micro-batches.
         max_records: Most records of one micro-batch.
-        skip_lost: Go on behind records that the topic dropped before they were taken.
+        skip_lost: Go on after records that the topic dropped before they were taken.
         approve: Number of a halted batch that is let through.
     """
 
