@@ -173,7 +173,7 @@ class _Running:
             setattr(self.part, name, {node.removeprefix(self.part.prefix): text for node, text in found.items()})
 
 
-def play(lab: Lab, scenarios: Mapping[str, Scenario]) -> dict[str, BaseException | None]:
+def play(lab: Lab, scenarios: Mapping[str, Scenario]) -> dict[str, Exception | None]:
     """Takes each scenario to its next `yield`, then builds the models of all of them in one dbt run, and so on.
 
     A scenario yields None, or FULL_REFRESH, or MAY_FAIL when it looks at `failed` itself.
@@ -181,7 +181,7 @@ def play(lab: Lab, scenarios: Mapping[str, Scenario]) -> dict[str, BaseException
     Returns:
         What ended each: None, or the exception.
     """
-    ended: dict[str, BaseException | None] = {}
+    ended: dict[str, Exception | None] = {}
     running = {}
     for number, (name, scenario) in enumerate(scenarios.items()):
         part = lab.part(f"s{number}_")

@@ -11,8 +11,6 @@ from cdc_lab import Lab, play
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-Ended = dict[str, BaseException | None]
-
 
 @pytest.fixture(scope="module")
 def lab(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Lab]:
@@ -23,7 +21,7 @@ def lab(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, request: 
 
 
 @pytest.fixture(scope="module")
-def ended(lab: Lab, request: pytest.FixtureRequest) -> Ended:
+def ended(lab: Lab, request: pytest.FixtureRequest) -> dict[str, Exception | None]:
     """What ended each of the module's SCENARIOS that pytest has selected, by its name: None, or the exception."""
     items = [getattr(item, "callspec", None) for item in request.session.items if item.path == request.path]
     selected = {call.params["name"] for call in items if call and "name" in call.params}

@@ -476,7 +476,7 @@ def a_wrong_configuration_says_expected_got_and_fix(lab: Lab) -> Steps:
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_scenario(name: str, ended: dict[str, BaseException | None]) -> None:
+def test_scenario(name: str, ended: dict[str, Exception | None]) -> None:
     if (exception := ended[name]) is not None:
         raise exception
 

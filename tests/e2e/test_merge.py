@@ -163,6 +163,6 @@ SCENARIOS: dict[str, Scenario] = {
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_scenario(name: str, ended: dict[str, BaseException | None]) -> None:
+def test_scenario(name: str, ended: dict[str, Exception | None]) -> None:
     if (exception := ended[name]) is not None:
         raise exception
