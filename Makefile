@@ -4,7 +4,11 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-HALVES := "tests/e2e" "tests/engine tests/macros tests/ops"
+# Two parts run at a time (tests/run.py). Each part with Spark has a session of its own, so there are few of them; the
+# long ones come first.
+OWN_PROCESSES := tests/e2e/test_demo.py tests/e2e/test_kills.py
+PARTS := "tests/e2e $(OWN_PROCESSES:%=--ignore=%)" "tests/ops -m spark" "$(OWN_PROCESSES)" \
+	"tests/engine tests/macros tests/ops -m 'not spark'"
 export DBT_PROFILES_DIR := profiles
 
 .DEFAULT_GOAL := help
@@ -64,12 +68,12 @@ coverage: setup servers ## Lines of python_ops that the tests without Spark run;
 	$(BIN)/coverage html --quiet
 
 .PHONY: test
-test: lint setup servers ## Everything that CI runs, in two processes
-	$(BIN)/python tests/run.py $(HALVES) -- -m "not campaign"
+test: lint setup servers ## Everything that CI runs, in two processes at a time
+	$(BIN)/python tests/run.py $(PARTS) -- -m "not campaign"
 
 .PHONY: test-all
 test-all: lint setup servers test-airflow ## Everything: many more histories, every kill, drill, Connect, Airflow (over an hour)
-	$(BIN)/python tests/run.py $(HALVES) --
+	$(BIN)/python tests/run.py $(PARTS) --
 
 # Airflow pins what dbt pins otherwise, so it has an environment of its own.
 target/airflow/installed: infra/airflow/requirements.lock
