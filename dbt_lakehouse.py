@@ -1,4 +1,4 @@
-"""dbt imports this module by its name and asks the plugin here before each command: see `python_ops.dbt.before`."""
+"""dbt imports this module by its name and asks the plugin here before each command: `python_ops.jobs.build.before`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Lakehouse(dbtPlugin):
     def initialize(self) -> None:
         """Raises what does not allow the command; dbt prints it and exits 2."""
         if self.project_name == "lakehouse":
-            from python_ops.dbt import before
+            from python_ops.jobs.build import before
 
             before(click.get_current_context())
 

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any
 
 from figures import machine, save
 
-from python_ops.config import PROJECT_ROOT, Settings
-from python_ops.spark import session
+from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.spark import session
 
 sys.path.insert(0, str(PROJECT_ROOT / "tests" / "engine"))
 sys.path.insert(0, str(PROJECT_ROOT / "tests" / "e2e"))

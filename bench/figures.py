@@ -7,7 +7,7 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
-from python_ops.config import PROJECT_ROOT
+from python_ops.lake.config import PROJECT_ROOT
 
 
 def machine() -> dict[str, Any]:

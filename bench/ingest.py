@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import pyspark
 from figures import machine, save
 
-from python_ops.config import PROJECT_ROOT, Settings
-from python_ops.contracts import load
-from python_ops.ingest import session_for_files
-from python_ops.ingest.batch import Batch
-from python_ops.spark import session
+from python_ops.jobs.ingest import session_for_files
+from python_ops.jobs.ingest.batch import BatchWriter
+from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.contracts import load
+from python_ops.lake.spark import session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -96,7 +96,7 @@ def deliver(settings: Settings, number: int, rows: int) -> Path:
 def take(side: str, settings: Settings, spark: SparkSession, path: Path) -> None:
     """One append of one file."""
     if side == "ingest":
-        result = Batch(settings, spark, load(SOURCE)).run()
+        result = BatchWriter(settings, spark, load(SOURCE)).run()
         if result.error:
             raise SystemExit(result.error)
         return

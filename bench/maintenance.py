@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from figures import machine, save
 
-from python_ops.config import PROJECT_ROOT, Settings
-from python_ops.maintenance import Policy, maintain_table
-from python_ops.spark import session
+from python_ops.jobs.maintenance import Policy, maintain_table
+from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.spark import session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

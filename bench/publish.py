@@ -26,11 +26,11 @@ import duckdb
 import psycopg
 from figures import machine, save
 
-from python_ops.config import PROJECT_ROOT
-from python_ops.publish.duckdb_target import DuckDBTarget
-from python_ops.publish.fingerprint import Field
-from python_ops.publish.staged import CONFIG, SESSION, open_staged, staged_rows
-from python_ops.publish.target import StagedTable, Target
+from python_ops.jobs.publish.duckdb_target import DuckDBTarget
+from python_ops.jobs.publish.fingerprint import Field
+from python_ops.jobs.publish.staged import CONFIG, SESSION, open_staged, staged_rows
+from python_ops.jobs.publish.target import StagedTable, Warehouse
+from python_ops.lake.config import PROJECT_ROOT
 
 sys.path.insert(0, str(PROJECT_ROOT / "tests" / "ops"))
 from postgres_server import postgres_server
@@ -92,7 +92,7 @@ def staged_set(folder: Path, version: int, rows: int) -> list[StagedTable]:
 
 def compare(
     sets: list[list[StagedTable]],
-    target: Target,
+    target: Warehouse,
     overwrite: Callable[[list[StagedTable]], None],
     published: str,
     direct: str,
@@ -139,8 +139,8 @@ def overwrite_duckdb(path: Path, tables: list[StagedTable]) -> None:
 
 def overwrite_postgres(dsn: str, tables: list[StagedTable]) -> None:
     """Each table emptied, then filled, by statements of their own."""
-    from python_ops.publish.postgres_target import PostgresTarget
-    from python_ops.secrets import Secrets
+    from python_ops.jobs.publish.postgres_target import PostgresTarget
+    from python_ops.lake.secrets import Secrets
 
     target = PostgresTarget(Secrets([]), "ops", "local")
     with psycopg.connect(dsn, autocommit=True) as connection:

@@ -24,9 +24,9 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 from figures import machine, save
 
-from python_ops.config import PROJECT_ROOT, Settings
-from python_ops.recovery.create import create
-from python_ops.recovery.restore import restore
+from python_ops.jobs.recovery.create import create
+from python_ops.jobs.recovery.restore import restore
+from python_ops.lake.config import PROJECT_ROOT, Settings
 
 FILES, ROWS, ROUNDS = 100, 20_000, 6
 

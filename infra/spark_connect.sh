@@ -10,16 +10,16 @@ umask 077
 port=${1:-15002}
 python=${PYTHON:-$PWD/.venv/bin/python}   # absolute: Spark starts Python workers elsewhere
 mapfile -t conf < <("$python" -c '
-from python_ops.config import load_settings
-from python_ops.jars import provide
-from python_ops.spark import export_environment, spark_settings
+from python_ops.lake.config import load_settings
+from python_ops.lake.jars import provide
+from python_ops.lake.spark import export_environment, spark_settings
 settings = load_settings("local")
 export_environment(settings)
 provide()
 for name, value in spark_settings(settings).items():
     print("--conf", f"{name}={value}", sep="\n")
 ')
-home=$("$python" -c 'from python_ops.config import load_settings; print(load_settings("local").home_path)')
+home=$("$python" -c 'from python_ops.lake.config import load_settings; print(load_settings("local").home_path)')
 export LAKEHOUSE_HOME=$home
 if [ -z "${SPARK_CONNECT_AUTHENTICATE_TOKEN:-}" ]; then
     [ -s "$home/connect.token" ] || "$python" -c 'import secrets; print(secrets.token_urlsafe(32))' >"$home/connect.token"

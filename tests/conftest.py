@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from python_ops.config import PROJECT_ROOT, Settings
-from python_ops.spark import session
+from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.spark import session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -102,7 +102,7 @@
 {%- endmacro %}
 
 
-{#-- The widenings that a contract takes as a minor change (python_ops/contracts/compatibility.py). --#}
+{#-- The widenings that a contract takes as a minor change (python_ops/lake/contracts/compatibility.py). --#}
 {% macro _cdc_widens(old, new) -%}
     {%- set before = modules.re.findall('[0-9]+', old) | map('int') | list -%}
     {%- set after = modules.re.findall('[0-9]+', new) | map('int') | list -%}

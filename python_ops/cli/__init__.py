@@ -13,21 +13,21 @@ from typing import Annotated, Any
 
 import typer
 
-from python_ops import interrupts
-from python_ops.config import Settings, environments, load_settings, local_path
-from python_ops.errors import OpsError, Terminated
-from python_ops.home import require
-from python_ops.secrets import mask
+from python_ops.lake import interrupts
+from python_ops.lake.config import Settings, environments, load_settings, local_path
+from python_ops.lake.errors import OpsError, Terminated
+from python_ops.lake.home import require
+from python_ops.lake.secrets import mask
 
 
 class Environment(StrEnum):
-    """Environments that this project has: one for each file of python_ops/config."""
+    """Environments that this project has: one for each file of python_ops/lake/config."""
 
     LOCAL = "local"  # the default of `--env`
     vars().update({name.upper(): name for name in environments() if name != "local"})
 
 
-Env = Annotated[Environment, typer.Option("--env", help="Environment: a file of python_ops/config.")]
+Env = Annotated[Environment, typer.Option("--env", help="Environment: a file of python_ops/lake/config.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
 

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from python_ops.cli import AsJson, Env, Environment, local_file, print_json
-from python_ops.contracts import export as exports
-from python_ops.contracts import infer as inference
-from python_ops.contracts import load, releases
-from python_ops.contracts import sources as known_sources
-from python_ops.contracts.compatibility import Change, changes
-from python_ops.errors import ConfigError, ContractError
+from python_ops.lake.contracts import export as exports
+from python_ops.lake.contracts import infer as inference
+from python_ops.lake.contracts import load, releases
+from python_ops.lake.contracts import sources as known_sources
+from python_ops.lake.contracts.compatibility import Change, changes
+from python_ops.lake.errors import ConfigError, ContractError
 
 app = typer.Typer(help="Data contracts of the sources: check, release, export.", no_args_is_help=True)
 
@@ -39,9 +39,7 @@ def check(sources: Sources = None, env: Env = Environment.LOCAL, as_json: AsJson
     if refused:
         raise ContractError(f"{len(refused)} of {len(verdicts)} contracts are refused: {', '.join(refused)}.")
     if not current:
-        raise ContractError(
-            f"{exports.SOURCES_FILE.name} is not what the contracts say. `{exports.COMMAND}` writes it."
-        )
+        raise ContractError(f"{exports.SOURCES_FILE.name} differs from the contracts. `{exports.COMMAND}` writes it.")
 
 
 @app.command()
@@ -73,7 +71,7 @@ def diff(
 
 @app.command()
 def release(sources: Sources = None, env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
-    """Keep each new version of a contract in python_ops/contracts/released/; commit the files.
+    """Keep each new version of a contract in python_ops/lake/contracts/released/; commit the files.
 
     Example: lakeops contracts release crm_contacts
     """
@@ -105,7 +103,7 @@ def export(
     Example: lakeops contracts export shop_orders --to schemas
     """
     if dbt and sources:
-        raise ConfigError("--dbt writes one file for all sources: name none.")
+        raise ConfigError("--dbt writes one file for all sources, so name no source.")
     if dbt:
         exports.SOURCES_FILE.write_text(exports.dbt_sources(), encoding="utf-8")
         written = [exports.SOURCES_FILE]
@@ -144,7 +142,7 @@ def _asked(sources: list[str] | None) -> list[str]:
     return list(dict.fromkeys(sources or known))
 
 
-def _verdict(verdict: releases.Verdict) -> str:
+def _verdict(verdict: releases.ReleaseCheck) -> str:
     version = verdict.version or "-"
     if verdict.faults:
         state = "REFUSED"
@@ -158,7 +156,7 @@ def _verdict(verdict: releases.Verdict) -> str:
     return "\n".join([*lines, *(f"    refused: {fault}." for fault in verdict.faults)])
 
 
-def _verdict_data(verdict: releases.Verdict) -> dict[str, Any]:
+def _verdict_data(verdict: releases.ReleaseCheck) -> dict[str, Any]:
     return {**asdict(verdict), "changes": _data(verdict.changes), "waits": verdict.waits}
 
 

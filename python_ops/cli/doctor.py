@@ -6,9 +6,9 @@ import typer
 
 from python_ops.cli import AsJson, Env, Environment, print_json
 from python_ops.cli.tables import print_rows
-from python_ops.config import load_settings
-from python_ops.doctor import Outcome, checks
-from python_ops.errors import OpsError
+from python_ops.lake.config import load_settings
+from python_ops.lake.errors import OpsError
+from python_ops.watch.doctor import Outcome, checks
 
 
 def doctor(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:

@@ -1,4 +1,4 @@
-"""`lakeops home`: whose the lake's folder is."""
+"""`lakeops home`: the lake's folder, and the environment that it belongs to."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from typing import Annotated
 
 import typer
 
-from python_ops import home
 from python_ops.cli import AsJson, Env, Environment, print_json
 from python_ops.cli.tables import print_rows
-from python_ops.config import load_settings
-from python_ops.doctor import Outcome, check_metastore
-from python_ops.errors import BusyError
-from python_ops.lock import exclusive
-from python_ops.spark import own_session
+from python_ops.lake import home
+from python_ops.lake.config import load_settings
+from python_ops.lake.errors import BusyError
+from python_ops.lake.lock import exclusive
+from python_ops.lake.spark import own_session
+from python_ops.watch.doctor import Outcome, check_metastore
 
 app = typer.Typer(help="Whose the lake's folder is.", no_args_is_help=True)
 
 
 @app.callback()
 def group() -> None:
-    """Whose the lake's folder is."""
+    """The lake's folder, and the environment that it belongs to."""
 
 
 @app.command()
@@ -29,7 +29,7 @@ def adopt(
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Make a home that was copied or moved this environment's: a new metastore, with every table that lies under it.
+    """Register a home that was copied or moved at its new place, with every table that lies under it.
 
     Rows, ledgers and what was published stay as they are; views come with the next `dbt build`.
 

@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
-from python_ops.artifacts import load_manifest
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
-from python_ops.errors import ConfigError
-from python_ops.lineage.columns import ColumnLineage, Origin
-from python_ops.lineage.dbt import emit as emit_events
-from python_ops.lineage.sink import waiting
-from python_ops.lock import exclusive
+from python_ops.lake.artifacts import load_manifest
+from python_ops.lake.errors import ConfigError
+from python_ops.lake.lineage.sink import waiting
+from python_ops.lake.lock import exclusive
+from python_ops.watch.lineage.columns import ColumnLineage, Origin
+from python_ops.watch.lineage.dbt import emit as emit_events
 
 app = typer.Typer(help="Where columns come from, and the events of runs.", no_args_is_help=True)
 
@@ -63,7 +63,7 @@ def export(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 
 @app.command()
 def emit(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
-    """Send the OpenLineage events of the last dbt command, as after a hand-typed `dbt build`. Twice is once.
+    """Send the OpenLineage events of the last dbt command, such as a `dbt build` by hand. Sending twice does no harm.
 
     Example: lakeops lineage emit
     """

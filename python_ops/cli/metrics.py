@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from python_ops.artifacts import load_manifest
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
-from python_ops.metrics import collect, record
-from python_ops.metrics.cloudwatch import dashboard as make_dashboard
-from python_ops.metrics.cloudwatch import push as push_to_cloudwatch
-from python_ops.metrics.cloudwatch import put_dashboard
+from python_ops.lake.artifacts import load_manifest
+from python_ops.lake.metrics import record
+from python_ops.watch.metrics import collect
+from python_ops.watch.metrics.cloudwatch import dashboard as make_dashboard
+from python_ops.watch.metrics.cloudwatch import push as push_to_cloudwatch
+from python_ops.watch.metrics.cloudwatch import put_dashboard
 
 app = typer.Typer(help="Figures of runs and tables, and a dashboard of them.", no_args_is_help=True)
 

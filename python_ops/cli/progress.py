@@ -12,8 +12,8 @@ from rich.status import Status
 
 from python_ops.cli.extract import line as extract_line
 from python_ops.cli.ingest import line as ingest_line
-from python_ops.publish import Action
-from python_ops.run import Step
+from python_ops.jobs.publish import Action
+from python_ops.run.daily import Step
 
 
 class Progress:

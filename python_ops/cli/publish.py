@@ -6,13 +6,13 @@ import typer
 
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
 from python_ops.cli.tables import print_rows
-from python_ops.errors import OpsError
-from python_ops.lock import PUBLISH, exclusive
-from python_ops.publish import Action, PublishResult, publish
-from python_ops.publish import status as publish_status
-from python_ops.spark import session
+from python_ops.jobs.publish import Action, PublishResult, publish
+from python_ops.jobs.publish import status as publish_status
+from python_ops.lake.errors import OpsError
+from python_ops.lake.lock import PUBLISH, exclusive
+from python_ops.lake.spark import session
 
-app = typer.Typer(help="Gold tables to the warehouses, audited, as a set.", no_args_is_help=True)
+app = typer.Typer(help="Send gold tables to the warehouses, each in one transaction.", no_args_is_help=True)
 
 
 @app.command()

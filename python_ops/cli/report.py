@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from python_ops.cli import AsJson, Env, Environment, local_file, print_json, settings_for
-from python_ops.report import gather, write
+from python_ops.watch.report import gather, write
 
 
 def report(

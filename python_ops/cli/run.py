@@ -11,14 +11,14 @@ import typer
 
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
 from python_ops.cli.progress import Progress
-from python_ops.demo import allow
-from python_ops.demo import demo as run_demo
-from python_ops.errors import SlaBreached
-from python_ops.lock import exclusive
-from python_ops.run import aftermath
-from python_ops.run import run as run_job
-from python_ops.run_record import last_run, waits
-from python_ops.status import status as read_status
+from python_ops.lake.errors import SlaBreached
+from python_ops.lake.lock import exclusive
+from python_ops.lake.run_record import last_run, waits
+from python_ops.run.daily import aftermath
+from python_ops.run.daily import run as run_job
+from python_ops.run.demo import allow
+from python_ops.run.demo import demo as run_demo
+from python_ops.watch.status import status as read_status
 
 
 def run(
@@ -28,7 +28,7 @@ def run(
 ) -> None:
     """The daily job: extract, ingest, dbt build, publish what changed; then figures, service levels, alerts, report.
 
-    A source that is halted or fails stops only what reads it: that waits, by name, and the run ends with 1.
+    A source that is halted or fails stops only what reads it. The run names what was left out, and ends with 1.
     With nothing new it only checks service levels and sends alerts, which takes seconds and starts no JVM.
 
     Example: lakeops run --json
@@ -86,7 +86,7 @@ def demo(
 
 
 def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
-    """Where things stand: what was taken, what the last run did, what is served. Starts no JVM.
+    """Show what was taken, what the last run did and what is served. Starts no JVM.
 
     Example: lakeops status --json
     """

@@ -8,9 +8,10 @@ import typer
 
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
 from python_ops.cli.tables import print_rows
-from python_ops.errors import ConfigError
-from python_ops.secrets import Found, Secrets, secrets_for, where_found
-from python_ops.secrets.forms import faults
+from python_ops.lake.errors import ConfigError
+from python_ops.lake.secrets import Secrets, secrets_for
+from python_ops.lake.secrets.forms import faults
+from python_ops.watch.credentials import Found, where_found
 
 app = typer.Typer(help="Which credentials are needed, and where they come from. Never a value.", no_args_is_help=True)
 
@@ -32,7 +33,7 @@ def list_(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 
 @app.command()
 def check(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
-    """Read every secret that is needed, and look at its fields. Exit 2 names all that is missing or wrong.
+    """Read every secret that is needed, and check its fields. Exit 2 when one is missing or wrong; all are named.
 
     Example: lakeops secrets check --env prod
     """

@@ -12,31 +12,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from python_ops import home
 from python_ops.cli import AsJson, Env, Environment, local_file, print_json, settings_for
 from python_ops.cli.tables import print_rows
-from python_ops.config import Settings, local_path
-from python_ops.lock import exclusive
-from python_ops.recovery.create import Progress
-from python_ops.recovery.create import create as create_snapshot
-from python_ops.recovery.drill import Drill
-from python_ops.recovery.drill import drill as run_drill
-from python_ops.recovery.manifest import Snapshot, identifiers, load, store_of
-from python_ops.recovery.prune import prune as prune_snapshots
-from python_ops.recovery.record import record_drill, record_snapshot
-from python_ops.recovery.register import register
-from python_ops.recovery.restore import Move, Restore
-from python_ops.recovery.restore import restore as restore_snapshot
-from python_ops.recovery.verify import Verdict, require
-from python_ops.recovery.verify import verify as verify_snapshot
-from python_ops.spark import is_connect, session
+from python_ops.jobs.recovery.create import CopyProgress
+from python_ops.jobs.recovery.create import create as create_snapshot
+from python_ops.jobs.recovery.manifest import Snapshot, identifiers, load, store_of
+from python_ops.jobs.recovery.prune import prune as prune_snapshots
+from python_ops.jobs.recovery.record import record_snapshot
+from python_ops.jobs.recovery.register import register
+from python_ops.jobs.recovery.restore import Move, SnapshotRestore
+from python_ops.jobs.recovery.restore import restore as restore_snapshot
+from python_ops.jobs.recovery.verify import Verification, require
+from python_ops.jobs.recovery.verify import verify as verify_snapshot
+from python_ops.lake import home
+from python_ops.lake.config import Settings, local_path
+from python_ops.lake.lock import exclusive
+from python_ops.lake.spark import is_connect, session
+from python_ops.run.drill import Drill, record_drill
+from python_ops.run.drill import drill as run_drill
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-app = typer.Typer(help="Copies of the lake for disaster recovery, and the way back.", no_args_is_help=True)
+app = typer.Typer(help="Copies of the lake for disaster recovery: make, check, restore.", no_args_is_help=True)
 
-Identifier = Annotated[str | None, typer.Argument(help="Snapshot; the newest when none is named.", show_default=False)]
+Identifier = Annotated[str | None, typer.Argument(help="Snapshot; by default the newest.", show_default=False)]
 Execute = Annotated[bool, typer.Option("--execute", help="Act; without it the plan is shown.")]
 Tables = Annotated[list[str] | None, typer.Option("--table", help="Only this table, as layer.table; repeatable.")]
 
@@ -46,7 +46,7 @@ _EVERY_SECONDS = 5.0
 @app.command()
 def create(
     tier: Annotated[int, typer.Option("--tier", min=1, max=3, help="Tables up to this `dr_tier`.")] = 3,
-    full: Annotated[bool, typer.Option("--full", help="Copy also what the store has: mends a damaged store.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Copy every file again, which repairs a damaged store.")] = False,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
@@ -98,13 +98,13 @@ def verify(
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Prove that a snapshot is whole: checksums of all files, and logs that list exactly these files.
+    """Check that a snapshot is whole: the checksums of all files, and that its logs list exactly these files.
 
     Example: lakeops snapshot verify
     """
     store = store_of(settings_for(env))
     tick = None if as_json else _Ticker("checked")
-    told = (lambda done, files, size: tick(Progress(done, files, size))) if tick else None
+    told = (lambda done, files, size: tick(CopyProgress(done, files, size))) if tick else None
     verdict = verify_snapshot(store, load(store, snapshot), thorough=not quick, on_progress=told)
     if as_json:
         print_json(verdict)
@@ -123,13 +123,14 @@ def restore(
     to: Annotated[str | None, typer.Option("--to", help="Another home: a folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Also tables newer than the snapshot.")] = False,
     with_catalog: Annotated[
-        bool, typer.Option("--catalog/--no-catalog", help="Tell Spark's catalog of tables that were not there.")
+        bool,
+        typer.Option("--catalog/--no-catalog", help="Register restored tables that Spark's catalog does not know."),
     ] = True,
     execute: Execute = False,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Put tables, ledgers and waiting files back. The snapshot is proved whole before anything changes.
+    """Put tables, ledgers and waiting files back. The snapshot is checked before anything changes.
 
     Example: lakeops snapshot restore --to restored --execute
     """
@@ -169,7 +170,7 @@ def drill(
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Restore to a scratch home, compare with the source, resume the pipeline there, and print RPO and RTO.
+    """Test a snapshot: restore it beside the lake, compare, take the next batch there, print RPO and RTO.
 
     Example: lakeops snapshot drill --batch next_batch
     """
@@ -191,7 +192,7 @@ def prune(
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Remove old snapshots, and the files that no remaining one refers to.
+    """Remove old snapshots, and the files that no other snapshot needs.
 
     Example: lakeops snapshot prune --keep 14 --execute
     """
@@ -217,7 +218,7 @@ class _Ticker:
     def __init__(self, verb: str) -> None:
         self.verb, self.last = verb, time.monotonic()
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: CopyProgress) -> None:
         now = time.monotonic()
         if now - self.last >= _EVERY_SECONDS:
             self.last = now
@@ -256,12 +257,12 @@ def _summary(snapshot: Snapshot) -> dict[str, Any]:
     return {name: getattr(snapshot, name) for name in names} | {"tables": tables}
 
 
-def _verdict(verdict: Verdict) -> str:
+def _verdict(verdict: Verification) -> str:
     how = "all checksums right" if verdict.thorough else "all sizes right"
     return f"snapshot {verdict.id} is whole: {verdict.files} files, {verdict.bytes} bytes, {how}"
 
 
-def _show_restore(done: Restore) -> None:
+def _show_restore(done: SnapshotRestore) -> None:
     typer.echo(_verdict(done.verdict))
     rows = [[t.table, t.move.value, t.version_there, t.version, t.rows, t.files, t.bytes] for t in done.tables]
     print_rows(["table", "move", "version there", "version", "rows", "files", "bytes"], rows)

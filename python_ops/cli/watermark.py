@@ -10,16 +10,16 @@ import typer
 
 from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
 from python_ops.cli.tables import print_rows
-from python_ops.contracts import load as load_contract
-from python_ops.contracts import require
-from python_ops.contracts import sources as known_sources
-from python_ops.errors import ConfigError
-from python_ops.ingest.repair import Fault, Finding, compare
-from python_ops.ingest.repair import repair as repair_ledger
-from python_ops.lock import exclusive, leased
-from python_ops.state import store_for
-from python_ops.state.watermarks import Watermark, advance, read
-from python_ops.status import Progress, ingestion_progress
+from python_ops.jobs.ingest.repair import Disagreement, Fault, compare
+from python_ops.jobs.ingest.repair import repair as repair_ledger
+from python_ops.lake.contracts import load as load_contract
+from python_ops.lake.contracts import require
+from python_ops.lake.contracts import sources as known_sources
+from python_ops.lake.errors import ConfigError
+from python_ops.lake.lock import exclusive, leased
+from python_ops.lake.state import store_for
+from python_ops.lake.state.watermarks import Watermark, advance, read
+from python_ops.watch.status import TakenSoFar, ingestion_progress
 
 app = typer.Typer(help="How far sources were extracted and ingested.", no_args_is_help=True)
 
@@ -28,7 +28,7 @@ Source = Annotated[str, typer.Argument(help="Name of the source.")]
 
 
 @dataclass(frozen=True)
-class Change:
+class WatermarkChange:
     """What `set` and `reset` do, or would do."""
 
     source: str
@@ -77,7 +77,7 @@ def set_(
     source: Source,
     at: Annotated[str, typer.Argument(help="ISO 8601 time with its zone.")],
     key: Annotated[str, typer.Option("--key", help="Key of the last row at that time.")] = "",
-    force: Annotated[bool, typer.Option("--force", help="Also backwards.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Allow to set it back.")] = False,
     execute: Execute = False,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
@@ -91,12 +91,12 @@ def set_(
     after = Watermark(at, key)
     if execute:
         advance(store, source, after, revision, force)
-    _show(Change(source, before, after, execute), as_json)
+    _show(WatermarkChange(source, before, after, execute), as_json)
 
 
 @app.command()
 def reset(source: Source, execute: Execute = False, env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
-    """Forget a source's watermark: its next extraction takes everything, and the engine drops what it knows.
+    """Forget a source's watermark. Its next extraction takes everything; the engine drops repeated rows.
 
     Example: lakeops watermark reset snowflake_orders --execute
     """
@@ -106,7 +106,7 @@ def reset(source: Source, execute: Execute = False, env: Env = Environment.LOCAL
         raise ConfigError(f"{source} has no watermark.")
     if execute:
         store.delete("watermark", source, revision)
-    _show(Change(source, before, None, execute), as_json)
+    _show(WatermarkChange(source, before, None, execute), as_json)
 
 
 @app.command()
@@ -116,14 +116,14 @@ def repair(
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Make ingestion's ledgers say what the tables hold: their rows and the writer's numbers in their logs. No JVM.
+    """Correct ingestion's ledgers by what the tables and their logs hold. Starts no JVM.
 
     Example: lakeops watermark repair shop_orders --execute
     """
     settings = settings_for(env)
     asked = sources or list(known_sources())
     require(asked)
-    found: list[Finding] = []
+    found: list[Disagreement] = []
     with exclusive(settings, "watermark repair", names=()) if execute else nullcontext():
         for contract in map(load_contract, asked):
             tables = [f"{settings.schema_name(layer)}.{contract.source}" for layer in ("bronze", "dlq")]
@@ -144,7 +144,7 @@ def repair(
         typer.echo("Nothing was done. `--execute` acts.")
 
 
-def _show(change: Change, as_json: bool) -> None:
+def _show(change: WatermarkChange, as_json: bool) -> None:
     if as_json:
         print_json(asdict(change))
         return
@@ -154,7 +154,7 @@ def _show(change: Change, as_json: bool) -> None:
         typer.echo("Nothing was done. `--execute` acts.")
 
 
-def _verdict(batch: Progress) -> str:
+def _verdict(batch: TakenSoFar) -> str:
     if batch.ledger_batch > batch.table_batch:
         return f"ledger ahead, {batch.ledger_batch} of {batch.table_batch}: `lakeops watermark repair`"
     if batch.ledger_batch < batch.table_batch:

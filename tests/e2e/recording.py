@@ -13,8 +13,8 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
-from python_ops.config import PROJECT_ROOT, Settings
-from python_ops.contracts import Contract, load
+from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.contracts import Contract, load
 
 TRUTH = PROJECT_ROOT / "tests" / "fixtures" / "cdc_recording" / "truth"
 LANDING = PROJECT_ROOT / "seeds" / "landing"

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from python_ops import contracts, quality
-from python_ops.config import PROJECT_ROOT, Settings
-from python_ops.dbt import invoke
-from python_ops.ingest import ingest
-from python_ops.spark import export_environment
+from python_ops.jobs.build import invoke
+from python_ops.jobs.ingest import ingest
+from python_ops.lake import contracts
+from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.spark import export_environment
+from python_ops.watch import quality
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -52,12 +53,12 @@ def lakeops(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def write_contract(project: Path) -> None:
     """Steps 1 and 2: the draft, what is wrong with it, and the finished contract."""
     (project / "partners.csv").write_text(block("`partners.csv`, as the ERP wrote it", "csv"), encoding="utf-8")
-    path = project / "python_ops" / "contracts" / "erp_partners.yml"
+    path = project / "python_ops" / "lake" / "contracts" / "erp_partners.yml"
     drafted = lakeops(project, "infer", "partners.csv", "--source", "erp_partners")
     path.write_text(drafted.stdout, encoding="utf-8")
     refused = lakeops(project, "check", "erp_partners")
     assert refused.returncode == 2 and "at description" in refused.stdout, refused
-    path.write_text(block("Finish `python_ops/contracts/erp_partners.yml`", "yaml"), encoding="utf-8")
+    path.write_text(block("Finish `python_ops/lake/contracts/erp_partners.yml`", "yaml"), encoding="utf-8")
 
     draft, finished = yaml.safe_load(drafted.stdout), yaml.safe_load(path.read_text(encoding="utf-8"))
     assert (draft["format"], draft["key"]) == (finished["format"], finished["key"])
@@ -77,7 +78,7 @@ def test_the_contract_of_the_guide_is_drafted_checked_exported_and_released(proj
         done = lakeops(project, *arguments)
         assert done.returncode == 0, done.stderr
 
-    assert (project / "python_ops/contracts/released/erp_partners/1.0.0.yml").is_file()
+    assert (project / "python_ops/lake/contracts/released/erp_partners/1.0.0.yml").is_file()
     generated = (project / "dbt_project/models/_sources/_bronze__sources.yml").read_text(encoding="utf-8")
     assert "name: erp_partners" in generated and "Share of the turnover" in generated
 
@@ -97,7 +98,7 @@ def test_the_guide_leads_from_a_file_to_a_tested_table(
         (project / file).write_text(block(f"`{file}`", language), encoding="utf-8")
     in_prefix = settings.model_copy(update={"schema_prefix": "partners", "home": settings.home_path})
     (in_prefix.landing / "erp_partners").mkdir(parents=True)
-    monkeypatch.setattr(contracts, "FOLDER", project / "python_ops" / "contracts")
+    monkeypatch.setattr(contracts, "FOLDER", project / "python_ops" / "lake" / "contracts")
     for cached in (contracts.sources, contracts.load):
         cached.cache_clear()
     try:

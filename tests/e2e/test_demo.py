@@ -27,8 +27,8 @@ from recording import (
     visible,
 )
 
-from python_ops.artifacts import load_run_results
-from python_ops.config import PROJECT_ROOT
+from python_ops.lake.artifacts import load_run_results
+from python_ops.lake.config import PROJECT_ROOT
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

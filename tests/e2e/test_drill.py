@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from python_ops.config import PROJECT_ROOT, Settings
-from python_ops.dbt import arguments, invoke
-from python_ops.ingest import ingest
-from python_ops.recovery.create import create
-from python_ops.recovery.last import last
+from python_ops.jobs.build import arguments, invoke
+from python_ops.jobs.ingest import ingest
+from python_ops.jobs.recovery.create import create
+from python_ops.jobs.recovery.last import last
+from python_ops.lake.config import PROJECT_ROOT, Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

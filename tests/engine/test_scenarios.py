@@ -31,7 +31,7 @@ from dbt.adapters.base import BaseRelation
 from dbt.adapters.contracts.connection import AdapterResponse
 from dbt_common.clients.jinja import MacroReturn, get_environment
 
-from python_ops.artifacts import load_run_results
+from python_ops.lake.artifacts import load_run_results
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -67,7 +67,7 @@ def add_to_manifest(folder: Path, **sections: Any) -> None:
 
 def write_run_results(
     folder: Path, statuses: Mapping[str, str], command: str = "build", seconds: float = 0.5, at: str = "",
-    exclude: Sequence[str] = (), began: str = "", counts: Mapping[str, Mapping[str, int]] | None = None,
+    invocation: str = "", began: str = "", counts: Mapping[str, Mapping[str, int]] | None = None,
 ) -> None:  # fmt: skip
     """run_results.json with one result per node; `at` is now when empty. `counts` are those of CDC models."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,8 @@ def write_run_results(
         }
         for node, status in statuses.items()
     ]
-    metadata = {"generated_at": at or datetime.now(UTC).isoformat().replace("+00:00", "Z")}
+    ended = at or datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    metadata = {"generated_at": ended, "invocation_id": invocation}
     (folder / "run_results.json").write_text(
-        json.dumps({"metadata": metadata, "args": {"which": command, "exclude": list(exclude)}, "results": results})
+        json.dumps({"metadata": metadata, "args": {"which": command}, "results": results})
     )

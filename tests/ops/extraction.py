@@ -14,13 +14,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from python_ops.config import Settings
-from python_ops.contracts import Contract, parse
-from python_ops.extract import ExtractResult, extract
-from python_ops.extract.sources import Source
-from python_ops.ingest import landing
-from python_ops.state import store_for
-from python_ops.state.watermarks import Watermark, read
+from python_ops.jobs.extract import ExtractResult, extract
+from python_ops.jobs.extract.sources import Source
+from python_ops.lake import landing
+from python_ops.lake.config import Settings
+from python_ops.lake.contracts import Contract, parse
+from python_ops.lake.state import store_for
+from python_ops.lake.state.watermarks import Watermark, read
 
 TICKETS = """
 source: tickets
@@ -49,9 +49,9 @@ def source(system: str, format_: str = "csv", **given: Any) -> Source:
 
 def use(monkeypatch: pytest.MonkeyPatch, *given: Source) -> None:
     """Makes these the sources that are known, and pauses between tries short."""
-    monkeypatch.setattr("python_ops.extract.sources.sources", lambda: {entry.name: entry for entry in given})
-    monkeypatch.setattr("python_ops.extract.known_sources", lambda: {entry.name: entry for entry in given})
-    monkeypatch.setattr("python_ops.extract._sleep", lambda stop, seconds: None)
+    monkeypatch.setattr("python_ops.jobs.extract.sources.sources", lambda: {entry.name: entry for entry in given})
+    monkeypatch.setattr("python_ops.jobs.extract.known_sources", lambda: {entry.name: entry for entry in given})
+    monkeypatch.setattr("python_ops.jobs.extract._sleep", lambda stop, seconds: None)
 
 
 def settings(home: Path, **secrets: Any) -> Settings:
@@ -74,7 +74,7 @@ def failed(given: Settings, name: str = "tickets") -> str:
     """Message of a run that must fail."""
     (result,) = extract(given, [name])
     assert result.error is not None
-    return result.error
+    return str(result.error)
 
 
 def landed(given: Settings, name: str = "tickets") -> list[dict[str, Any]]:

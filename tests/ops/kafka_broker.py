@@ -17,7 +17,7 @@ from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewPartitions, NewTopic
 from kafka.errors import KafkaError
 
-from python_ops.jars import retrieve
+from python_ops.lake.jars import retrieve
 
 JARS = ("org.apache.kafka:kafka_2.13:4.1.1", "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3")
 FOLDER = Path(sys.prefix) / "kafka-4.1.1"

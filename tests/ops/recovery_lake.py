@@ -10,12 +10,12 @@ import artifact_files as files
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
-from python_ops.config import Settings
-from python_ops.contracts import load
-from python_ops.ingest import landing
-from python_ops.ingest.ledger import Ledger, Manifest, State
-from python_ops.recovery.create import create
-from python_ops.recovery.manifest import Snapshot, store_of
+from python_ops.jobs.ingest.inspection import inspect
+from python_ops.jobs.recovery.create import create
+from python_ops.jobs.recovery.manifest import Snapshot, store_of
+from python_ops.lake.config import Settings
+from python_ops.lake.contracts import load
+from python_ops.lake.ledger import Batch, BatchState, Ledger
 
 
 class Lake:
@@ -40,16 +40,16 @@ class Lake:
         parts = ["batch"] if name == "gold.fct_orders" else None
         write_deltalake(str(self.path(name)), rows, mode=mode, partition_by=parts)
 
-    def batch(self, number: int, state: State = State.COMMITTED, rows: int = 3) -> Manifest:
+    def batch(self, number: int, state: BatchState = BatchState.COMMITTED, rows: int = 3) -> Batch:
         """A delivered file of fx_rates, its batch in the ledger and, when committed, in bronze."""
         folder = self.settings.landing / "fx_rates"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"rates_{number}.csv").write_text(
             "rate_date,currency,units_per_eur\n" + f"2025-01-{number:02},USD,1.0{number}\n" * rows
         )
-        ledger = Ledger(self.settings.state / "ingest", "fx_rates")
-        frozen = ledger.freeze(number, "1", [landing.inspect(folder, f"rates_{number}.csv", load("fx_rates"))])
-        if state is State.FROZEN:
+        ledger = Ledger.of(self.settings, "fx_rates")
+        frozen = ledger.freeze(number, "1", [inspect(folder, f"rates_{number}.csv", load("fx_rates"))])
+        if state is BatchState.FROZEN:
             return frozen
         self.write("bronze.fx_rates", number * 100, number * 100 + rows)
         counts = {"read": rows, "accepted": rows, "quarantined": 0, "ignored": 0}
@@ -71,7 +71,7 @@ class Lake:
         return create(self.settings, artifacts=self.artifacts, **options)
 
     def states(self) -> dict[int, str]:
-        return {m.batch_id: m.state.value for m in Ledger(self.settings.state / "ingest", "fx_rates").manifests}
+        return {m.batch_id: m.state.value for m in Ledger.of(self.settings, "fx_rates").manifests}
 
     def everything(self) -> dict[str, bytes]:
         """All files of the tables and ledgers, to see that nothing was changed."""

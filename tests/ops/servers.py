@@ -14,15 +14,15 @@ import artifact_files as files
 import duckdb
 import psycopg
 
-from python_ops.artifacts import load_manifest
-from python_ops.publish.duckdb_target import fingerprint
-from python_ops.publish.fingerprint import Field
-from python_ops.publish.server_target import ServerTarget
-from python_ops.publish.staged import SESSION
-from python_ops.publish.target import StagedTable, Version
-from python_ops.publish.warehouses import driver
-from python_ops.secrets import Secrets
-from python_ops.secrets.providers import EnvironmentProvider
+from python_ops.jobs.publish.duckdb_target import fingerprint
+from python_ops.jobs.publish.fingerprint import Field
+from python_ops.jobs.publish.server_target import ServerTarget
+from python_ops.jobs.publish.staged import SESSION
+from python_ops.jobs.publish.target import StagedTable, Version
+from python_ops.jobs.publish.warehouses import driver
+from python_ops.lake.artifacts import load_manifest
+from python_ops.lake.secrets import Secrets
+from python_ops.lake.secrets.providers import EnvironmentProvider
 
 
 @dataclass

@@ -19,14 +19,14 @@ import pytest
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from python_ops.alerts import Breach, Kind
-from python_ops.alerts.notify import notify
-from python_ops.alerts.targets import Console
-from python_ops.config import Settings
+from python_ops.lake.config import Settings
+from python_ops.watch.alerts import Breach, Cause
+from python_ops.watch.alerts.notify import notify
+from python_ops.watch.alerts.targets import Console
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-STALE = Breach(Kind.FRESHNESS, "fx_rates", "a delivery every 26 h", "the last came 3 days ago", "Platform", "look")
-FAILED = Breach(Kind.LAST_RUN, "dbt build", "every step ok", "dbt build failed", "Platform", "`dbt build`")
+STALE = Breach(Cause.FRESHNESS, "fx_rates", "a delivery every 26 h", "the last came 3 days ago", "Platform", "look")
+FAILED = Breach(Cause.LAST_RUN, "dbt build", "every step ok", "dbt build failed", "Platform", "`dbt build`")
 
 
 class Desk:
@@ -147,7 +147,7 @@ def test_what_is_new_stands_in_the_header_and_recoveries_stand_apart(
     """Given an open cause, When a lesser breach is new and another goes, Then the header says what is new."""
     httpserver.expect_request("/services/T0/B0/canary").respond_with_data("ok")
     slack.settings = slack.settings.model_copy(update={"report_url": "https://lake.example.com/report.html"})
-    rows = Breach(Kind.ROWS, "dim_a", "at least 1 rows", "0", "Sales", "`dbt build`")
+    rows = Breach(Cause.ROWS, "dim_a", "at least 1 rows", "0", "Sales", "`dbt build`")
     for hours, breaches in enumerate([(FAILED, STALE), (FAILED, rows), (FAILED, rows), ()]):
         slack.notify(*breaches, hours=hours * 4)
     titles = [message["blocks"][0]["text"]["text"] for message in received(httpserver)]
@@ -166,7 +166,7 @@ def test_what_is_new_stands_in_the_header_and_recoveries_stand_apart(
 
 def test_a_name_cannot_call_the_channel(slack: Desk, httpserver: HTTPServer) -> None:
     httpserver.expect_request("/services/T0/B0/canary").respond_with_data("ok")
-    slack.notify(Breach(Kind.ROWS, "<!channel> & co", "1", "<@U1>", "<!here>", "x"))
+    slack.notify(Breach(Cause.ROWS, "<!channel> & co", "1", "<@U1>", "<!here>", "x"))
     (message,) = received(httpserver)
     sections = json.dumps(message["blocks"][1:]) + message["text"]
     assert "<" not in sections and "&lt;!channel&gt; &amp; co" in sections
@@ -174,7 +174,7 @@ def test_a_name_cannot_call_the_channel(slack: Desk, httpserver: HTTPServer) -> 
 
 def test_many_breaches_are_counted(slack: Desk, httpserver: HTTPServer) -> None:
     httpserver.expect_request("/services/T0/B0/canary").respond_with_data("ok")
-    slack.notify(*(Breach(Kind.ROWS, f"t{n}", "1", "0", "o", "x") for n in range(60)))
+    slack.notify(*(Breach(Cause.ROWS, f"t{n}", "1", "0", "o", "x") for n in range(60)))
     (message,) = received(httpserver)
     assert len(message["blocks"]) <= 50, "Slack's limit"
     assert "and 52 more" in json.dumps(message)

@@ -11,9 +11,9 @@ from pathlib import Path
 import artifact_files as files
 import pytest
 
-from python_ops.artifacts import load_manifest, load_run_results
-from python_ops.config import PROJECT_ROOT
-from python_ops.errors import OpsError
+from python_ops.lake.artifacts import load_manifest, load_run_results
+from python_ops.lake.config import PROJECT_ROOT
+from python_ops.lake.errors import OpsError
 
 
 def test_a_missing_artifact_says_what_to_run(tmp_path: Path) -> None:

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from python_ops import contracts
-from python_ops import ingest as ingest_module
-from python_ops.config import Settings
-from python_ops.contracts import Column, Contract, SchemaVersion, Thresholds
-from python_ops.ingest import IngestResult, dead_letters, discard, generations, ingest
-from python_ops.ingest.batch import Batch
-from python_ops.ingest.formats import values
-from python_ops.ingest.ledger import Ledger, State
+from python_ops.jobs import ingest as ingest_module
+from python_ops.jobs.ingest import IngestResult, dead_letters, discard, generations, ingest
+from python_ops.jobs.ingest.batch import BatchWriter
+from python_ops.jobs.ingest.formats import values
+from python_ops.lake import contracts
+from python_ops.lake.config import Settings
+from python_ops.lake.contracts import Column, Contract, SchemaVersion, Thresholds
+from python_ops.lake.ledger import BatchState, Ledger
 
 if TYPE_CHECKING:
     from pyspark.sql import Row, SparkSession
@@ -299,7 +299,7 @@ class Yard:
         return list(self.spark.table(table).selectExpr(*(columns or ("*",))).collect())
 
     def ledger(self, source: str) -> Ledger:
-        return Ledger(self.settings.state / "ingest", source)
+        return Ledger.of(self.settings, source)
 
 
 @pytest.fixture(scope="module")
@@ -584,7 +584,7 @@ def test_halted_batches_and_dead_letters_are_decided_on(yard: Yard) -> None:
     (yard.settings.landing / "guarded" / "b.jsonl").write_bytes(delivered)
     approved = yard.ingest("guarded", approve=2)["guarded"]
     assert (approved.batch_id, approved.accepted, approved.error) == (3, 5, None)
-    assert [m.state for m in yard.ledger("guarded").manifests][1:] == [State.RELEASED, State.COMMITTED]
+    assert [m.state for m in yard.ledger("guarded").manifests][1:] == [BatchState.RELEASED, BatchState.COMMITTED]
 
 
 def test_a_replay_takes_what_todays_contract_admits_once(yard: Yard) -> None:
@@ -599,11 +599,11 @@ def test_a_replay_takes_what_todays_contract_admits_once(yard: Yard) -> None:
     assert dead_letters.replay(yard.settings, session, "avro").batch_id is None, "Spark reads no recursive schema yet"
     yard.contracts["jsonl"] = replace(contract, version="1.1.0", columns=columns)
 
-    def die(batch: Batch) -> None:
+    def die(batch: BatchWriter) -> None:
         raise OSError("killed")
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="killed"):
-        patch.setattr(Batch, "close", die)
+        patch.setattr(BatchWriter, "close", die)
         dead_letters.replay(yard.settings, session, "jsonl")
     done = dead_letters.replay(yard.settings, session, "jsonl")
     again = dead_letters.replay(yard.settings, session, "jsonl")

@@ -13,8 +13,8 @@ import pytest
 from canaries import CANARY, PLANTED, found_in
 from test_cli import COMMANDS, lakeops
 
-from python_ops.config import Settings
-from python_ops.run import Job, Step
+from python_ops.lake.config import Settings
+from python_ops.run.daily import Job, Step
 
 pytestmark = pytest.mark.slow
 
@@ -87,10 +87,10 @@ def test_an_error_that_quotes_a_secret_is_masked(tmp_path: Path, text: str, kind
     code = f"""
 from python_ops import cli
 from python_ops.cli import doctor
-from python_ops.config import Settings
-from python_ops.errors import OpsError
-from python_ops.secrets import secrets_for
-import python_ops.status, python_ops.cli.run
+from python_ops.lake.config import Settings
+from python_ops.lake.errors import OpsError
+from python_ops.lake.secrets import secrets_for
+import python_ops.watch.status, python_ops.cli.run
 
 def fails(settings):
     secret = secrets_for(settings).get("postgres").json()["password"]

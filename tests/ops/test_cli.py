@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 import typer
 
-from python_ops.alerts import Breach, Kind
 from python_ops.cli import Environment
 from python_ops.cli.app import app
 from python_ops.cli.run import run
-from python_ops.config import PROJECT_ROOT, Settings, environments
-from python_ops.contracts import sources
-from python_ops.errors import SlaBreached
-from python_ops.run import Job
+from python_ops.lake.config import PROJECT_ROOT, Settings, environments
+from python_ops.lake.contracts import sources
+from python_ops.lake.errors import SlaBreached
+from python_ops.run.daily import Job
+from python_ops.watch.alerts import Breach, Cause
 
 pytestmark = pytest.mark.slow
 
@@ -138,7 +138,7 @@ def test_a_run_prints_its_record_before_a_breach_ends_it(
         made.save()
         return made
 
-    stale = Breach(Kind.FRESHNESS, "fx_rates", "a delivery every 26 h", "the last came 3 days ago", "Platform", "look")
+    stale = Breach(Cause.FRESHNESS, "fx_rates", "a delivery every 26 h", "the last came 3 days ago", "Platform", "look")
     monkeypatch.setattr("python_ops.cli.run.run_job", job)
     monkeypatch.setattr("python_ops.cli.run.aftermath", lambda settings, say, unchanged: [stale])
     monkeypatch.setenv("LAKEHOUSE_HOME", str(home))

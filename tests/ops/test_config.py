@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from python_ops import config
-from python_ops.config import environments, load_settings
-from python_ops.errors import ConfigError
+from python_ops.lake import config
+from python_ops.lake.config import environments, load_settings
+from python_ops.lake.errors import ConfigError
 
 
 def test_every_environment_can_be_loaded() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from python_ops.cli.app import app
-from python_ops.contracts import Contract, export, parse, releases, sources
-from python_ops.contracts.compatibility import Level, changes, next_version, raised
-from python_ops.errors import ContractError
+from python_ops.lake.contracts import Contract, export, parse, releases, sources
+from python_ops.lake.contracts.compatibility import Level, changes, next_version, raised
+from python_ops.lake.errors import ContractError
 
 BEFORE = """source: things
 version: 1.4.2
@@ -86,7 +86,7 @@ def registry(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def edit(registry: Path, old: str, new: str, version: str) -> releases.Verdict:
+def edit(registry: Path, old: str, new: str, version: str) -> releases.ReleaseCheck:
     path = registry / "things.yml"
     text = path.read_text().replace(old, new, 1) if old else path.read_text()
     path.write_text(text.replace("1.4.2", version))
@@ -185,7 +185,7 @@ def test_the_commands_say_what_they_found(lakeops, tmp_path: Path) -> None:  # t
     ],
 )
 def test_wrong_usage_says_what_is_known(lakeops, arguments: tuple[str, ...], told: str) -> None:  # type: ignore[no-untyped-def]
-    from python_ops.errors import ConfigError
+    from python_ops.lake.errors import ConfigError
 
     with pytest.raises(ConfigError) as error:
         lakeops("contracts", *arguments)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from python_ops.config import PROJECT_ROOT
-from python_ops.contracts import FOLDER, Expectations, Thresholds, load, parse, sources
-from python_ops.errors import ContractError
+from python_ops.lake.config import PROJECT_ROOT
+from python_ops.lake.contracts import FOLDER, Expectations, Thresholds, load, parse, sources
+from python_ops.lake.errors import ContractError
 
 VALID = """
 source: things

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import artifact_files as files
 import pytest
 
-from python_ops import doctor
-from python_ops.config import Settings
-from python_ops.doctor import GIB, Outcome
-from python_ops.jars import pinned
+from python_ops.lake.config import Settings
+from python_ops.lake.jars import pinned
+from python_ops.watch import doctor
+from python_ops.watch.doctor import GIB, Outcome
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

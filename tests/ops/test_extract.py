@@ -22,15 +22,16 @@ from extraction import contract, failed, landed, mark, pull, settings, source, u
 from test_cli import lakeops
 from test_state import make_table
 
-from python_ops.config import PROJECT_ROOT, Settings
-from python_ops.errors import ConfigError, OpsError
-from python_ops.extract import extract, status
-from python_ops.extract.journal import Journal
-from python_ops.extract.sources import Source, parse, sources
-from python_ops.ingest import landing
-from python_ops.state import store_for
-from python_ops.state.leases import lease
-from python_ops.state.watermarks import Watermark, read
+from python_ops.jobs.extract import extract, status
+from python_ops.jobs.extract.pull_state import PullState
+from python_ops.jobs.extract.sources import Source, parse, sources
+from python_ops.jobs.ingest.inspection import inspect
+from python_ops.lake import landing
+from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.errors import BusyError, ConfigError, OpsError
+from python_ops.lake.state import store_for
+from python_ops.lake.state.leases import lease
+from python_ops.lake.state.watermarks import Watermark, read
 
 DAY_ONE = "Date,USD,JPY,\n2025-01-02,1.0321,162.3,\n"
 DAY_TWO = "Date,USD,JPY,\n2025-01-03,1.0299,161.99,\n2025-01-02,1.0321,162.3,\n"
@@ -41,8 +42,8 @@ import os, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 import extraction
-from python_ops.config import Settings
-from python_ops.extract import extract, files, journal, pull, sources
+from python_ops.lake.config import Settings
+from python_ops.jobs.extract import extract, files, pull_state, pull, sources
 
 entry = extraction.source("postgres", relation="kill.tickets", page_rows=2, file_rows=2)
 sources.sources = lambda: {{"tickets": entry}}
@@ -85,12 +86,12 @@ def lake(postgres: str, table: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("where", "times", "at_most"),
     [
-        (("files.Draft", "write"), 0, 1),
-        (("files.Draft", "finish"), 1, 1),
-        (("journal.Journal", "remember"), 1, 2),  # the file is there and its manifest is not: its rows land again
-        (("journal.Journal", "save"), 2, 2),  # called twice for each file
+        (("files.LandingDraft", "write"), 0, 1),
+        (("files.LandingDraft", "finish"), 1, 1),
+        (("pull_state.PullState", "remember"), 1, 2),  # the file is there and its manifest is not: its rows land again
+        (("pull_state.PullState", "save"), 2, 2),  # called twice for each file
         (("pull", "advance"), 1, 1),
-        (("journal.Journal", "close"), 1, 1),
+        (("pull_state.PullState", "close"), 1, 1),
     ],
 )
 def test_a_kill_at_any_step_loses_nothing(lake: Settings, where: tuple[str, str], times: int, at_most: int) -> None:
@@ -106,8 +107,8 @@ def test_a_kill_at_any_step_loses_nothing(lake: Settings, where: tuple[str, str]
     assert mark(lake) == Watermark("2026-01-01T00:06:00Z", "6")
     assert not list(lake.landing.rglob("*.tmp"))
     assert set(before) <= set(landing.names(lake.landing / "tickets")), "a file that was delivered is never replaced"
-    assert any("unfinished" in warning for warning in result.warnings) == (where[0] == "files.Draft")
-    manifests = [json.loads(path.read_text()) for path in Journal(lake.state / "extract", "tickets").manifests()]
+    assert any("unfinished" in warning for warning in result.warnings) == (where[0] == "files.LandingDraft")
+    manifests = [json.loads(path.read_text()) for path in PullState(lake.state / "extract", "tickets").manifests()]
     assert all(m["done"] for m in manifests)
     assert pull(lake).rows == 0
 
@@ -132,14 +133,14 @@ def test_a_draft_is_invisible_and_cleaned(lake: Settings) -> None:
 
 
 def test_numbers_go_on_although_files_and_journal_are_gone(lake: Settings, table: Any) -> None:
-    """Given files that were archived, When the journal is lost, Then a name that ingestion took is not used again."""
-    from python_ops.ingest.ledger import Ledger
+    """Given files that were archived, When the record of pulls is lost, Then no name that was taken is used again."""
+    from python_ops.lake.ledger import Ledger
 
     pull(lake)
     folder = lake.landing / "tickets"
     names = landing.names(folder)
-    taken = [landing.inspect(folder, name, contract()) for name in names]
-    Ledger(lake.state / "ingest", "tickets").freeze(1, "1.0.0", taken)
+    taken = [inspect(folder, name, contract()) for name in names]
+    Ledger.of(lake, "tickets").freeze(1, "1.0.0", taken)
     for name in names:
         (folder / name).unlink()
     shutil.rmtree(lake.state / "extract")
@@ -152,13 +153,13 @@ def test_numbers_go_on_although_files_and_journal_are_gone(lake: Settings, table
 def test_one_source_is_extracted_by_one_process(lake: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     with lease(store_for(lake), "extract.tickets", "lakeops extract run"):
         (result,) = extract(lake, ["tickets"])
-    assert result.exit_code == 4 and "extract.tickets is held by" in str(result.error)
+    assert isinstance(result.error, BusyError) and "extract.tickets is held by" in str(result.error)
     assert pull(lake).rows == 6
 
 
 def test_a_zombie_lands_nothing(lake: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given a process that lost its lease while it read, When it would make its file visible, Then it stops."""
-    from python_ops.extract.database import DatabaseReader
+    from python_ops.jobs.extract.database import DatabaseReader
 
     real = DatabaseReader.pages
 
@@ -172,16 +173,16 @@ def test_a_zombie_lands_nothing(lake: Settings, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(DatabaseReader, "pages", slow)
     (result,) = extract(lake, ["tickets"])
-    assert result.exit_code == 4 and "The lease of extract.tickets was lost" in str(result.error)
+    assert isinstance(result.error, BusyError) and "The lease of extract.tickets was lost" in str(result.error)
     assert landing.names(lake.landing / "tickets") == [] and mark(lake) is None
 
 
 def test_a_rival_that_moves_the_watermark_costs_duplicates_only(
     lake: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Journal.save
+    real = PullState.save
 
-    def save(journal: Journal, manifest: Any) -> Any:
+    def save(pull_state: PullState, manifest: Any) -> Any:
         if not manifest.done:
             record = store_for(lake).get("watermark", "tickets")
             store_for(lake).put(
@@ -190,23 +191,23 @@ def test_a_rival_that_moves_the_watermark_costs_duplicates_only(
                 {"at": "2026-01-01T00:01:00+00:00", "key": "1"},
                 record.revision if record else 0,
             )
-        return real(journal, manifest)
+        return real(pull_state, manifest)
 
-    monkeypatch.setattr(Journal, "save", save)
+    monkeypatch.setattr(PullState, "save", save)
     (result,) = extract(lake, ["tickets"])
-    assert result.exit_code == 4 and "changed by another process" in str(result.error)
-    monkeypatch.setattr(Journal, "save", real)
+    assert isinstance(result.error, BusyError) and "changed by another process" in str(result.error)
+    monkeypatch.setattr(PullState, "save", real)
     pull(lake)
     assert len(versions(lake)) == 6
 
 
 def test_a_full_disk_fails_its_source_alone(lake: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    from python_ops.extract import files
+    from python_ops.jobs.extract import files
 
     def full(draft: Any, rows: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.Draft, "write", full)
+    monkeypatch.setattr(files.LandingDraft, "write", full)
     message = failed(lake)
     assert "cannot be written (No space left on device)" in message
     assert not list(lake.landing.rglob("*.tmp")) and mark(lake) is None
@@ -223,7 +224,7 @@ def test_a_source_that_fails_does_not_stop_the_others(
         ("redshift_behavior", True, 0), ("tickets", False, 6),
     ]  # fmt: skip
     assert seen == results
-    assert results[0].exit_code == 2 and "Secret redshift_behavior is not set" in str(results[0].error)
+    assert isinstance(results[0].error, ConfigError) and "Secret redshift_behavior is not set" in str(results[0].error)
     (first, second) = status(lake)
     assert (first.rows, first.error, first.unfinished) == (6, None, False)
     assert second.error and second.at is None
@@ -243,7 +244,7 @@ def test_lineage_and_figures_say_what_landed(lake: Settings) -> None:
         "rowCount": 6,
         "size": size,
     }
-    figures = Journal(lake.state / "extract", "tickets").figures(datetime(2026, 1, 1, 1, tzinfo=UTC))
+    figures = PullState(lake.state / "extract", "tickets").figures(datetime(2026, 1, 1, 1, tzinfo=UTC))
     assert figures == {
         "rows_extracted": 6, "bytes_extracted": size, "extract_failed": 0, "extract_lag_seconds": 54 * 60.0,
     }  # fmt: skip
@@ -291,7 +292,7 @@ def test_a_wrong_entry_says_where(text: str, told: str) -> None:
 
 
 def test_every_entry_is_valid_and_what_environments_extract_has_one() -> None:
-    from python_ops.config import environments, load_settings
+    from python_ops.lake.config import environments, load_settings
 
     known = sources()
     assert all(isinstance(entry, Source) for entry in known.values())
@@ -360,7 +361,7 @@ def test_wrong_usage_exits_2(
 
 def test_an_environment_that_extracts_nothing_says_so(command: Command) -> None:
     code, out, _ = command("extract", "run")
-    assert code == 0 and "python_ops/config/local.yml names no source" in out
+    assert code == 0 and "python_ops/lake/config/local.yml names no source" in out
 
 
 @pytest.mark.parametrize(("content", "outcome"), [(DAY_ONE, "ok"), ("nonsense", "failed")])
@@ -368,8 +369,8 @@ def test_a_run_extracts_first_and_ends_with_what_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, outcome: str
 ) -> None:
     """Given an environment that extracts, When its source fails, Then the rest is still done, and the run fails."""
-    from python_ops import run as daily
-    from python_ops.run_record import last_run
+    from python_ops.lake.run_record import last_run
+    from python_ops.run import daily
 
     (tmp_path / "rates.csv").write_text(content)
     given = settings(tmp_path / "lake", fx_rates={"url": (tmp_path / "rates.csv").as_uri()})
@@ -395,18 +396,18 @@ def test_a_run_extracts_first_and_ends_with_what_failed(
 
 def test_a_run_with_nothing_new_has_asked_the_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given a lake with nothing to do, When a source has nothing new either, Then no JVM starts, and it was asked."""
-    from python_ops import run as daily
+    from python_ops.run import daily
 
     (tmp_path / "rates.csv").write_text(DAY_ONE)
     given = settings(tmp_path / "lake", fx_rates={"url": (tmp_path / "rates.csv").as_uri()})
     given = given.model_copy(update={"extract": ("fx_rates",)})
     extract(given, ["fx_rates"])
-    asked = Journal(given.state / "extract", "fx_rates").last()
+    asked = PullState(given.state / "extract", "fx_rates").last()
     monkeypatch.setattr(daily, "reason_to_run", lambda settings: None)
     monkeypatch.setattr(daily, "green_since", lambda settings: "yesterday")
     job = daily.run(given, lambda what, value: None)
     assert job.unchanged_since == "yesterday" and [step.name for step in job.steps] == ["extract"]
-    assert Journal(given.state / "extract", "fx_rates").last()["rows"] == 0 != asked["rows"]
+    assert PullState(given.state / "extract", "fx_rates").last()["rows"] == 0 != asked["rows"]
 
 
 @pytest.fixture
@@ -421,9 +422,9 @@ def test_an_interrupted_run_stops_what_is_being_read(
     lake: Settings, monkeypatch: pytest.MonkeyPatch, ctrl_c: int
 ) -> None:
     """Given a long pull, When Ctrl-C comes, Then it ends at its next page, and nothing is built."""
-    from python_ops import run as daily
-    from python_ops.errors import Interrupted
-    from python_ops.extract.database import DatabaseReader
+    from python_ops.jobs.extract.database import DatabaseReader
+    from python_ops.lake.errors import Interrupted
+    from python_ops.run import daily
 
     real = DatabaseReader.pages
 

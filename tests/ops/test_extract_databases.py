@@ -19,12 +19,13 @@ import snowflake.connector
 from extraction import contract, failed, landed, mark, overlap, pull, settings, source, use, versions
 from snowflake.connector import errors
 
-from python_ops.config import Settings
-from python_ops.extract.journal import Journal
-from python_ops.extract.sources import Source
-from python_ops.ingest import landing
-from python_ops.secrets import mask
-from python_ops.state.watermarks import Watermark
+from python_ops.jobs.extract.pull_state import PullState
+from python_ops.jobs.extract.sources import Source
+from python_ops.jobs.ingest.inspection import inspect
+from python_ops.lake import landing
+from python_ops.lake.config import Settings
+from python_ops.lake.secrets import mask
+from python_ops.lake.state.watermarks import Watermark
 
 TABLE = """create table {} (ticket_id bigint, subject varchar(200), hours numeric(12,2), is_open boolean, due_date date,
     updated_at timestamp)"""
@@ -144,7 +145,7 @@ def test_values_are_what_ingestion_reads(desk: Desk, lake: Settings) -> None:
         "updated_at": "2026-01-05T08:00:00.123456Z",
     }  # fmt: skip
     (name,) = landing.names(lake.landing / "tickets")
-    assert landing.inspect(lake.landing / "tickets", name, contract("csv")).fault is None
+    assert inspect(lake.landing / "tickets", name, contract("csv")).fault is None
     import gzip
 
     lines = gzip.decompress((lake.landing / "tickets" / name).read_bytes()).decode().rsplit("\n", 3)[1:3]
@@ -162,7 +163,7 @@ def test_files_of_a_long_pull_move_the_watermark_one_by_one(
     result = pull(lake)
     assert (result.rows, len(result.files)) == (20, 4)
     assert [int(row["ticket_id"]) for row in landed(lake)] == list(range(19, -1, -1))
-    manifests = Journal(lake.state / "extract", "tickets").manifests()
+    manifests = PullState(lake.state / "extract", "tickets").manifests()
     found = [json.loads(path.read_text()) for path in manifests]
     assert [(m["file"]["rows"], m["done"]) for m in found] == [(6, True), (6, True), (6, True), (2, True)]
     assert [m["to"]["key"] for m in found] == ["14", "8", "2", "0"]
@@ -221,7 +222,7 @@ def test_a_password_rotated_while_a_pull_runs_is_read_afresh(
     desk: Desk, lake: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given a cached secret that was rotated, When the server refuses it, Then it is read again."""
-    from python_ops.secrets import Secrets
+    from python_ops.lake.secrets import Secrets
 
     desk.put(1, 0)
     right, given = json.dumps(desk.secret), [json.dumps({**desk.secret, "password": "canary-old-one"})]
@@ -236,7 +237,7 @@ def test_a_password_rotated_while_a_pull_runs_is_read_afresh(
     secrets = Secrets([Rotating()])
     secrets.get("tickets")
     given[0] = right
-    monkeypatch.setattr("python_ops.extract.secrets_for", lambda settings: secrets)
+    monkeypatch.setattr("python_ops.jobs.extract.secrets_for", lambda settings: secrets)
     assert pull(lake).rows == 1
 
 
@@ -313,8 +314,8 @@ def test_a_statement_has_its_time(desk: Desk, lake: Settings, monkeypatch: pytes
 
 @pytest.mark.parametrize("desk", ["postgres"], indirect=True)
 def test_the_session_can_only_read(desk: Desk, lake: Settings) -> None:
-    from python_ops.extract.postgres import PostgresReader
-    from python_ops.secrets import Secret
+    from python_ops.jobs.extract.postgres import PostgresReader
+    from python_ops.lake.secrets import Secret
 
     reader = PostgresReader(desk.entry, Secret("tickets", json.dumps(desk.secret)))
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
@@ -348,7 +349,7 @@ def test_a_server_that_is_not_there_is_named(desk: Desk, tmp_path: Path, lake: S
     ],
 )
 def test_errors_of_snowflake_are_told_apart(error: Exception, refused: bool, lost: bool) -> None:
-    from python_ops.extract.snowflake import SnowflakeReader
+    from python_ops.jobs.extract.snowflake import SnowflakeReader
 
     assert (SnowflakeReader.is_refused(error), SnowflakeReader.is_lost(error)) == (refused, lost)
     told = SnowflakeReader.told(error)
@@ -365,9 +366,9 @@ def test_a_private_key_opens_snowflake(tmp_path: Path, monkeypatch: pytest.Monke
         load_der_private_key,
     )
 
-    from python_ops.extract.snowflake import SnowflakeReader
-    from python_ops.publish.snowflake_target import SnowflakeTarget
-    from python_ops.secrets import Secret, Secrets
+    from python_ops.jobs.extract.snowflake import SnowflakeReader
+    from python_ops.jobs.publish.snowflake_target import SnowflakeTarget
+    from python_ops.lake.secrets import Secret, Secrets
 
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"canary-phrase")).decode()

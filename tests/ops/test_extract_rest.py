@@ -17,10 +17,10 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 from werkzeug.serving import WSGIRequestHandler
 
-from python_ops.config import Settings
-from python_ops.extract.http import retry_after
-from python_ops.state import store_for
-from python_ops.state.watermarks import Watermark, advance, read
+from python_ops.lake.config import Settings
+from python_ops.lake.http import retry_after
+from python_ops.lake.state import store_for
+from python_ops.lake.state.watermarks import Watermark, advance, read
 
 TOKEN = "canary-token-81f3"
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -127,7 +127,7 @@ def test_what_passes_is_tried_again_in_bounds(
     desk: Desk, lake: Settings, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("python_ops.extract._sleep", lambda stop, seconds: waits.append(seconds))
+    monkeypatch.setattr("python_ops.jobs.extract._sleep", lambda stop, seconds: waits.append(seconds))
     left = [3]
 
     def before(request: Request) -> Response | None:
@@ -145,7 +145,7 @@ def test_what_passes_is_tried_again_in_bounds(
 
 def test_a_wait_beyond_our_patience_ends_the_pull(desk: Desk, lake: Settings) -> None:
     desk.before = lambda request: Response("", 429, headers={"Retry-After": "3600"})
-    assert "wants 3600 s of quiet. Run again after that" in failed(lake)
+    assert "wants 3600 s without requests. Run again after that" in failed(lake)
     assert len(desk.asked) == 1
 
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from python_ops import home
-from python_ops.config import PROJECT_ROOT, Settings, load_settings
-from python_ops.dbt import refuse_other_variables
-from python_ops.errors import ConfigError
-from python_ops.lock import exclusive
-from python_ops.recovery.manifest import store_of
+from python_ops.jobs.build import refuse_other_variables
+from python_ops.jobs.recovery.manifest import store_of
+from python_ops.lake import home
+from python_ops.lake.config import PROJECT_ROOT, Settings, load_settings
+from python_ops.lake.errors import ConfigError
+from python_ops.lake.lock import exclusive
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -16,19 +16,21 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from python_ops import run as daily
-from python_ops.config import Settings
-from python_ops.contracts import Column, Contract, load
-from python_ops.errors import BusyError, OpsError
-from python_ops.ingest import generations, landing
-from python_ops.ingest.batch import Batch
-from python_ops.ingest.formats import dms
-from python_ops.ingest.judgement import Findings, reasons_to_halt, warnings
-from python_ops.ingest.landing import LandingFile
-from python_ops.ingest.ledger import Ledger, State
-from python_ops.ingest.reasons import reason_of
-from python_ops.ingest.snapshots import Delivery, deliveries
-from python_ops.lock import exclusive
+from python_ops.jobs.ingest import generations, inspection
+from python_ops.jobs.ingest.batch import BatchWriter
+from python_ops.jobs.ingest.batch_checks import Findings, reasons_to_halt, warnings
+from python_ops.jobs.ingest.formats import format_of
+from python_ops.jobs.ingest.inspection import inspect
+from python_ops.jobs.ingest.reasons import reason_of
+from python_ops.jobs.ingest.snapshots import Delivery, deliveries
+from python_ops.lake import landing
+from python_ops.lake.config import Settings
+from python_ops.lake.contracts import Column, Contract, load
+from python_ops.lake.errors import BusyError, OpsError
+from python_ops.lake.landing import LandingFile
+from python_ops.lake.ledger import BatchState, Ledger
+from python_ops.lake.lock import exclusive
+from python_ops.run import daily
 
 
 def test_files_are_taken_in_name_order_and_unfinished_ones_are_not(tmp_path: Path) -> None:
@@ -66,7 +68,7 @@ def test_files_are_taken_in_name_order_and_unfinished_ones_are_not(tmp_path: Pat
 def test_a_file_that_is_not_whole_is_seen(tmp_path: Path, name: str, content: bytes, fault: str | None) -> None:
     (tmp_path / name).write_bytes(content)
 
-    found = landing.inspect(tmp_path, name, load("crm_accounts"))
+    found = inspect(tmp_path, name, load("crm_accounts"))
 
     assert found.bytes == len(content)
     assert (found.fault or "").startswith(fault or "") and (found.fault is None) == (fault is None)
@@ -74,7 +76,7 @@ def test_a_file_that_is_not_whole_is_seen(tmp_path: Path, name: str, content: by
 
 def test_a_file_that_vanished_is_named(tmp_path: Path) -> None:
     with pytest.raises(OpsError, match=r"gone\.jsonl vanished while it was read"):
-        landing.inspect(tmp_path, "gone.jsonl", load("crm_accounts"))
+        inspect(tmp_path, "gone.jsonl", load("crm_accounts"))
 
 
 def test_dated_folders_are_taken_and_what_is_left_outside_is_told(tmp_path: Path) -> None:
@@ -98,7 +100,7 @@ def test_dated_folders_are_taken_and_what_is_left_outside_is_told(tmp_path: Path
                       ("more", "Move its files up")):  # fmt: skip
         assert any(f"{folder}/{name} is not taken" in text and why in text for text in told), name
     with pytest.raises(OpsError, match="links are not followed"):
-        landing.inspect(folder, "link.csv", load("fx_rates"))
+        inspect(folder, "link.csv", load("fx_rates"))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def test_a_file_whose_first_line_is_no_header_or_record_is_rejected(
 ) -> None:
     (tmp_path / "a").write_bytes(content)
 
-    found = landing.inspect(tmp_path, "a", replace(load("fx_rates"), format=format_))
+    found = inspect(tmp_path, "a", replace(load("fx_rates"), format=format_))
 
     assert (found.fault or "").startswith(fault or "") and (found.fault is None) == (fault is None), found.fault
     assert "secret" not in (found.fault or "")
@@ -143,13 +145,13 @@ def test_whatever_a_parser_raises_rejects_its_file(
     def parse(*_: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(landing, "schema_of", parse)
-    found = landing.inspect(tmp_path, "a.parquet", replace(load("fx_rates"), format="parquet"))
+    monkeypatch.setattr(inspection, "schema_of", parse)
+    found = inspect(tmp_path, "a.parquet", replace(load("fx_rates"), format="parquet"))
     assert (found.fault or "").startswith(f"cannot be read ({type(error).__name__}")
     assert (found.name, found.bytes) == ("a.parquet", 14)
     error = PermissionError(13, "Permission denied")
     with pytest.raises(OpsError, match="Permission denied"):
-        landing.inspect(tmp_path, "a.parquet", replace(load("fx_rates"), format="parquet"))
+        inspect(tmp_path, "a.parquet", replace(load("fx_rates"), format="parquet"))
 
 
 def test_parquet_columns_that_are_not_read_are_named(tmp_path: Path) -> None:
@@ -167,8 +169,8 @@ def test_parquet_columns_that_are_not_read_are_named(tmp_path: Path) -> None:
     }
     parquet.write_table(pyarrow.table(columns), tmp_path / "others")
 
-    assert landing.inspect(tmp_path, "int96", contract).fault is None
-    fault = str(landing.inspect(tmp_path, "others", contract).fault)
+    assert inspect(tmp_path, "int96", contract).fault is None
+    fault = str(inspect(tmp_path, "others", contract).fault)
     assert fault.startswith("columns of a type that is not read: at (timestamps in nanoseconds; write microseconds)")
     for told in ("opens (TIME;", "half (FLOAT16;", "wide (a decimal of 50 digits;", "in.opens (TIME;"):
         assert told in fault
@@ -205,7 +207,7 @@ def test_a_header_that_lost_a_column_and_has_another_is_warned_about(tmp_path: P
     ledger = Ledger(tmp_path, "fx_rates")
     for header, told in (("rate_date,currency,units_per_eur,remark", 1), ("rate_date,currency,units_per_eur", 0)):
         (tmp_path / "a.csv").write_text(header + "\n")
-        manifest = ledger.freeze(1, "1.0.0", [landing.inspect(tmp_path, "a.csv", optional)])
+        manifest = ledger.freeze(1, "1.0.0", [inspect(tmp_path, "a.csv", optional)])
         found = [text for text in warnings(optional, ledger, manifest, Findings({})) if "renamed?" in text]
         assert len(found) == told and all("a.csv has no note, NULL in its rows" in text for text in found)
 
@@ -226,7 +228,7 @@ def test_file_names_whose_texts_are_in_another_order_than_their_numbers_are_told
     tmp_path: Path, taken: str, new: str, told: str | None
 ) -> None:
     ledger = Ledger(tmp_path, "fx_rates")
-    ledger.set_state(ledger.freeze(1, "1", [LandingFile(name, 1, "") for name in taken.split()]), State.COMMITTED)
+    ledger.set_state(ledger.freeze(1, "1", [LandingFile(name, 1, "") for name in taken.split()]), BatchState.COMMITTED)
     manifest = ledger.freeze(2, "1", [LandingFile(name, 1, "") for name in new.split()])
     found = warnings(load("fx_rates"), ledger, manifest, Findings({}))
     assert (told in found[0]) if told else found == []
@@ -241,7 +243,7 @@ def test_events_of_another_schemas_table_halt_until_the_contract_names_one(tmp_p
         return reasons_to_halt(contract, ledger, ledger.freeze(2, "1", []), Findings(counts, origins=origins))
 
     assert reasons("public") == [] and "several schemas (archive, public)" in reasons("archive", "public")[0]
-    ledger.set_state(ledger.freeze(1, "1", []), State.COMMITTED, origins=("public",))
+    ledger.set_state(ledger.freeze(1, "1", []), BatchState.COMMITTED, origins=("public",))
     assert Ledger(tmp_path, "shop_orders").manifests[0].origins == ("public",)
     assert reasons("public") == [] and reasons() == []
     assert "Name the one in the contract's `schema`" in reasons("archive")[0]
@@ -258,15 +260,15 @@ def test_a_csv_file_must_have_the_header_of_its_contract(tmp_path: Path) -> None
     (tmp_path / "wide.csv").write_text(needed + ",".join(f"c{number}" for number in range(1001)) + "\n")
     (tmp_path / "long.csv").write_text(needed + "c" * (17 << 20) + "\n")
 
-    assert landing.inspect(tmp_path, "good.csv", load("fx_rates")).fault is None
-    other = landing.inspect(tmp_path, "other.csv", load("fx_rates"))
+    assert inspect(tmp_path, "good.csv", load("fx_rates")).fault is None
+    other = inspect(tmp_path, "other.csv", load("fx_rates"))
     assert (other.fault, other.layout) == (None, ("currency", "rate_date", "source", "units_per_eur"))
-    assert "header has currency, rate_date;" in str(landing.inspect(tmp_path, "bad.csv", load("fx_rates")).fault)
-    assert "header has" in str(landing.inspect(tmp_path, "twice.csv", load("fx_rates")).fault)
-    wide = landing.inspect(tmp_path, "wide.csv", load("fx_rates"))
+    assert "header has currency, rate_date;" in str(inspect(tmp_path, "bad.csv", load("fx_rates")).fault)
+    assert "header has" in str(inspect(tmp_path, "twice.csv", load("fx_rates")).fault)
+    wide = inspect(tmp_path, "wide.csv", load("fx_rates"))
     assert wide.fault == "more than 1000 columns that the contract lacks"
-    assert "first line is longer" in str(landing.inspect(tmp_path, "long.csv", load("fx_rates")).fault)
-    headerless = landing.inspect(tmp_path, "LOAD00000001.csv", dms_contract())
+    assert "first line is longer" in str(inspect(tmp_path, "long.csv", load("fx_rates")).fault)
+    headerless = inspect(tmp_path, "LOAD00000001.csv", dms_contract())
     assert (headerless.fault, len(headerless.layout)) == (None, 3)
 
 
@@ -317,7 +319,7 @@ def test_a_binary_file_that_inflates_or_is_not_whole_is_refused(tmp_path: Path, 
 
     contract = replace(load("fx_rates"), format="parquet" if kind == "parquet" else "avro")
 
-    assert landing.inspect(tmp_path, "a.bin", contract).fault == fault
+    assert inspect(tmp_path, "a.bin", contract).fault == fault
 
 
 @pytest.mark.parametrize(
@@ -331,7 +333,7 @@ def test_a_binary_file_that_inflates_or_is_not_whole_is_refused(tmp_path: Path, 
 def test_quoted_line_ends_are_seen(tmp_path: Path, content: bytes, multiline: bool) -> None:
     (tmp_path / "a.csv").write_bytes(content)
 
-    assert landing.inspect(tmp_path, "a.csv", load("fx_rates")).multiline is multiline
+    assert inspect(tmp_path, "a.csv", load("fx_rates")).multiline is multiline
 
 
 def dms_contract() -> Contract:
@@ -356,11 +358,11 @@ def test_the_fields_of_a_dms_file_are_named(
 ) -> None:
     (tmp_path / name).write_text(line + "\n")
 
-    found = landing.inspect(tmp_path, name, dms_contract())
+    found = inspect(tmp_path, name, dms_contract())
 
     assert found.layout == layout and (found.fault or "").find(fault or "") >= 0
     assert (found.fault is None) == (fault is None)
-    assert dms.is_full_load(name) == name.startswith("LOAD")
+    assert format_of(dms_contract()).is_full_load(name) == name.startswith("LOAD")
 
 
 def test_a_snapshot_is_a_batch_of_its_own(tmp_path: Path) -> None:
@@ -395,7 +397,7 @@ def test_a_snapshot_is_frozen_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyP
     spark: Any = None
 
     for taken_at in ("2025-03-03T06:00:00.000000+00:00", None):
-        Batch(settings, spark, load("fx_rates"))._freeze(Delivery(("a.csv",), True, taken_at))
+        BatchWriter(settings, spark, load("fx_rates"))._freeze(Delivery(("a.csv",), True, taken_at))
 
     assert saved[0].snapshot_at == "2025-03-03T06:00:00.000000+00:00"
     assert [bool(manifest.snapshot_at) for manifest in saved] == [True, True]
@@ -405,9 +407,9 @@ def test_a_run_with_nothing_new_tells_of_a_replaced_file(tmp_path: Path, monkeyp
     settings, folder = Settings(home=tmp_path), tmp_path / "landing" / "fx_rates"
     folder.mkdir(parents=True)
     (folder / "a.csv").write_text("rate_date,currency,units_per_eur\n2025-03-03,USD,1.04\n")
-    ledger = Ledger(settings.state / "ingest", "fx_rates")
-    taken = ledger.freeze(1, "1.0.0", [landing.inspect(folder, "a.csv", load("fx_rates"))])
-    ledger.set_state(taken, State.COMMITTED)
+    ledger = Ledger.of(settings, "fx_rates")
+    taken = ledger.freeze(1, "1.0.0", [inspect(folder, "a.csv", load("fx_rates"))])
+    ledger.set_state(taken, BatchState.COMMITTED)
     monkeypatch.setattr(daily, "reason_to_run", lambda settings: None)
     monkeypatch.setattr(daily, "green_since", lambda settings: "yesterday")
     told: list[Any] = []
@@ -426,7 +428,7 @@ def test_generations_are_declared_and_never_go_back(tmp_path: Path) -> None:
     assert generations.current(settings, ledger).number == 1
     assert generations.declare(settings, ledger).number == 2
     taken = ledger.freeze(1, "1.0.0", [], generation=5)
-    ledger.set_state(taken, State.COMMITTED)
+    ledger.set_state(taken, BatchState.COMMITTED)
     assert generations.current(settings, ledger).number == 5
     assert generations.declare(settings, ledger).number == 6
     assert generations.current(settings, Ledger(tmp_path / "ledger", "crm_accounts")).declared_at is not None
@@ -437,13 +439,13 @@ def test_a_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
     frozen = ledger.freeze(3, "1.0.0", [landing.LandingFile("a.jsonl", 5, "abc", "truncated gzip")])
 
     assert Ledger(tmp_path, "crm_accounts").open_batch == frozen
-    ledger.set_state(frozen, State.COMMITTED, counts={"accepted": 1})
+    ledger.set_state(frozen, BatchState.COMMITTED, counts={"accepted": 1})
     again = Ledger(tmp_path, "crm_accounts")
     assert again.open_batch is None and again.last_number == 3 and set(again.taken()) == {"a.jsonl"}
-    again.set_state(again.manifests[0], State.LOST)
+    again.set_state(again.manifests[0], BatchState.LOST)
     assert not Ledger(tmp_path, "crm_accounts").taken()
     halted = again.freeze(4, "1.0.0", [landing.LandingFile("b.csv", 5, "abc", layout=("x", "y"))])
-    again.set_state(halted, State.HALTED, halted_by="why", positions=(1, 2))
+    again.set_state(halted, BatchState.HALTED, halted_by="why", positions=(1, 2))
     reread = Ledger(tmp_path, "crm_accounts")
     assert reread.halted == again.halted and reread.halted is not None and reread.halted.positions == (1, 2)
     assert reread.open_batch is None and set(reread.taken()) == {"b.csv"}
@@ -462,8 +464,8 @@ def test_a_second_process_is_told_who_holds_the_home(tmp_path: Path) -> None:
     holder = subprocess.Popen(
         [
             sys.executable, "-c",
-            "import sys, time; from pathlib import Path; from python_ops.config import Settings;"
-            "from python_ops.lock import exclusive\n"
+            "import sys, time; from pathlib import Path; from python_ops.lake.config import Settings;"
+            "from python_ops.lake.lock import exclusive\n"
             f"with exclusive(Settings(home=Path({str(tmp_path)!r})), 'run'): print('held', flush=True); time.sleep(60)",
         ],
         stdout=subprocess.PIPE, text=True,

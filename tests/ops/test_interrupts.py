@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from test_cli import lakeops
 
-from python_ops import interrupts
-from python_ops.config import PROJECT_ROOT, Settings
-from python_ops.state import store_for
+from python_ops.lake import interrupts
+from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.state import store_for
 
 pytestmark = pytest.mark.slow
 
@@ -83,9 +83,10 @@ def test_a_run_says_what_is_done_and_how_to_go_on(home: Path) -> None:
 DBT = """
     import os, signal
     from pathlib import Path
-    from python_ops import cli, interrupts
-    from python_ops.config import Settings
-    from python_ops.dbt import arguments, invoke
+    from python_ops import cli
+    from python_ops.lake import interrupts
+    from python_ops.lake.config import Settings
+    from python_ops.jobs.build import arguments, invoke
 
     def interrupt(event):
         if event.info.name.startswith("Parse"):
@@ -118,7 +119,7 @@ def test_dbt_leaves_an_interruption_to_the_command(tmp_path: Path, number: int, 
 PY4J = """
     import os, signal, socket, sys, threading
     from py4j.clientserver import ClientServer, JavaParameters, PythonParameters
-    from python_ops import interrupts
+    from python_ops.lake import interrupts
 
     java = socket.create_server(("127.0.0.1", 0))
 

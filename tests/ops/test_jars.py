@@ -8,11 +8,11 @@ from pathlib import Path
 import pyspark
 import pytest
 
-from python_ops import jars
-from python_ops.config import Settings
-from python_ops.errors import ConfigError, OpsError
-from python_ops.jars import Jar, lacking, pinned, provide
-from python_ops.spark import spark_settings
+from python_ops.lake import jars
+from python_ops.lake.config import Settings
+from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.jars import Jar, lacking, pinned, provide
+from python_ops.lake.spark import spark_settings
 
 SMALL = next(jar for jar in pinned() if "commons-pool2" in jar.coordinate)
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import artifact_files as files
 import pytest
 
-from python_ops.config import Settings
-from python_ops.delta import rows_changed_since
-from python_ops.errors import ConfigError
-from python_ops.maintenance import Act, TablePlan, plan, run
+from python_ops.jobs.maintenance import Act, TablePlan, plan, run
+from python_ops.lake.config import Settings
+from python_ops.lake.delta import rows_changed_since
+from python_ops.lake.errors import ConfigError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

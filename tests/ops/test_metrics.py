@@ -15,15 +15,16 @@ import pytest
 from pytest_httpserver import HTTPServer
 from test_alerts import FAILURES, failing
 
-from python_ops import refused
-from python_ops import run as daily
-from python_ops.alerts import check
-from python_ops.artifacts import load_manifest
-from python_ops.config import Settings
-from python_ops.errors import ConfigError, OpsError
-from python_ops.metrics import Metric, collect, read, record
-from python_ops.metrics.cloudwatch import dashboard, push, put_dashboard
-from python_ops.run import Job, Step, aftermath
+from python_ops.lake import refused
+from python_ops.lake.artifacts import load_manifest
+from python_ops.lake.config import Settings
+from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.metrics import Metric, read, record
+from python_ops.run import daily
+from python_ops.run.daily import Job, Step, aftermath
+from python_ops.watch.alerts import check
+from python_ops.watch.metrics import collect
+from python_ops.watch.metrics.cloudwatch import dashboard, push, put_dashboard
 
 
 def figures(count: int) -> list[Metric]:

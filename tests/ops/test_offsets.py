@@ -9,15 +9,15 @@ import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, Transaction, write_deltalake
 
-from python_ops.artifacts import Manifest
-from python_ops.config import Settings
-from python_ops.contracts import load
-from python_ops.errors import ConfigError
-from python_ops.ingest.ledger import Ledger, State
-from python_ops.ingest.offsets import Offsets, gaps, next_offsets, of_rows, parse
-from python_ops.ingest.repair import Fault, compare, repair
-from python_ops.streaming import checked
-from python_ops.streaming.broker import Broker
+from python_ops.jobs.ingest.repair import Fault, compare, repair
+from python_ops.jobs.ingest.streaming import checked
+from python_ops.jobs.ingest.streaming.broker import Broker
+from python_ops.lake.artifacts import Manifest
+from python_ops.lake.config import Settings
+from python_ops.lake.contracts import load
+from python_ops.lake.errors import ConfigError
+from python_ops.lake.ledger import BatchState, Ledger
+from python_ops.lake.offsets import Offsets, gaps, next_offsets, of_rows, parse
 
 
 def span(start: int, end: int, partition: int = 0, topic: str = "t") -> Offsets:
@@ -79,13 +79,13 @@ def test_a_batch_of_a_topic_that_the_ledger_forgot_is_entered_with_its_offsets(t
             number = CommitProperties(app_transactions=[Transaction(f"ingest:{layer}.crm_accounts", batch)])
             path = str(settings.table_path(layer, "crm_accounts"))
             write_deltalake(path, pa.table(columns), mode="append", commit_properties=number)
-    ledger = Ledger(settings.state / "ingest", "crm_accounts")
+    ledger = Ledger.of(settings, "crm_accounts")
     first = ledger.freeze(1, "1.0.0", offsets=[span(0, 3)])
-    ledger.set_state(first, State.COMMITTED, counts={"read": 3, "accepted": 2, "quarantined": 1, "ignored": 0})
+    ledger.set_state(first, BatchState.COMMITTED, counts={"read": 3, "accepted": 2, "quarantined": 1, "ignored": 0})
     found = compare(settings, contract)
     assert [(finding.batch_id, finding.fault) for finding in found] == [(2, Fault.UNKNOWN)]
     repair(settings, contract, found)
-    again = Ledger(settings.state / "ingest", "crm_accounts")
+    again = Ledger.of(settings, "crm_accounts")
     assert again.taken_offsets() == (span(0, 3), span(3, 6))
     assert (again.manifests[1].files, again.manifests[1].counts["read"]) == ((), 3)
     assert compare(settings, contract) == []
@@ -96,8 +96,8 @@ def test_the_ledger_keeps_offsets_and_lost_batches_do_not_count(tmp_path: Path) 
     first = ledger.freeze(1, "1.0.0", offsets=[span(0, 4), span(0, 2, partition=1)])
     assert Ledger(tmp_path, "crm_accounts").open_batch == first
     assert ledger.taken_offsets() == ()
-    ledger.set_state(first, State.COMMITTED, counts={"accepted": 1})
-    ledger.set_state(ledger.freeze(2, "1.0.0", offsets=[span(4, 9)]), State.LOST)
+    ledger.set_state(first, BatchState.COMMITTED, counts={"accepted": 1})
+    ledger.set_state(ledger.freeze(2, "1.0.0", offsets=[span(4, 9)]), BatchState.LOST)
     assert Ledger(tmp_path, "crm_accounts").taken_offsets() == first.offsets
 
 

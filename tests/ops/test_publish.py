@@ -21,15 +21,15 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from servers import Server, stage_rows
 
-from python_ops.artifacts import load_manifest
-from python_ops.config import Settings
-from python_ops.dbt import readers_of
-from python_ops.errors import BusyError, ConfigError, OpsError
-from python_ops.publish import Action, PublishResult, State, publish, status
-from python_ops.publish.duckdb_target import DuckDBTarget, fingerprint
-from python_ops.publish.fingerprint import Field
-from python_ops.publish.staged import SESSION
-from python_ops.publish.target import StagedTable, Version
+from python_ops.jobs.publish import Action, Publication, PublishResult, publish, status
+from python_ops.jobs.publish.duckdb_target import DuckDBTarget, fingerprint
+from python_ops.jobs.publish.fingerprint import Field
+from python_ops.jobs.publish.staged import SESSION
+from python_ops.jobs.publish.target import StagedTable, Version
+from python_ops.lake.artifacts import load_manifest
+from python_ops.lake.config import Settings
+from python_ops.lake.errors import BusyError, ConfigError, OpsError
+from python_ops.lake.run_record import save_run
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -155,7 +155,7 @@ def test_an_unchanged_table_sends_nothing_and_starts_no_session(lake: Lake) -> N
     lake.sql("create table gold.fct_b (id int) using delta")
     lake.sql("insert into gold.dim_a values (1)")
     lake.artifacts_for("dim_a", "fct_b")
-    assert [s.state for s in status(lake.settings, lake.artifacts)] == [State.NEVER, State.NEVER]
+    assert [s.state for s in status(lake.settings, lake.artifacts)] == [Publication.NEVER, Publication.NEVER]
     assert [(r.action, r.rows) for r in lake.publish()] == [(Action.PUBLISHED, 1), (Action.PUBLISHED, 0)]
     before = lake.file.stat().st_mtime_ns
 
@@ -164,10 +164,10 @@ def test_an_unchanged_table_sends_nothing_and_starts_no_session(lake: Lake) -> N
     assert [(r.action, r.rows) for r in again] == [(Action.UNCHANGED, 1), (Action.UNCHANGED, 0)]
     assert lake.file.stat().st_mtime_ns == before
     lake.sql("alter table gold.dim_a set tblproperties ('lakehouse.lease' = '7')")
-    assert {s.state for s in status(lake.settings, lake.artifacts)} == {State.CURRENT}
+    assert {s.state for s in status(lake.settings, lake.artifacts)} == {Publication.CURRENT}
     assert {r.action for r in lake.publish(session=no_session)} == {Action.UNCHANGED}, "a fence sends nothing again"
     lake.sql("insert into gold.fct_b values (7)")
-    assert [s.state for s in status(lake.settings, lake.artifacts)] == [State.CURRENT, State.BEHIND]
+    assert [s.state for s in status(lake.settings, lake.artifacts)] == [Publication.CURRENT, Publication.BEHIND]
     assert [r.action for r in lake.publish()] == [Action.UNCHANGED, Action.PUBLISHED]
     assert lake.served("select * from gold.fct_b") == [(7,)]
 
@@ -183,57 +183,58 @@ def test_a_table_made_anew_is_sent_although_its_version_is_the_same(lake: Lake) 
         assert lake.served("select * from gold.dim_a") == [(value,)]
 
 
-@pytest.mark.spark
-@pytest.mark.parametrize(
-    ("garbling", "named"),
-    [
-        ("select * replace (amount + 1 as amount) from {}", "failed on sum of amount"),
-        ("select * replace (if(id = 1, 'b', 'a') as text) from {}", "failed on hash"),  # values of two rows swapped
-        ("from {} limit 0", r"failed on rows, values of id, .* \(2 in the lake, 0 loaded\)"),
-        ("select * replace (ratio + 1 as ratio) from {}", "failed on least ratio, greatest ratio"),
-        (None, "Publishing to .* failed"),
-    ],
+GARBLINGS = (
+    ("select * replace (amount + 1 as amount) from {}", "failed on sum of amount"),
+    ("select * replace (if(id = 1, 'b', 'a') as text) from {}", "failed on hash"),  # values of two rows swapped
+    ("from {} limit 0", r"failed on rows, values of id, .* \(2 in the lake, 0 loaded\)"),
+    ("select * replace (ratio + 1 as ratio) from {}", "failed on least ratio, greatest ratio"),
+    (None, "Publishing to .* failed"),
 )
-def test_a_failed_audit_leaves_the_whole_old_set_served(lake: Lake, garbling: str | None, named: str) -> None:
+
+
+@pytest.mark.spark
+def test_a_failed_audit_leaves_the_whole_old_set_served(lake: Lake) -> None:
     lake.sql("create table gold.dim_a (id int, amount decimal(10,2), text string, ratio double) using delta")
     lake.sql("create table gold.fct_b (id int) using delta")
     lake.artifacts_for("dim_a", "fct_b")
     lake.publish()
     lake.sql("insert into gold.dim_a values (1, 1.10, 'a', 0.5), (2, 2.20, 'b', 0.5)")
     lake.sql("insert into gold.fct_b values (1)")
+    rows = "select count(*) from gold.dim_a union all select count(*) from gold.fct_b"
+    for garbling, named in GARBLINGS:
 
-    def garble(event: PublishResult) -> None:
-        if event.action is Action.STAGED and event.table.endswith("dim_a"):
-            for path in lake.leftovers():
-                if garbling:
-                    duckdb.sql(f"create or replace temp table garbled as {garbling.format(repr(str(path)))}")
-                    duckdb.sql(f"copy garbled to '{path}' (format parquet)")
-                else:
-                    path.write_bytes(path.read_bytes()[:-20])
+        def garble(event: PublishResult, garbling: str | None = garbling) -> None:
+            if event.action is Action.STAGED and event.table.endswith("dim_a"):
+                for path in lake.leftovers():
+                    if garbling:
+                        duckdb.sql(f"create or replace temp table garbled as {garbling.format(repr(str(path)))}")
+                        duckdb.sql(f"copy garbled to '{path}' (format parquet)")
+                    else:
+                        path.write_bytes(path.read_bytes()[:-20])
 
-    with pytest.raises(OpsError, match=named) as failure:
-        lake.publish(on_event=garble)
+        with pytest.raises(OpsError, match=named) as failure:
+            lake.publish(on_event=garble)
 
-    assert "still served" in str(failure.value)
-    assert "2.2" not in str(failure.value)
-    assert lake.served("select count(*) from gold.dim_a union all select count(*) from gold.fct_b") == [(0,), (0,)]
-    assert {s.state for s in status(lake.settings, lake.artifacts)} == {State.BEHIND}
-    assert lake.leftovers() == []
+        assert "still served" in str(failure.value)
+        assert "2.2" not in str(failure.value)
+        assert lake.served(rows) == [(0,), (0,)]
+        assert {s.state for s in status(lake.settings, lake.artifacts)} == {Publication.BEHIND}
+        assert lake.leftovers() == []
     assert {r.action for r in lake.publish()} == {Action.PUBLISHED}
-    assert lake.served("select count(*) from gold.dim_a union all select count(*) from gold.fct_b") == [(2,), (1,)]
+    assert lake.served(rows) == [(2,), (1,)]
 
 
 @pytest.mark.spark
-@pytest.mark.parametrize("red", ["test.lakehouse.unique_dim_a", "model.lakehouse.slv_x", "test.lakehouse.unique_slv_x"])
-def test_a_red_run_is_not_published(lake: Lake, red: str) -> None:
+def test_a_red_run_is_not_published(lake: Lake) -> None:
     lake.sql("create table gold.dim_a using delta as select 1 as id")
     lake.artifacts_for("dim_a")
     lake.publish()
     lake.sql("insert into gold.dim_a values (2)")
-    lake.artifacts_for("dim_a", failed={red: "fail"})
-    with pytest.raises(OpsError, match=rf"not green: {red} \(fail\)"):
-        lake.publish(session=no_session)
-    assert lake.served("select * from gold.dim_a") == [(1,)]
+    for red in ("test.lakehouse.unique_dim_a", "model.lakehouse.slv_x", "test.lakehouse.unique_slv_x"):
+        lake.artifacts_for("dim_a", failed={red: "fail"})
+        with pytest.raises(OpsError, match=rf"not green: {red} \(fail\)"):
+            lake.publish(session=no_session)
+        assert lake.served("select * from gold.dim_a") == [(1,)]
     lake.artifacts_for("dim_a", failed={"model.lakehouse.elsewhere": "error"})
     assert [r.action for r in lake.publish()] == [Action.PUBLISHED]
 
@@ -264,7 +265,8 @@ def test_what_waits_for_a_source_stays_as_it_is_served_and_the_rest_is_published
     manifest["nodes"]["model.lakehouse.fct_b"]["depends_on"]["nodes"].append("source.lakehouse.bronze.fx_rates")
     (lake.artifacts / "manifest.json").write_text(json.dumps(manifest))
     done = {"model.lakehouse.dim_a": "success", "test.lakehouse.unique_dim_a": "pass"}
-    files.write_run_results(lake.artifacts, done, exclude=readers_of(["fx_rates"]))
+    files.write_run_results(lake.artifacts, done, invocation="this build")
+    save_run(lake.settings, {"left_out": {"sources": ["fx_rates"], "invocation": "this build"}})
     assert [(r.table.split(".")[1], r.action) for r in lake.publish()] == [("dim_a", Action.PUBLISHED)]
     assert lake.served("select * from gold.dim_a") == [(1,)]
 
@@ -301,7 +303,7 @@ def test_what_cannot_be_published_says_why(lake: Lake) -> None:
     lake.artifacts_for("dim_a")
     with pytest.raises(OpsError, match=r"dim_a .* has no Delta table .*run `dbt build --select dim_a`"):
         lake.publish(session=no_session)
-    assert [s.state for s in status(lake.settings, lake.artifacts)] == [State.NOT_BUILT]
+    assert [s.state for s in status(lake.settings, lake.artifacts)] == [Publication.NOT_BUILT]
     lake.sql("create table gold.dim_a using delta as select array(1) as ids")
     with pytest.raises(ConfigError, match=r"ids is of type array<int>"):
         lake.publish()
@@ -372,9 +374,9 @@ def test_a_warehouse_that_is_down_does_not_hold_up_the_others(
     assert on_postgres.secret["password"] not in str(down.value)
     assert [(event.target, event.action) for event in told] == [("", Action.STAGED), ("duckdb", Action.PUBLISHED)]
     states = {s.target: (s.state, s.error is None) for s in status(lake.settings, lake.artifacts)}
-    assert states == {"duckdb": (State.CURRENT, True), "postgres": (State.UNREACHABLE, False)}
+    assert states == {"duckdb": (Publication.CURRENT, True), "postgres": (Publication.UNREACHABLE, False)}
     monkeypatch.setenv("LAKEHOUSE_SECRET_POSTGRES", secret)
-    assert [s.state for s in status(lake.settings, lake.artifacts)] == [State.CURRENT, State.NEVER]
+    assert [s.state for s in status(lake.settings, lake.artifacts)] == [Publication.CURRENT, Publication.NEVER]
     assert [(r.target, r.action, r.sent) for r in lake.publish()] == [
         ("duckdb", Action.UNCHANGED, 0),
         ("postgres", Action.PUBLISHED, 10),
@@ -528,7 +530,7 @@ KILLED = """
     import os, signal, sys
     from pathlib import Path
     sys.path[:0] = {path!r}
-    from python_ops.publish.duckdb_target import DuckDBTarget
+    from python_ops.jobs.publish.duckdb_target import DuckDBTarget
     from test_publish import staged
 
     def tables(folder):
@@ -561,8 +563,8 @@ FULL = """
     import json, sys
     from pathlib import Path
     sys.path[:0] = {path!r}
-    from python_ops.errors import OpsError
-    from python_ops.publish.duckdb_target import DuckDBTarget
+    from python_ops.lake.errors import OpsError
+    from python_ops.jobs.publish.duckdb_target import DuckDBTarget
     from test_publish import read, staged
 
     folder, disk = Path({folder!r}), Path({disk!r})
@@ -639,16 +641,16 @@ def test_only_commits_that_may_change_what_is_served_leave_it_behind(tmp_path: P
     made = staged(tmp_path, "dim_a", 1)
     target.replace([replace(made, version=Version(str(table.metadata().id), 1))], {})
 
-    def state() -> State:
+    def state() -> Publication:
         (found,) = status(settings, tmp_path / "target")
         return found.state
 
-    assert state() is State.CURRENT
+    assert state() is Publication.CURRENT
     table.alter.set_table_properties({"delta.appendOnly": "false"})
     table.optimize.compact()
-    assert DeltaTable(str(path)).version() == 3 and state() is State.CURRENT
+    assert DeltaTable(str(path)).version() == 3 and state() is Publication.CURRENT
     write_deltalake(str(path), pa.table({"id": [2]}), mode="append")
-    assert state() is State.BEHIND
+    assert state() is Publication.BEHIND
 
 
 def test_a_table_that_the_project_publishes_no_more_is_told(tmp_path: Path) -> None:
@@ -658,4 +660,4 @@ def test_a_table_that_the_project_publishes_no_more_is_told(tmp_path: Path) -> N
     target.replace([staged(tmp_path, "dim_a", 1)], {})
     files.write_manifest(tmp_path / "target", files.model("dim_b"))
     (found,) = status(settings, tmp_path / "target")
-    assert (found.table, found.state, found.served_version, found.rows) == ("gold.dim_a", State.DROPPED, 1, 3)
+    assert (found.table, found.state, found.served_version, found.rows) == ("gold.dim_a", Publication.DROPPED, 1, 3)

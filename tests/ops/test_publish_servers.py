@@ -21,17 +21,17 @@ import pytest
 from deltalake import write_deltalake
 from servers import Server, stage_rows
 
-from python_ops.artifacts import load_manifest
-from python_ops.config import Settings
-from python_ops.errors import BusyError, ConfigError, OpsError
-from python_ops.publish import State, status
-from python_ops.publish.fingerprint import Field
-from python_ops.publish.server_target import ServerTarget
-from python_ops.publish.stage import current_version
-from python_ops.publish.staged import StagedRows
-from python_ops.publish.target import StagedTable
-from python_ops.secrets import Secrets
-from python_ops.status import status as whole_status
+from python_ops.jobs.publish import Publication, status
+from python_ops.jobs.publish.fingerprint import Field
+from python_ops.jobs.publish.server_target import ServerTarget
+from python_ops.jobs.publish.stage import current_version
+from python_ops.jobs.publish.staged import StagedRows
+from python_ops.jobs.publish.target import StagedTable
+from python_ops.lake.artifacts import load_manifest
+from python_ops.lake.config import Settings
+from python_ops.lake.errors import BusyError, ConfigError, OpsError
+from python_ops.lake.secrets import Secrets
+from python_ops.watch.status import status as whole_status
 
 # fakesnow's own use of DuckDB
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Arrow output on a DB-API result")]
@@ -274,15 +274,15 @@ def test_status_tells_each_warehouse_and_which_does_not_answer(
     publish_to(on_postgres.target(), replace(dim(tmp_path, 0, "(1, 'a')"), version=version))
 
     told = {s.target: (s.state, s.rows) for s in status(settings, tmp_path / "target")}
-    assert told == {"duckdb": (State.NEVER, None), "postgres": (State.CURRENT, 1)}
+    assert told == {"duckdb": (Publication.NEVER, None), "postgres": (Publication.CURRENT, 1)}
 
     write_deltalake(str(lake), pyarrow.table({"id": [2], "text": ["b"]}), mode="append")
     told = {s.target: (s.state, s.rows) for s in status(settings, tmp_path / "target")}
-    assert told == {"duckdb": (State.NEVER, None), "postgres": (State.BEHIND, 1)}
+    assert told == {"duckdb": (Publication.NEVER, None), "postgres": (Publication.BEHIND, 1)}
 
     monkeypatch.setenv("LAKEHOUSE_SECRET_POSTGRES", json.dumps({**on_postgres.secret, "port": 1}))
     down = {s.target: s for s in status(settings, tmp_path / "target")}
-    assert (down["duckdb"].state, down["postgres"].state) == (State.NEVER, State.UNREACHABLE)
+    assert (down["duckdb"].state, down["postgres"].state) == (Publication.NEVER, Publication.UNREACHABLE)
     assert "cannot be reached" in (down["postgres"].error or "")
     at_a_glance = whole_status(settings)
     assert (at_a_glance.published, list(at_a_glance.unreachable)) == ({"duckdb": {}}, ["postgres"])
@@ -401,7 +401,7 @@ def test_a_polling_reader_sees_no_half_and_no_mixed_sets(cuttable: Server, tmp_p
 
 
 def test_two_publishers_at_once(cuttable: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("python_ops.publish.redshift_target.LOCK_SECONDS", 1)
+    monkeypatch.setattr("python_ops.jobs.publish.redshift_target.LOCK_SECONDS", 1)
     target = cuttable.target()
     publish_to(target, dim(tmp_path, 1, "(1, 'a')"))
     with psycopg.connect(cuttable.dsn) as other:
@@ -500,7 +500,7 @@ def test_a_failed_audit_of_the_changes_loads_the_table_in_full(
 def test_a_statement_that_hangs_ends(on_postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = on_postgres.target()
     publish_to(target, dim(tmp_path, 1, "(1, 'a')"))
-    monkeypatch.setattr("python_ops.publish.postgres_target.LOCK_SECONDS", 1)
+    monkeypatch.setattr("python_ops.jobs.publish.postgres_target.LOCK_SECONDS", 1)
     with psycopg.connect(on_postgres.dsn) as reader:
         reader.execute("lock table gold.dim_a in access exclusive mode")
         started = time.monotonic()

@@ -13,18 +13,18 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from python_ops import quality
 from python_ops.cli.app import app
-from python_ops.config import Settings
-from python_ops.contracts import Contract, load, parse
-from python_ops.errors import ConfigError, OpsError
-from python_ops.ingest.ledger import Ledger, Manifest, State
-from python_ops.ingest.projection import METADATA
-from python_ops.quality.pages import KEEP, make_own, prune
-from python_ops.quality.rules import rules
-from python_ops.quality.verdicts import read
-from python_ops.run import aftermath
-from python_ops.status import source_status
+from python_ops.lake.config import Settings
+from python_ops.lake.contracts import Contract, load, parse
+from python_ops.lake.contracts.metadata import METADATA
+from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.ledger import Batch, BatchState, Ledger
+from python_ops.run.daily import aftermath
+from python_ops.watch import quality
+from python_ops.watch.quality.pages import KEEP, make_own, prune
+from python_ops.watch.quality.rules import rules
+from python_ops.watch.quality.verdicts import read
+from python_ops.watch.status import source_status
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -71,9 +71,9 @@ class Lake:
 
     def __init__(self, settings: Settings, contract: Contract) -> None:
         self.settings, self.contract = settings, contract
-        self.ledger = Ledger(settings.state / "ingest", contract.source)
+        self.ledger = Ledger.of(settings, contract.source)
 
-    def take(self, rows: list[Row]) -> Manifest:
+    def take(self, rows: list[Row]) -> Batch:
         """Commits a batch."""
         number = self.ledger.last_number + 1
         columns = (*self.contract.columns, *METADATA)
@@ -82,9 +82,9 @@ class Lake:
         table = pa.Table.from_pylist([{name: row.get(name) for name in schema.names} for row in given], schema)
         if rows:
             write_deltalake(str(self.settings.table_path("bronze", self.contract.source)), table, mode="append")
-        manifest = Manifest(number, self.contract.source, "1.0.0", NOW.isoformat(), ())
+        manifest = Batch(number, self.contract.source, "1.0.0", NOW.isoformat(), ())
         counts = {"read": len(rows), "accepted": len(rows), "quarantined": 0, "ignored": 0}
-        return self.ledger.set_state(self.ledger.save(manifest), State.COMMITTED, counts=counts)
+        return self.ledger.set_state(self.ledger.save(manifest), BatchState.COMMITTED, counts=counts)
 
     def judge(self, **how: Any) -> quality.Verdict:
         return quality.judge(self.settings, self.contract.source, no_spark, **how)
@@ -179,7 +179,7 @@ def test_a_lost_or_spoilt_row_is_found_and_a_second_look_replaces_the_first(lake
     lake.take([{**people(1)[0], "_op": "x"}])
     assert "Every operation is one that the change engine knows. 1 of 1 rows" in findings(lake.judge())
     manifest = lake.ledger.manifests[-1]
-    lake.ledger.set_state(manifest, State.COMMITTED, counts={**manifest.counts, "accepted": 2})
+    lake.ledger.set_state(manifest, BatchState.COMMITTED, counts={**manifest.counts, "accepted": 2})
     assert "Every accepted record is there: 2 rows. 1" in findings(lake.judge())
     assert len(list((lake.settings.state / "quality/crm_contacts").iterdir())) == 1
 

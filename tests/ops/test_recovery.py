@@ -19,24 +19,24 @@ import time_machine
 from deltalake import DeltaTable
 from recovery_lake import Lake, actions, flip, ids
 
-from python_ops import metrics
-from python_ops.artifacts import load_manifest
 from python_ops.cli import main
-from python_ops.config import PROJECT_ROOT, Settings
-from python_ops.errors import BusyError, ConfigError, OpsError
-from python_ops.ingest.ledger import Ledger, State
-from python_ops.recovery import create as create_module
-from python_ops.recovery.create import LEASE, Progress
-from python_ops.recovery.folders import LocalFolder
-from python_ops.recovery.last import last
-from python_ops.recovery.log import UnreadableLog, read_version
-from python_ops.recovery.manifest import DRAFTS, Snapshot, drafts, identifiers, load, save
-from python_ops.recovery.prune import prune
-from python_ops.recovery.restore import Move, restore
-from python_ops.recovery.verify import verify
-from python_ops.state import store_for
-from python_ops.state.leases import lease
-from python_ops.state.watermarks import Watermark, advance, read
+from python_ops.jobs.recovery import create as create_module
+from python_ops.jobs.recovery.create import LEASE, CopyProgress
+from python_ops.jobs.recovery.last import last
+from python_ops.jobs.recovery.manifest import DRAFTS, Snapshot, drafts, identifiers, load, save
+from python_ops.jobs.recovery.prune import prune
+from python_ops.jobs.recovery.restore import Move, restore
+from python_ops.jobs.recovery.verify import verify
+from python_ops.lake import metrics
+from python_ops.lake.artifacts import load_manifest
+from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.deltalog import UnreadableLog, read_version
+from python_ops.lake.errors import BusyError, ConfigError, OpsError
+from python_ops.lake.ledger import BatchState, Ledger
+from python_ops.lake.state import store_for
+from python_ops.lake.state.leases import lease
+from python_ops.lake.state.watermarks import Watermark, advance, read
+from python_ops.lake.storage import LocalFolder
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_tiers_choose_tables(lake: Lake) -> None:
 
 
 def test_waiting_files_and_watermarks_are_part_of_it(lake: Lake) -> None:
-    lake.batch(4, State.FROZEN)
+    lake.batch(4, BatchState.FROZEN)
     store = store_for(lake.settings)
     advance(store, "snowflake_orders", Watermark("2025-03-01T00:00:00+00:00", "7"), 0)
     made = lake.create()
@@ -135,7 +135,7 @@ def test_an_interrupted_copy_leaves_no_snapshot_and_the_next_goes_on(lake: Lake,
     for k in range(1, 13):
         own = Lake(tmp_path / str(k)).fill()
 
-        def stop(progress: Progress, k: int = k) -> None:
+        def stop(progress: CopyProgress, k: int = k) -> None:
             if progress.done == k:
                 raise KeyboardInterrupt
 
@@ -189,7 +189,7 @@ def test_a_full_disk_fails_the_copy_cleanly(lake: Lake) -> None:
     lake.write("gold.fct_orders", 100, 30_000)  # its file is larger than the limit below
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
     act = """
-from python_ops.errors import OpsError
+from python_ops.lake.errors import OpsError
 try:
     lake.create()
 except OpsError as exc:
@@ -207,8 +207,8 @@ def test_a_full_disk_fails_a_restore_cleanly(lake: Lake) -> None:
     lake.write("gold.fct_orders", 1, 2)
     before = lake.everything()
     act = """
-from python_ops.errors import OpsError
-from python_ops.recovery.restore import restore
+from python_ops.lake.errors import OpsError
+from python_ops.jobs.recovery.restore import restore
 try:
     restore(lake.settings, lake.settings, overwrite=True, execute=True)
 except OpsError as exc:
@@ -220,11 +220,11 @@ except OpsError as exc:
     restore(lake.settings, lake.settings, overwrite=True, execute=True)
 
 
-def once(act: Callable[[], None]) -> Callable[[Progress], None]:
+def once(act: Callable[[], None]) -> Callable[[CopyProgress], None]:
     """Calls `act` after the first copied file, and not again where the copy begins anew."""
     acts = [act]
 
-    def tell(progress: Progress) -> None:
+    def tell(progress: CopyProgress) -> None:
         if acts:
             acts.pop()()
 
@@ -271,7 +271,7 @@ def test_a_clock_that_was_set_back_keeps_the_order_of_snapshots(lake: Lake) -> N
 
 
 def test_a_table_that_is_written_to_without_a_pause_is_not_copied(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    from python_ops.recovery import pin as pin_module
+    from python_ops.jobs.recovery import consistent_read as pin_module
 
     reads = pin_module._pin_sources
 
@@ -446,18 +446,18 @@ def test_back_in_place_the_tables_are_as_they_were_and_their_versions_go_on(lake
     assert not (lake.settings.home_path / "restore").exists()
     # What was taken since is taken again, under numbers that were never used.
     assert lake.states() == {1: "committed", 2: "committed", 3: "committed", 4: "lost", 5: "lost"}
-    ledger = Ledger(lake.settings.state / "ingest", "fx_rates")
+    ledger = Ledger.of(lake.settings, "fx_rates")
     assert ledger.last_number == 5 and set(ledger.taken()) == {f"rates_{n}.csv" for n in (1, 2, 3)}
 
 
 def test_a_batch_that_was_open_in_the_snapshot_is_open_again(lake: Lake) -> None:
-    frozen = lake.batch(4, State.FROZEN)
+    frozen = lake.batch(4, BatchState.FROZEN)
     lake.create()
-    Ledger(lake.settings.state / "ingest", "fx_rates").set_state(
-        frozen, State.COMMITTED, counts={"read": 3, "accepted": 3, "quarantined": 0, "ignored": 0}
+    Ledger.of(lake.settings, "fx_rates").set_state(
+        frozen, BatchState.COMMITTED, counts={"read": 3, "accepted": 3, "quarantined": 0, "ignored": 0}
     )
     restore(lake.settings, lake.settings, overwrite=True, execute=True)
-    open_batch = Ledger(lake.settings.state / "ingest", "fx_rates").open_batch
+    open_batch = Ledger.of(lake.settings, "fx_rates").open_batch
     assert open_batch is not None and (open_batch.batch_id, open_batch.files) == (4, frozen.files)
 
 
@@ -508,7 +508,7 @@ def test_a_checkpoint_alone_is_enough_of_a_log(lake: Lake) -> None:
 
 
 def test_another_file_under_the_name_of_a_waiting_one_is_a_doubt(lake: Lake) -> None:
-    lake.batch(4, State.FROZEN)
+    lake.batch(4, BatchState.FROZEN)
     lake.create()
     (lake.settings.landing / "fx_rates" / "rates_4.csv").write_text("rate_date,currency,units_per_eur\n")
     with pytest.raises(OpsError, match=r"rates_4.csv is another file .* Nothing was restored"):
@@ -532,7 +532,7 @@ def test_a_killed_restore_leaves_each_table_old_or_new(lake: Lake, swaps: int) -
     lake.write("gold.fct_orders", 90, 95)
     new = {name: lake.ids(name) for name in old}
     patch = f"""
-from python_ops.recovery import restore as module
+from python_ops.jobs.recovery import restore as module
 done = []
 swap = module.exchange
 def exchange(new, place):
@@ -578,7 +578,7 @@ def test_prune_plans_then_keeps_what_a_remaining_snapshot_needs(lake: Lake) -> N
 
 
 def test_prune_keeps_what_an_interrupted_copy_goes_on_from_for_a_week(lake: Lake) -> None:
-    def stop(progress: Progress) -> None:
+    def stop(progress: CopyProgress) -> None:
         if progress.done == 6:
             raise KeyboardInterrupt
 
@@ -748,8 +748,8 @@ def test_sigterm_ends_a_copy_at_a_safe_point(lake: Lake) -> None:
     for number in range(200):
         lake.write("bronze.fx_rates", 5000 + number, 5001 + number)
     slow = """
-from python_ops.recovery import create as module
-from python_ops.artifacts import load_manifest
+from python_ops.jobs.recovery import create as module
+from python_ops.lake.artifacts import load_manifest
 from python_ops.cli import main
 module.load_manifest = lambda folder: load_manifest(lake_folder / "target")
 module.THREADS = 1

@@ -10,13 +10,13 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from recovery_lake import Lake, ids
 
-from python_ops.config import Settings
-from python_ops.errors import ConfigError, OpsError
-from python_ops.recovery.folders import Checksum, MissingFile, S3Folder, folder_at
-from python_ops.recovery.manifest import identifiers
-from python_ops.recovery.prune import prune
-from python_ops.recovery.restore import restore
-from python_ops.recovery.verify import verify
+from python_ops.jobs.recovery.manifest import identifiers
+from python_ops.jobs.recovery.prune import prune
+from python_ops.jobs.recovery.restore import restore
+from python_ops.jobs.recovery.verify import verify
+from python_ops.lake.config import Settings
+from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.storage import Checksum, MissingFile, S3Folder, folder_at
 
 pytestmark = pytest.mark.slow
 
@@ -96,7 +96,7 @@ def test_between_buckets_s3_copies_by_itself(
         return blocks(self, name)
 
     monkeypatch.setattr(S3Folder, "blocks", noticed)
-    from python_ops.recovery.create import create
+    from python_ops.jobs.recovery.create import create
 
     made = create(source, artifacts=local.artifacts)
     assert [(t.name, t.version, t.rows) for t in made.tables] == [("gold.fct_orders", 1, 15)]

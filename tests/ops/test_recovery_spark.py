@@ -11,15 +11,15 @@ import artifact_files as files
 import pytest
 from recovery_lake import flip
 
-from python_ops.config import Settings
-from python_ops.errors import OpsError
-from python_ops.ingest import ingest
-from python_ops.ingest.ledger import Ledger
-from python_ops.recovery.create import create
-from python_ops.recovery.manifest import load, store_of
-from python_ops.recovery.register import register
-from python_ops.recovery.restore import restore
-from python_ops.recovery.verify import verify
+from python_ops.jobs.ingest import ingest
+from python_ops.jobs.recovery.create import create
+from python_ops.jobs.recovery.manifest import load, store_of
+from python_ops.jobs.recovery.register import register
+from python_ops.jobs.recovery.restore import restore
+from python_ops.jobs.recovery.verify import verify
+from python_ops.lake.config import Settings
+from python_ops.lake.errors import OpsError
+from python_ops.lake.ledger import Ledger
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -121,7 +121,7 @@ def test_tables_with_deletion_vectors_come_back_and_the_next_batch_is_applied_on
     assert take(own, spark) is None
     counted = spark.sql(f"select _file, count(*) as n, max(_batch_id) as batch from {bronze} group by _file order by 1")
     assert [tuple(row) for row in counted.collect()] == [("a.jsonl", 3, 1), ("b.jsonl", 2, 3)]
-    states = [m.state.value for m in Ledger(own.state / "ingest", "crm_accounts").manifests]
+    states = [m.state.value for m in Ledger.of(own, "crm_accounts").manifests]
     assert states == ["committed", "lost", "committed"]
 
     # To another home, which a catalog does not know yet.

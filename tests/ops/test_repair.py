@@ -12,15 +12,15 @@ import pytest
 from deltalake import CommitProperties, Transaction, write_deltalake
 from test_cli import lakeops
 
-from python_ops.config import Settings
-from python_ops.contracts import load
-from python_ops.errors import OpsError
-from python_ops.ingest import has_new_files, ingest
-from python_ops.ingest.judgement import Findings, reasons_to_halt
-from python_ops.ingest.landing import LandingFile
-from python_ops.ingest.ledger import Ledger, State
-from python_ops.ingest.repair import Fault, compare, repair
-from python_ops.ingest.tables import AppendOnlyTable
+from python_ops.jobs.ingest import has_new_files, ingest
+from python_ops.jobs.ingest.batch_checks import Findings, reasons_to_halt
+from python_ops.jobs.ingest.repair import Fault, compare, repair
+from python_ops.jobs.ingest.tables import AppendOnlyTable
+from python_ops.lake.config import Settings
+from python_ops.lake.contracts import load
+from python_ops.lake.errors import OpsError
+from python_ops.lake.landing import LandingFile
+from python_ops.lake.ledger import BatchState, Ledger
 
 FX = load("fx_rates")
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -53,11 +53,11 @@ class Place:
     def commit(self, batch: int, name: str, accepted: int, quarantined: int = 0) -> None:
         counts = {"read": accepted + quarantined, "accepted": accepted, "quarantined": quarantined, "ignored": 0}
         frozen = self.ledger.freeze(batch, FX.version, [LandingFile(name, 1, "x")])
-        self.ledger.set_state(frozen, State.COMMITTED, counts=counts)
+        self.ledger.set_state(frozen, BatchState.COMMITTED, counts=counts)
 
     @property
     def ledger(self) -> Ledger:
-        return Ledger(self.settings.state / "ingest", "fx_rates")
+        return Ledger.of(self.settings, "fx_rates")
 
     def lose(self, *batches: int) -> None:
         for batch in batches:
@@ -140,7 +140,7 @@ def test_what_guards_later_batches_is_entered_again_with_them(tmp_path: Path) ->
 
     repair(settings, contract, compare(settings, contract))
 
-    ledger = Ledger(settings.state / "ingest", "shop_orders")
+    ledger = Ledger.of(settings, "shop_orders")
     first, second = ledger.manifests
     assert (first.positions, first.generation, second.positions, second.generation) == ((100, 600), 2, (5, 5), 3)
     assert first.counts == {"read": 4, "accepted": 2, "quarantined": 2, "ignored": 0, "generated": 1}
@@ -165,7 +165,7 @@ def test_a_ledger_ahead_of_its_table_is_refused_with_both_numbers(place: Place) 
     told = place.run("repair").stdout
     assert "batch 99 is in the ledger, and beyond what the table ever took, whose log knows numbers up to 3" in told
     repair(place.settings, FX, compare(place.settings, FX))
-    assert place.ledger.manifests[-1].state is State.LOST and "never.csv" not in place.ledger.taken()
+    assert place.ledger.manifests[-1].state is BatchState.LOST and "never.csv" not in place.ledger.taken()
     assert place.found() == []
 
 

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from python_ops.artifacts import NodeResult
-from python_ops.config import Settings
-from python_ops.metrics import Metric
-from python_ops.metrics import record as record_figures
-from python_ops.report import gather, write
-from python_ops.report.graph import Node, layout, sparkline, svg
-from python_ops.run import Job, Step
+from python_ops.lake.artifacts import NodeResult
+from python_ops.lake.config import Settings
+from python_ops.lake.metrics import Metric
+from python_ops.lake.metrics import record as record_figures
+from python_ops.run.daily import Job, Step
+from python_ops.watch.report import gather, write
+from python_ops.watch.report.graph import Node, layout, sparkline, svg
 
 
 def node(name: str, *parents: str, description: str = "") -> Node:
@@ -118,24 +118,28 @@ def cells(page: str, first: str) -> list[str]:
 def test_models_have_their_counts_and_a_table_that_shrank_is_told(settings: Settings, artifacts: Path) -> None:
     """Given a build of a CDC model and of a gold table that lost 98 % of its rows, Then the page says so of both."""
     record(settings, Step("ingest", "ok"))
-    gold = files.model("dim_a")
-    gold["config"]["meta"] = {"sla_max_shrink": 0.5}
-    files.write_manifest(artifacts, files.model("slv_x", layer="silver", strategy="cdc_scd2"), gold)
+    gold, silver = files.model("dim_a"), files.model("slv_x", layer="silver", strategy="cdc_scd2")
+    for model in (gold, silver):
+        model["config"]["meta"] = {"sla_max_shrink": 0.5}
+    files.write_manifest(artifacts, silver, gold)
     began = datetime.now(UTC) - timedelta(minutes=5)
-    counts = {"read": 114, "inserted": 110, "late": 3, "opened": 9, "closed": 8, "deletes": 7, "clamped": 2}
+    counts = {"read": 114, "inserted": 110, "late": 3, "opened": 9, "closed": 110, "deletes": 7, "clamped": 2}
     files.write_run_results(
         artifacts, {"model.lakehouse.slv_x": "success", "model.lakehouse.dim_a": "success"},
         began=began.isoformat(), counts={"model.lakehouse.slv_x": counts},
     )  # fmt: skip
     write_deltalake(str(settings.table_path("gold", "dim_a")), pa.table({"id": pa.array(range(10), pa.int64())}))
+    events = {"_cdc_visible": [True] * 4 + [False] * 300, "_cdc_valid_to": pa.nulls(304, pa.timestamp("us", "UTC"))}
+    write_deltalake(str(settings.table_path("silver", "slv_x__cdc")), pa.table(events))
     before = (began - timedelta(days=1)).isoformat()
     record_figures(settings, [Metric("rows", "table", "gold.dim_a", 500, before, "the run before")])
     shown = page(settings, artifacts)
     assert cells(shown, "slv_x") == [
-        "slv_x", "success", "114", "3", "110", "0", "7", "9", "8", "0", "2", "–", "–", "0.5",
+        "slv_x", "success", "114", "3", "110", "0", "7", "9", "110 ↓", "0", "2", "–", "304", "0.5",
     ]  # fmt: skip
     assert cells(shown, "dim_a")[-3:] == ["500", "10 ↓", "0.5"]
-    assert "A service level is breached: dim_a shrank." in shown and "98% gone: 10 of 500 are left" in shown
+    assert "A service level is breached: dim_a shrank, and 1 more." in shown and "96% gone: 4 of 105 are left" in shown
+    assert "98% gone: 10 of 500 are left" in shown
     files.write_run_results(artifacts, {"test.lakehouse.key_of_x": "pass"}, command="test")
     assert "It built no model." in page(settings, artifacts)
 

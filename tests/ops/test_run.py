@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +15,21 @@ from typing import Any
 import artifact_files as files
 import pytest
 
-from python_ops import run as daily
-from python_ops.alerts import Kind, check
-from python_ops.artifacts import load_manifest, load_run_results
-from python_ops.config import PROJECT_ROOT, Settings
-from python_ops.dbt import readers_of
-from python_ops.errors import BusyError, ConfigError, OpsError
-from python_ops.ingest import IngestResult
-from python_ops.publish.gate import refuse_untested
-from python_ops.run import run
-from python_ops.run_record import last_run
+from python_ops.jobs.build import arguments, readers_of
+from python_ops.jobs.ingest import IngestResult
+from python_ops.jobs.publish.gate import refuse_untested
+from python_ops.lake import interrupts
+from python_ops.lake.artifacts import load_manifest, load_run_results
+from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.errors import BusyError, ConfigError, Interrupted, OpsError
+from python_ops.lake.run_record import last_run, left_out
+from python_ops.run import daily
+from python_ops.run.daily import Job, run
+from python_ops.watch.alerts import Cause, check
 
-HALTED = IngestResult("fx_rates", error="fx_rates: batch 3 is halted. `--approve 3`, or `--discard 3`.", halted=3)
+HALTED = IngestResult(
+    "fx_rates", error=OpsError("fx_rates: batch 3 is halted. `--approve 3`, or `--discard 3`."), halted=3
+)
 
 
 def project(folder: Path) -> None:
@@ -54,6 +58,7 @@ class Day:
     def dbt(self, settings: Settings, listed: Sequence[str], on_event: Any) -> Any:
         selection = listed[listed.index("--log-path") + 2 : listed.index("--target-path")]
         self.done = [*(self.done or []), " ".join([listed[1], *selection])]
+        on_event(SimpleNamespace(info=SimpleNamespace(name="MainReportVersion", invocation_id="this build")))
         node = SimpleNamespace(name="slv_orders", resource_type="model")
         results = [SimpleNamespace(node=node, status="error" if self.build else "success", message=self.build)]
         return SimpleNamespace(success=not self.build, exception=None, result=SimpleNamespace(results=results))
@@ -89,8 +94,44 @@ def test_only_what_reads_a_halted_source_waits_and_the_run_is_red(day: Day) -> N
     assert [(step["name"], step["outcome"]) for step in record["steps"]] == [
         ("ingest", "failed"), ("dbt build", "ok"), ("publish", "ok"),
     ]  # fmt: skip
-    breach = next(b for b in check(day.settings, day.artifacts) if b.kind is Kind.LAST_RUN)
+    breach = next(b for b in check(day.settings, day.artifacts) if b.kind is Cause.LAST_RUN)
     assert breach.got == "ingest failed; fct_orders, slv_fx_rates wait for fx_rates"
+
+
+def test_what_a_build_left_out_is_known_of_that_build_alone(day: Day) -> None:
+    """Given a build without a source's readers, Then its record says so, also after a run that finds nothing new."""
+    with pytest.raises(OpsError):
+        day.run()
+    for _ in range(2):
+        assert left_out(day.settings, "this build") == ("fx_rates",)
+        assert left_out(day.settings, "a build by hand") == ()
+        Job(day.settings, lambda what, value: None).save()
+    day.results = [IngestResult("fx_rates", batch_id=3)]
+    day.run()
+    assert left_out(day.settings, "this build") == ()
+
+
+def test_a_model_that_an_interruption_cancelled_is_not_told_beside_it(
+    day: Day, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given Ctrl-C, whose cancelled Spark job ends its model with Java's stack trace, Then only the step is told."""
+    told: list[str] = []
+    node = SimpleNamespace(unique_id="model.lakehouse.slv_orders", node_status="error")
+
+    def cancelled(settings: Settings, listed: Sequence[str], on_event: Any) -> Any:
+        event = SimpleNamespace(info=SimpleNamespace(name="NodeFinished", invocation_id="1"))
+        event.data = SimpleNamespace(node_info=node)
+        on_event(event)
+        interrupts._seen.set()
+        on_event(event)
+        raise KeyboardInterrupt
+
+    day.results = []
+    monkeypatch.setattr(interrupts, "_seen", threading.Event())
+    monkeypatch.setattr(daily, "invoke", cancelled)
+    with pytest.raises(Interrupted, match="dbt build was interrupted"):
+        run(day.settings, lambda what, value: told.append(what))
+    assert told == ["reason", "step", "step", "step", "node", "step"]
 
 
 def test_a_build_that_fails_beside_a_halted_source_hides_neither(day: Day) -> None:
@@ -101,7 +142,7 @@ def test_a_build_that_fails_beside_a_halted_source_hides_neither(day: Day) -> No
 
 
 def test_sources_that_others_hold_leave_the_run_busy(day: Day) -> None:
-    day.results = [IngestResult("fx_rates", error="fx_rates is held by `stream run`", is_busy=True)]
+    day.results = [IngestResult("fx_rates", error=BusyError("fx_rates is held by `stream run`"))]
     with pytest.raises(BusyError, match="fct_orders, slv_fx_rates wait for fx_rates"):
         day.run()
 
@@ -134,11 +175,25 @@ def test_a_test_that_reads_what_waits_waits_with_it(tmp_path: Path) -> None:
     files.write_run_results(tmp_path, statuses)
     with pytest.raises(OpsError, match=r"did not run 1 tests .*products_of_orders"):
         refuse_untested(manifest, load_run_results(tmp_path), product)
-    files.write_run_results(tmp_path, statuses, exclude=readers_of(["fx_rates"]))
-    refuse_untested(manifest, load_run_results(tmp_path), product)
-    files.write_run_results(tmp_path, {}, exclude=readers_of(["fx_rates"]))
+    without = manifest.readers_of(["fx_rates"])
+    refuse_untested(manifest, load_run_results(tmp_path), product, without)
+    files.write_run_results(tmp_path, {})
     with pytest.raises(OpsError, match=r"did not run 1 tests .*key_of_product"):
-        refuse_untested(manifest, load_run_results(tmp_path), product)
+        refuse_untested(manifest, load_run_results(tmp_path), product, without)
+
+
+@pytest.mark.slow
+def test_dbt_by_hand_parses_no_more_than_has_changed_since_lakeops(tmp_path: Path) -> None:
+    """Given what `lakeops` gave dbt, which names the target, When a command names none, Then it is not parsed anew."""
+    settings = Settings(home=tmp_path)
+    dbt = str(Path(sys.executable).with_name("dbt"))
+    for words in (arguments(["parse"], settings), ["parse", "--log-path", str(tmp_path / "logs")]):
+        given = {**os.environ, "LAKEHOUSE_HOME": str(tmp_path)}
+        done = subprocess.run([dbt, *words], env=given, cwd=PROJECT_ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-2000:]
+    log = (tmp_path / "logs" / "dbt.log").read_text()
+    assert log.count("Partial parsing enabled: 0 files deleted, 0 files added, 0 files changed") == 1
+    assert "Unable to do partial parsing because config vars" not in log
 
 
 @pytest.mark.slow

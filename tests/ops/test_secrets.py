@@ -12,11 +12,12 @@ import pytest
 from test_cli import lakeops
 
 from python_ops.cli import print_json
-from python_ops.config import Settings
-from python_ops.errors import ConfigError, OpsError
-from python_ops.secrets import Secret, Secrets, mask, needed, secrets_for
-from python_ops.secrets.forms import faults
-from python_ops.secrets.providers import AwsProvider, EnvironmentProvider, FileProvider
+from python_ops.lake.config import Settings
+from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.secrets import Secret, Secrets, mask, secrets_for
+from python_ops.lake.secrets.forms import faults
+from python_ops.lake.secrets.providers import AwsProvider, EnvironmentProvider, FileProvider
+from python_ops.watch.credentials import needed
 
 CANARY = "canary-4f1c9e"
 

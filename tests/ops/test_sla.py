@@ -17,17 +17,18 @@ import artifact_files as files
 import pytest
 from deltalake import write_deltalake
 
-from python_ops.alerts import Breach, Kind, check, pressing
-from python_ops.alerts.acknowledged import acknowledge
-from python_ops.alerts.notify import notify
-from python_ops.config import Settings
-from python_ops.contracts import sources
-from python_ops.errors import ConfigError
-from python_ops.ingest.landing import LandingFile
-from python_ops.ingest.ledger import Ledger, State
-from python_ops.metrics import Metric, collect, history, read, record
-from python_ops.run import Job, Step
-from python_ops.unchanged import remember
+from python_ops.lake.config import Settings
+from python_ops.lake.contracts import sources
+from python_ops.lake.errors import ConfigError
+from python_ops.lake.landing import LandingFile
+from python_ops.lake.ledger import BatchState, Ledger
+from python_ops.lake.metrics import Metric, history, read, record
+from python_ops.run.daily import Job, Step
+from python_ops.run.pending import remember
+from python_ops.watch.alerts import Breach, Cause, check, pressing
+from python_ops.watch.alerts.acknowledged import acknowledge
+from python_ops.watch.alerts.notify import notify
+from python_ops.watch.metrics import collect
 
 NOW = datetime.now(UTC)
 
@@ -80,17 +81,26 @@ class Place:
         ids = pa.array(range(rows), pa.int64())
         write_deltalake(str(self.settings.table_path(layer, name)), pa.table({"id": ids}), mode="overwrite")
 
+    def events(self, current: int, past: int) -> None:
+        """The table of the CDC model slv_a: current rows, versions that ended, and events that show nothing."""
+        import pyarrow as pa
+
+        shown = [True] * (current + past) + [False] * past
+        ended = [None] * current + [NOW] * past + [None] * past
+        columns = {"_cdc_visible": shown, "_cdc_valid_to": pa.array(ended, pa.timestamp("us", "UTC"))}
+        write_deltalake(str(self.settings.table_path("silver", "slv_a__cdc")), pa.table(columns))
+
     def batch(
         self, read: int, quarantined: int = 0, at: datetime = NOW, reasons: Mapping[str, int] | None = None
     ) -> None:
-        ledger = Ledger(self.settings.state / "ingest", "fx_rates")
+        ledger = Ledger.of(self.settings, "fx_rates")
         manifest = ledger.freeze(ledger.last_number + 1, "1.0.0", [LandingFile("f", 1, "")])
         counts = {"read": read, "accepted": read - quarantined, "quarantined": quarantined, "ignored": 0}
         ledger.set_state(
-            manifest, State.COMMITTED, counts=counts, arrived_at=at.isoformat(), reasons=dict(reasons or {})
+            manifest, BatchState.COMMITTED, counts=counts, arrived_at=at.isoformat(), reasons=dict(reasons or {})
         )
 
-    def kinds(self, now: datetime = NOW) -> list[tuple[Kind, str]]:
+    def kinds(self, now: datetime = NOW) -> list[tuple[Cause, str]]:
         return [(breach.kind, breach.subject) for breach in check(self.settings, self.artifacts, now)]
 
     def lakeops(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -117,18 +127,18 @@ def hours_ago(hours: float) -> datetime:
 
 MISTYPED = {"not a decimal(18,6) (units_per_eur)": 1}
 
-BREACHES: list[tuple[str, Callable[[Place], None], Kind, str, str]] = [
-    ("failed", lambda p: p.run(Step("build", "failed", resume="dbt build")), Kind.LAST_RUN, "build", "`dbt build`, "),
-    ("died", lambda p: p.run(Step("ingest", "running")), Kind.LAST_RUN, "ingest", "lakeops run"),
-    ("missing", lambda p: p.was_run_last(hours_ago(27)), Kind.MISSED_RUN, "run", "scheduler"),
-    ("slow run", lambda p: p.run(Step("dbt build", "ok", seconds=101)), Kind.RUNTIME, "run", "maintain plan"),
-    ("test", lambda p: p.build(status="fail"), Kind.TESTS, "key_of_a", "dbt build --select key_of_a"),
-    ("rejected", lambda p: p.batch(100, 11), Kind.QUARANTINE, "fx_rates", "lakeops dlq list fx_rates"),
-    ("mistyped", lambda p: p.batch(100, 1, reasons=MISTYPED), Kind.TYPES, "fx_rates", "lakeops dlq list fx_rates"),
-    ("stale source", lambda p: p.batch(1, at=hours_ago(1.1)), Kind.FRESHNESS, "fx_rates", "landing folder"),
-    ("slow model", lambda p: p.build(seconds=9, sla_max_seconds=8), Kind.RUNTIME, "dim_a", "maintain plan gold.dim_a"),
-    ("shrank", lambda p: p.shrink(), Kind.SHRINK, "dim_a", "table history gold.dim_a"),
-    ("few rows", lambda p: p.build(sla_min_rows=11), Kind.ROWS, "dim_a", "dbt build --select dim_a"),
+BREACHES: list[tuple[str, Callable[[Place], None], Cause, str, str]] = [
+    ("failed", lambda p: p.run(Step("build", "failed", resume="dbt build")), Cause.LAST_RUN, "build", "`dbt build`, "),
+    ("died", lambda p: p.run(Step("ingest", "running")), Cause.LAST_RUN, "ingest", "lakeops run"),
+    ("missing", lambda p: p.was_run_last(hours_ago(27)), Cause.MISSED_RUN, "run", "scheduler"),
+    ("slow run", lambda p: p.run(Step("dbt build", "ok", seconds=101)), Cause.RUNTIME, "run", "maintain plan"),
+    ("test", lambda p: p.build(status="fail"), Cause.TESTS, "key_of_a", "dbt build --select key_of_a"),
+    ("rejected", lambda p: p.batch(100, 11), Cause.QUARANTINE, "fx_rates", "lakeops dlq list fx_rates"),
+    ("mistyped", lambda p: p.batch(100, 1, reasons=MISTYPED), Cause.TYPES, "fx_rates", "lakeops dlq list fx_rates"),
+    ("stale source", lambda p: p.batch(1, at=hours_ago(1.1)), Cause.FRESHNESS, "fx_rates", "landing folder"),
+    ("slow model", lambda p: p.build(seconds=9, sla_max_seconds=8), Cause.RUNTIME, "dim_a", "maintain plan gold.dim_a"),
+    ("shrank", lambda p: p.shrink(), Cause.SHRINK, "dim_a", "table history gold.dim_a"),
+    ("few rows", lambda p: p.build(sla_min_rows=11), Cause.ROWS, "dim_a", "dbt build --select dim_a"),
 ]  # fmt: skip
 
 
@@ -140,7 +150,7 @@ def test_everything_holds(place: Place) -> None:
 
 @pytest.mark.parametrize(("do", "kind", "subject", "action"), [b[1:] for b in BREACHES], ids=[b[0] for b in BREACHES])
 def test_a_breach_names_its_subject_owner_and_next_action(
-    place: Place, do: Callable[[Place], None], kind: Kind, subject: str, action: str
+    place: Place, do: Callable[[Place], None], kind: Cause, subject: str, action: str
 ) -> None:
     do(place)
     (breach,) = check(place.settings, place.artifacts, NOW)
@@ -154,7 +164,7 @@ def test_a_breach_names_its_subject_owner_and_next_action(
 def test_zero_rows_breach_unless_allowed(place: Place) -> None:
     place.table(0)
     place.build(sla_min_rows=1)
-    assert place.kinds() == [(Kind.ROWS, "dim_a")]
+    assert place.kinds() == [(Cause.ROWS, "dim_a")]
     place.build(sla_min_rows=0)
     assert place.kinds() == []
 
@@ -162,7 +172,7 @@ def test_zero_rows_breach_unless_allowed(place: Place) -> None:
 def test_a_batch_without_records_breaches_unless_allowed(place: Place) -> None:
     place.build()
     place.batch(0)
-    assert place.kinds() == [(Kind.ROWS, "fx_rates")]
+    assert place.kinds() == [(Cause.ROWS, "fx_rates")]
     place.policy({}, {"sla_min_records": 0})
     assert place.kinds() == []
 
@@ -177,26 +187,29 @@ def test_values_of_another_type_name_their_columns_and_not_themselves(place: Pla
     assert breach.got == (
         "in batch 2: b is no decimal(18,6) in 4, c is no int in 2, a is no date in 1, and 1 more columns"
     )
-    assert (breach.kind, breach.expected) == (Kind.TYPES, "at most 2.0% of a batch of another type than the contract's")
+    assert (breach.kind, breach.expected) == (
+        Cause.TYPES,
+        "at most 2.0% of a batch of another type than the contract's",
+    )
     place.batch(100)
     assert place.kinds() == []
 
 
 def test_a_step_has_a_limit_of_its_own(place: Place) -> None:
     place.policy({"sla_max_seconds_dbt_build": 49, "sla_max_seconds_ingest": 10}, {})
-    assert place.kinds() == [(Kind.RUNTIME, "dbt build")]
+    assert place.kinds() == [(Cause.RUNTIME, "dbt build")]
 
 
 def test_a_build_that_grew_old_is_stale(place: Place) -> None:
     place.build(sla_minutes=60)
     assert place.kinds(NOW + timedelta(minutes=59)) == []
-    assert (Kind.FRESHNESS, "dim_a") in place.kinds(datetime.now(UTC) + timedelta(minutes=61))
+    assert (Cause.FRESHNESS, "dim_a") in place.kinds(datetime.now(UTC) + timedelta(minutes=61))
 
 
 def test_causes_come_first(place: Place) -> None:
     place.run(Step("dbt build", "failed", seconds=101))
     place.build(status="fail", sla_min_rows=11)
-    assert [kind for kind, _ in place.kinds()] == [Kind.LAST_RUN, Kind.TESTS, Kind.ROWS, Kind.RUNTIME]
+    assert [kind for kind, _ in place.kinds()] == [Cause.LAST_RUN, Cause.TESTS, Cause.ROWS, Cause.RUNTIME]
 
 
 def test_no_run_at_all_is_missing(tmp_path: Path) -> None:
@@ -204,7 +217,7 @@ def test_no_run_at_all_is_missing(tmp_path: Path) -> None:
     place.build()
     assert place.kinds() == [], "the build of a stream, or by hand"
     (place.artifacts / "run_results.json").unlink()
-    assert place.kinds() == [(Kind.MISSED_RUN, "run")]
+    assert place.kinds() == [(Cause.MISSED_RUN, "run")]
 
 
 @pytest.mark.parametrize(
@@ -222,14 +235,14 @@ def test_no_run_at_all_is_missing(tmp_path: Path) -> None:
 def test_volume_against_recent_runs(place: Place, past: list[int], newest: int, is_unusual: bool) -> None:
     for count in (*past, newest):
         place.batch(count)
-    assert place.kinds() == ([(Kind.VOLUME, "fx_rates")] if is_unusual else [])
+    assert place.kinds() == ([(Cause.VOLUME, "fx_rates")] if is_unusual else [])
 
 
 def test_a_tables_rows_against_recent_runs(place: Place) -> None:
     place.build(sla_min_rows=1)
     for number in range(8):
         record(place.settings, [Metric("rows", "table", "gold.dim_a", 500, NOW.isoformat(), f"run {number}")])
-    assert place.kinds() == [(Kind.VOLUME, "dim_a")]
+    assert place.kinds() == [(Cause.VOLUME, "dim_a")]
 
 
 @pytest.mark.parametrize(
@@ -247,13 +260,35 @@ def test_a_table_that_shrank_is_told(place: Place, before: int, now: int, is_tol
         record(place.settings, [Metric("rows", "table", "gold.dim_a", rows, at, f"run {number}")])
     found = check(place.settings, place.artifacts, NOW)
     assert [(breach.kind, breach.subject, breach.owner) for breach in found] == (
-        [(Kind.SHRINK, "dim_a", "Sales")] if is_told else []
+        [(Cause.SHRINK, "dim_a", "Sales")] if is_told else []
     )
     if now == 10:
         assert found[0].got == "98% gone: 10 of 500 are left" and found[0].severity == "warning"
         assert found[0].next_action == "`lakeops table history gold.dim_a`"
     files.write_run_results(place.artifacts, {"model.lakehouse.dim_a": "success"}, began=NOW.isoformat())
     assert place.kinds() == []
+
+
+@pytest.mark.parametrize(
+    ("opened", "closed", "left", "is_told"),
+    [(3, 493, 10, True), (0, 250, 250, False), (0, 251, 249, True), (490, 490, 0, False), (0, 9, 1, False)],
+)
+def test_a_cdc_model_whose_keys_were_deleted_is_told(
+    place: Place, opened: int, closed: int, left: int, is_told: bool
+) -> None:
+    """Given a table of events, which a mass delete makes longer, Then the rows that its view shows as current count."""
+    place.events(current=left, past=700)
+    models = [files.model(name, layer="silver", strategy="cdc_scd2") for name in ("slv_a", "slv_never_built")]
+    for model in models:
+        model["config"]["meta"] = {"sla_max_shrink": 0.5}
+    files.write_manifest(place.artifacts, *models)
+    counts = {"model.lakehouse.slv_a": {"read": 500, "opened": opened, "closed": closed}}
+    files.write_run_results(place.artifacts, {"model.lakehouse.slv_a": "success"}, counts=counts)
+    found = check(place.settings, place.artifacts, NOW)
+    assert [(breach.kind, breach.subject) for breach in found] == ([(Cause.SHRINK, "slv_a")] if is_told else [])
+    if left == 10:
+        assert found[0].got == "98% gone: 10 of 500 are left"
+        assert found[0].next_action == "`lakeops table history silver.slv_a__cdc`"
 
 
 @pytest.mark.parametrize("limit", ["soon", -1, True])

@@ -13,19 +13,19 @@ import boto3
 import pytest
 from test_cli import lakeops
 
-from python_ops.errors import BusyError, ConfigError, OpsError
-from python_ops.state.dynamodb import DynamoStore
-from python_ops.state.files import FileStore
-from python_ops.state.leases import Lease, hold
-from python_ops.state.store import Store
-from python_ops.state.watermarks import Watermark, advance, read
+from python_ops.lake.errors import BusyError, ConfigError, OpsError
+from python_ops.lake.state.dynamodb import DynamoStore
+from python_ops.lake.state.files import FileStore
+from python_ops.lake.state.leases import Lease, hold
+from python_ops.lake.state.store import Store
+from python_ops.lake.state.watermarks import Watermark, advance, read
 
 EARLY, LATE = Watermark("2025-03-01T00:00:00Z"), Watermark("2025-03-02T00:00:00Z", "7")
 
 
-def make_table() -> None:
+def make_table(name: str = "state") -> None:
     boto3.client("dynamodb").create_table(
-        TableName="state",
+        TableName=name,
         KeySchema=[{"AttributeName": "record", "KeyType": "HASH"}],
         AttributeDefinitions=[{"AttributeName": "record", "AttributeType": "S"}],
         BillingMode="PAY_PER_REQUEST",

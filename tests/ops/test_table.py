@@ -13,13 +13,13 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from test_cli import lakeops
 
-from python_ops.config import Settings
-from python_ops.doctor import Outcome, check_tables
-from python_ops.errors import BusyError, ConfigError, OpsError
-from python_ops.maintenance.versions import diff, history, restore
-from python_ops.state import store_for
-from python_ops.state.leases import hold
-from python_ops.status import status
+from python_ops.jobs.maintenance.versions import diff, history, restore
+from python_ops.lake.config import Settings
+from python_ops.lake.errors import BusyError, ConfigError, OpsError
+from python_ops.lake.state import store_for
+from python_ops.lake.state.leases import hold
+from python_ops.watch.doctor import Outcome, check_tables
+from python_ops.watch.status import status
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

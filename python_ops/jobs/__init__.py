@@ -1,0 +1,1 @@
+"""The jobs. Each does one thing; none imports another."""

@@ -1,0 +1,141 @@
+"""Calls dbt in this process, so that it shares the Spark session (one invocation at a time). `before` checks what must
+hold before any dbt command of this project, also one that is typed by hand.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from python_ops.jobs.build.first_loads import set_aside
+from python_ops.lake.config import PROJECT_ROOT, Settings, load_settings
+from python_ops.lake.errors import ConfigError
+from python_ops.lake.home import require
+from python_ops.lake.lock import in_use
+from python_ops.lake.spark import PROFILES, export_environment, session
+
+# dbt's commands that need no Spark; every other one does.
+_WITHOUT_SPARK = frozenset({"clean", "debug", "deps", "init", "list", "parse", "serve"})
+_LOADS = frozenset({"build", "retry", "run", "seed", "snapshot"})
+
+
+def arguments(
+    command: Sequence[str],
+    settings: Settings,
+    select: Sequence[str] = (),
+    *,
+    exclude: Sequence[str] = (),
+    full_refresh: bool = False,
+    target_path: Path | None = None,
+) -> list[str]:
+    """dbt's argument list.
+
+    Args:
+        command: Such as `["build"]` or `["docs", "generate"]`.
+        settings: The environment; its target is dbt's target.
+        select: dbt's node selection; everything when empty.
+        exclude: What is left out of it.
+        full_refresh: Adds `--full-refresh`.
+        target_path: Folder of the artifacts; the environment's when None.
+    """
+    listed = [*command, "--target", settings.target, "--profiles-dir", str(PROFILES.parent)]
+    listed += ["--project-dir", str(PROJECT_ROOT), "--log-path", str(settings.home_path / "logs")]
+    listed += ["--select", *select] if select else []
+    listed += ["--exclude", *exclude] if exclude else []
+    listed += ["--full-refresh"] if full_refresh else []
+    listed += ["--target-path", str(target_path or settings.artifacts)]
+    return listed
+
+
+def before(context: Any) -> None:
+    """What dbt does before a command of this project (dbt_lakehouse.py): it checks the home, puts artifacts under it,
+    locks it, starts Spark, as `lakeops` does, and sets aside what a killed first load left.
+
+    Args:
+        context: The command's click context; dbt keeps its flags, profile and project there.
+
+    Raises:
+        OpsError: the settings, the home or Spark do not allow it; nothing was read or written.
+    """
+    flags, project = context.obj["flags"], context.obj["project"]
+    from dbt_common.events.functions import fire_event
+    from dbt_common.events.types import Note
+
+    settings = load_settings(context.obj["profile"].target_name)
+    refuse_other_variables(settings)
+    require(settings)
+    os.umask(int(settings.umask, 8))
+    with suppress(FileNotFoundError, PermissionError):  # there is none, or it is another user's
+        (Path(flags.LOG_PATH) / "dbt.log").chmod(0o666 & ~int(settings.umask, 8))  # it has SQL, and was opened before
+    for name in (
+        "TARGET",
+        "target",
+    ):  # `lakeops` names it, and dbt parses everything anew where it is spelled otherwise
+        object.__setattr__(flags, name, settings.target)
+    if not flags.TARGET_PATH:
+        project.target_path = str(settings.artifacts)
+    if flags.WHICH not in _WITHOUT_SPARK:
+        context.with_resource(in_use(settings, f"dbt {flags.WHICH}"))
+        spark = session(settings)
+        if flags.WHICH in _LOADS:
+            for told in set_aside(settings, spark):
+                fire_event(Note(msg=told))
+
+
+def refuse_other_variables(settings: Settings) -> None:
+    """Refuses variables that differ from the environment's file, because profiles.yml reads only variables."""
+    for name, has, wants in (
+        ("LAKEHOUSE_HOME", PROJECT_ROOT / os.environ.get("LAKEHOUSE_HOME", ".lake"), settings.home_path),
+        ("LAKEHOUSE_SCHEMA_PREFIX", os.environ.get("LAKEHOUSE_SCHEMA_PREFIX", ""), settings.schema_prefix),
+    ):
+        if has != wants:
+            raise ConfigError(
+                f"Environment {settings.target} sets {wants}, and dbt's profile would take {has}. Run "
+                f"`export {name}={wants}` first."
+            )
+
+
+def invoke(settings: Settings, listed: Sequence[str], on_event: Callable[[Any], None] | None = None) -> Any:
+    """Runs dbt.
+
+    Args:
+        settings: The environment, exported as the variables that profiles.yml reads.
+        listed: Arguments, as `arguments` gives them.
+        on_event: Called with each of dbt's structured events.
+
+    Returns:
+        dbt's `dbtRunnerResult`: `success`, `result`, `exception`.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, SIGTERM or a lost lease.
+    """
+    export_environment(settings)
+    os.chdir(PROJECT_ROOT)  # profiles.yml names log4j2's file relative to the project
+    from dbt.cli.main import dbtRunner
+
+    result = dbtRunner(callbacks=[on_event] if on_event else []).invoke(list(listed))
+    if isinstance(result.exception, KeyboardInterrupt):
+        raise result.exception
+    return result
+
+
+def readers_of(sources: Iterable[str]) -> list[str]:
+    """dbt's selection of these sources' tables and of everything that reads them, directly or not, tests included."""
+    return [f"source:bronze.{source}+" for source in sorted(sources)]
+
+
+def failure(result: Any) -> str:
+    """What went wrong in a failed `dbtRunnerResult`: the first five nodes with their messages."""
+    nodes = result.result.results if result.result is not None else []
+    bad = [node for node in nodes if str(node.status) in ("error", "fail", "runtime error")]
+    told = "; ".join(f"{node.node.name}: {first_lines(node.message)}" for node in bad[:5])
+    return told or f"dbt: {first_lines(str(result.exception))}"
+
+
+def first_lines(message: str | None) -> str:
+    """The first lines of a message of dbt's, as one of at most 500 characters."""
+    lines = [line.strip() for line in (message or "").splitlines() if line.strip()]
+    return " ".join(lines[:3])[:500]

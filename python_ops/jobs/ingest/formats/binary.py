@@ -1,0 +1,188 @@
+"""Parquet and avro files: their schemas, read on the driver, and their rows as JSON, read by Spark."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from python_ops.jobs.ingest.formats.values import bomb
+from python_ops.lake.contracts import MAX_PRECISION
+from python_ops.lake.sql import escaped
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+# Micros are kept, a time without a zone stays one, and NULL stays apart from a column that is not there.
+_TO_JSON = "map('ignoreNullFields', 'false', 'timestampFormat', 'yyyy-MM-dd\\'T\\'HH:mm:ss.SSSSSSXXX',"
+_TO_JSON += " 'timestampNTZFormat', 'yyyy-MM-dd\\'T\\'HH:mm:ss.SSSSSS')"
+
+_MAX_AVRO_BLOCK, _PIECE = 1 << 28, 1 << 20
+
+
+def place(folder: Path) -> tuple[str, str]:
+    """SQL of a row's file, by its path in the landing folder, and number, where every file is one partition.
+
+    Spark gives a path as in an address. One file is one partition, read from its start, so the low 33 bits of Spark's
+    row id count its rows.
+    """
+    given = "_metadata.file_path"
+    path = f"case when contains({given}, '%') then url_decode(replace({given}, '+', '%2B')) else {given} end"
+    return (
+        f"substring_index({path}, '{escaped(str(folder))}/', -1) as _file",
+        "(monotonically_increasing_id() & 8589934591) + 1 as _line",
+    )
+
+
+def read_rows(spark: SparkSession, paths: list[str], kind: str, folder: Path) -> DataFrame:
+    """Rows of files that have one schema, as `_raw` (JSON), `_file` and `_line` (number of the row, from 1)."""
+    rows = spark.read.format(kind).load(paths)
+    columns = ", ".join(f"`{name.replace('`', '``')}`" for name in rows.columns)
+    return rows.selectExpr(f"to_json(struct({columns}), {_TO_JSON}) as _raw", *place(folder))
+
+
+def schema_of(path: Path, kind: str) -> tuple[str, str | None]:
+    """A hash of the file's schema, and why the file cannot be read."""
+    text, fault = _parquet(path) if kind == "parquet" else _avro(path)
+    return hashlib.sha256(text.encode()).hexdigest()[:16], fault
+
+
+def _parquet(path: Path) -> tuple[str, str | None]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        opened = parquet.ParquetFile(path)
+        schema, described = opened.schema_arrow, opened.metadata
+    except (pyarrow.ArrowException, OSError) as exc:
+        return "", f"not a whole parquet file ({str(exc).splitlines()[0][:200]})"
+    names = [name.lower() for name in schema.names]
+    if len(set(names)) < len(names):
+        return "", "two columns of the parquet file have one name"
+    faults = [f"{path} ({told})" for path, told in _unreadable(opened.schema)]
+    fault = f"columns of a type that is not read: {', '.join(faults)}" if faults else None
+    # Repeated values take next to no bytes, so rows count too.
+    bytes_said = sum(described.row_group(number).total_byte_size for number in range(described.num_row_groups))
+    fault = fault or bomb(max(bytes_said, described.num_rows), path.stat().st_size)
+    return "; ".join(f"{field.name} {field.type}" for field in schema), fault
+
+
+def _unreadable(schema: Any) -> Iterator[tuple[str, str]]:
+    """Columns of a parquet file of types that Spark does not read, or not exactly, with what to write instead.
+
+    INT96, in which Spark, Hive and Impala write timestamps, is none of them: Arrow alone takes it for nanoseconds.
+    """
+    for number in range(len(schema)):
+        column = schema.column(number)
+        logical = json.loads(column.logical_type.to_json())
+        kind, digits = logical["Type"], logical.get("precision") or 0
+        if kind == "Timestamp" and logical["timeUnit"] == "nanoseconds":
+            yield column.path, "timestamps in nanoseconds; write microseconds"
+        elif kind == "Time":
+            yield column.path, "TIME; write a text"
+        elif kind == "Float16":
+            yield column.path, "FLOAT16; write a FLOAT"
+        elif kind == "Decimal" and digits > MAX_PRECISION:
+            yield column.path, f"a decimal of {digits} digits; {MAX_PRECISION} are held"
+
+
+def _avro(path: Path) -> tuple[str, str | None]:
+    """The schema in an avro file's header, and what is wrong with the header or a block.
+
+    The format: https://avro.apache.org/docs/1.12.0/specification/#object-container-files.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        try:
+            file.seek(4)
+            metadata = _avro_metadata(file)
+            schema = json.dumps(json.loads(metadata["avro.schema"]), sort_keys=True)
+            sync = file.read(16)
+        except (EOFError, KeyError, ValueError, RecursionError) as exc:
+            return "", f"not an avro file ({type(exc).__name__} in its header)"
+        if len(sync) < 16:
+            return schema, "truncated avro"
+        codec = metadata.get("avro.codec", b"null").decode("ascii", "replace")
+        if codec not in _INFLATED:
+            return schema, f"compressed as {codec}; write {', '.join(_INFLATED)}"
+        rows = inflated = 0
+        try:
+            while file.tell() < size:
+                rows, block = rows + _long(file), _bytes(file)
+                if file.read(16) != sync:
+                    return schema, "truncated avro"
+                for piece in chain((0,), _INFLATED[codec](block)):
+                    inflated += piece
+                    if fault := bomb(max(inflated, rows), size):
+                        return schema, fault
+        except EOFError:
+            return schema, "truncated avro"
+        except (ValueError, zlib.error, OSError) as exc:
+            return schema, f"not a whole avro file ({exc})"
+    return schema, None
+
+
+def _avro_metadata(file: BinaryIO) -> dict[str, bytes]:
+    metadata: dict[str, bytes] = {}
+    while count := _long(file):
+        if count < 0:
+            count = -count
+            _long(file)
+        for _ in range(count):
+            name = _bytes(file).decode()
+            metadata[name] = _bytes(file)
+    return metadata
+
+
+def _long(file: BinaryIO) -> int:
+    shift = value = 0
+    while True:
+        if not (byte := file.read(1)):
+            raise EOFError
+        value |= (byte[0] & 0x7F) << shift
+        shift += 7
+        if byte[0] < 0x80:
+            return (value >> 1) ^ -(value & 1)
+        if shift > 63:
+            raise ValueError("not a number")
+
+
+def _bytes(file: BinaryIO) -> bytes:
+    size = _long(file)
+    if not 0 <= size <= _MAX_AVRO_BLOCK:
+        raise ValueError(f"a block of {size} bytes; at most {_MAX_AVRO_BLOCK} are read")
+    if len(data := file.read(size)) < size:
+        raise EOFError
+    return data
+
+
+def _deflated(block: bytes) -> Iterator[int]:
+    """Sizes of the pieces that a block inflates to."""
+    stream = zlib.decompressobj(-15)
+    while block:
+        yield len(stream.decompress(block, _PIECE))
+        block = stream.unconsumed_tail
+    if not stream.eof:
+        raise zlib.error("a deflated block is cut short")
+
+
+def _zstandard(block: bytes) -> Iterator[int]:
+    import pyarrow
+
+    with pyarrow.CompressedInputStream(pyarrow.BufferReader(block), "zstd") as stream:
+        while piece := stream.read(_PIECE):
+            yield len(piece)
+
+
+def _as_it_is(block: bytes) -> Iterator[int]:
+    yield len(block)
+
+
+# Snappy makes nothing more than 25 times smaller.
+_INFLATED: dict[str, Callable[[bytes], Iterator[int]]] = {
+    "null": _as_it_is, "deflate": _deflated, "snappy": _as_it_is, "zstandard": _zstandard,
+}  # fmt: skip

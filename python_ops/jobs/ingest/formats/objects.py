@@ -1,0 +1,39 @@
+"""Rows as JSON objects, one per line: jsonl, and the rows of parquet and avro files, to typed rows with a verdict."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from python_ops.jobs.ingest.formats.format import Format
+from python_ops.jobs.ingest.formats.rows import (
+    check_record,
+    column_checks,
+    finish,
+    parse_json,
+    unknown_version,
+    value_columns,
+)
+from python_ops.lake.contracts import Contract
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+def objects(lines: DataFrame, contract: Contract, format_: Format) -> DataFrame:
+    """Parses and checks JSON objects, as python_ops.jobs.ingest.projection.project says."""
+    rows = parse_json(lines).selectExpr("*", "_event as _row", unknown_version(contract))
+    if given := format_.given(contract, lambda name: f"try_variant_get(_event, '$.{name}', 'string')"):
+        rows = rows.selectExpr("*", *given).selectExpr("*", *format_.positions())
+    typed = value_columns(
+        rows,
+        format_.read_as(contract),
+        ["_raw", "_file", "_line", "_is_object", "_unknown_version", *format_.carried],
+        is_debezium=False,
+        known=list(format_.fields(contract)),
+    )
+    checks = [*check_record(), *format_.checks()]
+    for column in contract.columns:
+        checks += column_checks(contract, column, format_.is_sent(contract, column))
+    return finish(
+        format_.as_sent(typed, contract), contract, checks, ignored="trim(_raw) = ''", **format_.metadata
+    )  # fmt: skip

@@ -1,0 +1,194 @@
+"""What all formats share: JSON lines as variants, their columns typed, the verdict, and the row's last shape.
+
+JSON is read as `variant`: it keeps integers and decimals exact, refuses duplicated keys, and tells a string from a
+number, so that a changed type is seen. Column names come from the contract, whose schema admits `[a-z][a-z0-9_]*` only:
+names of the projection's own begin with `_`, so that none is a contract's.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from python_ops.jobs.ingest.formats.values import (
+    MAX_EXTRA_COLUMNS,
+    MAX_RECORD_BYTES,
+    NUL,
+    Check,
+    first_of,
+    from_variant,
+    normalised,
+    not_a_number,
+    range_checks,
+)
+from python_ops.lake.contracts import Column, Contract
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+def parse_json(lines: DataFrame) -> DataFrame:
+    """Adds `_event`, the one JSON value of the line, and `_is_object`."""
+    # In brackets before a word that nobody can guess, because the parser stops at the end of the first value: what
+    # follows it on the line, another value or a bracket of the file's own, would be lost.
+    # A byte order mark at the start of the file is not data. No regular expression and no schema of the whole event
+    # here: each costs as much as parsing.
+    end = secrets.token_hex(8)
+    marked = "startswith(_raw, '\\uFEFF')"
+    text = f"case when {marked} then substr(_raw, 2) else _raw end"
+    whole = f"octet_length(_raw) <= {MAX_RECORD_BYTES} and is_valid_utf8(_raw)"
+    return lines.selectExpr("*", f"case when {whole} then {text} end as _text").selectExpr(
+        "*", f"try_parse_json(concat('[', _text, ',\"{end}\"]')) as _parsed"
+    ).selectExpr(
+        "*",
+        f"case when try_variant_get(_parsed, '$[1]', 'string') = '{end}'"
+        " then try_variant_get(_parsed, '$[0]', 'variant') end as _event",
+    ).selectExpr(
+        "*", "_event is not null and startswith(trim(leading ' \\t\\r\\n' from _text), '{') as _is_object"
+    )  # fmt: skip
+
+
+def check_record() -> list[Check]:
+    """What every JSON line must be."""
+    return [
+        (f"octet_length(_raw) > {MAX_RECORD_BYTES}", f"longer than {MAX_RECORD_BYTES} bytes", None),
+        ("not is_valid_utf8(_raw)", "not valid UTF-8", None),
+        ("not coalesce(_is_object, false)", "not one JSON object, or a key is there twice", None),
+        ("size(_recased) > 0 and _folded is null", "a column is there twice, in upper and lower case", None),
+        (
+            f"size(_others) > {MAX_EXTRA_COLUMNS}",
+            f"more than {MAX_EXTRA_COLUMNS} columns that the contract lacks",
+            None,
+        ),
+    ]
+
+
+def column_checks(contract: Contract, column: Column, applies: str) -> list[Check]:
+    """What a column's value must be, in the rows that meet a condition: `_kind_…` and `_text_…` are what was given."""
+    name = column.name
+    checks: list[Check] = []
+    if column.required:
+        checks.append((f"{applies} and `_kind_{name}` is null", "a required column is missing", name))
+        checks.append((f"{applies} and `_kind_{name}` = 'VOID'", "a required value is null", name))
+    if name in contract.key and column.type == "string":
+        checks.append((f"{applies} and trim(`{name}`) = ''", "the key is blank", name))
+    wrong = f"{applies} and `_kind_{name}` <> 'VOID' and `{name}` is null"
+    checks.append((f"{wrong} and not {not_a_number(column, f'`_text_{name}`')}", f"not a {column.type}", name))
+    return [*checks, *range_checks(column, applies)]
+
+
+def value_columns(
+    rows: DataFrame, contract: Contract, carried: Sequence[str], is_debezium: bool, known: Sequence[str] = ()
+) -> DataFrame:
+    """From `_row`, a JSON object: `_kind_…` and `_text_…` of each column, its typed value, `_extra`, `_changes`.
+
+    A column is found under its name; under the name in upper or mixed case where the object lacks it.
+
+    Args:
+        rows: Has `_row` and what is carried.
+        contract: The source's contract.
+        carried: Columns that go on.
+        is_debezium: Values are written as Debezium writes them.
+        known: Columns of the row that are not the contract's and not extra: the source's own metadata.
+    """
+    names = ", ".join(f"'{name}'" for name in (*(column.name for column in contract.columns), *known))
+    lower = f"array_contains(array({names}), lower(name))"
+    folded = "transform(map_entries(_recased), entry -> struct(lower(entry.key), entry.value))"
+    spelled = "size(array_distinct(transform(map_keys(_recased), name -> lower(name))))"
+    is_clear = f"size(_recased) > 0 and {spelled} = size(_recased)"
+    found = rows.selectExpr(
+        *carried, "_row",
+        "map_filter(try_cast(_row as map<string, variant>),"
+        f" (name, _) -> not array_contains(array({names}), name)) as _others",
+    ).selectExpr(
+        "*",
+        f"case when exists(map_keys(_others), name -> {lower}) then map_filter(_others, (name, _) -> {lower}"
+        " and not map_contains_key(try_cast(_row as map<string, variant>), lower(name))) end as _recased",
+    ).selectExpr("*", f"case when {is_clear} then map_from_entries({folded}) end as _folded")  # fmt: skip
+    carried = (*carried, "_others", "_recased", "_folded")
+    values = found.selectExpr(
+        *carried,
+        *[
+            f"coalesce(try_variant_get(_row, '$.{c.name}', 'variant'), try_element_at(_folded, '{c.name}'))"
+            f" as `_value_{c.name}`"
+            for c in contract.columns
+        ],
+    )
+    others = "case when size(_recased) > 0 then map_filter(_others, (name, _) -> not map_contains_key(_recased, name))"
+    others += " else _others end"
+    kinds = values.selectExpr(
+        *carried, f"case when size(_others) > coalesce(size(_recased), 0) then to_json({others}) end as _extra",
+        *[f"`_value_{c.name}`" for c in contract.columns],
+        *[f"schema_of_variant(`_value_{c.name}`) as `_kind_{c.name}`" for c in contract.columns],
+        *[f"try_variant_get(`_value_{c.name}`, '$', 'string') as `_text_{c.name}`" for c in contract.columns],
+    )  # fmt: skip
+    typed = kinds.selectExpr(
+        "*",
+        *[
+            f"{from_variant(c, f'`_value_{c.name}`', f'`_kind_{c.name}`', is_debezium)} as `{c.name}`"
+            for c in contract.columns
+        ],
+    )
+    return typed.selectExpr("*", changes(contract, "contains(_raw, '\\\\u0000')"))
+
+
+def changes(contract: Contract, has_nul: str) -> str:
+    """SQL of `_changes`: the names of what was changed to take the row."""
+    found = [f"case when {has_nul} then '{NUL}' end"]
+    for column in contract.columns:
+        found += normalised(column, f"`_text_{column.name}`", f"`{column.name}`")
+    return f"array_compact(array({', '.join(found)})) as _changes"
+
+
+def integer_at(path: str, name: str) -> str:
+    """SQL of a whole number at a path of the event."""
+    found = f"try_variant_get(_event, '{path}', 'variant')"
+    number = f"try_variant_get(_event, '{path}', 'bigint')"
+    return f"case when schema_of_variant({found}) = 'BIGINT' then {number} end as {name}"
+
+
+def unknown_version(contract: Contract) -> str:
+    """SQL of the record's layout version where the contract does not know it, NULL where it does."""
+    if contract.schema_version is None:
+        return "cast(null as string) as _unknown_version"
+    found = f"try_variant_get(_event, '$.{contract.schema_version.field}', 'string')"
+    known = ", ".join(f"'{version}'" for version in contract.schema_version.known)
+    return f"case when {found} not in ({known}) then {found} end as _unknown_version"
+
+
+def finish(
+    typed: DataFrame, contract: Contract, checks: list[Check], *, ignored: str, op: str, lsn: str = "null",
+    position: str = "null", at: str = "null", transaction: str = "null", unsent: str = "null", extra: str = "_extra",
+    origin: str = "null",
+) -> DataFrame:  # fmt: skip
+    """The verdict, and the columns in their order. The arguments are the SQL of METADATA's columns.
+
+    Args:
+        typed: Has `_raw`, `_file`, `_line`, `_changes`, `_unknown_version` and the contract's columns.
+        contract: The source's contract.
+        checks: What rejects a row, in the order in which it is told.
+        ignored: Condition of lines that are no record: blank ones, headers, tombstones.
+        origin: The schema, or database, whose table the record is of.
+    """
+    verdict = f"case when {ignored} or _unknown_version is not null then null else {first_of(checks)} end"
+    return typed.selectExpr("*", f"{verdict} as _verdict").selectExpr(
+        f"case when {ignored} then 'ignored' when _unknown_version is not null then 'unknown' when _verdict is null"
+        " then 'event' else 'rejected' end as _kind",
+        "coalesce(_verdict.reason, _unknown_version) as _reason",
+        "_verdict.column as _column",
+        "case when _verdict is null then _changes end as _changes",
+        "_raw",
+        f"cast({origin} as string) as _origin",
+        *[f"`{column.name}`" for column in contract.columns],
+        f"{op} as _op",
+        "1 as _source_generation",
+        f"cast({lsn} as bigint) as _source_lsn",
+        f"cast({position} as bigint) as _source_position",
+        f"cast({at} as timestamp) as _source_ts",
+        f"cast({transaction} as bigint) as _source_tx",
+        f"cast({unsent} as array<string>) as _unsent",
+        f"{extra} as _extra",
+        "_file",
+        "_line",
+    )

@@ -1,0 +1,202 @@
+"""Typed values as SQL: what a JSON value or a text says exactly, NULL where it says no such value."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import uuid
+
+from python_ops.lake.contracts import Column
+from python_ops.lake.sql import escaped
+
+Check = tuple[str, str, str | None]
+"""A SQL condition that rejects the row, the reason, and the column it is about."""
+
+UNAVAILABLE = "__debezium_unavailable_value"
+"""What Debezium puts in place of an unchanged TOAST value (`unavailable.value.placeholder`)."""
+
+_BYTES = UNAVAILABLE.encode()
+_BASE64 = base64.b64encode(_BYTES).decode()
+_NAMED = uuid.UUID(bytes=hashlib.md5(_BYTES, usedforsecurity=False).digest(), version=3)
+UNAVAILABLE_SPELLINGS = (
+    UNAVAILABLE,
+    _BASE64,
+    base64.urlsafe_b64encode(_BYTES).decode(),
+    _BYTES.hex(),
+    *(
+        json.dumps(given, separators=(",", ":"))
+        for given in ([UNAVAILABLE], [_BASE64], [_BYTES.hex()], [str(_NAMED)], list(_BYTES), {UNAVAILABLE: UNAVAILABLE})
+    ),
+)
+"""The placeholder as each type has it: text, bytea by binary.handling.mode, arrays of texts, bytes, numbers and UUIDs,
+hstore. Source: UnchangedToastedPlaceholder in Debezium's PostgreSQL connector."""
+
+MAX_RECORD_BYTES = 16 * 1024 * 1024
+"""A longer record is rejected: no table column, message or notebook holds it."""
+
+MAX_EXTRA_COLUMNS = 1000
+"""A record with more columns that the contract lacks is rejected: it is another table, or an attack."""
+
+# A file that grows more than this, and past this size, is an attack or a mistake. Texts compress up to 50 times.
+MAX_INFLATION, MAX_INFLATED_BYTES = 200, 64 * 1024 * 1024
+
+# Days from 1970-01-01 to 0001-01-01 and to 9999-12-31.
+FIRST_DAY, LAST_DAY = -719162, 2932896
+FIRST_MICROSECOND, LAST_MICROSECOND = FIRST_DAY * 86_400_000_000, (LAST_DAY + 1) * 86_400_000_000 - 1
+
+_MICROSECONDS = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1}
+_NOT_NUMBERS = "'nan', 'infinity', '-infinity', '+infinity', 'inf', '-inf'"
+_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,6})?"
+# A JSON number with an exponent, or of more digits than a decimal has, is read as a double, which keeps 15 digits.
+_MORE_THAN_A_DOUBLE = ':[^0-9A-Za-z"]*[0-9]([.]?[0-9]){15,}([eE]|([.]?[0-9]){23})'
+
+# What was changed so that a value could be taken; each is counted per batch.
+NUL, NOT_A_NUMBER, LISTED_BOOLEAN, THOUSANDS, EXPONENT, NO_ZONE = (
+    "NUL characters removed", "NaN or Infinity taken as NULL", "boolean written as another text",
+    "number with thousands separators", "number with an exponent", "time without a zone taken as UTC",
+)  # fmt: skip
+NORMALISATIONS = (NUL, NOT_A_NUMBER, LISTED_BOOLEAN, THOUSANDS, EXPONENT, NO_ZONE)
+
+
+def bomb(inflated: int, size: int) -> str | None:
+    """Why a file of `size` bytes is not read that holds so many, or more; None where it may be."""
+    if inflated <= MAX_INFLATED_BYTES or inflated <= MAX_INFLATION * size:
+        return None
+    return f"inflates to more than {MAX_INFLATION} times its size"
+
+
+def from_variant(column: Column, value: str, kind: str, is_debezium: bool) -> str:
+    """The typed value of a JSON value, or NULL where it is of another kind or does not fit.
+
+    Args:
+        column: What is wanted.
+        value: SQL of the variant.
+        kind: SQL of its `schema_of_variant`.
+        is_debezium: Dates are days since 1970-01-01 and decimals texts, as Debezium writes them.
+    """
+    text = f"try_variant_get({value}, '$', 'string')"
+    number = f"try_variant_get({value}, '$', 'bigint')"
+    if column.type == "string":
+        clean = f"case when contains(_raw, '\\\\u0000') then replace({text}, '\\0', '') else {text} end"
+        sent = f"not {is_unavailable(text)}" if is_debezium else f"{text} <> '{UNAVAILABLE}'"
+        return f"case when {kind} = 'STRING' and {sent} then {clean} end"
+    if column.type == "boolean":
+        typed = f"try_variant_get({value}, '$', 'boolean')"
+        return (
+            f"case when {kind} = 'BOOLEAN' then {typed} when {kind} in ('STRING', 'BIGINT')"
+            f" then {from_text(column, text)} end"
+        )
+    if column.type in ("int", "bigint"):
+        return f"case when {kind} = 'BIGINT' then try_cast({number} as {column.type}) end"
+    if column.type == "date" and is_debezium:
+        in_range = f"{number} between {FIRST_DAY} and {LAST_DAY}"
+        return f"case when {kind} = 'BIGINT' and {in_range} then date_from_unix_date(cast({number} as int)) end"
+    if column.type == "timestamp" and (factor := _epoch(column)):
+        moment = _from_epoch(number, factor)
+        return f"case when {kind} = 'BIGINT' then {moment} when {kind} = 'STRING' then {from_text(column, text)} end"
+    if column.precision_and_scale and not is_debezium:
+        numbers = f"{kind} in ('STRING', 'BIGINT') or {kind} like 'DECIMAL%'"
+        if "exponent" in column.accepts:
+            numbers += f" or {kind} = 'DOUBLE' and not _raw rlike '{_MORE_THAN_A_DOUBLE}'"
+        return f"case when {numbers} then {from_text(column, text)} end"
+    return f"case when {kind} = 'STRING' then {from_text(column, text)} end"
+
+
+def is_unavailable(text: str) -> str:
+    """SQL of whether a text is the placeholder, in one of its spellings."""
+    spellings = ", ".join(f"'{escaped(spelling)}'" for spelling in UNAVAILABLE_SPELLINGS)
+    return f"{text} in ({spellings})"
+
+
+def from_text(column: Column, text: str) -> str:
+    """The typed value of a text, or NULL where it does not say exactly such a value."""
+    if column.precision_and_scale:
+        return _decimal(column, text)
+    if column.type == "timestamp":
+        zone = r"(Z|[+-][0-9]{2}(:?[0-9]{2})?)" + ("?" if "no_zone" in column.accepts else "")
+        cases = f"when {text} rlike '{_TIME}{zone}$' then try_cast({text} as timestamp)"
+        if factor := _epoch(column):
+            cases += f" when {text} rlike '^-?[0-9]+$' then {_from_epoch(f'try_cast({text} as bigint)', factor)}"
+        return f"case {cases} end"
+    if column.type == "date":
+        return f"case when {text} rlike '^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}$' then try_cast({text} as date) end"
+    if column.type in ("int", "bigint"):
+        return f"case when {text} rlike '^-?[0-9]+$' then try_cast({text} as {column.type}) end"
+    if column.type == "boolean":
+        return (
+            f"case when lower({text}) in ('true', 't', 'yes', 'y', '1') then true"
+            f" when lower({text}) in ('false', 'f', 'no', 'n', '0') then false end"
+        )
+    return text
+
+
+def _decimal(column: Column, text: str) -> str:
+    assert column.precision_and_scale is not None
+    scale = column.precision_and_scale[1]
+    # More digits after the point than the column keeps would be lost without a word.
+    fraction = rf"([.][0-9]{{0,{scale}}}0*)?$"
+    cases = f"when {text} rlike '^-?[0-9]+{fraction}' then try_cast({text} as {column.type})"
+    if "thousands" in column.accepts:
+        grouped = rf"^-?[0-9]{{1,3}}(,[0-9]{{3}})+{fraction}"
+        cases += f" when {text} rlike '{grouped}' then try_cast(replace({text}, ',', '') as {column.type})"
+    if "exponent" in column.accepts:
+        # Equal to the same number with all its digits: else the scale would cut it.
+        exact = f"try_cast({text} as {column.type}) = try_cast({text} as decimal(38,18))"
+        cases += f" when {text} rlike '^-?[0-9]+([.][0-9]+)?[eE][+-]?[0-9]+$' and {exact}"
+        cases += f" then try_cast({text} as {column.type})"
+    return f"case {cases} end"
+
+
+def not_a_number(column: Column, text: str) -> str:
+    """Whether a text is NaN or an infinity, where that may be taken as NULL: no decimal holds it."""
+    if column.required or column.precision_and_scale is None:
+        return "false"
+    return f"coalesce(lower({text}) in ({_NOT_NUMBERS}), false)"
+
+
+def normalised(column: Column, text: str, value: str) -> list[str]:
+    """Conditions under which taking the value changed its writing: SQL texts of `case … end` that name the change."""
+    found = []
+    if column.type == "boolean":
+        found.append((LISTED_BOOLEAN, f"{value} is not null and lower({text}) not in ('true', 'false')"))
+    if "thousands" in column.accepts:
+        found.append((THOUSANDS, f"{value} is not null and contains({text}, ',')"))
+    if "exponent" in column.accepts:
+        found.append((EXPONENT, f"{value} is not null and {text} rlike '[eE]'"))
+    if "no_zone" in column.accepts:
+        found.append((NO_ZONE, f"{value} is not null and {text} rlike '{_TIME}$'"))
+    if column.precision_and_scale and not column.required:
+        found.append((NOT_A_NUMBER, not_a_number(column, text)))
+    return [f"case when {condition} then '{name}' end" for name, condition in found]
+
+
+def range_checks(column: Column, applies: str) -> list[Check]:
+    """Days outside of what the contract takes."""
+    return [
+        (f"{applies} and cast(`{column.name}` as date) {sign} date '{day}'", f"{word} {day}", column.name)
+        for sign, word, day in (("<", "before", column.earliest), (">", "after", column.latest))
+        if day is not None
+    ]
+
+
+def first_of(checks: list[Check]) -> str:
+    """SQL of the first check that rejects the row: a struct of reason and column, or NULL."""
+    cases = ", ".join(
+        f"case when {condition} then named_struct('reason', '{escaped(reason)}', 'column', {_text_or_null(column)}) end"
+        for condition, reason, column in checks
+    )
+    return f"coalesce({cases})"
+
+
+def _epoch(column: Column) -> int | None:
+    return next((factor for name, factor in _MICROSECONDS.items() if name in column.accepts), None)
+
+
+def _from_epoch(number: str, factor: int) -> str:
+    first, last = FIRST_MICROSECOND // factor, LAST_MICROSECOND // factor
+    return f"case when {number} between {first} and {last} then timestamp_micros({number} * {factor}) end"
+
+
+def _text_or_null(text: str | None) -> str:
+    return "cast(null as string)" if text is None else f"'{text}'"

@@ -1,0 +1,36 @@
+"""From a contract to one Spark projection: records in, typed rows with a verdict out. No UDF, one pass."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from python_ops.jobs.ingest.formats import format_of
+from python_ops.jobs.ingest.formats.delimited import delimited
+from python_ops.jobs.ingest.formats.envelopes import debezium
+from python_ops.jobs.ingest.formats.objects import objects
+from python_ops.lake.contracts import Contract
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+def project(lines: DataFrame, contract: Contract, layout: tuple[str, ...] = ()) -> DataFrame:
+    """Parses and checks records.
+
+    Args:
+        lines: `_raw` string (rows of parquet and avro files as JSON), `_file` string, `_line` bigint.
+        contract: The source's contract.
+        layout: Names of a csv record's fields in their order; empty for JSON.
+
+    Returns:
+        One row per record: `_kind` (`event`, `rejected`, `unknown`: of a layout version that the contract does not
+        know, or `ignored`: tombstones, blank lines), `_reason` and `_column` of the first fault, `_changes`: what was
+        changed to take the record, `_raw`, `_origin` (schema of its table), then the contract's columns and METADATA up
+        to `_line`.
+    """
+    if contract.format == "debezium_json":
+        return debezium(lines, contract)
+    format_ = format_of(contract)
+    if layout or contract.format == "csv":
+        return delimited(lines, contract, layout or tuple(column.name for column in contract.columns), format_)
+    return objects(lines, contract, format_)

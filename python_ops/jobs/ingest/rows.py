@@ -1,0 +1,135 @@
+"""The rows of one batch: projected, counted in one pass, and shaped for bronze and for the dead-letter table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+from python_ops.jobs.ingest.batch_checks import Findings
+from python_ops.jobs.ingest.formats import format_of
+from python_ops.jobs.ingest.formats.values import NORMALISATIONS
+from python_ops.jobs.ingest.projection import project
+from python_ops.jobs.ingest.reading import Records
+from python_ops.lake.contracts import Contract
+from python_ops.lake.contracts.metadata import METADATA
+from python_ops.lake.landing import LandingFile
+from python_ops.lake.ledger import Batch
+from python_ops.lake.sql import escaped
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+def rows_of(records: Sequence[Records], contract: Contract, manifest: Batch) -> DataFrame | None:
+    """Records of a batch as `project` gives them, with the batch's own columns; None when there are none."""
+    frames = [_rows(part, contract, manifest) for part in records]
+    return reduce(lambda one, other: one.unionByName(other), frames) if frames else None
+
+
+def _rows(records: Records, contract: Contract, manifest: Batch) -> DataFrame:
+    projected = project(records.lines, contract, records.layout)
+    is_plain_snapshot = manifest.snapshot_at is not None and not format_of(contract).has_changes
+    special = {"_source_generation": f"{records.generation} as _source_generation"}
+    if is_plain_snapshot:
+        special["_op"] = "'r' as _op"
+    if manifest.snapshot_at is not None:
+        special["_source_ts"] = f"coalesce(_source_ts, timestamp '{manifest.snapshot_at}') as _source_ts"
+    return projected.selectExpr(
+        *[special.get(name, f"`{name}`") for name in projected.columns],
+        f"'{manifest.contract_version}' as _contract_version",
+        f"timestamp '{manifest.arrived_at}' as _arrived_at",
+        f"cast({manifest.batch_id} as bigint) as _batch_id",
+        f"{str(records.again).lower()} as _again",
+    )
+
+
+def find(rows: DataFrame | None) -> Findings:
+    """Counts a batch. Dead letters that are rejected again stay where they are and count as ignored."""
+    counts = {"read": 0, "accepted": 0, "quarantined": 0, "ignored": 0, "generated": 0}
+    if rows is None:
+        return Findings(counts)
+    bad = "_kind in ('rejected', 'unknown')"
+    total = rows.selectExpr(
+        "count(*) as read",
+        "count_if(_kind = 'event') as accepted",
+        f"count_if({bad} and not _again) as quarantined",
+        f"count_if(_kind = 'ignored' or {bad} and _again) as ignored",
+        "array_sort(array_distinct(flatten(collect_set("
+        "case when _kind = 'event' then json_object_keys(_extra) end)))) as extra",
+        "array_sort(collect_set(case when _kind = 'unknown' then _reason end)) as unknown",
+        "array_sort(collect_set(case when _kind = 'event' then _origin end)) as origins",
+        "min(case when _kind = 'event' then _source_lsn end) as low",
+        "max(case when _kind = 'event' then _source_lsn end) as high",
+        *[
+            f"count_if(_kind = 'event' and array_contains(_changes, '{name}')) as `change_{number}`"
+            for number, name in enumerate(NORMALISATIONS)
+        ],
+    ).collect()[0]
+    counts |= {name: int(total[name]) for name in ("read", "accepted", "quarantined", "ignored")}
+    reasons = {}
+    if counts["quarantined"]:
+        told = rows.where(f"{bad} and not _again").groupBy("_kind", "_reason", "_column").count().collect()
+        reasons = {_reason(row): int(row["count"]) for row in told}
+    changes = {name: int(total[f"change_{number}"]) for number, name in enumerate(NORMALISATIONS)}
+    return Findings(
+        counts,
+        reasons,
+        {name: count for name, count in changes.items() if count},
+        tuple(total["extra"]),
+        tuple(total["unknown"]),
+        None if total["low"] is None else (int(total["low"]), int(total["high"])),
+        origins=tuple(total["origins"]),
+    )
+
+
+def _reason(row: Any) -> str:
+    if row["_kind"] == "unknown":
+        return f"unknown layout version {row['_reason']}"
+    return f"{row['_reason']} ({row['_column']})" if row["_column"] else str(row["_reason"])
+
+
+def dead_letters(
+    spark: SparkSession, manifest: Batch, rows: DataFrame | None, files: Sequence[LandingFile]
+) -> DataFrame | None:
+    """Rejected records and files, as the dead-letter table has them."""
+    dead = None
+    if rows is not None:
+        dead = rows.where("_kind in ('rejected', 'unknown') and not _again").selectExpr(
+            "_batch_id", "_file as file", "_line as line", "_raw as raw",
+            "case when _kind = 'unknown' then concat('unknown layout version ', _reason) else _reason end as reason",
+            "_column as column", "_contract_version as contract_version", "_arrived_at as arrived_at",
+        )  # fmt: skip
+    if files:
+        faults: list[dict[str, Any]] = [{"file": file.name, "reason": file.fault} for file in files]
+        whole = spark.createDataFrame(faults, "file string, reason string").selectExpr(
+            f"cast({manifest.batch_id} as bigint) as _batch_id", "file", "cast(null as bigint) as line",
+            "cast(null as string) as raw", "reason", "cast(null as string) as column",
+            f"'{manifest.contract_version}' as contract_version",
+            f"timestamp '{manifest.arrived_at}' as arrived_at",
+        )  # fmt: skip
+        dead = whole if dead is None else dead.unionByName(whole)
+    return dead
+
+
+def implied_deletes(
+    missing: DataFrame, contract: Contract, manifest: Batch, positions: tuple[int, int] | None
+) -> DataFrame:
+    """Deletes of the keys that a complete snapshot lacks, at the snapshot's own position."""
+    given = {
+        "_op": "'d'",
+        "_source_generation": str(manifest.generation),
+        "_source_lsn": str(positions[1]) if positions else "null",
+        "_source_position": "0" if positions else "null",
+        "_source_ts": f"timestamp '{manifest.snapshot_at}'",
+        "_file": f"'{escaped(manifest.files[0].name)}'",
+        "_line": "0",
+        "_contract_version": f"'{manifest.contract_version}'",
+        "_arrived_at": f"timestamp '{manifest.arrived_at}'",
+        "_batch_id": str(manifest.batch_id),
+    }
+    columns = [
+        f"`{c.name}`" if c.name in contract.key else f"cast(null as {c.type}) as `{c.name}`" for c in contract.columns
+    ]
+    columns += [f"cast({given.get(c.name, 'null')} as {c.type}) as `{c.name}`" for c in METADATA]
+    return missing.selectExpr(*columns)

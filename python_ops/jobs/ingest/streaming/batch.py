@@ -1,0 +1,97 @@
+"""A micro-batch of a topic as one batch of its source: fixed by its offsets, written as ingestion writes files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from python_ops.jobs.ingest import IngestResult, generations
+from python_ops.jobs.ingest.batch import BatchWriter, halt_text
+from python_ops.jobs.ingest.batch_checks import fingerprint
+from python_ops.jobs.ingest.reading import Records
+from python_ops.jobs.ingest.streaming.broker import Broker
+from python_ops.jobs.ingest.streaming.records import lines
+from python_ops.lake.config import Settings
+from python_ops.lake.contracts import Contract
+from python_ops.lake.errors import OpsError
+from python_ops.lake.ledger import Batch, BatchState
+from python_ops.lake.offsets import Offsets
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+class TopicBatch(BatchWriter):
+    """Batches of one source from its topic."""
+
+    def __init__(self, settings: Settings, spark: SparkSession, contract: Contract, broker: Broker) -> None:
+        super().__init__(settings, spark, contract)
+        self.broker = broker
+        self.is_avro = contract.source in settings.kafka_avro
+        self._at_hand: DataFrame | None = None
+
+    def take_micro_batch(self, records: DataFrame) -> IngestResult | None:
+        """Takes the records that a running query hands over; None when there are none."""
+        records.persist()
+        self._at_hand = records
+        try:
+            ranges = _ranges(records)
+            if not ranges:
+                return None
+            return self.take(self.freeze(offsets=ranges))
+        finally:
+            self._at_hand = None
+            records.unpersist()
+
+    def take_again(self, ranges: Sequence[Offsets]) -> IngestResult:
+        """Takes records again that are gone from the table since it was restored."""
+        return self.take(self.freeze(offsets=ranges))
+
+    def give_up(self, ranges: Sequence[Offsets]) -> None:
+        """Notes records that the topic no longer holds as an empty batch, so that nobody looks for them again."""
+        none = {"read": 0, "accepted": 0, "quarantined": 0, "ignored": 0, "generated": 0}
+        self.ledger.set_state(self.freeze(offsets=ranges), BatchState.COMMITTED, counts=none)
+
+    def take_halted(self, halted: Batch, approve: int | None) -> IngestResult:
+        """Takes a halted batch again, when it was approved or its contract or generation has changed.
+
+        Raises:
+            OpsError: it still waits for a decision.
+        """
+        generation = generations.current(self.settings, self.ledger).number
+        if approve != halted.batch_id and halted.judged_by == fingerprint(self.contract, generation):
+            raise OpsError(halt_text(self.contract.source, halted, halted.halted_by or ""))
+        return self.take(self._release(halted, approve if approve == halted.batch_id else None))
+
+    def delivered(self, manifest: Batch) -> list[Records]:
+        """The records of the running query, or exactly those of the batch's offsets."""
+        records = self._read(manifest.offsets) if self._at_hand is None else self._at_hand
+        return [Records(lines(records, self.contract, self.is_avro), (), manifest.generation)]
+
+    def _read(self, ranges: Sequence[Offsets]) -> DataFrame:
+        """Exactly these records, read from the topic again. A partition occurs once in a batch."""
+        partitions: dict[str, list[int]] = {}
+        bounds: tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]] = ({}, {})
+        for given in ranges:
+            partitions.setdefault(given.topic, []).append(given.partition)
+            for bound, offset in zip(bounds, (given.start, given.end), strict=True):
+                bound.setdefault(given.topic, {})[str(given.partition)] = offset
+        reader = self.spark.read.format("kafka").options(**self.broker.spark_options())
+        return (
+            reader.option("assign", json.dumps(partitions))
+            .option("startingOffsets", json.dumps(bounds[0]))
+            .option("endingOffsets", json.dumps(bounds[1]))
+            .load()
+        )
+
+
+def _ranges(records: DataFrame) -> list[Offsets]:
+    from pyspark.sql.functions import max as highest
+    from pyspark.sql.functions import min as lowest
+
+    rows = records.groupBy("topic", "partition").agg(lowest("offset").alias("low"), highest("offset").alias("high"))
+    found = [
+        Offsets(row["topic"], int(row["partition"]), int(row["low"]), int(row["high"]) + 1) for row in rows.collect()
+    ]
+    return sorted(found)

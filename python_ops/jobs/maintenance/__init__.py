@@ -1,0 +1,270 @@
+"""OPTIMIZE, REORG, VACUUM and checkpoints, when the state of a table needs them, not by the calendar.
+
+Policy is dbt `meta` of the model or source table:
+
+- `optimize_after_files`: how many small files, beyond one per partition, make OPTIMIZE worth it;
+- `zorder_by`: columns that OPTIMIZE sorts by; tables with clustering columns are clustered by them instead;
+- `retain_hours`: how long a removed file stays for readers of older versions and time travel;
+- `reader_lag_hours`: the longest that a reader, an export or a copy for disaster recovery may stay on one version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from python_ops.jobs.maintenance.state import SMALL_BYTES, TableState, read_state
+from python_ops.lake.artifacts import Manifest, load_manifest
+from python_ops.lake.config import Settings
+from python_ops.lake.contracts import sources
+from python_ops.lake.delta import exists
+from python_ops.lake.errors import BusyError, ConfigError, OpsError
+from python_ops.lake.lineage import Dataset, job_run
+from python_ops.lake.lock import check_held, leased
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+LEAST_RETAIN_HOURS = 24
+"""Shorter retention is refused: a query, an export or a copy of the files may hold a version for a day. A table with
+slower readers says so by `reader_lag_hours`."""
+
+_PURGE_SHARE = 0.2  # of rows behind deletion vectors: a scan reads a fifth for nothing
+_UNCLUSTERED_SHARE = 0.5  # of bytes since the last OPTIMIZE
+_UNCLUSTERED_BYTES = 8 * SMALL_BYTES  # below it, order saves nothing
+_VACUUM_SHARE = 0.1  # of removable bytes
+_VACUUM_FILES = 20
+_CHECKPOINT_COMMITS = 30
+_TRIES = 3
+
+
+class Act(StrEnum):
+    """What maintenance does to a table, in this order."""
+
+    PURGE = "purge"
+    OPTIMIZE = "optimize"
+    CHECKPOINT = "checkpoint"
+    VACUUM_LITE = "vacuum lite"
+    VACUUM_FULL = "vacuum full"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A table and its policy; see the module's docstring."""
+
+    table: str
+    path: Path
+    optimize_after_files: int
+    retain_hours: int
+    zorder_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One act, and the figures that call for it."""
+
+    act: Act
+    reason: str
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """What is to be done with a table, or was.
+
+    Attributes:
+        before: State before; the plan was made from it.
+        after: State afterwards; None in a plan.
+        error: Why the table is not done; the others go on.
+    """
+
+    table: str
+    actions: tuple[Step, ...]
+    before: TableState
+    after: TableState | None = None
+    error: OpsError | None = None
+
+
+def policies(settings: Settings, manifest: Manifest, tables: Sequence[str] = ()) -> list[Policy]:
+    """Every Delta table of the environment with its policy, by name.
+
+    Args:
+        settings: The environment.
+        manifest: The project.
+        tables: Only these, as `schema.table`; all when empty.
+
+    Raises:
+        ConfigError: a table is unknown, or a policy is not allowed.
+    """
+    found: list[Policy] = []
+    for model in manifest.models.values():
+        if model.storage:
+            found.append(_policy(settings, model.layer, model.storage, model.meta, model.path))
+    for source in sources():
+        meta = manifest.source_meta.get(source, {})
+        found += [_policy(settings, layer, source, meta, f"source {source}") for layer in ("bronze", "dlq")]
+    found = sorted((policy for policy in found if exists(policy.path)), key=lambda policy: policy.table)
+    known = {policy.table for policy in found}
+    if unknown := sorted(set(tables) - known):
+        raise ConfigError(f"No such table: {', '.join(unknown)}. Tables: {', '.join(sorted(known)) or 'none yet'}.")
+    return [policy for policy in found if not tables or policy.table in tables]
+
+
+def plan(settings: Settings, tables: Sequence[str] = (), artifacts: Path | None = None) -> list[TablePlan]:
+    """What `run` would do, with the reasons. Starts no JVM.
+
+    Raises:
+        ConfigError: a table is unknown, or a policy is not allowed.
+        OpsError: there is no manifest, or a table cannot be read.
+    """
+    return [_decide(policy) for policy in policies(settings, load_manifest(artifacts or settings.artifacts), tables)]
+
+
+def run(
+    settings: Settings,
+    spark: Callable[[], SparkSession],
+    tables: Sequence[str] = (),
+    on_event: Callable[[TablePlan], None] | None = None,
+    artifacts: Path | None = None,
+) -> list[TablePlan]:
+    """Does what `plan` says, table by table.
+
+    Args:
+        settings: The environment.
+        spark: Gives the session; called only when there is something to do.
+        tables: Only these, as `schema.table`; all when empty.
+        on_event: Told of each table when it is done.
+        artifacts: Folder of dbt's artifacts; the environment's when None.
+
+    Returns:
+        The plan with each table's state afterwards. A table that failed has `error`; the others are done.
+
+    Raises:
+        ConfigError: a table is unknown, or a policy is not allowed.
+        OpsError: there is no manifest, or a table cannot be read.
+    """
+    done = []
+    for policy in policies(settings, load_manifest(artifacts or settings.artifacts), tables):
+        planned = _decide(policy)
+        if planned.actions:
+            outputs = [Dataset(policy.table, policy.path.as_uri())]
+            with job_run(settings, f"maintain.{policy.table}", outputs=outputs) as job:
+                try:
+                    with leased(settings, [policy.table], f"maintain {policy.table}"):
+                        planned = maintain_table(spark(), policy)
+                except BusyError as exc:
+                    planned = replace(planned, error=exc)
+                if planned.after:
+                    job.outputs = [replace(outputs[0], rows=0, bytes=planned.after.bytes)]
+        done.append(planned)
+        if on_event:
+            on_event(done[-1])
+    return done
+
+
+def maintain_table(spark: SparkSession, policy: Policy) -> TablePlan:
+    """Does what one table needs. `error` says what failed; the table's rows are as they were."""
+    planned = _decide(policy)
+    try:
+        for action in planned.actions:
+            check_held(policy.table)
+            _act(spark, policy, action.act)
+    except BusyError:
+        raise
+    except OpsError as exc:
+        planned = replace(planned, error=exc)
+    return replace(planned, after=read_state(policy.path, policy.retain_hours))
+
+
+def _policy(settings: Settings, layer: str, table: str, meta: Any, where: str) -> Policy:
+    name = f"{settings.schema_name(layer)}.{table}"
+    numbers = {"optimize_after_files": 16, "retain_hours": 168, "reader_lag_hours": LEAST_RETAIN_HOURS}
+    for key, default in numbers.items():
+        numbers[key] = meta.get(key, default)
+        if not isinstance(numbers[key], int) or numbers[key] < 1:
+            raise ConfigError(f"{where}: meta {key} of {name} must be a whole number from 1, not {numbers[key]!r}.")
+    least = max(LEAST_RETAIN_HOURS, numbers.pop("reader_lag_hours"))
+    if numbers["retain_hours"] < least:
+        raise ConfigError(
+            f"{where}: meta retain_hours of {name} is {numbers['retain_hours']}; a reader of an older version may need "
+            f"its files for {least} hours. Nothing was removed. Raise it."
+        )
+    zorder = meta.get("zorder_by", ())
+    return Policy(
+        name,
+        settings.table_path(layer, table),
+        **numbers,
+        zorder_by=(zorder,) if isinstance(zorder, str) else tuple(zorder),
+    )
+
+
+def _decide(policy: Policy) -> TablePlan:
+    state = read_state(policy.path, policy.retain_hours)
+    actions = []
+    if state.deleted_share is not None and state.deleted_share >= _PURGE_SHARE:
+        actions.append(Step(Act.PURGE, f"{state.deleted_share:.0%} of the rows are behind deletion vectors"))
+    if state.compactable_files >= policy.optimize_after_files:
+        actions.append(Step(Act.OPTIMIZE, f"{state.compactable_files} small files can be merged"))
+    elif state.unclustered_share >= _UNCLUSTERED_SHARE and state.unclustered_share * state.bytes >= _UNCLUSTERED_BYTES:
+        actions.append(Step(Act.OPTIMIZE, f"{state.unclustered_share:.0%} of the bytes came since the last OPTIMIZE"))
+    if state.commits_since_checkpoint >= _CHECKPOINT_COMMITS:
+        actions.append(Step(Act.CHECKPOINT, f"{state.commits_since_checkpoint} commits since the last checkpoint"))
+    removable = f"{state.removable_files} files, {state.removable_bytes} bytes, are past {policy.retain_hours} hours"
+    if state.untracked_files >= _VACUUM_FILES:
+        reason = f"{state.untracked_files} files, {state.untracked_bytes} bytes, belong to no version"
+        actions.append(Step(Act.VACUUM_FULL, reason))
+    elif state.removable_files >= _VACUUM_FILES or state.removable_bytes > _VACUUM_SHARE * max(state.bytes, 1):
+        actions.append(Step(Act.VACUUM_LITE, removable))
+    return TablePlan(policy.table, tuple(actions), state)
+
+
+def _act(spark: SparkSession, policy: Policy, act: Act) -> None:
+    """Runs one act. If somebody else commits meanwhile, it is tried again, a few times.
+
+    Raises:
+        OpsError: it failed; the table is as it was.
+    """
+    from pyspark.errors import PySparkException
+
+    if act is Act.CHECKPOINT:
+        if not hasattr(spark, "_jsparkSession"):
+            raise OpsError(
+                f"{policy.table}: a Spark Connect client cannot write a checkpoint. Delta writes one at each tenth "
+                "commit. If it does not, run `lakeops maintain run --execute --env local` on the server's machine."
+            )
+        log = spark._jvm.org.apache.spark.sql.delta.DeltaLog
+        log.forTable(spark._jsparkSession, str(policy.path)).checkpoint()
+        return
+    if act in (Act.VACUUM_LITE, Act.VACUUM_FULL):
+        _set_retention(spark, policy)
+    for attempt in range(1, _TRIES + 1):
+        try:
+            spark.sql(_statement(policy, act)).collect()
+            return
+        except PySparkException as exc:
+            if "CONCURRENT" not in str(exc).upper() or attempt == _TRIES:
+                text = str(exc).splitlines()[0][:300]
+                raise OpsError(
+                    f"{act.value} of {policy.table} failed: {text} Its rows are as they were. Run "
+                    f"`lakeops maintain run {policy.table} --execute` again."
+                ) from exc
+
+
+def _statement(policy: Policy, act: Act) -> str:
+    if act is Act.PURGE:
+        return f"reorg table {policy.table} apply (purge)"
+    if act is Act.OPTIMIZE:
+        order = ", ".join(f"`{column}`" for column in policy.zorder_by)
+        return f"optimize {policy.table}" + (f" zorder by ({order})" if order else "")
+    return f"vacuum {policy.table}" + (" lite" if act is Act.VACUUM_LITE else "")
+
+
+def _set_retention(spark: SparkSession, policy: Policy) -> None:
+    """Sets the table's property: Delta 4 ignores VACUUM's RETAIN argument."""
+    wanted = f"interval {policy.retain_hours} hours"
+    name = "delta.deletedFileRetentionDuration"
+    given = spark.sql(f"show tblproperties {policy.table} ('{name}')").collect()[0]["value"]
+    if given != wanted:
+        spark.sql(f"alter table {policy.table} set tblproperties ('{name}' = '{wanted}')")

@@ -1,0 +1,157 @@
+"""The files of a Delta table, read from its log and its folder without a JVM."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from deltalake import DeltaTable
+
+from python_ops.lake.delta import open_log
+from python_ops.lake.errors import OpsError
+
+SMALL_BYTES = 32 * 1024 * 1024
+"""A file below this is small: reading it costs more in opening than in bytes."""
+
+
+@dataclass(frozen=True)
+class TableState:
+    """One table at one version. Shares are between 0 and 1.
+
+    Attributes:
+        compactable_files: Small files beyond one per partition: what OPTIMIZE could save.
+        deleted_share: Rows marked by deletion vectors, of all rows in the files; None when the log does not say.
+        unclustered_share: Bytes written since the last OPTIMIZE, of all bytes.
+        commits_since_checkpoint: Log entries that a reader opens one by one.
+        removable_files: Files of the log that no version within the retention needs.
+        untracked_files: Files in the folder that neither the live version nor a log entry names, older than the
+            retention: failed writes left them.
+    """
+
+    version: int
+    files: int
+    bytes: int
+    rows: int
+    compactable_files: int
+    deleted_share: float | None
+    unclustered_share: float
+    commits_since_checkpoint: int
+    removable_files: int
+    removable_bytes: int
+    untracked_files: int
+    untracked_bytes: int
+    bytes_on_disk: int
+    retain_hours: float
+
+    @property
+    def live_rows(self) -> int:
+        """Rows that a reader sees."""
+        return self.rows - round((self.deleted_share or 0) * self.rows)
+
+
+class _File(NamedTuple):
+    path: str
+    bytes: int
+    written_at: Any
+    rows: int | None
+
+
+def read_state(path: Path, retain_hours: float) -> TableState:
+    """Reads a table's state.
+
+    Args:
+        path: Folder of the table.
+        retain_hours: What its policy keeps.
+
+    Raises:
+        OpsError: the log cannot be read.
+    """
+    table = open_log(path)
+    try:
+        adds = table.get_add_actions()
+    except Exception as exc:  # deltalake raises a dozen unrelated classes
+        raise OpsError(
+            f"{path} cannot be read as a Delta table ({type(exc).__name__}). See docs/runbooks/dr_restore.md."
+        ) from exc
+    columns = [adds.column(name).to_pylist() for name in ("path", "size_bytes", "modification_time", "num_records")]
+    live = [_File(*values) for values in zip(*columns, strict=True)]
+    places = (
+        {str(place) for place in adds.column("partition").to_pylist()} if "partition" in adds.column_names else {""}
+    )
+    small = [file for file in live if file.bytes < SMALL_BYTES]
+    total = sum(file.bytes for file in live)
+    optimized_at = _last_optimize(table)
+    since = [file for file in live if _millis(file.written_at) > optimized_at]
+    log = _Log(path)
+    horizon = time.time() - retain_hours * 3600
+    removed = {name: size for name, (at, size) in log.removed.items() if at / 1000 < horizon and (path / name).exists()}
+    known = {file.path for file in live} | log.removed.keys()
+    on_disk = {str(file.relative_to(path)): file.stat() for file in _data_files(path)}
+    untracked = {n: s for n, s in on_disk.items() if n not in known and not n.endswith(".bin") and s.st_mtime < horizon}
+    rows = sum(int(file.rows or 0) for file in live)
+    return TableState(
+        version=table.version(),
+        files=len(live),
+        bytes=total,
+        rows=rows,
+        compactable_files=max(0, len(small) - len(places)),
+        deleted_share=None if (deleted := log.deleted_rows()) is None else (deleted / rows if rows else 0.0),
+        unclustered_share=sum(file.bytes for file in since) / total if total else 0.0,
+        commits_since_checkpoint=table.version() - log.checkpoint,
+        removable_files=len(removed),
+        removable_bytes=sum(removed.values()),
+        untracked_files=len(untracked),
+        untracked_bytes=sum(stat.st_size for stat in untracked.values()),
+        bytes_on_disk=sum(stat.st_size for stat in on_disk.values()),
+        retain_hours=retain_hours,
+    )
+
+
+class _Log:
+    """What deltalake does not show: removed files with their times, the last checkpoint, deleted rows."""
+
+    def __init__(self, path: Path) -> None:
+        self.folder = path / "_delta_log"
+        self.checkpoint = -1
+        hint = self.folder / "_last_checkpoint"
+        if hint.exists():
+            self.checkpoint = int(json.loads(hint.read_text(encoding="utf-8"))["version"])
+        self.removed: dict[str, tuple[int, int]] = {}
+        for entry in sorted(self.folder.glob("*.json")):
+            for line in entry.read_text(encoding="utf-8").split("\n"):  # U+2028 occurs inside
+                if line.startswith('{"remove":'):
+                    remove = json.loads(line)["remove"]
+                    at, size = remove.get("deletionTimestamp") or 0, remove.get("size") or 0
+                    self.removed[remove["path"]] = (int(at), int(size))
+                elif line.startswith('{"add":'):
+                    self.removed.pop(json.loads(line)["add"]["path"], None)
+
+    def deleted_rows(self) -> int | None:
+        """Rows behind deletion vectors, from the checksum file that Spark writes beside every commit."""
+        checksums = sorted(self.folder.glob("*.crc"))
+        if not checksums:
+            return None
+        told = json.loads(checksums[-1].read_text(encoding="utf-8")).get("numDeletedRecordsOpt")
+        return None if told is None else int(told)
+
+
+def _data_files(path: Path) -> list[Path]:
+    """Files that VACUUM would consider; it leaves hidden ones, such as Hadoop's checksums, alone."""
+    return [
+        file
+        for file in path.rglob("*")
+        if file.is_file() and not file.name.startswith((".", "_")) and "_delta_log" not in file.parts
+    ]
+
+
+def _last_optimize(table: DeltaTable) -> int:
+    """Time of the last OPTIMIZE in milliseconds; 0 where there was none."""
+    done = (int(commit["timestamp"]) for commit in table.history() if commit.get("operation") == "OPTIMIZE")
+    return max(done, default=0)
+
+
+def _millis(value: Any) -> int:
+    return int(value.timestamp() * 1000) if hasattr(value, "timestamp") else int(value)

@@ -1,0 +1,299 @@
+"""Gold tables to the environment's warehouses: staged, audited against the lake, and committed as a set.
+
+A model is published to the warehouses that both its `meta` (`publish_to: [duckdb, postgres]`) and the environment
+(`publish` in python_ops/lake/config) name. docs/guides/publishing.md says what this protects and what it does not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from python_ops.jobs.publish.fingerprint import ROWS
+from python_ops.jobs.publish.gate import refuse_red, refuse_untested
+from python_ops.jobs.publish.stage import current_version, stage
+from python_ops.jobs.publish.target import Served, StagedTable, Version, Warehouse
+from python_ops.jobs.publish.warehouses import published_models, warehouse
+from python_ops.lake.artifacts import Model, load_manifest, load_run_results
+from python_ops.lake.config import Settings
+from python_ops.lake.delta import rows_changed_since
+from python_ops.lake.errors import OpsError
+from python_ops.lake.lineage import Dataset, job_run
+from python_ops.lake.run_record import left_out
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+class Action(StrEnum):
+    """What was done with a table. `staged` is reported once for all warehouses, and is never a result."""
+
+    STAGED = "staged"
+    PUBLISHED = "published"
+    UNCHANGED = "unchanged"
+
+
+@dataclass(frozen=True)
+class PublishResult:
+    """What was done with one table in one warehouse.
+
+    Attributes:
+        target: The warehouse; empty while the table is staged.
+        table: Schema and table name.
+        version: Delta version that is served now.
+        rows: Its row count.
+        seconds: Time spent on this table; staging counts in the first warehouse.
+        sent: Rows that went to the warehouse; fewer than `rows` if only those that differ were sent.
+    """
+
+    target: str
+    table: str
+    version: int
+    rows: int
+    action: Action
+    seconds: float
+    sent: int = 0
+
+
+class Publication(StrEnum):
+    """How what is served compares with the lake. `dropped`: served, but no longer published by the project."""
+
+    CURRENT = "current"
+    BEHIND = "behind"
+    NEVER = "never published"
+    NOT_BUILT = "not built"
+    DROPPED = "dropped"
+    UNREACHABLE = "unreachable"
+
+
+@dataclass(frozen=True)
+class PublishStatus:
+    """Versions of one table in the lake and in one warehouse; None if there is none.
+
+    Attributes:
+        published_at: ISO 8601, UTC.
+        error: Why the warehouse could not be asked.
+    """
+
+    target: str
+    table: str
+    state: Publication
+    lake_version: int | None
+    served_version: int | None
+    rows: int | None
+    published_at: str | None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The tables that one warehouse needs."""
+
+    name: str
+    target: Warehouse
+    ledger: dict[str, Served]
+    changed: list[Model]
+    unchanged: list[PublishResult]
+
+
+def publish(
+    settings: Settings,
+    spark: Callable[[], SparkSession],
+    on_event: Callable[[PublishResult], None] | None = None,
+    artifacts: Path | None = None,
+) -> list[PublishResult]:
+    """Publishes every table whose rows or columns may differ from what is served, to each warehouse as a set.
+
+    A warehouse that fails does not hold up the others. Tables that the last build left out, waiting for a source, stay
+    as they are served.
+
+    Args:
+        settings: The environment.
+        spark: Gives the session; called only when a table has changed.
+        on_event: Told of each table when it is staged, and of each result.
+        artifacts: Folder of dbt's artifacts; the environment's when None.
+
+    Returns:
+        One result per warehouse and table, by name. Empty where no model is published here.
+
+    Raises:
+        ConfigError: the manifest is of another environment, a column cannot be published, credentials are missing.
+        BusyError: a warehouse is in use by another process.
+        OpsError: the last dbt run is not green, a table is missing, an audit failed. Where it failed, nothing changed.
+    """
+    tell = on_event or (lambda event: None)
+    staging = settings.state / "publish" / "stage"
+    shutil.rmtree(staging, ignore_errors=True)  # what a killed run left
+    manifest = load_manifest(artifacts or settings.artifacts)
+    wanted = {name: models for name, models in published_models(manifest, settings).items() if models}
+    if not wanted:
+        return []
+    last_run = load_run_results(artifacts or settings.artifacts)
+    without = manifest.readers_of(left_out(settings, last_run.invocation_id))
+    wanted = {name: [m for m in models if m.unique_id not in without] for name, models in wanted.items()}
+    models = _distinct(wanted.values())
+    refuse_red(manifest, last_run, models)
+    versions = {model.table: current_version(model, _path(model, settings)) for model in models}
+    failures: dict[str, OpsError] = {}
+    plans = []
+    for name in wanted:
+        with _kept(failures, name):
+            plans.append(_plan(settings, name, wanted[name], versions))
+    waiting = [plan for plan in plans if plan.changed]
+    refuse_untested(manifest, last_run, _distinct(plan.changed for plan in waiting), without)
+    ready = []
+    for plan in waiting:
+        with _kept(failures, plan.name):
+            plan.target.prepare()
+            ready.append(plan)
+    results = [result for plan in plans for result in plan.unchanged]
+    try:
+        staged: dict[str, StagedTable] = {}
+        for model in _distinct(plan.changed for plan in ready):
+            folder = staging / model.schema / model.alias
+            table = stage(spark(), model, _path(model, settings), versions[model.table], folder)
+            tell(_result("", table, Action.STAGED, table.seconds, 0))
+            staged[model.table] = table
+        for plan in ready:
+            with _kept(failures, plan.name):
+                results += _replace(settings, plan, [staged[model.table] for model in plan.changed], plan is ready[0])
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    results.sort(key=lambda result: (settings.publish.index(result.target), result.table))
+    for result in results:
+        tell(result)
+    if failures:
+        raise _failed(failures, [name for name in wanted if name not in failures])
+    return results
+
+
+def status(settings: Settings, artifacts: Path | None = None) -> list[PublishStatus]:
+    """How what is served compares with the lake, by warehouse and table. Starts no JVM.
+
+    If a warehouse does not answer, each of its tables has the reason.
+
+    Raises:
+        OpsError: there is no manifest.
+    """
+    found = []
+    for name, listed in published_models(load_manifest(artifacts or settings.artifacts), settings).items():
+        models = {model.table: model for model in listed}
+        lake: dict[str, Version] = {}
+        for model in listed:
+            with contextlib.suppress(OpsError):
+                lake[model.table] = current_version(model, _path(model, settings))
+        error, ledger = None, {}
+        try:
+            ledger = warehouse(settings, name).served()
+        except OpsError as exc:
+            error = str(exc)
+        current = {
+            model.table for model in listed
+            if model.table in lake and _is_served(ledger.get(model.table), lake[model.table], _path(model, settings))
+        }  # fmt: skip
+        schemas = {settings.schema_name(layer) for layer in ("gold", *(model.layer for model in listed))}
+        dropped = {table for table in ledger if table not in models and table.split(".")[0] in schemas}
+        for table in sorted({*models, *dropped}):
+            state = Publication.UNREACHABLE if error else _state(table, models, lake, ledger, current)
+            found.append(_status(name, table, state, lake.get(table), ledger.get(table), error))
+    return found
+
+
+def _plan(settings: Settings, name: str, models: Sequence[Model], versions: Mapping[str, Version]) -> _Plan:
+    target = warehouse(settings, name)
+    ledger = target.served()
+    changed = [m for m in models if not _is_served(ledger.get(m.table), versions[m.table], _path(m, settings))]
+    unchanged = [
+        PublishResult(name, m.table, versions[m.table].number, ledger[m.table].rows, Action.UNCHANGED, 0.0)
+        for m in models
+        if m not in changed
+    ]
+    return _Plan(name, target, ledger, changed, unchanged)
+
+
+def _replace(settings: Settings, plan: _Plan, staged: Sequence[StagedTable], first: bool) -> list[PublishResult]:
+    inputs = [Dataset(table.model.table, _path(table.model, settings).as_uri()) for table in staged]
+    with job_run(settings, f"publish.{plan.name}", inputs) as run:
+        loaded = plan.target.replace(staged, plan.ledger)
+        run.outputs = [
+            Dataset(f"{plan.name}/{t.model.table}", columns=tuple((f.name, f.type) for f in t.fields),
+                    rows=int(t.fingerprint[ROWS] or 0))
+            for t in staged
+        ]  # fmt: skip
+    return [
+        _result(plan.name, t, Action.PUBLISHED, took.seconds + (t.seconds if first else 0.0), took.sent)
+        for t in staged
+        for took in [loaded[t.model.table]]
+    ]
+
+
+@contextlib.contextmanager
+def _kept(failures: dict[str, OpsError], name: str) -> Iterator[None]:
+    """Keeps a warehouse's failure for later."""
+    try:
+        yield
+    except OpsError as exc:
+        failures[name] = exc
+
+
+def _failed(failures: Mapping[str, OpsError], others: Sequence[str]) -> OpsError:
+    """One error for all warehouses that failed."""
+    if len(failures) == 1 and not others:
+        return next(iter(failures.values()))
+    kinds = {type(error) for error in failures.values()}
+    told = " ".join(f"{name}: {error}" for name, error in failures.items())
+    done = f" Up to date: {', '.join(others)}." if others else ""
+    return (kinds.pop() if len(kinds) == 1 else OpsError)(told + done)
+
+
+def _distinct(lists: Iterable[Sequence[Model]]) -> list[Model]:
+    found = {model.table: model for models in lists for model in models}
+    return [found[table] for table in sorted(found)]
+
+
+def _path(model: Model, settings: Settings) -> Path:
+    return settings.table_path(model.layer, model.alias)
+
+
+def _result(target: str, table: StagedTable, action: Action, seconds: float, sent: int) -> PublishResult:
+    rows = int(table.fingerprint[ROWS] or 0)
+    return PublishResult(target, table.model.table, table.version.number, rows, action, round(seconds, 3), sent)
+
+
+def _status(
+    target: str, table: str, state: Publication, lake: Version | None, served: Served | None, error: str | None
+) -> PublishStatus:
+    return PublishStatus(
+        target=target,
+        table=table,
+        state=state,
+        lake_version=lake.number if lake else None,
+        served_version=served.version.number if served else None,
+        rows=served.rows if served else None,
+        published_at=served.published_at if served else None,
+        error=error,
+    )
+
+
+def _state(
+    table: str, wanted: Container[str], lake: Container[str], ledger: Container[str], current: Container[str]
+) -> Publication:
+    if table not in wanted:
+        return Publication.DROPPED
+    if table not in lake:
+        return Publication.NOT_BUILT
+    if table not in ledger:
+        return Publication.NEVER
+    return Publication.CURRENT if table in current else Publication.BEHIND
+
+
+def _is_served(served: Served | None, lake: Version, path: Path) -> bool:
+    """Whether what is served has the table's rows and columns. (A fence or an OPTIMIZE changes the version only.)"""
+    if served is None or served.version.table_id != lake.table_id:
+        return False
+    return served.version == lake or not rows_changed_since(path, served.version.number, or_columns=True)

@@ -1,0 +1,91 @@
+"""Which tables are copied: every bronze and dead-letter table, and every model's storage table, by `meta` `dr_tier`.
+
+Tiers say what a loss would cost: 1 cannot be had again, 2 is derived and slow to derive again, 3 is derived. `snapshot
+create --tier 1` copies the first alone; without it, all are copied. 0 is never copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from python_ops.lake.artifacts import Manifest
+from python_ops.lake.config import Settings
+from python_ops.lake.contracts import sources
+from python_ops.lake.errors import ConfigError
+from python_ops.lake.lineage import Dataset
+from python_ops.lake.storage import Folder, LocalFolder, folder_at
+
+TIERS = (1, 2, 3)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A Delta table of the environment.
+
+    Attributes:
+        layer: Schema without its prefix.
+        table: Name.
+        folder: Where it lies.
+    """
+
+    layer: str
+    table: str
+    folder: Folder
+
+    @property
+    def name(self) -> str:
+        """Layer and table."""
+        return f"{self.layer}.{self.table}"
+
+    def dataset(self, settings: Settings, rows: int | None = None, size: int | None = None) -> Dataset:
+        """The table in the lineage."""
+        return dataset(settings, self.layer, self.table, self.folder, rows, size)
+
+
+def dataset(
+    settings: Settings, layer: str, table: str, folder: Folder, rows: int | None = None, size: int | None = None
+) -> Dataset:
+    """A table in the lineage."""
+    uri = folder.path.absolute().as_uri() if isinstance(folder, LocalFolder) else folder.url
+    return Dataset(f"{settings.schema_name(layer)}.{table}", uri, rows=rows, bytes=size)
+
+
+def home_folder(settings: Settings) -> Folder:
+    """The home: a path, or an `s3://` address."""
+    text = str(settings.home)
+    return folder_at(text) if text.startswith(("s3:/", "s3a:/")) else folder_at(settings.home_path)
+
+
+def table_folder(settings: Settings, layer: str, table: str) -> Folder:
+    """Folder of a Delta table under the environment's home."""
+    home = home_folder(settings)
+    return folder_at(f"{home.url}/warehouse/{settings.schema_name(layer)}.db/{table}")
+
+
+def tables_to_copy(settings: Settings, manifest: Manifest, tier: int = TIERS[-1]) -> list[Table]:
+    """Tables of the environment up to a tier, by name, whether they exist or not.
+
+    Raises:
+        ConfigError: a `dr_tier` is not one.
+    """
+    found = []
+    for model in manifest.models.values():
+        if model.storage:
+            found.append((model.layer, model.storage, _tier(model.meta, model.path)))
+    for source in sources():
+        rank = _tier(manifest.source_meta.get(source, {}), f"source {source}")
+        found += [(layer, source, rank) for layer in ("bronze", "dlq")]
+    return [
+        Table(layer, table, table_folder(settings, layer, table))
+        for layer, table, rank in sorted(found)
+        if 0 < rank <= tier
+    ]
+
+
+def _tier(meta: Mapping[str, Any], where: str) -> int:
+    tier = meta.get("dr_tier", 1)
+    if isinstance(tier, bool) or tier not in (0, *TIERS):
+        raise ConfigError(f"{where}: meta dr_tier must be 0, 1, 2 or 3, not {tier!r}.")
+    return int(tier)

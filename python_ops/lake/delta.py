@@ -1,0 +1,173 @@
+"""What a Delta table's log says, read without a JVM."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from deltalake import DeltaTable, QueryBuilder
+from deltalake.exceptions import DeltaError
+
+from python_ops.lake.deltalog import read_version
+from python_ops.lake.errors import OpsError
+from python_ops.lake.storage import LocalFolder
+
+# Operations that leave the rows as they are: they move files, properties and comments.
+_KEEPS_ROWS = frozenset({
+    "OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES", "CHANGE COLUMN",
+    "CHANGE COLUMNS", "COMPUTE STATS", "CLUSTER BY", "UPGRADE PROTOCOL",
+})  # fmt: skip
+
+_CHANGES_COLUMNS = frozenset({"CHANGE COLUMN", "CHANGE COLUMNS"})  # a comment, or a type that was widened
+_COMMIT = re.compile(r"[0-9]{20}\.(json|checkpoint\..*parquet)$")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What some commits changed in a table.
+
+    Attributes:
+        rows: `inserted`, `updated` and `deleted` together.
+        bytes: Of the files that were added.
+        files: Added and removed.
+        rows_copied: Unchanged rows that were written again, because they share a file with a changed one.
+    """
+
+    rows: int = 0
+    bytes: int = 0
+    files: int = 0
+    rows_copied: int = 0
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+
+
+def exists(path: Path) -> bool:
+    """Whether the folder is a Delta table.
+
+    Raises:
+        OpsError: the log is there and cannot be listed. If it were taken for absent, the table would be loaded again.
+    """
+    try:
+        return any(_COMMIT.match(entry.name) for entry in (path / "_delta_log").iterdir())
+    except FileNotFoundError:
+        return False
+    except OSError as exc:
+        raise OpsError(
+            f"The Delta log of {path} cannot be read ({exc.strerror}). Give this user read and search permission, or "
+            "restore the table from a snapshot (docs/runbooks/dr_restore.md)."
+        ) from exc
+
+
+def open_log(path: Path) -> DeltaTable:
+    """A table as its Delta log says it is, without a JVM.
+
+    Raises:
+        OpsError: there is no log, or it cannot be read.
+    """
+    try:
+        return DeltaTable(str(path))
+    except (DeltaError, OSError, ValueError) as exc:
+        raise OpsError(
+            f"The Delta log of {path} cannot be read ({str(exc).strip().splitlines()[0][:200]}). If it is damaged, "
+            "restore the table from a snapshot (docs/runbooks/dr_restore.md)."
+        ) from exc
+
+
+def query(path: Path, sql: str) -> Any:
+    """Rows of a query on a table, there called `t`, as an Arrow table; without a JVM.
+
+    deltalake applies deletion vectors, but refuses tables whose types were widened. Their files are read as they are,
+    which is right if no row of a file is deleted.
+
+    Raises:
+        OpsError: the log cannot be read, or only Spark reads the table.
+    """
+    import pyarrow as pa
+
+    opened = open_log(path)
+    try:
+        return pa.table(QueryBuilder().register("t", opened).execute(sql))
+    except Exception as exc:  # deltalake raises a dozen unrelated classes
+        vectors = any(file.vectors for file in read_version(LocalFolder(path)).files.values())
+        if "TypeWidening" not in str(exc) or vectors:
+            raise OpsError(f"{path} cannot be read without Spark ({str(exc).splitlines()[0][:200]}).") from exc
+    return _query_files(opened, sql)
+
+
+def current_rows(path: Path) -> int:
+    """Rows of a CDC model that are current, which is its keys that are not deleted; of its table two columns are read.
+
+    Raises:
+        OpsError: only Spark reads the table.
+    """
+    found = query(path, "select count(*) as rows from t where _cdc_visible and _cdc_valid_to is null")
+    return int(found["rows"][0].as_py())
+
+
+def _query_files(opened: DeltaTable, sql: str) -> Any:
+    import duckdb
+    import pyarrow as pa
+    from pyarrow.dataset import ParquetFileFormat, dataset
+
+    schema = pa.schema(opened.schema().to_arrow())
+    files = dataset(opened.file_uris(), schema=schema, format=ParquetFileFormat(coerce_int96_timestamp_unit="us"))
+    with duckdb.connect() as engine:
+        engine.execute("set timezone = 'UTC'")
+        engine.execute("create macro to_unixtime(moment) as cast(epoch(moment) as bigint)")  # deltalake's name
+        return engine.register("t", files).sql(sql).to_arrow_table()
+
+
+def rows_changed_since(path: Path, version: int, or_columns: bool = False) -> bool:
+    """Whether a commit after `version` may have changed rows; True if the history does not reach back that far.
+
+    Args:
+        path: Folder of the table.
+        version: The version that is known.
+        or_columns: A column's changed type or comment counts as well.
+    """
+    kept = _KEEPS_ROWS - _CHANGES_COLUMNS if or_columns else _KEEPS_ROWS
+    table = open_log(path)
+    behind = table.version() - version
+    if behind <= 0:
+        return behind < 0
+    commits = table.history(behind)
+    return len(commits) < behind or any(commit.get("operation") not in kept for commit in commits)
+
+
+def last_change(path: Path) -> datetime | None:
+    """When rows last may have changed, UTC; None where the history no longer says."""
+    for commit in open_log(path).history():
+        if commit.get("operation") not in _KEEPS_ROWS:
+            return datetime.fromtimestamp(int(commit["timestamp"]) / 1000, UTC)
+    return None
+
+
+def written_since(path: Path, began: datetime) -> Written | None:
+    """What the table's commits since a time wrote, of the last five; None where there is no table."""
+    if not exists(path):
+        return None
+    inserted = updated = deleted = size = files = copied = 0
+    for commit in open_log(path).history(5):
+        if datetime.fromtimestamp(int(commit["timestamp"]) / 1000, UTC) < began:
+            break
+        if commit.get("operation") in _KEEPS_ROWS:
+            continue
+        metrics: dict[str, Any] = commit.get("operationMetrics") or {}
+        is_merge = "numTargetRowsInserted" in metrics
+        inserted += int(metrics.get("numTargetRowsInserted" if is_merge else "numOutputRows", 0))
+        updated += int(metrics.get("numTargetRowsUpdated", 0))
+        deleted += int(metrics.get("numTargetRowsDeleted" if is_merge else "numDeletedRows", 0))
+        size += int(metrics.get("numTargetBytesAdded") or metrics.get("numOutputBytes") or 0)
+        files += sum(int(metrics.get(name, 0)) for name in _FILES)
+        copied += int(metrics.get("numTargetRowsCopied") or metrics.get("numCopiedRows") or 0)
+    return Written(inserted + updated + deleted, size, files, copied, inserted, updated, deleted)
+
+
+_FILES = (
+    "numFiles", "numRemovedFiles", "numAddedFiles", "numTargetFilesAdded", "numTargetFilesRemoved",
+    "numTargetDeletionVectorsAdded",
+)  # fmt: skip

@@ -1,0 +1,131 @@
+"""Which environment a home belongs to: `home.json` in it says its environment and its path.
+
+Spark's metastore lies under the home and has absolute paths. In a copy of it, or after a move, ingestion writes by path
+to the new place while dbt reads by name from the old one, so a home that is not where it was registered is refused
+before anything is read or written. The file needs no JVM. Where it is missing, Spark is asked where its schemas lie;
+a Spark Connect server always is.
+
+Several schema prefixes may share a home: each has tables, ledgers and artifacts of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from python_ops.lake.config import Settings
+from python_ops.lake.errors import ConfigError
+from python_ops.lake.files import write_whole
+from python_ops.lake.sql import escaped
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+STAMP = "home.json"
+LAYERS = ("bronze", "dlq", "silver", "gold", "ops")
+
+
+def require(settings: Settings) -> bool:
+    """Makes sure that the home belongs to this environment and lies where it was registered.
+
+    Returns:
+        Whether `home.json` says so; False if there is none yet.
+
+    Raises:
+        ConfigError: it is another's, or was copied or moved.
+    """
+    path = settings.home_path / STAMP
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        place, environment = Path(said["path"]), str(said["environment"])
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise ConfigError(f"{path} cannot be read ({exc!r}). `lakeops home adopt --execute` writes it anew.") from exc
+    if place.resolve() != settings.home_path.resolve():
+        raise _split(settings, str(place))
+    if environment != settings.target:
+        raise ConfigError(
+            f"{settings.home_path} is the home of environment {environment}, and this is {settings.target}. Point "
+            f"LAKEHOUSE_HOME to a home of {settings.target}'s own, or say `--env {environment}` (dbt: `--target`)."
+        )
+    return True
+
+
+def claim(settings: Settings) -> None:
+    """Called before anything is written: refuses a home as `require` does; a home without an owner becomes this one's.
+
+    If the home has a metastore but no `home.json`, the session that compares the two writes it.
+
+    Raises:
+        ConfigError: it is another's, or was copied or moved.
+    """
+    if not require(settings) and not metastore(settings).exists():
+        record(settings)
+
+
+def record(settings: Settings) -> None:
+    """Writes `home.json`: this environment, this path."""
+    settings.home_path.mkdir(parents=True, exist_ok=True)
+    said = {"path": str(settings.home_path.resolve()), "environment": settings.target}
+    write_whole(settings.home_path / STAMP, json.dumps(said))
+
+
+def compare(settings: Settings, spark: SparkSession) -> None:
+    """Asks a session where its schemas lie, and compares that with the home.
+
+    Raises:
+        ConfigError: not under the home.
+    """
+    own = {settings.schema_name(layer) for layer in LAYERS} | {"default"}
+    warehouse = (settings.home_path / "warehouse").resolve()
+    for database in spark.catalog.listDatabases():
+        place = Path(unquote(urlsplit(database.locationUri).path))
+        if database.name in own and warehouse not in (place.resolve(), *place.resolve().parents):
+            raise _split(settings, f"{place} (schema {database.name})")
+
+
+def tables(settings: Settings) -> Iterator[tuple[str, str, Path]]:
+    """Delta tables under the home, of whatever prefix: schema, name, folder."""
+    for log in sorted((settings.home_path / "warehouse").glob("*.db/*/_delta_log")):
+        yield log.parent.parent.name.removesuffix(".db"), log.parent.name, log.parent
+
+
+def adopt(settings: Settings, start: Callable[[Settings], SparkSession]) -> int:
+    """Registers the home at its place: a new metastore, with every Delta table that lies under the home.
+
+    Views come with the next `dbt build`. No table is changed, neither here nor at the old place.
+
+    Args:
+        settings: The environment.
+        start: Starts the session on the home, once its old metastore is gone.
+
+    Returns:
+        Tables that were registered.
+    """
+    shutil.rmtree(settings.home_path / "derby", ignore_errors=True)
+    spark, made = start(settings), 0
+    for schema, name, folder in tables(settings):
+        place = escaped(str(folder))
+        spark.sql(f"create schema if not exists `{schema}`")
+        spark.sql(f"create table `{schema}`.`{name}` using delta location '{place}'")
+        made += 1
+    record(settings)
+    return made
+
+
+def metastore(settings: Settings) -> Path:
+    """Folder of Derby's database."""
+    return settings.home_path / "derby" / "metastore_db"
+
+
+def _split(settings: Settings, there: str) -> ConfigError:
+    return ConfigError(
+        f"The lake in {settings.home_path} is registered at {there}: it was copied or moved, and would be read there "
+        "and written here. Move it back, or point LAKEHOUSE_HOME there. To work on it here, register its tables here: "
+        "`lakeops home adopt --execute`."
+    )

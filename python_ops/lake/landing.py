@@ -1,0 +1,123 @@
+"""Files of a landing folder: which are there, and how they looked when they were taken."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from python_ops.lake.contracts import Contract
+from python_ops.lake.errors import OpsError
+
+SNAPSHOT = ".snapshot"
+"""`<file>.snapshot` beside a file says that the file is a complete snapshot."""
+
+# Larger files that were taken are not read again to see whether they were replaced by others of their size.
+_READ_AGAIN = 16 * 1024 * 1024
+
+# Folders of AWS DMS (DatePartitionEnabled), by DatePartitionSequence and DatePartitionDelimiter.
+_DATED = re.compile(r"[0-9]{2,10}([_-][0-9]{2,4}){0,3}")
+
+
+@dataclass(frozen=True)
+class LandingFile:
+    """A file as it was when its batch was fixed.
+
+    Attributes:
+        name: Path in the landing folder.
+        bytes: Size.
+        sha256: Hash of its bytes.
+        fault: Why the whole file is rejected; None when it is taken.
+        kind: `lines`, `csv`, `parquet` or `avro`.
+        layout: Names of a csv file's fields.
+        header: The first line is a header.
+        multiline: A quoted field of a csv file holds line ends.
+        schema: Hash of the schema of a parquet or avro file: files that differ are read apart.
+    """
+
+    name: str
+    bytes: int
+    sha256: str
+    fault: str | None = None
+    kind: str = "lines"
+    layout: tuple[str, ...] = ()
+    header: bool = False
+    multiline: bool = False
+    schema: str = ""
+
+
+def names(folder: Path, contract: Contract | None = None) -> list[str]:
+    """Names of the delivered files in name order. Of `dms`, those in dated folders too (`2025/03/04/…`), with these.
+
+    Hidden files, `_…` and `….tmp` are still being written. Links are never followed.
+
+    Raises:
+        OpsError: the folder cannot be read.
+    """
+    return sorted(name for name, why in _entries(folder, _is_dated(contract)) if why is None)
+
+
+def left_outside(folder: Path, contract: Contract | None = None) -> list[str]:
+    """Names in a landing folder that are not taken, each with the reason and what to do."""
+    found = _entries(folder, _is_dated(contract))
+    return [f"{folder / printable(name)} is not taken: {why}." for name, why in found if why]
+
+
+def _is_dated(contract: Contract | None) -> bool:
+    return contract is not None and contract.format == "dms"
+
+
+def _entries(folder: Path, dated: bool, inside: str = "") -> Iterator[tuple[str, str | None]]:
+    """Files of a landing folder, and what else is there with the reason why it is not taken."""
+    place = folder / inside
+    try:
+        found = sorted(place.iterdir()) if place.exists() else []
+    except OSError as exc:
+        raise OpsError(f"{place} cannot be read ({exc.strerror}). Give this user read and search permission.") from exc
+    for path in found:
+        name = inside + path.name
+        if path.name.startswith((".", "_")) or path.suffix in (".tmp", SNAPSHOT):
+            continue
+        if path.is_symlink():
+            yield name, "it is a link, and links are not followed. Deliver the file itself"
+        elif any("\ud800" <= char <= "\udfff" for char in path.name):
+            yield name, "its name is not UTF-8. Rename it"
+        elif path.is_file():
+            yield name, None
+        elif path.is_dir() and dated and _DATED.fullmatch(path.name):
+            yield from _entries(folder, dated, f"{name}/")
+        elif path.is_dir() and _holds_anything(path):
+            yield name, "files in folders are not, but of DMS in folders that are named by a date. Move its files up"
+
+
+def _holds_anything(folder: Path) -> bool:
+    try:
+        return any(folder.iterdir())
+    except OSError:  # nobody can tell
+        return True
+
+
+def differs(path: Path, taken: LandingFile, written_after: float) -> bool:
+    """Whether a file is not what was taken. A small one is read where it was written after that time, in seconds; one
+    that is gone, or cannot be read any more, was taken all the same.
+    """
+    try:
+        now = path.stat()
+        if now.st_size != taken.bytes:
+            return True
+        return now.st_size <= _READ_AGAIN and now.st_mtime > written_after and sha256(path) != taken.sha256
+    except OSError:
+        return False
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def printable(text: str) -> str:
+    """Text that is safe on a terminal, in a table or in a message: invisible characters are escaped."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -1,0 +1,122 @@
+"""Where a secret's text comes from. Each provider answers with the text, or None where it has no such secret."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from python_ops.lake.aws import client
+from python_ops.lake.errors import ConfigError, OpsError
+
+if TYPE_CHECKING:
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+
+CURRENT, PREVIOUS = "AWSCURRENT", "AWSPREVIOUS"
+
+
+class Provider(Protocol):
+    """A place for secrets."""
+
+    def get(self, name: str, stage: str = CURRENT) -> str | None:
+        """The text of a secret, or None. `stage` is the version's stage; places without versions know CURRENT alone."""
+
+    def where(self, name: str) -> str:
+        """Where it looks, for people: names and paths, never a value."""
+
+
+class EnvironmentProvider:
+    """Variables `LAKEHOUSE_SECRET_<NAME>`."""
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        self.environment = environment
+
+    def get(self, name: str, stage: str = CURRENT) -> str | None:
+        return self.environment.get(_variable(name)) if stage == CURRENT else None
+
+    def where(self, name: str) -> str:
+        return f"the variable {_variable(name)}"
+
+
+class FileProvider:
+    """A JSON object of names and texts (or objects) that only its owner may read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def get(self, name: str, stage: str = CURRENT) -> str | None:
+        """The secret of this name in the file.
+
+        Raises:
+            ConfigError: others may read the file, or it is not a JSON object.
+        """
+        if stage != CURRENT or not self.path.exists():
+            return None
+        status = self.path.stat()
+        if stat.S_IMODE(status.st_mode) != 0o600 or status.st_uid != os.getuid():
+            raise ConfigError(
+                f"{self.path} holds secrets and has mode {stat.S_IMODE(status.st_mode):04o}; it must belong to this "
+                f"user and be private. Nothing was read. `chmod 600 {self.path}`."
+            )
+        try:
+            found = json.loads(self.path.read_text(encoding="utf-8"))
+            value = found.get(name)
+        except (ValueError, AttributeError):
+            raise ConfigError(
+                f"{self.path} is not a JSON object of names and texts."
+            ) from None  # the cause may quote it
+        return value if value is None or isinstance(value, str) else json.dumps(value)
+
+    def where(self, name: str) -> str:
+        return f"{name!r} in {self.path} (mode 0600)"
+
+
+class AwsProvider:
+    """AWS Secrets Manager.
+
+    Args:
+        prefix: Before each name.
+        client: A boto3 client; one with bounded time and retries is made on first use when None.
+    """
+
+    def __init__(self, prefix: str, client: SecretsManagerClient | None = None) -> None:
+        self.prefix, self._client = prefix, client
+
+    def get(self, name: str, stage: str = CURRENT) -> str | None:
+        """The secret of this name in AWS Secrets Manager.
+
+        Raises:
+            OpsError: Secrets Manager did not answer, or refuses this role.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            return self._made().get_secret_value(SecretId=self.prefix + name, VersionStage=stage)["SecretString"]
+        except ClientError as exc:
+            code = exc.response["Error"]["Code"]
+            if code == "ResourceNotFoundException":
+                return None
+            raise OpsError(
+                f"AWS Secrets Manager refused {self.prefix + name} ({code}). "
+                "This role needs secretsmanager:GetSecretValue."
+            ) from exc
+        except BotoCoreError as exc:
+            raise OpsError(
+                f"AWS Secrets Manager did not give {self.prefix + name} ({type(exc).__name__}). "
+                "Look at AWS_REGION, the role and the network, then run again."
+            ) from exc
+
+    def where(self, name: str) -> str:
+        return f"{self.prefix + name!r} in AWS Secrets Manager"
+
+    def _made(self) -> SecretsManagerClient:
+        if self._client is None:
+            self._client = client("secretsmanager")
+        return self._client
+
+
+def _variable(name: str) -> str:
+    return f"LAKEHOUSE_SECRET_{name.upper()}"

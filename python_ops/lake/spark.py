@@ -1,0 +1,219 @@
+"""The one place that makes a Spark session, from the dbt profile.
+
+dbt-spark's session method takes the process's session if there is one, so ingestion, dbt and
+publishing share the session made here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import yaml
+from jinja2 import Environment, StrictUndefined
+
+from python_ops.lake import home, interrupts, jars
+from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.errors import ConfigError, OpsError, missing_extra
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+PROFILES = PROJECT_ROOT / "profiles" / "profiles.yml"
+TOKEN = "SPARK_CONNECT_AUTHENTICATE_TOKEN"  # Spark's own variable
+
+
+def spark_settings(settings: Settings) -> dict[str, str]:
+    """`server_side_parameters` of the environment's target, rendered as dbt renders them; those of the target `local`
+    where it has none, because a Spark Connect server is started with them.
+
+    Raises:
+        ConfigError: the target is not in profiles.yml.
+    """
+    target = _target(settings)
+    parameters = target.get("server_side_parameters") or _targets()["local"]["server_side_parameters"]
+    jinja = Environment(undefined=StrictUndefined, autoescape=False)
+    jinja.globals["env_var"] = _env_var
+    return {name: jinja.from_string(str(value)).render() for name, value in parameters.items()}
+
+
+def export_environment(settings: Settings) -> None:
+    """Sets the variables that profiles.yml and dbt read, so that all agree on one home.
+
+    A variable that the profile already has is left out, because dbt parses everything again when its text changes.
+    """
+    own = {
+        "LAKEHOUSE_HOME": (str(settings.home), ".lake"),
+        "LAKEHOUSE_SCHEMA_PREFIX": (settings.schema_prefix, ""),
+        "LAKEHOUSE_UMASK": (settings.umask, "077"),
+        "LAKEHOUSE_JARS": (str(jars.FOLDER), str(PROJECT_ROOT / ".venv" / "jars")),
+    }
+    for name, (value, default) in own.items():
+        if value == default:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    os.environ["DBT_PROFILES_DIR"] = str(PROFILES.parent)
+    os.umask(int(settings.umask, 8))
+    for folder in ("logs", "derby"):
+        (settings.home_path / folder).mkdir(parents=True, exist_ok=True)
+
+
+def session(settings: Settings) -> SparkSession:
+    """The process's Spark session, started on first use; a Spark Connect server's where the target has no settings.
+
+    Raises:
+        ConfigError: SPARK_REMOTE does not say where the server is, the server refuses the token, its client is not
+            installed, or the home is another's, or was copied or moved.
+        OpsError: Java or a jar is missing, or the server does not answer; the text says what to do.
+    """
+    is_recorded = home.require(settings)
+    before = signal.getsignal(signal.SIGINT)
+    running = _connect(settings) if is_connect(settings) else own_session(settings)
+    interrupts.watch(before)
+    if is_connect(settings) or not is_recorded:
+        home.compare(settings, running)
+    if not is_recorded:
+        home.record(settings)
+    return running
+
+
+def own_session(settings: Settings) -> SparkSession:
+    """The session of Spark in this process, whatever the environment.
+
+    Raises:
+        OpsError: Java or a jar is missing; the text says what to do.
+    """
+    export_environment(settings)
+    os.environ.pop("SPARK_REMOTE", None)
+    os.chdir(PROJECT_ROOT)  # log4j2's file and the jars are named relative to the project
+    jars.provide()
+    from pyspark.errors import PySparkRuntimeError
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder.enableHiveSupport()
+    for name, value in spark_settings(settings).items():
+        builder = builder.config(name, value)
+    log = settings.home_path / "logs" / "spark-start.log"
+    try:
+        with _stderr_to(log):
+            return builder.getOrCreate()
+    except (PySparkRuntimeError, FileNotFoundError) as exc:
+        raise OpsError(
+            f"Spark did not start ({exc}). Its output is in {log}. Java 17 or 21 must be on PATH or in JAVA_HOME."
+        ) from exc
+
+
+def _check_server(settings: Settings) -> None:
+    """Raises where SPARK_REMOTE does not say where the server is, or it does not answer."""
+    place = urlsplit(os.environ.get("SPARK_REMOTE", ""))
+    if place.scheme != "sc" or not place.hostname:
+        raise ConfigError(
+            f"Environment {settings.target} works on a Spark Connect server, and SPARK_REMOTE names none. Set it, "
+            "such as SPARK_REMOTE=sc://host:15002; infra/spark_connect.sh starts a server."
+        )
+    if place.hostname == "127.0.0.1" and "use_ssl=true" not in place.path:
+        raise ConfigError("Spark's client sends no token to 127.0.0.1 without TLS. Write localhost in SPARK_REMOTE.")
+    try:
+        socket.create_connection((place.hostname, place.port or 15002), timeout=5).close()
+    except OSError as exc:
+        raise OpsError(
+            f"The Spark Connect server at {place.hostname} does not answer ({exc}). Start it, or correct SPARK_REMOTE."
+        ) from exc
+
+
+def _connect(settings: Settings) -> SparkSession:
+    _check_server(settings)
+    export_environment(settings)
+    given = _give_token(settings)
+    from pyspark.errors import PySparkImportError
+    from pyspark.sql import SparkSession
+
+    # dbt-spark asks for Hive in front of each statement; the server has it since its start.
+    warnings.filterwarnings("ignore", message="Failed to set spark.sql.catalogImplementation")
+    try:
+        running = SparkSession.builder.getOrCreate()
+        from pyspark.errors.exceptions.connect import SparkConnectGrpcException
+    except (PySparkImportError, ImportError) as exc:
+        raise missing_extra(f"Spark Connect's client ({exc})", "connect") from exc
+    try:
+        running.version  # noqa: B018 - asks the server
+    except SparkConnectGrpcException as exc:
+        if exc.getGrpcStatusCode().name != "UNAUTHENTICATED":
+            raise
+        raise ConfigError(
+            f"The Spark Connect server at {urlsplit(os.environ['SPARK_REMOTE']).hostname} refuses {given}. Nothing was "
+            f"read or written. Give the token that it was started with, in {TOKEN} or as SPARK_REMOTE=sc://…/;token=…; "
+            "infra/spark_connect.sh keeps its own in `connect.token` of the server's home."
+        ) from exc
+    return running
+
+
+def _give_token(settings: Settings) -> str:
+    """Sees to it that Spark's client finds a token, and says which one that is, without its value."""
+    file = settings.home_path / "connect.token"
+    if "token=" in os.environ["SPARK_REMOTE"]:
+        return "the token in SPARK_REMOTE"
+    if os.environ.get(TOKEN):
+        return f"the token in {TOKEN}"
+    try:
+        os.environ[TOKEN] = file.read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, PermissionError) as exc:
+        return (
+            f"a client without a token: SPARK_REMOTE and {TOKEN} have none, and {file} cannot be read ({exc.strerror})"
+        )
+    return f"the token of {file}"
+
+
+def is_connect(settings: Settings) -> bool:
+    """Whether the environment's Spark is a Connect server, which owns the settings."""
+    return "server_side_parameters" not in _target(settings)
+
+
+def separate_session(spark: SparkSession) -> SparkSession:
+    """A session beside the given one, on the same Spark, with settings and temporary views of its own."""
+    if hasattr(spark, "_jsparkSession"):
+        return spark.newSession()
+    return type(spark).builder.remote(os.environ["SPARK_REMOTE"]).create()
+
+
+def _targets() -> dict[str, Any]:
+    outputs: dict[str, Any] = yaml.safe_load(PROFILES.read_text())["lakehouse"]["outputs"]
+    return outputs
+
+
+def _target(settings: Settings) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = _targets()[settings.target]
+        return found
+    except KeyError as exc:
+        known = ", ".join(sorted(_targets()))
+        raise ConfigError(f"Target {settings.target!r} is not in {PROFILES}: it has {known}.") from exc
+
+
+@contextmanager
+def _stderr_to(path: Any) -> Iterator[None]:
+    """Sends the process's stderr, the JVM's start-up chatter included, to a file."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with path.open("ab") as log:
+        os.dup2(log.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def _env_var(name: str, default: str | None = None) -> str:
+    value = os.environ.get(name, default)
+    if value is None:
+        raise ConfigError(f"profiles.yml needs the environment variable {name}, which is not set.")
+    return value

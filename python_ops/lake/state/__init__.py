@@ -1,0 +1,23 @@
+"""Small shared state: watermarks of extraction, declared generations and leases.
+
+Each is a record that is replaced only from its last revision.
+
+Two stores with the same rules (`settings.state_store`): JSON files under the home for one machine, a DynamoDB table for
+several. A writer gives the revision that it read; if another has written since, the store refuses.
+"""
+
+from __future__ import annotations
+
+from python_ops.lake.config import Settings
+from python_ops.lake.state.dynamodb import DynamoStore
+from python_ops.lake.state.files import FileStore
+from python_ops.lake.state.store import Record, Store
+
+__all__ = ["Record", "Store", "store_for"]
+
+
+def store_for(settings: Settings) -> Store:
+    """The store of an environment."""
+    if settings.state_store == "dynamodb":
+        return DynamoStore(settings.state_table, settings.schema_prefix)
+    return FileStore(settings.state / "shared")

@@ -1,0 +1,120 @@
+"""Records in a DynamoDB table, replaced by conditional writes: for several machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from python_ops.lake.aws import client
+from python_ops.lake.errors import BusyError, ConfigError, OpsError
+from python_ops.lake.state.store import Record
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+
+class DynamoStore:
+    """A table with the string key `record`; `expires_at` is its time-to-live attribute.
+
+    Args:
+        table: Name of the table; it is never made here.
+        prefix: Schema prefix: keeps environments that share a table apart.
+        client: A boto3 client; one with bounded time and retries is made on first use when None.
+    """
+
+    def __init__(self, table: str, prefix: str = "", client: DynamoDBClient | None = None) -> None:
+        self.table, self.prefix, self._client = table, prefix, client
+        self.place = f"dynamodb:{table}/{prefix}"
+
+    def get(self, kind: str, name: str) -> Record | None:
+        """A record and its revision.
+
+        Raises:
+            ConfigError: there is no such table.
+            OpsError: DynamoDB did not answer, or refuses this role.
+        """
+        with self._explained():
+            item = (
+                self._made().get_item(TableName=self.table, Key=self._key(kind, name), ConsistentRead=True).get("Item")
+            )
+        return Record(json.loads(item["value"]["S"]), int(item["revision"]["N"])) if item else None
+
+    def names(self, kind: str) -> list[str]:
+        found = []
+        begins = self._key(kind, "")["record"]["S"]
+        with self._explained():
+            for page in (
+                self._made()
+                .get_paginator("scan")
+                .paginate(
+                    TableName=self.table,
+                    ProjectionExpression="#r",
+                    FilterExpression="begins_with(#r, :kind)",
+                    ExpressionAttributeNames={"#r": "record"},
+                    ExpressionAttributeValues={":kind": {"S": begins}},
+                )
+            ):
+                found += [item["record"]["S"].removeprefix(begins) for item in page["Items"]]
+        return sorted(found)
+
+    def put(
+        self, kind: str, name: str, value: Mapping[str, Any], revision: int, expires_at: int | None = None
+    ) -> Record:
+        item: dict[str, Any] = {
+            **self._key(kind, name),
+            "value": {"S": json.dumps(dict(value))},
+            "revision": {"N": str(revision + 1)},
+        }
+        if expires_at is not None:
+            item["expires_at"] = {"N": str(expires_at)}
+        with self._explained(f"{kind} {name}"):
+            self._made().put_item(TableName=self.table, Item=item, **self._if_still(revision))
+        return Record(value, revision + 1)
+
+    def delete(self, kind: str, name: str, revision: int) -> None:
+        with self._explained(f"{kind} {name}"):
+            self._made().delete_item(TableName=self.table, Key=self._key(kind, name), **self._if_still(revision))
+
+    def _key(self, kind: str, name: str) -> dict[str, Any]:
+        return {"record": {"S": f"{self.prefix}/{kind}/{name}"}}
+
+    @staticmethod
+    def _if_still(revision: int) -> dict[str, Any]:
+        if revision == 0:
+            return {"ConditionExpression": "attribute_not_exists(#r)", "ExpressionAttributeNames": {"#r": "record"}}
+        return {
+            "ConditionExpression": "#v = :v",
+            "ExpressionAttributeNames": {"#v": "revision"},
+            "ExpressionAttributeValues": {":v": {"N": str(revision)}},
+        }
+
+    @contextmanager
+    def _explained(self, what: str = "state") -> Iterator[None]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except ClientError as exc:
+            code = exc.response["Error"]["Code"]
+            if code == "ConditionalCheckFailedException":
+                raise BusyError(
+                    f"{what} was changed by another process meanwhile. Nothing was written; run again."
+                ) from exc
+            if code == "ResourceNotFoundException":
+                raise ConfigError(
+                    f"There is no DynamoDB table {self.table}. Make it with the string key `record` and the "
+                    "time-to-live attribute `expires_at`."
+                ) from exc
+            raise OpsError(f"DynamoDB refused {what} in {self.table} ({code}).") from exc
+        except BotoCoreError as exc:
+            raise OpsError(
+                f"DynamoDB did not answer for {self.table} ({type(exc).__name__}). Look at AWS_REGION, the role and "
+                "the network, then run again."
+            ) from exc
+
+    def _made(self) -> DynamoDBClient:
+        if self._client is None:
+            self._client = client("dynamodb")
+        return self._client

@@ -1,0 +1,362 @@
+"""Folders of files, local or in S3, under one protocol: what a snapshot is copied from and to.
+
+A file appears whole or not at all: locally it is written beside its name and renamed, in S3 a put is atomic. Between
+two buckets S3 copies by itself; nothing passes through this machine.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from python_ops.lake.aws import client
+from python_ops.lake.config import is_address
+from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.files import settle
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_BLOCK = 1 << 20
+_PARTIAL = ".partial"
+_LARGEST_COPY = 5 * 1024**3  # S3 copies larger objects in parts only
+_SCHEMES = ("s3://", "s3a://", "s3:/", "s3a:/")  # the latter are what pathlib makes of the former
+
+
+class MissingFile(OpsError):
+    """A file is not there."""
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """What is known of a file's content.
+
+    Attributes:
+        sha256: Hash of its bytes; None where S3 copied it and did not say.
+        etag: S3's own tag of the object.
+    """
+
+    bytes: int
+    sha256: str | None = None
+    etag: str | None = None
+
+    def differs(self, other: Checksum) -> str | None:
+        """How another checksum differs from this one; None if it does not."""
+        if self.bytes != other.bytes:
+            return f"has {other.bytes} bytes, not {self.bytes}"
+        if self.sha256 and other.sha256:
+            return None if self.sha256 == other.sha256 else "has other bytes (sha256) than were copied"
+        if self.etag and other.etag:
+            return None if self.etag == other.etag else "is another object (etag) than was copied"
+        return None if self.sha256 else "has no checksum that could be compared"
+
+
+class Readable(Protocol):
+    """Files by name; names have `/` and are relative to the folder."""
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+
+    def names(self, prefix: str = "") -> dict[str, int]:
+        """Names that begin with `prefix`, with their sizes in bytes; half-written files are left out."""
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes.
+
+        Raises:
+            MissingFile: there is none.
+        """
+
+
+class Folder(Readable, Protocol):
+    """Files that can be copied and removed as well."""
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        """A file's bytes, in blocks.
+
+        Raises:
+            MissingFile: there is none.
+        """
+
+    def part(self, name: str, offset: int, size: int) -> bytes:
+        """Some bytes of a file; a negative offset counts from its end.
+
+        Raises:
+            MissingFile: there is none.
+        """
+
+    def write(self, name: str, data: bytes) -> Checksum:
+        """Writes a file whole, over an older one."""
+
+    def take(self, source: Folder, source_name: str, name: str) -> Checksum:
+        """Copies a file from another folder, over an older one.
+
+        Raises:
+            MissingFile: the source has none.
+        """
+
+    def checksum(self, name: str, thorough: bool = True) -> Checksum:
+        """A file's checksum.
+
+        Args:
+            name: The file.
+            thorough: Read every byte; otherwise compare the size, and the tag if there is one.
+
+        Raises:
+            MissingFile: there is none.
+        """
+
+    def remove(self, name: str) -> None:
+        """Removes a file, if it is there."""
+
+
+def folder_at(place: str | Path, region: str = "") -> Folder:
+    """The folder at a path or an `s3://bucket/prefix` address.
+
+    Args:
+        place: Where it is.
+        region: The bucket's region; the environment's when empty.
+
+    Raises:
+        ConfigError: an address of another kind.
+    """
+    text = str(place)
+    for scheme in _SCHEMES:
+        if text.startswith(scheme):
+            bucket, _, prefix = text.removeprefix(scheme).partition("/")
+            return S3Folder(bucket, prefix, region)
+    if is_address(text):
+        raise ConfigError(f"{text} is neither a path nor s3://bucket/prefix.")
+    return LocalFolder(Path(text))
+
+
+class LocalFolder:
+    """A folder of this machine, or a mounted one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def url(self) -> str:
+        return str(self.path)
+
+    def names(self, prefix: str = "") -> dict[str, int]:
+        root = self.path / prefix if prefix.endswith("/") or not prefix else (self.path / prefix).parent
+        found = {}
+        for folder, _, files in os.walk(root):
+            for file in files:
+                path = Path(folder, file)
+                name = path.relative_to(self.path).as_posix()
+                if name.startswith(prefix) and not file.endswith(_PARTIAL):
+                    with suppress(FileNotFoundError):  # gone since it was listed
+                        found[name] = path.stat().st_size
+        return found
+
+    def read(self, name: str) -> bytes:
+        return b"".join(self.blocks(name))
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        with _explained(self.path / name), (self.path / name).open("rb") as file:
+            while block := file.read(_BLOCK):
+                yield block
+
+    def part(self, name: str, offset: int, size: int) -> bytes:
+        with _explained(self.path / name), (self.path / name).open("rb") as file:
+            length = os.fstat(file.fileno()).st_size
+            file.seek(max(0, length + offset) if offset < 0 else offset)
+            return file.read(size)
+
+    def write(self, name: str, data: bytes) -> Checksum:
+        return self._write(name, iter((data,)))
+
+    def take(self, source: Folder, source_name: str, name: str) -> Checksum:
+        return self._write(name, source.blocks(source_name))
+
+    def checksum(self, name: str, thorough: bool = True) -> Checksum:
+        if not thorough:
+            with _explained(self.path / name):
+                return Checksum((self.path / name).stat().st_size)
+        digest, size = hashlib.sha256(), 0
+        for block in self.blocks(name):
+            digest.update(block)
+            size += len(block)
+        return Checksum(size, digest.hexdigest())
+
+    def remove(self, name: str) -> None:
+        (self.path / name).unlink(missing_ok=True)
+
+    def clean(self, prefix: str) -> None:
+        """Removes what killed writers left half-written."""
+        for path in (self.path / prefix).rglob(f"*{_PARTIAL}"):
+            path.unlink(missing_ok=True)
+
+    def _write(self, name: str, blocks: Iterator[bytes]) -> Checksum:
+        path = self.path / name
+        draft = path.with_name(f"{path.name[:100]}.{uuid.uuid4().hex[:8]}{_PARTIAL}")
+        digest, size = hashlib.sha256(), 0
+        with _explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with draft.open("wb") as file:
+                    for block in blocks:
+                        file.write(block)
+                        digest.update(block)
+                        size += len(block)
+                settle(draft, path)
+            finally:
+                draft.unlink(missing_ok=True)
+        return Checksum(size, digest.hexdigest())
+
+
+class S3Folder:
+    """A prefix of a bucket.
+
+    Args:
+        bucket: Name of the bucket.
+        prefix: Key prefix, without `/` at either end.
+        region: The bucket's region; the environment's when empty.
+    """
+
+    def __init__(self, bucket: str, prefix: str = "", region: str = "") -> None:
+        self.bucket, self.prefix, self.region = bucket, prefix.strip("/"), region
+        self._client: S3Client | None = None
+        self._guard = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+    def names(self, prefix: str = "") -> dict[str, int]:
+        begins, found = self._key(""), {}
+        with self._explained(prefix):
+            pages = self._made().get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=begins + prefix)
+            for page in pages:
+                for item in page.get("Contents", ()):
+                    found[item["Key"].removeprefix(begins)] = item["Size"]
+        return found
+
+    def read(self, name: str) -> bytes:
+        return b"".join(self.blocks(name))
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        with self._explained(name):
+            body = self._made().get_object(Bucket=self.bucket, Key=self._key(name))["Body"]
+            yield from body.iter_chunks(_BLOCK)
+
+    def part(self, name: str, offset: int, size: int) -> bytes:
+        wanted = f"bytes={offset}" if offset < 0 else f"bytes={offset}-{offset + size - 1}"
+        with self._explained(name):
+            return self._made().get_object(Bucket=self.bucket, Key=self._key(name), Range=wanted)["Body"].read()[:size]
+
+    def write(self, name: str, data: bytes) -> Checksum:
+        digest = hashlib.sha256(data)
+        with self._explained(name):
+            done = self._made().put_object(
+                Bucket=self.bucket, Key=self._key(name), Body=data, ChecksumSHA256=_base64(digest.digest())
+            )
+        return Checksum(len(data), digest.hexdigest(), done["ETag"])
+
+    def take(self, source: Folder, source_name: str, name: str) -> Checksum:
+        """Copies inside S3 from another bucket; sends a local file with its hash."""
+        if isinstance(source, S3Folder):
+            return self._copy(source, source_name, name)
+        given = source.checksum(source_name)
+        if not isinstance(source, LocalFolder) or given.sha256 is None:
+            raise OpsError(f"{source.url} cannot be sent to {self.url}.")
+        path = source.path / source_name
+        with self._explained(name), _explained(path):
+            if given.bytes < _LARGEST_COPY:
+                with path.open("rb") as file:
+                    self._made().put_object(
+                        Bucket=self.bucket, Key=self._key(name), Body=file, ContentLength=given.bytes,
+                        ChecksumSHA256=_base64(bytes.fromhex(given.sha256)),
+                    )  # fmt: skip
+            else:
+                self._made().upload_file(str(path), self.bucket, self._key(name))
+        return Checksum(given.bytes, given.sha256, self.checksum(name, thorough=False).etag)
+
+    def checksum(self, name: str, thorough: bool = True) -> Checksum:
+        with self._explained(name):
+            head = self._made().head_object(Bucket=self.bucket, Key=self._key(name))
+        if not thorough:
+            return Checksum(head["ContentLength"], None, head["ETag"])
+        digest, size = hashlib.sha256(), 0
+        for block in self.blocks(name):
+            digest.update(block)
+            size += len(block)
+        return Checksum(size, digest.hexdigest(), head["ETag"])
+
+    def remove(self, name: str) -> None:
+        with self._explained(name):
+            self._made().delete_object(Bucket=self.bucket, Key=self._key(name))
+
+    def _copy(self, source: S3Folder, source_name: str, name: str) -> Checksum:
+        given = source.checksum(source_name, thorough=False)
+        place: Any = {"Bucket": source.bucket, "Key": source._key(source_name)}
+        with self._explained(name, source._key(source_name)):
+            if given.bytes < _LARGEST_COPY:
+                done = self._made().copy_object(
+                    Bucket=self.bucket, Key=self._key(name), CopySource=place, CopySourceIfMatch=given.etag or "",
+                    ChecksumAlgorithm="SHA256",
+                )["CopyObjectResult"]  # fmt: skip
+                told = done.get("ChecksumSHA256")
+                sha256 = base64.b64decode(told).hex() if told and "-" not in told else None
+                return Checksum(given.bytes, sha256, done["ETag"])
+            self._made().copy(place, self.bucket, self._key(name), SourceClient=source._made())
+        return self.checksum(name, thorough=False)
+
+    def _key(self, name: str) -> str:
+        return f"{self.prefix}/{name}" if self.prefix else name
+
+    @contextmanager
+    def _explained(self, name: str, source_key: str = "") -> Iterator[None]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except ClientError as exc:
+            code = exc.response["Error"]["Code"]
+            if code == "NoSuchBucket":
+                raise ConfigError(f"There is no bucket {self.bucket}. Make it, or set LAKEHOUSE_RECOVERY.") from exc
+            if code in ("NoSuchKey", "404", "InvalidRange"):
+                raise MissingFile(f"{source_key or f'{self.url}/{name}'} is missing.") from exc
+            raise OpsError(
+                f"S3 refused {self.url}/{name} ({code}). This role needs s3:GetObject, PutObject, ListBucket and "
+                "DeleteObject there."
+            ) from exc
+        except BotoCoreError as exc:
+            raise OpsError(
+                f"S3 did not answer for {self.url}/{name} ({type(exc).__name__}). Look at AWS_REGION, the role and the "
+                "network, then run again."
+            ) from exc
+
+    def _made(self) -> S3Client:
+        with self._guard:
+            if self._client is None:
+                self._client = client("s3", self.region, 5, 60, attempts=6, connections=32)
+            return self._client
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as exc:
+        raise MissingFile(f"{path} is missing.") from exc
+    except OSError as exc:
+        raise OpsError(
+            f"{path} could not be copied ({exc.strerror}). Free space or give permission; run again."
+        ) from exc
+
+
+def _base64(digest: bytes) -> str:
+    return base64.b64encode(digest).decode()

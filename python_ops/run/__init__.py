@@ -1,0 +1,1 @@
+"""What runs several jobs in turn."""

@@ -1,0 +1,121 @@
+"""Whether a run would find anything to do, decided without a JVM: from ledgers, Delta logs and a hash of the project.
+
+A green run writes `state/green.json`: the hash of the project, and every table's Delta identifier
+and version. A run is skipped only when all of it still holds, nothing waits in the landing folders, and the last dbt
+command was green, whoever ran it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from python_ops.jobs.ingest import has_new_files
+from python_ops.jobs.publish import Publication
+from python_ops.jobs.publish import status as publish_status
+from python_ops.lake.artifacts import Manifest, load_manifest, load_run_results
+from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.contracts import sources
+from python_ops.lake.delta import exists, open_log, rows_changed_since
+from python_ops.lake.errors import OpsError
+from python_ops.lake.files import write_whole
+
+# What a build's result depends on, besides the data.
+_PROJECT = (
+    "dbt_project", "macros", "profiles", "python_ops", "seeds/reference", "tests/contracts", "dbt_project.yml",
+    "requirements.lock",
+)  # fmt: skip
+
+
+def remember(settings: Settings, artifacts: Path | None = None) -> None:
+    """Writes `state/green.json`. Call it at the end of a green run."""
+    record = {**_now(settings), "tables": _tables(settings, load_manifest(artifacts or settings.artifacts))}
+    write_whole(settings.state / "green.json", json.dumps(record, indent=1))
+
+
+def reason_to_run(settings: Settings, artifacts: Path | None = None) -> str | None:
+    """The first reason to run: something to do, or something wrong; None if there is none."""
+    try:
+        then = json.loads((settings.state / "green.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "no green run yet"
+    now = _now(settings)
+    if then.get("project") != now["project"]:
+        return "the project has changed"
+    try:
+        if waiting := [source for source in sources() if has_new_files(settings, source)]:
+            return f"new files of {', '.join(waiting)}"
+        manifest = load_manifest(artifacts or settings.artifacts)
+        if failed := load_run_results(artifacts or settings.artifacts).failed():
+            return f"the last dbt command was not green: {failed[0].unique_id}"
+        if changed := _changed(settings, manifest, then.get("tables", {})):
+            return f"changed since the last green run: {', '.join(changed)}"
+        if behind := [t for t in publish_status(settings, artifacts) if _is_behind(t.state)]:
+            return f"not published yet: {', '.join(f'{t.table} to {t.target}' for t in behind)}"
+    except OpsError as exc:
+        return str(exc)
+    return None
+
+
+def green_since(settings: Settings) -> str:
+    """When the last green run ended, ISO 8601, UTC."""
+    return str(json.loads((settings.state / "green.json").read_text(encoding="utf-8"))["at"])
+
+
+def _is_behind(state: Publication) -> bool:
+    return state not in (Publication.CURRENT, Publication.DROPPED)
+
+
+def _now(settings: Settings) -> dict[str, str]:
+    return {"project": _project_hash(settings), "at": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def _project_hash(settings: Settings) -> str:
+    digest = hashlib.sha256(settings.target.encode())
+    for path in _project_files():
+        digest.update(str(path.relative_to(PROJECT_ROOT)).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _project_files() -> Iterator[Path]:
+    for name in _PROJECT:
+        path = PROJECT_ROOT / name
+        found = [path] if path.is_file() else sorted(path.rglob("*"))
+        yield from (file for file in found if file.is_file() and "__pycache__" not in file.parts)
+
+
+def _changed(settings: Settings, manifest: Manifest, then: dict[str, list[Any]]) -> list[str]:
+    """Tables that are new, gone, created again, or whose rows may have changed. OPTIMIZE and the like do not count."""
+    now = _tables(settings, manifest)
+    paths = _paths(settings, manifest)
+    return sorted(
+        name
+        for name in now.keys() | then.keys()
+        if name not in now
+        or name not in then
+        or now[name][0] != then[name][0]
+        or rows_changed_since(paths[name], then[name][1])
+    )
+
+
+def _tables(settings: Settings, manifest: Manifest) -> dict[str, list[Any]]:
+    """Delta identifier and version of every table of the environment that exists."""
+    found = {}
+    for name, path in _paths(settings, manifest).items():
+        if exists(path):
+            table = open_log(path)
+            found[name] = [str(table.metadata().id), table.version()]
+    return found
+
+
+def _paths(settings: Settings, manifest: Manifest) -> dict[str, Path]:
+    paths = {f"bronze.{source}": settings.table_path("bronze", source) for source in sources()}
+    for model in manifest.models.values():
+        if model.storage:
+            paths[f"{model.layer}.{model.storage}"] = settings.table_path(model.layer, model.storage)
+    return paths

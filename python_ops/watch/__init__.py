@@ -1,0 +1,1 @@
+"""The observers. They report, and change no table."""

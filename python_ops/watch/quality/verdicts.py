@@ -1,0 +1,81 @@
+"""Verdicts as they are kept with the run's state: one small file per batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from python_ops.lake.config import Settings
+from python_ops.lake.contracts import sources
+from python_ops.lake.files import write_whole
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One expectation that does not hold: what was expected, and the count or share that was found, never a value."""
+
+    expected: str
+    found: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a batch was judged.
+
+    Attributes:
+        engine: `pandas` or `spark`; `none` for a batch without rows, of which nothing can be said.
+        rows: Accepted rows of the batch.
+        expectations: How many were judged.
+        findings: Those that do not hold.
+        not_judged: What could not be judged yet, and why.
+        at: ISO 8601, UTC.
+        page: Data Docs page of the batch; its index lists all.
+    """
+
+    source: str
+    batch_id: int
+    contract_version: str
+    engine: str
+    rows: int
+    expectations: int
+    findings: tuple[Finding, ...]
+    not_judged: tuple[str, ...]
+    seconds: float
+    at: str
+    page: str | None = None
+
+    @property
+    def good(self) -> bool:
+        """Whether everything that could be judged holds."""
+        return not self.findings
+
+
+def read(settings: Settings, source: str, batch: int) -> Verdict | None:
+    """The kept verdict on a batch; None if it was not judged or its file cannot be read (judging again renews it)."""
+    try:
+        data = json.loads(_path(settings, source, batch).read_text(encoding="utf-8"))
+        findings = tuple(Finding(**finding) for finding in data.pop("findings"))
+        return Verdict(findings=findings, not_judged=tuple(data.pop("not_judged")), **data)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def read_all(settings: Settings) -> Iterator[Verdict]:
+    """Every kept verdict."""
+    for source in sources():
+        for path in sorted(_path(settings, source, 0).parent.glob("batch_*.json")):
+            if found := read(settings, source, int(path.stem.removeprefix("batch_"))):
+                yield found
+
+
+def save(settings: Settings, verdict: Verdict) -> Verdict:
+    """Keeps a verdict, whole or not at all."""
+    path = _path(settings, verdict.source, verdict.batch_id)
+    write_whole(path, json.dumps(asdict(verdict), indent=1, ensure_ascii=False))
+    return verdict
+
+
+def _path(settings: Settings, source: str, batch: int) -> Path:
+    return settings.state / "quality" / source / f"batch_{batch:06d}.json"
