@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from python_ops.jobs.first_loads import set_aside
 from python_ops.lake.config import PROJECT_ROOT, Settings, load_settings
 from python_ops.lake.errors import ConfigError
+from python_ops.lake.first_loads import set_aside
 from python_ops.lake.home import require
 from python_ops.lake.lock import in_use
 from python_ops.lake.spark import PROFILES, export_environment, session
@@ -70,10 +70,8 @@ def before(context: Any) -> None:
     os.umask(int(settings.umask, 8))
     with suppress(FileNotFoundError, PermissionError):  # there is none, or it is another user's
         (Path(flags.LOG_PATH) / "dbt.log").chmod(0o666 & ~int(settings.umask, 8))  # it has SQL, and was opened before
-    for name in (
-        "TARGET",
-        "target",
-    ):  # `lakeops` names it, and dbt parses everything anew where it is spelled otherwise
+    # `lakeops` names the target, and dbt parses everything anew where the last command spelled it otherwise.
+    for name in ("TARGET", "target"):
         object.__setattr__(flags, name, settings.target)
     if not flags.TARGET_PATH:
         project.target_path = str(settings.artifacts)
