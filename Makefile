@@ -4,7 +4,11 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-HALVES := "tests/e2e" "tests/engine tests/macros tests/ops"
+# Two parts run at a time (tests/run.py). Each part with Spark has a session of its own, so there are few of them; the
+# long ones come first.
+OWN_PROCESSES := tests/e2e/test_demo.py tests/e2e/test_kills.py
+PARTS := "tests/e2e $(OWN_PROCESSES:%=--ignore=%)" "tests/ops -m spark" "$(OWN_PROCESSES)" \
+	"tests/engine tests/macros tests/ops -m 'not spark'"
 export DBT_PROFILES_DIR := profiles
 
 .DEFAULT_GOAL := help
@@ -34,11 +38,17 @@ demo: setup ## Run the job on the bundled batches: load, build, four late batche
 	$(BIN)/lakeops demo
 
 .PHONY: lint
-lint: setup ## Style, types, and the floors of python_ops
+lint: setup dbt-rules ## Style, types, the floors of python_ops, the rules of the dbt project
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/sqlfluff lint --disable-progress-bar dbt_project tests/contracts
+
+.PHONY: dbt-rules
+dbt-rules: setup
+	$(BIN)/dbt --quiet --log-path target/lint parse --target-path target/lint
+	COLUMNS=200 $(BIN)/dbt-bouncer run
 
 .PHONY: servers
 servers: ## PostgreSQL's binaries for the tests, by apt-get when root and absent
@@ -52,13 +62,18 @@ golden: setup ## Write the engine's SQL to tests/engine/golden; read its diff be
 test-fast: setup servers ## Tests that answer in a minute: no Spark, few servers
 	$(BIN)/python tests/run.py "tests/ops tests/e2e" "tests/engine tests/macros" -- -q -m "not spark and not slow and not campaign"
 
+.PHONY: coverage
+coverage: setup servers ## Lines of python_ops that the tests without Spark run; pages in target/coverage
+	$(BIN)/pytest -q -m "not spark and not slow and not campaign" --cov --cov-report=term:skip-covered tests
+	$(BIN)/coverage html --quiet
+
 .PHONY: test
-test: lint setup servers ## Everything that CI runs, in two processes
-	$(BIN)/python tests/run.py $(HALVES) -- -m "not campaign"
+test: lint setup servers ## Everything that CI runs, in two processes at a time
+	$(BIN)/python tests/run.py $(PARTS) -- -m "not campaign"
 
 .PHONY: test-all
 test-all: lint setup servers test-airflow ## Everything: many more histories, every kill, drill, Connect, Airflow (over an hour)
-	$(BIN)/python tests/run.py $(HALVES) --
+	$(BIN)/python tests/run.py $(PARTS) --
 
 # Airflow pins what dbt pins otherwise, so it has an environment of its own.
 target/airflow/installed: infra/airflow/requirements.lock
@@ -70,6 +85,10 @@ target/airflow/installed: infra/airflow/requirements.lock
 test-airflow: setup target/airflow/installed ## The DAGs in real Airflow, on the bundled data
 	AIRFLOW_HOME=$(CURDIR)/target/airflow-home AIRFLOW__CORE__LOAD_EXAMPLES=False AIRFLOW__CORE__UNIT_TEST_MODE=False \
 		target/airflow/bin/pytest -q -c infra/airflow/pytest.ini infra/airflow/tests
+
+.PHONY: docs-site
+docs-site: setup ## The pages of docs/ as a site, in target/site; a link to nothing fails
+	$(BIN)/zensical build --clean --strict
 
 .PHONY: bench-cdc
 bench-cdc: setup ## An incremental CDC model against a MERGE by hand, and dbt snapshot (about eleven minutes)
@@ -94,7 +113,7 @@ bench-recovery: setup ## Snapshots of an unchanged and a slightly changed lake b
 .PHONY: lock
 lock: ## Pin every dependency again, with hashes and no index addresses
 	$(PYTHON) -m venv target/lock && target/lock/bin/pip install --quiet uv
-	target/lock/bin/uv pip compile pyproject.toml --all-extras --group test --python-version 3.11 --generate-hashes \
+	target/lock/bin/uv pip compile pyproject.toml --all-extras --group test --group docs --python-version 3.11 --generate-hashes \
 		--no-strip-extras --no-header --no-annotate --upgrade --output-file requirements.lock
 	target/lock/bin/uv pip compile infra/airflow/requirements.in --python-version 3.11 --generate-hashes --no-header \
 		--no-annotate --upgrade --output-file infra/airflow/requirements.lock

@@ -33,6 +33,7 @@ from figures import machine, save
 from python_ops.lake.config import PROJECT_ROOT, Settings
 from python_ops.lake.spark import session
 
+sys.path.insert(0, str(PROJECT_ROOT / "tests" / "engine"))
 sys.path.insert(0, str(PROJECT_ROOT / "tests" / "e2e"))
 from cdc_lab import Lab
 

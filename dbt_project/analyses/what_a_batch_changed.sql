@@ -14,4 +14,4 @@ select
     slv_contacts.valid_from
 from changes
 left join slv_contacts on changes.contact_id = slv_contacts.contact_id
-where changes._batch_id = (select max(_batch_id) from {{ cdc_changes(ref('slv_contacts_history')) }})
+where changes._batch_id = (select max(latest._batch_id) from changes as latest)

@@ -39,9 +39,7 @@ def check(sources: Sources = None, env: Env = Environment.LOCAL, as_json: AsJson
     if refused:
         raise ContractError(f"{len(refused)} of {len(verdicts)} contracts are refused: {', '.join(refused)}.")
     if not current:
-        raise ContractError(
-            f"{exports.SOURCES_FILE.name} is not what the contracts say. `{exports.COMMAND}` writes it."
-        )
+        raise ContractError(f"{exports.SOURCES_FILE.name} differs from the contracts. `{exports.COMMAND}` writes it.")
 
 
 @app.command()
@@ -105,7 +103,7 @@ def export(
     Example: lakeops contracts export shop_orders --to schemas
     """
     if dbt and sources:
-        raise ConfigError("--dbt writes one file for all sources: name none.")
+        raise ConfigError("--dbt writes one file for all sources, so name no source.")
     if dbt:
         exports.SOURCES_FILE.write_text(exports.dbt_sources(), encoding="utf-8")
         written = [exports.SOURCES_FILE]

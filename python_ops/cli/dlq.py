@@ -1,4 +1,4 @@
-"""`lakeops dlq`: rejected records, why they were, and what becomes of them."""
+"""`lakeops dlq`: rejected records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from python_ops.lake.contracts import load
 from python_ops.lake.lock import exclusive
 from python_ops.lake.spark import session
 
-app = typer.Typer(help="Rejected records: why they were, and what becomes of them.", no_args_is_help=True)
+app = typer.Typer(help="Rejected records: see why, take them again, remove old ones.", no_args_is_help=True)
 
 Source = Annotated[str, typer.Argument(help="Name of the source.")]
 
@@ -45,7 +45,7 @@ def show(
     source: Source,
     batch: Annotated[int | None, typer.Option(help="Only of this batch.")] = None,
     closed: Annotated[bool, typer.Option("--closed", help="Also those that were replayed.")] = False,
-    raw: Annotated[bool, typer.Option("--raw", help="With the record itself, which may be personal data.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Show the record itself too; it may be personal data.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
@@ -80,7 +80,7 @@ def replay(
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Take open dead letters again, with today's contract; what passes is a new batch of bronze, the rest stays open.
+    """Take open dead letters again, with today's contract. Those that pass are a new batch; the others stay open.
 
     Example: lakeops dlq replay shop_orders --batch 7
     """
@@ -99,7 +99,7 @@ def replay(
 @app.command()
 def purge(
     source: Source,
-    older_than: Annotated[int, typer.Option(help="Days since their arrival; younger ones stay.")] = 30,
+    older_than: Annotated[int, typer.Option(help="Remove those that arrived more than so many days ago.")] = 30,
     with_open: Annotated[bool, typer.Option("--with-open", help="Also those never replayed; they are lost.")] = False,
     execute: Annotated[bool, typer.Option("--execute", help="Act; without it the plan is shown.")] = False,
     env: Env = Environment.LOCAL,

@@ -10,10 +10,10 @@ from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
 from python_ops.cli.tables import print_rows
 from python_ops.jobs.extract import ExtractResult, PullStatus, extract
 from python_ops.jobs.extract import status as extract_status
-from python_ops.lake.errors import BusyError, ConfigError, OpsError
+from python_ops.lake.errors import together
 from python_ops.lake.lock import exclusive
 
-app = typer.Typer(help="What changed in the sources, as landing files.", no_args_is_help=True)
+app = typer.Typer(help="Write what changed in the sources as landing files.", no_args_is_help=True)
 
 
 @app.command()
@@ -36,9 +36,9 @@ def run(
     elif not results:
         typer.echo(f"extract  nothing: `extract` in python_ops/lake/config/{env.value}.yml names no source")
     if failed := [result for result in results if result.error]:
-        names, codes = ", ".join(result.source for result in failed), {result.exit_code for result in failed}
-        kind = {2: ConfigError, 4: BusyError}.get(codes.pop() if len(codes) == 1 else 1, OpsError)
-        raise kind(f"{len(failed)} of {len(results)} sources failed: {names}. The others are done.")
+        names = ", ".join(result.source for result in failed)
+        message = f"{len(failed)} of {len(results)} sources failed: {names}. The others are done."
+        raise together([result.error for result in failed if result.error], message)
 
 
 @app.command()

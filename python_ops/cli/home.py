@@ -1,4 +1,4 @@
-"""`lakeops home`: whose the lake's folder is."""
+"""`lakeops home`: the lake's folder, and the environment that it belongs to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ app = typer.Typer(help="Whose the lake's folder is.", no_args_is_help=True)
 
 @app.callback()
 def group() -> None:
-    """Whose the lake's folder is."""
+    """The lake's folder, and the environment that it belongs to."""
 
 
 @app.command()
@@ -29,7 +29,7 @@ def adopt(
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Make a home that was copied or moved this environment's: a new metastore, with every table that lies under it.
+    """Register a home that was copied or moved at its new place, with every table that lies under it.
 
     Rows, ledgers and what was published stay as they are; views come with the next `dbt build`.
 

@@ -15,7 +15,7 @@ from python_ops.jobs.ingest import discard as discard_batch
 from python_ops.jobs.ingest import ingest as run_ingest
 from python_ops.lake.contracts import require
 from python_ops.lake.contracts import sources as known_sources
-from python_ops.lake.errors import BusyError, ConfigError, OpsError
+from python_ops.lake.errors import ConfigError, OpsError, together
 from python_ops.lake.landing import printable
 from python_ops.lake.ledger import Ledger
 from python_ops.lake.lock import exclusive
@@ -27,13 +27,13 @@ from python_ops.watch.status import source_status
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-app = typer.Typer(help="Landing files to bronze, checked against contracts.", no_args_is_help=True)
+app = typer.Typer(help="Take landing files into bronze, checked against contracts.", no_args_is_help=True)
 
 
 @app.command()
 def run(
     sources: Annotated[list[str] | None, typer.Argument(help="Sources; all when none is named.")] = None,
-    approve: Annotated[int | None, typer.Option(help="Let a halted batch of the source through, reviewed.")] = None,
+    approve: Annotated[int | None, typer.Option(help="Take a halted batch of the source after all.")] = None,
     discard: Annotated[int | None, typer.Option(help="Give up a halted batch of the source.")] = None,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
@@ -44,7 +44,7 @@ def run(
     """
     settings = settings_for(env)
     if approve is not None and discard is not None:
-        raise ConfigError("--approve and --discard are two answers; give one.")
+        raise ConfigError("Give --approve or --discard, not both.")
     with exclusive(settings, "ingest run", names=()):  # each source's tables are leased as it comes to them
         if discard is not None:
             discard_batch(settings, sources or (), discard)
@@ -58,8 +58,8 @@ def run(
     if as_json:
         print_json(results)
     if failed := [result.source for result in results if result.error]:
-        kind = BusyError if all(result.is_busy for result in results if result.error) else OpsError
-        raise kind(f"{len(failed)} of {len(results)} sources failed: {', '.join(failed)}. The others are done.")
+        message = f"{len(failed)} of {len(results)} sources failed: {', '.join(failed)}. The others are done."
+        raise together([result.error for result in results if result.error], message)
 
 
 @app.command()
@@ -94,13 +94,13 @@ def generation(
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Show a source's generation, or begin a new one: its positions start anew, and what comes now is later than all.
+    """Show a source's generation, or declare a new one when its positions begin again.
 
     Example: lakeops ingest generation shop_orders --new --execute
     """
     settings = settings_for(env)
     require([source])
-    ledger = Ledger(settings.state / "ingest", source)
+    ledger = Ledger.of(settings, source)
     before = generations.current(settings, ledger)
     after = None
     if new and execute:
@@ -136,7 +136,7 @@ def report(
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Judge a batch by what its contract expects of batches, and write Data Docs. Exit 1 when something does not hold.
+    """Judge a batch as a whole by its contract's expectations, and write pages. Exit 1 when one does not hold.
 
     Example: lakeops ingest report shop_orders --batch 3
     """

@@ -63,7 +63,7 @@ def export(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 
 @app.command()
 def emit(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
-    """Send the OpenLineage events of the last dbt command, as after a hand-typed `dbt build`. Twice is once.
+    """Send the OpenLineage events of the last dbt command, such as a `dbt build` by hand. Sending twice does no harm.
 
     Example: lakeops lineage emit
     """

@@ -1,4 +1,4 @@
-"""`lakeops maintain`: how the tables lie on disk, and what is done about it."""
+"""`lakeops maintain`: what the tables' files need."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
 from python_ops.jobs.maintenance import TablePlan
 from python_ops.jobs.maintenance import plan as plan_maintenance
 from python_ops.jobs.maintenance import run as run_maintenance
-from python_ops.lake.errors import BusyError, OpsError
+from python_ops.lake.errors import together
 from python_ops.lake.lock import exclusive
 from python_ops.lake.spark import session
 
-app = typer.Typer(help="OPTIMIZE, REORG, VACUUM and checkpoints, where a table asks for them.", no_args_is_help=True)
+app = typer.Typer(help="OPTIMIZE, REORG, VACUUM and checkpoints, for the tables that need them.", no_args_is_help=True)
 
 Tables = Annotated[list[str] | None, typer.Argument(help="Tables as schema.table; all when none is named.")]
 
@@ -35,7 +35,7 @@ def run(
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Do what `maintain plan` says. VACUUM removes files that no version within the retention needs.
+    """Do what `maintain plan` shows. VACUUM removes the files that no version within the retention needs.
 
     Example: lakeops maintain run --execute
     """
@@ -53,8 +53,8 @@ def run(
     else:
         typer.echo(_total(done))
     if failed := [planned.table for planned in done if planned.error]:
-        kind = BusyError if all(planned.is_busy for planned in done if planned.error) else OpsError
-        raise kind(f"Maintenance of {', '.join(failed)} failed; the other tables are done.")
+        message = f"Maintenance of {', '.join(failed)} failed; the other tables are done."
+        raise together([planned.error for planned in done if planned.error], message)
 
 
 def line(planned: TablePlan) -> str:

@@ -12,7 +12,7 @@ from python_ops.lake.errors import OpsError
 from python_ops.lake.lock import PUBLISH, exclusive
 from python_ops.lake.spark import session
 
-app = typer.Typer(help="Gold tables to the warehouses, audited, as a set.", no_args_is_help=True)
+app = typer.Typer(help="Send gold tables to the warehouses, each in one transaction.", no_args_is_help=True)
 
 
 @app.command()

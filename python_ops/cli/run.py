@@ -28,7 +28,7 @@ def run(
 ) -> None:
     """The daily job: extract, ingest, dbt build, publish what changed; then figures, service levels, alerts, report.
 
-    A source that is halted or fails stops only what reads it: that waits, by name, and the run ends with 1.
+    A source that is halted or fails stops only what reads it. The run names what was left out, and ends with 1.
     With nothing new it only checks service levels and sends alerts, which takes seconds and starts no JVM.
 
     Example: lakeops run --json
@@ -86,7 +86,7 @@ def demo(
 
 
 def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
-    """Where things stand: what was taken, what the last run did, what is served. Starts no JVM.
+    """Show what was taken, what the last run did and what is served. Starts no JVM.
 
     Example: lakeops status --json
     """

@@ -33,7 +33,7 @@ def list_(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 
 @app.command()
 def check(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
-    """Read every secret that is needed, and look at its fields. Exit 2 names all that is missing or wrong.
+    """Read every secret that is needed, and check its fields. Exit 2 when one is missing or wrong; all are named.
 
     Example: lakeops secrets check --env prod
     """

@@ -26,7 +26,7 @@ def sla() -> None:
 @app.command()
 def check(
     notify: Annotated[
-        bool, typer.Option("--notify", help="Tell the environment's alert targets what changed.")
+        bool, typer.Option("--notify", help="Send alerts about what changed to the environment's targets.")
     ] = False,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
@@ -52,12 +52,12 @@ def check(
 @app.command()
 def ack(
     name: Annotated[str, typer.Argument(help="A breach as `sla check` names it, or its subject.")],
-    until: Annotated[str, typer.Option("--until", help="Date or time, UTC; what is open then is told again.")] = "",
+    until: Annotated[str, typer.Option("--until", help="Date or time, UTC; then an alert is sent again.")] = "",
     remove: Annotated[bool, typer.Option("--remove", help="Take the acknowledgement back.")] = False,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Acknowledge a breach: until then it is listed, and neither told again nor a reason for exit 3.
+    """Acknowledge a breach until a day: it stays listed, but sends no alert and causes no exit 3.
 
     Example: lakeops sla ack fx_rates --until 2026-12-24
     """

@@ -34,9 +34,9 @@ from python_ops.run.drill import drill as run_drill
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-app = typer.Typer(help="Copies of the lake for disaster recovery, and the way back.", no_args_is_help=True)
+app = typer.Typer(help="Copies of the lake for disaster recovery: make, check, restore.", no_args_is_help=True)
 
-Identifier = Annotated[str | None, typer.Argument(help="Snapshot; the newest when none is named.", show_default=False)]
+Identifier = Annotated[str | None, typer.Argument(help="Snapshot; by default the newest.", show_default=False)]
 Execute = Annotated[bool, typer.Option("--execute", help="Act; without it the plan is shown.")]
 Tables = Annotated[list[str] | None, typer.Option("--table", help="Only this table, as layer.table; repeatable.")]
 
@@ -46,7 +46,7 @@ _EVERY_SECONDS = 5.0
 @app.command()
 def create(
     tier: Annotated[int, typer.Option("--tier", min=1, max=3, help="Tables up to this `dr_tier`.")] = 3,
-    full: Annotated[bool, typer.Option("--full", help="Copy also what the store has: mends a damaged store.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Copy every file again, which repairs a damaged store.")] = False,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
@@ -98,7 +98,7 @@ def verify(
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Prove that a snapshot is whole: checksums of all files, and logs that list exactly these files.
+    """Check that a snapshot is whole: the checksums of all files, and that its logs list exactly these files.
 
     Example: lakeops snapshot verify
     """
@@ -123,13 +123,14 @@ def restore(
     to: Annotated[str | None, typer.Option("--to", help="Another home: a folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Also tables newer than the snapshot.")] = False,
     with_catalog: Annotated[
-        bool, typer.Option("--catalog/--no-catalog", help="Tell Spark's catalog of tables that were not there.")
+        bool,
+        typer.Option("--catalog/--no-catalog", help="Register restored tables that Spark's catalog does not know."),
     ] = True,
     execute: Execute = False,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Put tables, ledgers and waiting files back. The snapshot is proved whole before anything changes.
+    """Put tables, ledgers and waiting files back. The snapshot is checked before anything changes.
 
     Example: lakeops snapshot restore --to restored --execute
     """
@@ -169,7 +170,7 @@ def drill(
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Restore to a scratch home, compare with the source, resume the pipeline there, and print RPO and RTO.
+    """Test a snapshot: restore it beside the lake, compare, take the next batch there, print RPO and RTO.
 
     Example: lakeops snapshot drill --batch next_batch
     """
@@ -191,7 +192,7 @@ def prune(
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Remove old snapshots, and the files that no remaining one refers to.
+    """Remove old snapshots, and the files that no other snapshot needs.
 
     Example: lakeops snapshot prune --keep 14 --execute
     """

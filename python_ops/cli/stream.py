@@ -16,7 +16,7 @@ from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lock import exclusive
 from python_ops.run.stream import models_behind
 
-app = typer.Typer(help="Topics of Kafka to bronze, checked against contracts.", no_args_is_help=True)
+app = typer.Typer(help="Take Kafka topics into bronze, checked against contracts.", no_args_is_help=True)
 
 Sources = Annotated[list[str] | None, typer.Argument(help="Sources; all that have a topic when none is named.")]
 
@@ -27,29 +27,29 @@ def run(
     once: Annotated[
         bool, typer.Option("--once", "--available-now", help="Take what the topics hold now, and end.")
     ] = False,
-    seconds: Annotated[float | None, typer.Option(min=1, help="End after this long; never when not given.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=1, help="End after so many seconds; by default never.")] = None,
     apply: Annotated[
-        float | None, typer.Option(min=0, help="Run the dbt models behind the sources every so many seconds.")
+        float | None, typer.Option(min=0, help="Run the dbt models that read the sources every so many seconds.")
     ] = None,
     every: Annotated[float, typer.Option(min=0, help="Seconds between the beginnings of two micro-batches.")] = 10.0,
     max_records: Annotated[int, typer.Option(min=1, help="Most records of one micro-batch.")] = 100_000,
     skip_lost: Annotated[
-        bool, typer.Option("--skip-lost", help="Go on behind records that the topic dropped before they were taken.")
+        bool, typer.Option("--skip-lost", help="Go on after records that the topic dropped before they were taken.")
     ] = False,
-    approve: Annotated[int | None, typer.Option(help="Let a halted batch of the source through, reviewed.")] = None,
+    approve: Annotated[int | None, typer.Option(help="Take a halted batch of the source after all.")] = None,
     discard: Annotated[int | None, typer.Option(help="Give up a halted batch of the source.")] = None,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Take the records of the sources' topics, each exactly once, as batches of the source.
+    """Take the records of Kafka topics into bronze, each exactly once.
 
-    SIGTERM and Ctrl-C end it after the batch, or the run of models, at hand; a second one at once.
+    SIGTERM or Ctrl-C ends it after the current batch or run of models; a second one ends it at once.
 
     Example: lakeops stream run kafka_events --apply 60
     """
     settings = settings_for(env)
     if approve is not None and discard is not None:
-        raise ConfigError("--approve and --discard are two answers; give one.")
+        raise ConfigError("Give --approve or --discard, not both.")
     stop = _stop_on_signals()
     options = Options(once, every, max_records, skip_lost, approve)
     with exclusive(settings, "stream run", names=()):  # the tables are leased while they are written

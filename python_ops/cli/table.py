@@ -14,7 +14,7 @@ from python_ops.jobs.maintenance.versions import restore as restore_table
 from python_ops.lake.lock import exclusive
 from python_ops.lake.spark import session
 
-app = typer.Typer(help="Versions of a table: what happened, what differs, and the way back.", no_args_is_help=True)
+app = typer.Typer(help="Versions of a table: show them, compare them, go back to one.", no_args_is_help=True)
 
 Table = Annotated[str, typer.Argument(help="Table as schema.table; a CDC model's is `silver.<model>__cdc`.")]
 
@@ -70,7 +70,7 @@ def restore(
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Make an older version the newest again. The next run derives what was undone anew, or takes it again.
+    """Make an older version the newest again. The next run builds or takes again what was undone.
 
     Example: lakeops table restore gold.fct_orders --version 3 --execute
     """

@@ -77,7 +77,7 @@ def set_(
     source: Source,
     at: Annotated[str, typer.Argument(help="ISO 8601 time with its zone.")],
     key: Annotated[str, typer.Option("--key", help="Key of the last row at that time.")] = "",
-    force: Annotated[bool, typer.Option("--force", help="Also backwards.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Allow to set it back.")] = False,
     execute: Execute = False,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
@@ -96,7 +96,7 @@ def set_(
 
 @app.command()
 def reset(source: Source, execute: Execute = False, env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
-    """Forget a source's watermark: its next extraction takes everything, and the engine drops what it knows.
+    """Forget a source's watermark. Its next extraction takes everything; the engine drops repeated rows.
 
     Example: lakeops watermark reset snowflake_orders --execute
     """
@@ -116,7 +116,7 @@ def repair(
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Make ingestion's ledgers say what the tables hold: their rows and the writer's numbers in their logs. No JVM.
+    """Correct ingestion's ledgers by what the tables and their logs hold. Starts no JVM.
 
     Example: lakeops watermark repair shop_orders --execute
     """

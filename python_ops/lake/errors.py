@@ -10,6 +10,8 @@ OpsError            1  something failed; the message says what, on what, and the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class OpsError(Exception):
     """A failure with a message for the operator: what failed, on what, the next step."""
@@ -52,6 +54,13 @@ class Interrupted(OpsError):
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, taken as Ctrl-C is."""
+
+
+def together(failures: Sequence[OpsError], message: str) -> OpsError:
+    """One error for what failed side by side: a configuration error, or busy, where all are that."""
+    codes = {failure.exit_code for failure in failures}
+    kinds: dict[int, type[OpsError]] = {kind.exit_code: kind for kind in (ConfigError, BusyError)}
+    return (kinds.get(codes.pop(), OpsError) if len(codes) == 1 else OpsError)(message)
 
 
 def missing_extra(package: str, extra: str) -> ConfigError:

@@ -13,11 +13,24 @@ def write_whole(path: Path, content: str | bytes) -> Path:
     """Replaces a file, and makes its folder: a crash leaves the old content or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".tmp")
-    with draft.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    return draft.replace(path)
+    draft.write_bytes(content.encode() if isinstance(content, str) else content)
+    return settle(draft, path)
+
+
+def settle(draft: Path, path: Path) -> Path:
+    """Gives a draft in the same folder its name. Its bytes and its name are on the disk when this returns."""
+    _sync(draft)
+    draft.replace(path)
+    _sync(path.parent)
+    return path
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def append_lines(path: Path, lines: Iterable[str]) -> None:

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from python_ops.lake.aws import client
 from python_ops.lake.config import is_address
-from python_ops.lake.errors import ConfigError, OpsError, missing_extra
+from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.files import settle
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -47,7 +49,7 @@ class Checksum:
     etag: str | None = None
 
     def differs(self, other: Checksum) -> str | None:
-        """How another checksum contradicts this one, or None."""
+        """How another checksum differs from this one; None if it does not."""
         if self.bytes != other.bytes:
             return f"has {other.bytes} bytes, not {self.bytes}"
         if self.sha256 and other.sha256:
@@ -107,7 +109,7 @@ class Folder(Readable, Protocol):
 
         Args:
             name: The file.
-            thorough: Read every byte; else size, and tag where there is one.
+            thorough: Read every byte; otherwise compare the size, and the tag if there is one.
 
         Raises:
             MissingFile: there is none.
@@ -145,11 +147,9 @@ class LocalFolder:
 
     @property
     def url(self) -> str:
-        """See `Folder`."""
         return str(self.path)
 
     def names(self, prefix: str = "") -> dict[str, int]:
-        """See `Folder`."""
         root = self.path / prefix if prefix.endswith("/") or not prefix else (self.path / prefix).parent
         found = {}
         for folder, _, files in os.walk(root):
@@ -162,32 +162,26 @@ class LocalFolder:
         return found
 
     def read(self, name: str) -> bytes:
-        """See `Folder`."""
         return b"".join(self.blocks(name))
 
     def blocks(self, name: str) -> Iterator[bytes]:
-        """See `Folder`."""
         with _explained(self.path / name), (self.path / name).open("rb") as file:
             while block := file.read(_BLOCK):
                 yield block
 
     def part(self, name: str, offset: int, size: int) -> bytes:
-        """See `Folder`."""
         with _explained(self.path / name), (self.path / name).open("rb") as file:
             length = os.fstat(file.fileno()).st_size
             file.seek(max(0, length + offset) if offset < 0 else offset)
             return file.read(size)
 
     def write(self, name: str, data: bytes) -> Checksum:
-        """See `Folder`."""
         return self._write(name, iter((data,)))
 
     def take(self, source: Folder, source_name: str, name: str) -> Checksum:
-        """See `Folder`."""
         return self._write(name, source.blocks(source_name))
 
     def checksum(self, name: str, thorough: bool = True) -> Checksum:
-        """See `Folder`."""
         if not thorough:
             with _explained(self.path / name):
                 return Checksum((self.path / name).stat().st_size)
@@ -198,7 +192,6 @@ class LocalFolder:
         return Checksum(size, digest.hexdigest())
 
     def remove(self, name: str) -> None:
-        """See `Folder`."""
         (self.path / name).unlink(missing_ok=True)
 
     def clean(self, prefix: str) -> None:
@@ -218,9 +211,7 @@ class LocalFolder:
                         file.write(block)
                         digest.update(block)
                         size += len(block)
-                    file.flush()
-                    os.fsync(file.fileno())
-                draft.replace(path)
+                settle(draft, path)
             finally:
                 draft.unlink(missing_ok=True)
         return Checksum(size, digest.hexdigest())
@@ -242,11 +233,9 @@ class S3Folder:
 
     @property
     def url(self) -> str:
-        """See `Folder`."""
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
 
     def names(self, prefix: str = "") -> dict[str, int]:
-        """See `Folder`."""
         begins, found = self._key(""), {}
         with self._explained(prefix):
             pages = self._made().get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=begins + prefix)
@@ -256,23 +245,19 @@ class S3Folder:
         return found
 
     def read(self, name: str) -> bytes:
-        """See `Folder`."""
         return b"".join(self.blocks(name))
 
     def blocks(self, name: str) -> Iterator[bytes]:
-        """See `Folder`."""
         with self._explained(name):
             body = self._made().get_object(Bucket=self.bucket, Key=self._key(name))["Body"]
             yield from body.iter_chunks(_BLOCK)
 
     def part(self, name: str, offset: int, size: int) -> bytes:
-        """See `Folder`."""
         wanted = f"bytes={offset}" if offset < 0 else f"bytes={offset}-{offset + size - 1}"
         with self._explained(name):
             return self._made().get_object(Bucket=self.bucket, Key=self._key(name), Range=wanted)["Body"].read()[:size]
 
     def write(self, name: str, data: bytes) -> Checksum:
-        """See `Folder`."""
         digest = hashlib.sha256(data)
         with self._explained(name):
             done = self._made().put_object(
@@ -281,7 +266,7 @@ class S3Folder:
         return Checksum(len(data), digest.hexdigest(), done["ETag"])
 
     def take(self, source: Folder, source_name: str, name: str) -> Checksum:
-        """See `Folder`: S3 copies between buckets; from a local folder the file is sent under its hash."""
+        """Copies inside S3 from another bucket; sends a local file with its hash."""
         if isinstance(source, S3Folder):
             return self._copy(source, source_name, name)
         given = source.checksum(source_name)
@@ -300,7 +285,6 @@ class S3Folder:
         return Checksum(given.bytes, given.sha256, self.checksum(name, thorough=False).etag)
 
     def checksum(self, name: str, thorough: bool = True) -> Checksum:
-        """See `Folder`."""
         with self._explained(name):
             head = self._made().head_object(Bucket=self.bucket, Key=self._key(name))
         if not thorough:
@@ -312,7 +296,6 @@ class S3Folder:
         return Checksum(size, digest.hexdigest(), head["ETag"])
 
     def remove(self, name: str) -> None:
-        """See `Folder`."""
         with self._explained(name):
             self._made().delete_object(Bucket=self.bucket, Key=self._key(name))
 
@@ -359,16 +342,7 @@ class S3Folder:
     def _made(self) -> S3Client:
         with self._guard:
             if self._client is None:
-                try:
-                    import boto3
-                    from botocore.config import Config
-                except ImportError as exc:
-                    raise missing_extra("boto3", "aws") from exc
-                limits = Config(
-                    connect_timeout=5, read_timeout=60, retries={"mode": "standard", "max_attempts": 5},
-                    max_pool_connections=32,
-                )  # fmt: skip
-                self._client = boto3.client("s3", config=limits, region_name=self.region or None)
+                self._client = client("s3", self.region, 5, 60, attempts=6, connections=32)
             return self._client
 
 

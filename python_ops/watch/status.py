@@ -1,4 +1,4 @@
-"""Where things stand, read from ledgers alone: no JVM."""
+"""What was taken, built and published, read from ledgers, without a JVM."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Status:
     Attributes:
         published: What each warehouse's ledger says, by warehouse and table.
         unreachable: Why a warehouse could not be asked, by warehouse.
-        unreadable: What a table lacks that cannot be read, by table; `lakeops doctor` also looks into its files.
+        unreadable: What is missing of tables that cannot be read, by table. `lakeops doctor` looks into files too.
     """
 
     home: str
@@ -62,7 +62,7 @@ class Status:
 
 def source_status(settings: Settings, source: str) -> SourceStatus:
     """One source's ledger and landing folder."""
-    ledger, folder, contract = Ledger(settings.state / "ingest", source), settings.landing / source, load(source)
+    ledger, folder, contract = Ledger.of(settings, source), settings.landing / source, load(source)
     done = [manifest for manifest in ledger.manifests if manifest.state is BatchState.COMMITTED]
     return SourceStatus(
         source=source,
@@ -100,9 +100,7 @@ def ingestion_progress(settings: Settings) -> list[TakenSoFar]:
     found = []
     for source in sources():
         contract = load(source)
-        done = [
-            m.batch_id for m in Ledger(settings.state / "ingest", source).manifests if m.state is BatchState.COMMITTED
-        ]
+        done = [m.batch_id for m in Ledger.of(settings, source).committed]
         tables = [AppendOnlyTable(settings, layer, contract) for layer in ("bronze", "dlq")]
         found.append(TakenSoFar(source, max(done, default=0), max(table.last_number() for table in tables)))
     return found

@@ -1,4 +1,8 @@
-"""Kill -9 at named steps of ingestion and the engine, SIGTERM in a build: the next runs end with PostgreSQL's rows."""
+"""Kill -9 at named steps of ingestion and the engine, SIGTERM in a build: the next runs end with PostgreSQL's rows.
+
+Each step is a process with a Spark of its own, so `make test` has some. At the others, tests/ops/test_ingest.py and
+test_cdc_scenarios.py raise an exception.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +99,8 @@ spark.table("dlq.crm_accounts").write.parquet(f"{result}/dlq")
 """
 
 # In their order, each with the recorded batch that arrives before it, between a death and the run that takes it up too.
-POINTS = {
+SOME = {"before the commit": 0, "between the views": 1, "told to stop": 2, "during the merge": 3, "never": 4}
+EVERY = {
     "before the commit": 0,
     "before the ledger": None,
     "after the dead letters": 1,
@@ -108,13 +113,18 @@ POINTS = {
 }
 
 
-def test_every_run_after_a_kill_takes_up_what_was_left(spark: SparkSession, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "points", [pytest.param(SOME, id="some"), pytest.param(EVERY, id="every", marks=pytest.mark.campaign)]
+)
+def test_every_run_after_a_kill_takes_up_what_was_left(
+    spark: SparkSession, tmp_path: Path, points: dict[str, int | None]
+) -> None:
     settings = Settings(home=tmp_path / "lake")
     landing = settings.landing / ACCOUNTS.source
-    for point, batch in POINTS.items():
+    for point, batch in points.items():
         if batch is not None:
             deliver(settings, batch)
-        if point == "after the dead letters":
+        if batch == 1:
             (landing / "bad.jsonl").write_text("not an event\n")
         given = {
             **os.environ, "LAKEHOUSE_HOME": str(settings.home), "LAKEHOUSE_SCHEMA_PREFIX": "",
@@ -135,7 +145,7 @@ def test_every_run_after_a_kill_takes_up_what_was_left(spark: SparkSession, tmp_
     assert spark.sql(twice.format("stored", "account_id, _source_generation, _source_lsn")).count() == 0
     assert spark.sql(twice.format("bronze", "_file, _line")).count() == 0
     assert [row["file"] for row in spark.table("killed_dlq").collect()] == ["bad.jsonl"]
-    manifests = Ledger(settings.state / "ingest", ACCOUNTS.source).manifests
+    manifests = Ledger.of(settings, ACCOUNTS.source).manifests
     assert {manifest.state for manifest in manifests} <= {"committed", "lost"}
     taken = [file.name for manifest in manifests if manifest.state == "committed" for file in manifest.files]
     assert sorted(taken) == sorted(path.name for path in landing.iterdir()), "every file once"

@@ -39,7 +39,7 @@ CAMPAIGN = pytest.mark.campaign
 class Lake:
     """Ingestion, silver and gold in schemas of their own, on the shared session."""
 
-    gold_each_time = True
+    built_each_time = True
 
     def __init__(self, spark: SparkSession, settings: Settings, target: Path) -> None:
         self.spark, self.settings, self.target = spark, settings, target
@@ -102,27 +102,29 @@ class Lake:
 def in_order(
     request: pytest.FixtureRequest, spark: SparkSession, settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Lake]:
-    """A lake that takes the batches as recorded, one by one. Gold is built after the first and the last, or each."""
+    """A lake that takes the batches as recorded, one by one; built after each, or after every other and gold twice."""
     shutil.rmtree(settings.landing, ignore_errors=True)
     prefix = f"inorder{request.param:d}"
     lake = Lake(spark, settings.model_copy(update={"schema_prefix": prefix}), tmp_path_factory.mktemp("target"))
-    lake.gold_each_time = request.param
+    lake.built_each_time = request.param
     yield lake
     export_environment(settings)
 
 
-def test_after_each_batch_silver_is_what_postgresql_held(in_order: Lake) -> None:
-    """All five dumps, row for row and value for value: 102 110 rows, 0 wrong."""
-    compared = 0
+def test_after_a_build_silver_is_what_postgresql_held(in_order: Lake) -> None:
+    """Its dumps, row for row and value for value; with a build after each of the five, 102 110 rows, 0 wrong."""
+    compared, is_each = 0, in_order.built_each_time
     models = [model for entity in ENTITIES for model in (entity.history, entity.current) if model]
     for batch in BATCHES:
         deliver(in_order.settings, batch)
         in_order.ingest()
-        in_order.build(*([] if in_order.gold_each_time or batch in (BATCHES[0], BATCHES[-1]) else models))
+        if batch % 2 and not is_each:
+            continue
+        in_order.build(*([] if is_each or batch in (BATCHES[0], BATCHES[-1]) else models))
         rows, wrong = in_order.wrong_rows(batch)
         assert not wrong, f"after batch {batch}: {len(wrong)} wrong, the first: {wrong[:3]}"
         compared += rows
-    assert compared == 102_110
+    assert compared == (102_110 if is_each else 61_015)
 
 
 def test_histories_are_the_fold_of_the_audit(in_order: Lake) -> None:
@@ -156,7 +158,7 @@ def test_other_orders_batchings_and_replays_give_the_same(
     Then every table is what PostgreSQL held, and every history the fold of the audit.
     """
     shutil.rmtree(settings.landing)
-    prefix = f"shuffled{in_order.gold_each_time:d}"
+    prefix = f"shuffled{in_order.built_each_time:d}"
     lake = Lake(spark, settings.model_copy(update={"schema_prefix": prefix}), tmp_path / "target")
     deliver_halves(settings, [4], "first")
     lake.ingest()

@@ -74,7 +74,7 @@ def failed(given: Settings, name: str = "tickets") -> str:
     """Message of a run that must fail."""
     (result,) = extract(given, [name])
     assert result.error is not None
-    return result.error
+    return str(result.error)
 
 
 def landed(given: Settings, name: str = "tickets") -> list[dict[str, Any]]:

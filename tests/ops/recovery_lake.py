@@ -47,7 +47,7 @@ class Lake:
         (folder / f"rates_{number}.csv").write_text(
             "rate_date,currency,units_per_eur\n" + f"2025-01-{number:02},USD,1.0{number}\n" * rows
         )
-        ledger = Ledger(self.settings.state / "ingest", "fx_rates")
+        ledger = Ledger.of(self.settings, "fx_rates")
         frozen = ledger.freeze(number, "1", [inspect(folder, f"rates_{number}.csv", load("fx_rates"))])
         if state is BatchState.FROZEN:
             return frozen
@@ -71,7 +71,7 @@ class Lake:
         return create(self.settings, artifacts=self.artifacts, **options)
 
     def states(self) -> dict[int, str]:
-        return {m.batch_id: m.state.value for m in Ledger(self.settings.state / "ingest", "fx_rates").manifests}
+        return {m.batch_id: m.state.value for m in Ledger.of(self.settings, "fx_rates").manifests}
 
     def everything(self) -> dict[str, bytes]:
         """All files of the tables and ledgers, to see that nothing was changed."""

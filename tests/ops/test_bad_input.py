@@ -299,7 +299,7 @@ class Yard:
         return list(self.spark.table(table).selectExpr(*(columns or ("*",))).collect())
 
     def ledger(self, source: str) -> Ledger:
-        return Ledger(self.settings.state / "ingest", source)
+        return Ledger.of(self.settings, source)
 
 
 @pytest.fixture(scope="module")

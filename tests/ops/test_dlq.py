@@ -91,7 +91,7 @@ def test_a_purge_plans_first(lake: Settings) -> None:
         (("ingest", "run", "--discard", "1"), "Name the one source"),
         (("ingest", "run", "shop_orders", "--approve", "1"), "no halted batch 1"),
         (("ingest", "run", "shop_orders", "--discard", "1"), "no halted batch 1"),
-        (("ingest", "run", "shop_orders", "--approve", "1", "--discard", "1"), "two answers"),
+        (("ingest", "run", "shop_orders", "--approve", "1", "--discard", "1"), "not both"),
     ],
 )
 def test_wrong_usage_is_named(lake: Settings, arguments: tuple[str, ...], told: str) -> None:
@@ -111,7 +111,7 @@ def test_a_generation_is_declared_with_execute(lake: Settings) -> None:
 def test_a_halted_batch_keeps_the_source_halted_until_it_is_decided_on(lake: Settings) -> None:
     """Given a halted batch, Then every run says so without Spark; discarding it lets the source go on."""
     contract = load("shop_orders")
-    ledger = Ledger(lake.state / "ingest", "shop_orders")
+    ledger = Ledger.of(lake, "shop_orders")
     frozen = ledger.freeze(3, contract.version, [LandingFile("a.jsonl", 1, "x")])
     ledger.set_state(frozen, BatchState.HALTED, halted_by="9 of 9 records.", judged_by=fingerprint(contract, 1))
 
@@ -125,14 +125,14 @@ def test_a_halted_batch_keeps_the_source_halted_until_it_is_decided_on(lake: Set
     assert "batch 3 is halted: 9 of 9 records." in lakeops("ingest", "status").stdout
     done = lakeops("ingest", "run", "shop_orders", "--discard", "3")
     assert done.exception is None and "nothing new" in done.stdout
-    ledger = Ledger(lake.state / "ingest", "shop_orders")
+    ledger = Ledger.of(lake, "shop_orders")
     assert ledger.halted is None and ledger.taken().keys() == {"a.jsonl"}
 
 
 def test_a_changed_contract_is_judged_again(lake: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     contract = load("shop_orders")
     assert fingerprint(contract, 1) == fingerprint(contract, 1) != fingerprint(contract, 2)
-    ledger = Ledger(lake.state / "ingest", "shop_orders")
+    ledger = Ledger.of(lake, "shop_orders")
     frozen = ledger.freeze(3, contract.version, [LandingFile("a.jsonl", 1, "x")])
     ledger.set_state(frozen, BatchState.HALTED, halted_by="x", judged_by="another")
     assert ingest_module._still_halted(lake, contract) is None

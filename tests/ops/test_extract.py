@@ -28,7 +28,7 @@ from python_ops.jobs.extract.sources import Source, parse, sources
 from python_ops.jobs.ingest.inspection import inspect
 from python_ops.lake import landing
 from python_ops.lake.config import PROJECT_ROOT, Settings
-from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.errors import BusyError, ConfigError, OpsError
 from python_ops.lake.state import store_for
 from python_ops.lake.state.leases import lease
 from python_ops.lake.state.watermarks import Watermark, read
@@ -140,7 +140,7 @@ def test_numbers_go_on_although_files_and_journal_are_gone(lake: Settings, table
     folder = lake.landing / "tickets"
     names = landing.names(folder)
     taken = [inspect(folder, name, contract()) for name in names]
-    Ledger(lake.state / "ingest", "tickets").freeze(1, "1.0.0", taken)
+    Ledger.of(lake, "tickets").freeze(1, "1.0.0", taken)
     for name in names:
         (folder / name).unlink()
     shutil.rmtree(lake.state / "extract")
@@ -153,7 +153,7 @@ def test_numbers_go_on_although_files_and_journal_are_gone(lake: Settings, table
 def test_one_source_is_extracted_by_one_process(lake: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     with lease(store_for(lake), "extract.tickets", "lakeops extract run"):
         (result,) = extract(lake, ["tickets"])
-    assert result.exit_code == 4 and "extract.tickets is held by" in str(result.error)
+    assert isinstance(result.error, BusyError) and "extract.tickets is held by" in str(result.error)
     assert pull(lake).rows == 6
 
 
@@ -173,7 +173,7 @@ def test_a_zombie_lands_nothing(lake: Settings, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(DatabaseReader, "pages", slow)
     (result,) = extract(lake, ["tickets"])
-    assert result.exit_code == 4 and "The lease of extract.tickets was lost" in str(result.error)
+    assert isinstance(result.error, BusyError) and "The lease of extract.tickets was lost" in str(result.error)
     assert landing.names(lake.landing / "tickets") == [] and mark(lake) is None
 
 
@@ -195,7 +195,7 @@ def test_a_rival_that_moves_the_watermark_costs_duplicates_only(
 
     monkeypatch.setattr(PullState, "save", save)
     (result,) = extract(lake, ["tickets"])
-    assert result.exit_code == 4 and "changed by another process" in str(result.error)
+    assert isinstance(result.error, BusyError) and "changed by another process" in str(result.error)
     monkeypatch.setattr(PullState, "save", real)
     pull(lake)
     assert len(versions(lake)) == 6
@@ -224,7 +224,7 @@ def test_a_source_that_fails_does_not_stop_the_others(
         ("redshift_behavior", True, 0), ("tickets", False, 6),
     ]  # fmt: skip
     assert seen == results
-    assert results[0].exit_code == 2 and "Secret redshift_behavior is not set" in str(results[0].error)
+    assert isinstance(results[0].error, ConfigError) and "Secret redshift_behavior is not set" in str(results[0].error)
     (first, second) = status(lake)
     assert (first.rows, first.error, first.unfinished) == (6, None, False)
     assert second.error and second.at is None

@@ -79,7 +79,7 @@ def test_an_older_file_lands_nothing(lake: Settings) -> None:
     run(lake)
     deliver(lake, "2025-01-02,9.9,162.3,N/A,\n")
     (result,) = extract(lake, ["fx_rates"])
-    assert result.error is not None and "an older file was served" in result.error
+    assert result.error is not None and "an older file was served" in str(result.error)
     assert len(rates(lake)) == 4
 
 
@@ -104,7 +104,7 @@ def test_a_value_that_is_no_number_lands_for_ingestion_to_reject(lake: Settings)
 def test_a_wrong_file_is_named_and_lands_nothing(lake: Settings, content: bytes, told: str) -> None:
     (lake.home_path.parent / "rates.zip").write_bytes(content)
     (result,) = extract(lake, ["fx_rates"])
-    assert result.error is not None and told in result.error
+    assert result.error is not None and told in str(result.error)
     assert not landing.names(lake.landing / "fx_rates") and mark(lake, "fx_rates") is None
     assert not list(lake.landing.rglob("*.tmp"))
 
@@ -113,7 +113,7 @@ def test_a_bomb_is_refused(lake: Settings, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("python_ops.jobs.extract.fx.TEXT_BYTES", 1000)
     deliver(lake, *(f"2025-01-{day:02},1.0,2.0,,\n" for day in range(1, 32)), head=HEAD + " " * 1000 + "\n")
     (result,) = extract(lake, ["fx_rates"])
-    assert result.error is not None and "at most 1000 bytes" in result.error
+    assert result.error is not None and "at most 1000 bytes" in str(result.error)
 
 
 def test_over_http_a_file_that_is_unchanged_is_not_sent_again(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from pyspark.errors import AnalysisException
 
+from python_ops.jobs.build.first_loads import set_aside
 from python_ops.lake.config import Settings
-from python_ops.lake.first_loads import set_aside
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -70,7 +70,7 @@ class Desk:
         )
 
     def ledger(self) -> Ledger:
-        return Ledger(self.settings.state / "ingest", self.source)
+        return Ledger.of(self.settings, self.source)
 
 
 @pytest.fixture
@@ -226,39 +226,41 @@ def test_a_broken_file_is_rejected_whole_and_the_others_are_taken(desk: Callable
     ]
 
 
-@pytest.mark.parametrize("where", ["dead letters", "bronze", "ledger"])
-def test_a_run_that_dies_is_finished_by_the_next(
-    desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
+def test_a_run_that_dies_is_finished_by_the_next(desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch) -> None:
     """Given a run that dies before a step and files that arrive afterwards, When it runs again,
     Then the frozen batch is finished under its number, the new files make the next, and nothing is there twice.
     """
     here = desk()
-    here.write("a.jsonl", event(), b"garbage")
-    real_append, real_state = AppendOnlyTable.append, Ledger.set_state
+    real_append = AppendOnlyTable.append
 
-    def append(table: AppendOnlyTable, rows: Any, batch_id: int) -> None:
-        if where == ("dead letters" if ".crm_accounts" in table.name and "dlq" in table.schema else "bronze"):
-            raise OSError("killed")
-        real_append(table, rows, batch_id)
+    def die_before(where: str) -> Any:
+        def append(table: AppendOnlyTable, rows: Any, batch_id: int) -> None:
+            if where == ("dead letters" if ".crm_accounts" in table.name and "dlq" in table.schema else "bronze"):
+                raise OSError("killed")
+            real_append(table, rows, batch_id)
+
+        return append
 
     def set_state(ledger: Ledger, *args: Any, **changes: Any) -> Any:
-        if where == "ledger":
-            raise OSError("killed")
-        return real_state(ledger, *args, **changes)
+        raise OSError("killed")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(AppendOnlyTable, "append", append)
-        patch.setattr(Ledger, "set_state", set_state)
-        assert "run again to finish it" in str(here.ingest().error)
-    here.write("b.jsonl", event(lsn=11))
+    for done, where in enumerate(("dead letters", "bronze", "ledger")):
+        here.write(f"{done}a.jsonl", event(lsn=10 + 2 * done), b"garbage")
+        with monkeypatch.context() as patch:
+            if where == "ledger":
+                patch.setattr(Ledger, "set_state", set_state)
+            else:
+                patch.setattr(AppendOnlyTable, "append", die_before(where))
+            assert "run again to finish it" in str(here.ingest().error), where
+        here.write(f"{done}b.jsonl", event(lsn=11 + 2 * done))
 
-    first, second = here.ingest(), here.ingest()
+        first, second = here.ingest(), here.ingest()
 
-    assert (first.batch_id, first.accepted, first.quarantined) == (1, 1, 1)
-    assert (second.batch_id, second.accepted) == (2, 1)
-    assert [(r["_batch_id"], r["_source_lsn"]) for r in here.bronze()] == [(1, 10), (2, 11)]
-    assert len(here.dlq()) == 1
+        assert (first.batch_id, first.accepted, first.quarantined) == (2 * done + 1, 1, 1), where
+        assert (second.batch_id, second.accepted) == (2 * done + 2, 1), where
+        found = [(r["_batch_id"], r["_source_lsn"]) for r in here.bronze()]
+        assert found == [(number, 9 + number) for number in range(1, 2 * done + 3)], where
+        assert len(here.dlq()) == done + 1, where
     assert here.ingest().batch_id is None
 
 
@@ -384,7 +386,7 @@ def test_a_newer_contract_adds_a_column_and_a_changed_type_is_refused(
     monkeypatch.setattr(ingest_module, "load", lambda source: replace(added, columns=narrowed))
     here.write("c.jsonl", event(account_id="A3", region=5))
     failed = here.ingest()
-    assert failed.error and "region (string → int)" in failed.error and "new name" in failed.error
+    assert failed.error and "region (string → int)" in str(failed.error) and "new name" in str(failed.error)
     monkeypatch.setattr(ingest_module, "load", lambda source: added)
     assert here.ingest().error is None, "the file waits until the contract is right again"
 
@@ -406,7 +408,7 @@ def test_a_newer_contract_widens_types_in_place(desk: Callable[..., Desk], monke
     under(size="bigint", price="decimal(8,2)", name_2="int")
     here.write("c.jsonl", event(account_id="A3", size=2**40, price="123456.78"))
     failed = here.ingest()
-    assert failed.error and "name_2 (string → int)" in failed.error and "size" not in failed.error
+    assert failed.error and "name_2 (string → int)" in str(failed.error) and "size" not in str(failed.error)
     assert {"size": "int", "price": "decimal(6,2)"}.items() <= dict(here.types()).items(), "nothing was changed"
     under(size="bigint", price="decimal(8,2)", name_2="string")
     assert here.ingest().accepted == 1

@@ -19,7 +19,7 @@ from pyarrow import parquet
 from python_ops.jobs.ingest import generations, inspection
 from python_ops.jobs.ingest.batch import BatchWriter
 from python_ops.jobs.ingest.batch_checks import Findings, reasons_to_halt, warnings
-from python_ops.jobs.ingest.formats import dms
+from python_ops.jobs.ingest.formats import format_of
 from python_ops.jobs.ingest.inspection import inspect
 from python_ops.jobs.ingest.reasons import reason_of
 from python_ops.jobs.ingest.snapshots import Delivery, deliveries
@@ -362,7 +362,7 @@ def test_the_fields_of_a_dms_file_are_named(
 
     assert found.layout == layout and (found.fault or "").find(fault or "") >= 0
     assert (found.fault is None) == (fault is None)
-    assert dms.is_full_load(name) == name.startswith("LOAD")
+    assert format_of(dms_contract()).is_full_load(name) == name.startswith("LOAD")
 
 
 def test_a_snapshot_is_a_batch_of_its_own(tmp_path: Path) -> None:
@@ -407,7 +407,7 @@ def test_a_run_with_nothing_new_tells_of_a_replaced_file(tmp_path: Path, monkeyp
     settings, folder = Settings(home=tmp_path), tmp_path / "landing" / "fx_rates"
     folder.mkdir(parents=True)
     (folder / "a.csv").write_text("rate_date,currency,units_per_eur\n2025-03-03,USD,1.04\n")
-    ledger = Ledger(settings.state / "ingest", "fx_rates")
+    ledger = Ledger.of(settings, "fx_rates")
     taken = ledger.freeze(1, "1.0.0", [inspect(folder, "a.csv", load("fx_rates"))])
     ledger.set_state(taken, BatchState.COMMITTED)
     monkeypatch.setattr(daily, "reason_to_run", lambda settings: None)

@@ -62,8 +62,8 @@ class Machines:
         self.folder, self.environment, self.begun = folder, environment, []
         self.table = folder / "table"
 
-    def start(self, who: str, before: str = "") -> subprocess.Popen[str]:
-        given = {**os.environ, "LAKEHOUSE_HOME": str(self.folder / who), **self.environment}
+    def start(self, who: str, before: str = "", **environment: str) -> subprocess.Popen[str]:
+        given = {**os.environ, "LAKEHOUSE_HOME": str(self.folder / who), **self.environment, **environment}
         command = [sys.executable, "-c", before + JOB, who, str(self.table)]
         job = subprocess.Popen(command, env=given, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.begun.append(job)
@@ -147,31 +147,39 @@ def test_a_stopped_holder_is_followed_after_its_time_and_cannot_commit(machines:
 # What a process inherits of a script that starts it by `&`, of cron, or of nohup; then of one that blocks all signals.
 # The second replaces the program, as a shell does, so that what it set is inherited and not set by the job itself.
 INHERITED = {
-    "from a terminal": "",
+    "from a terminal": "signal.signal(signal.SIGINT, signal.SIG_DFL)",
     "from a script": "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGURG, signal.SIG_IGN)",
     "signals blocked": "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGURG])",
 }
 
 
-@pytest.mark.parametrize("inherited", INHERITED.values(), ids=INHERITED.keys())
-def test_a_lost_lease_interrupts_what_is_under_way(machines: Machines, inherited: str) -> None:
-    before = (
-        "import os, signal, sys\n"
-        "if 'AGAIN' not in os.environ:\n"
-        f"    {inherited or 'signal.signal(signal.SIGINT, signal.SIG_DFL)'}\n"
-        "    os.environ['AGAIN'] = '1'\n"
-        "    os.execv(sys.executable, sys.orig_argv)\n"
-    )
-    zombie = machines.start("zombie", before)
-    assert told(zombie) == "holds"
-    zombie.send_signal(signal.SIGSTOP)
+BEFORE = """
+import os, signal, sys
+if 'AGAIN' not in os.environ:
+    {inherited}
+    os.environ['AGAIN'] = '1'
+    os.execv(sys.executable, sys.orig_argv)
+"""
+
+
+def test_a_lost_lease_interrupts_what_is_under_way(machines: Machines) -> None:
+    zombies = {}
+    for case, inherited in INHERITED.items():
+        store = {"LAKEHOUSE_STATE_TABLE": f"state.{case.replace(' ', '_')}"}
+        make_table(store["LAKEHOUSE_STATE_TABLE"])
+        zombies[case] = (machines.start(f"zombie {case}", BEFORE.format(inherited=inherited), **store), store)
+    for zombie, _ in zombies.values():
+        assert told(zombie) == "holds"
+    for zombie, _ in zombies.values():
+        zombie.send_signal(signal.SIGSTOP)
     time.sleep(7)
-    heir = machines.start("heir")
-    assert told(heir) == "holds"
-    zombie.send_signal(signal.SIGCONT)  # and nobody tells it to go on: it waits, as for a long statement
-    assert "was lost" in told(zombie)
-    assert zombie.wait(timeout=60) == 4
-    assert go(heir) == ("committed", 0)
+    for case, (zombie, store) in zombies.items():
+        heir = machines.start(f"heir {case}", **store)
+        assert told(heir) == "holds", case
+        zombie.send_signal(signal.SIGCONT)  # and nobody tells it to go on: it waits, as for a long statement
+        assert "was lost" in told(zombie), case
+        assert zombie.wait(timeout=60) == 4, case
+        assert go(heir) == ("committed", 0), case
 
 
 def test_on_one_home_the_lock_is_the_kernels_and_the_lease_says_who(tmp_path: Path) -> None:
@@ -200,7 +208,7 @@ def test_maintenance_leaves_a_table_alone_that_another_holds(tmp_path: Path) -> 
 
     with hold(store_for(settings), ["gold.fct_a"], "stream run"):
         (planned,) = maintain(settings, no_session, (), None, tmp_path / "target")
-    assert planned.is_busy and "gold.fct_a is held by `stream run`" in str(planned.error)
+    assert isinstance(planned.error, BusyError) and "gold.fct_a is held by `stream run`" in str(planned.error)
     assert DeltaTable(str(path)).version() == 3
 
 
@@ -212,7 +220,7 @@ def test_a_source_whose_table_another_holds_is_left_for_later(spark: SparkSessio
     (landing / "a.csv").write_text("rate_date,currency,units_per_eur\n2025-01-02,USD,1.03\n")
     with hold(store_for(settings), ["leased_bronze.fx_rates"], "stream run"):
         (result,) = ingest(settings, lambda: spark, ["fx_rates"])
-    assert result.is_busy and "leased_bronze.fx_rates is held by `stream run`" in str(result.error)
+    assert isinstance(result.error, BusyError) and "leased_bronze.fx_rates is held by `stream run`" in str(result.error)
     assert not settings.table_path("bronze", "fx_rates").exists()
 
 

@@ -79,13 +79,13 @@ def test_a_batch_of_a_topic_that_the_ledger_forgot_is_entered_with_its_offsets(t
             number = CommitProperties(app_transactions=[Transaction(f"ingest:{layer}.crm_accounts", batch)])
             path = str(settings.table_path(layer, "crm_accounts"))
             write_deltalake(path, pa.table(columns), mode="append", commit_properties=number)
-    ledger = Ledger(settings.state / "ingest", "crm_accounts")
+    ledger = Ledger.of(settings, "crm_accounts")
     first = ledger.freeze(1, "1.0.0", offsets=[span(0, 3)])
     ledger.set_state(first, BatchState.COMMITTED, counts={"read": 3, "accepted": 2, "quarantined": 1, "ignored": 0})
     found = compare(settings, contract)
     assert [(finding.batch_id, finding.fault) for finding in found] == [(2, Fault.UNKNOWN)]
     repair(settings, contract, found)
-    again = Ledger(settings.state / "ingest", "crm_accounts")
+    again = Ledger.of(settings, "crm_accounts")
     assert again.taken_offsets() == (span(0, 3), span(3, 6))
     assert (again.manifests[1].files, again.manifests[1].counts["read"]) == ((), 3)
     assert compare(settings, contract) == []

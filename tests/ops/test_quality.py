@@ -71,7 +71,7 @@ class Lake:
 
     def __init__(self, settings: Settings, contract: Contract) -> None:
         self.settings, self.contract = settings, contract
-        self.ledger = Ledger(settings.state / "ingest", contract.source)
+        self.ledger = Ledger.of(settings, contract.source)
 
     def take(self, rows: list[Row]) -> Batch:
         """Commits a batch."""

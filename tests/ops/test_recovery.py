@@ -446,18 +446,18 @@ def test_back_in_place_the_tables_are_as_they_were_and_their_versions_go_on(lake
     assert not (lake.settings.home_path / "restore").exists()
     # What was taken since is taken again, under numbers that were never used.
     assert lake.states() == {1: "committed", 2: "committed", 3: "committed", 4: "lost", 5: "lost"}
-    ledger = Ledger(lake.settings.state / "ingest", "fx_rates")
+    ledger = Ledger.of(lake.settings, "fx_rates")
     assert ledger.last_number == 5 and set(ledger.taken()) == {f"rates_{n}.csv" for n in (1, 2, 3)}
 
 
 def test_a_batch_that_was_open_in_the_snapshot_is_open_again(lake: Lake) -> None:
     frozen = lake.batch(4, BatchState.FROZEN)
     lake.create()
-    Ledger(lake.settings.state / "ingest", "fx_rates").set_state(
+    Ledger.of(lake.settings, "fx_rates").set_state(
         frozen, BatchState.COMMITTED, counts={"read": 3, "accepted": 3, "quarantined": 0, "ignored": 0}
     )
     restore(lake.settings, lake.settings, overwrite=True, execute=True)
-    open_batch = Ledger(lake.settings.state / "ingest", "fx_rates").open_batch
+    open_batch = Ledger.of(lake.settings, "fx_rates").open_batch
     assert open_batch is not None and (open_batch.batch_id, open_batch.files) == (4, frozen.files)
 
 

@@ -121,7 +121,7 @@ def test_tables_with_deletion_vectors_come_back_and_the_next_batch_is_applied_on
     assert take(own, spark) is None
     counted = spark.sql(f"select _file, count(*) as n, max(_batch_id) as batch from {bronze} group by _file order by 1")
     assert [tuple(row) for row in counted.collect()] == [("a.jsonl", 3, 1), ("b.jsonl", 2, 3)]
-    states = [m.state.value for m in Ledger(own.state / "ingest", "crm_accounts").manifests]
+    states = [m.state.value for m in Ledger.of(own, "crm_accounts").manifests]
     assert states == ["committed", "lost", "committed"]
 
     # To another home, which a catalog does not know yet.

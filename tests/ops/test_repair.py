@@ -57,7 +57,7 @@ class Place:
 
     @property
     def ledger(self) -> Ledger:
-        return Ledger(self.settings.state / "ingest", "fx_rates")
+        return Ledger.of(self.settings, "fx_rates")
 
     def lose(self, *batches: int) -> None:
         for batch in batches:
@@ -140,7 +140,7 @@ def test_what_guards_later_batches_is_entered_again_with_them(tmp_path: Path) ->
 
     repair(settings, contract, compare(settings, contract))
 
-    ledger = Ledger(settings.state / "ingest", "shop_orders")
+    ledger = Ledger.of(settings, "shop_orders")
     first, second = ledger.manifests
     assert (first.positions, first.generation, second.positions, second.generation) == ((100, 600), 2, (5, 5), 3)
     assert first.counts == {"read": 4, "accepted": 2, "quarantined": 2, "ignored": 0, "generated": 1}

@@ -27,7 +27,9 @@ from python_ops.run import daily
 from python_ops.run.daily import Job, run
 from python_ops.watch.alerts import Cause, check
 
-HALTED = IngestResult("fx_rates", error="fx_rates: batch 3 is halted. `--approve 3`, or `--discard 3`.", halted=3)
+HALTED = IngestResult(
+    "fx_rates", error=OpsError("fx_rates: batch 3 is halted. `--approve 3`, or `--discard 3`."), halted=3
+)
 
 
 def project(folder: Path) -> None:
@@ -140,7 +142,7 @@ def test_a_build_that_fails_beside_a_halted_source_hides_neither(day: Day) -> No
 
 
 def test_sources_that_others_hold_leave_the_run_busy(day: Day) -> None:
-    day.results = [IngestResult("fx_rates", error="fx_rates is held by `stream run`", is_busy=True)]
+    day.results = [IngestResult("fx_rates", error=BusyError("fx_rates is held by `stream run`"))]
     with pytest.raises(BusyError, match="fct_orders, slv_fx_rates wait for fx_rates"):
         day.run()
 

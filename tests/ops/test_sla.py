@@ -93,7 +93,7 @@ class Place:
     def batch(
         self, read: int, quarantined: int = 0, at: datetime = NOW, reasons: Mapping[str, int] | None = None
     ) -> None:
-        ledger = Ledger(self.settings.state / "ingest", "fx_rates")
+        ledger = Ledger.of(self.settings, "fx_rates")
         manifest = ledger.freeze(ledger.last_number + 1, "1.0.0", [LandingFile("f", 1, "")])
         counts = {"read": read, "accepted": read - quarantined, "quarantined": quarantined, "ignored": 0}
         ledger.set_state(

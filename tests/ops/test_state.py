@@ -23,9 +23,9 @@ from python_ops.lake.state.watermarks import Watermark, advance, read
 EARLY, LATE = Watermark("2025-03-01T00:00:00Z"), Watermark("2025-03-02T00:00:00Z", "7")
 
 
-def make_table() -> None:
+def make_table(name: str = "state") -> None:
     boto3.client("dynamodb").create_table(
-        TableName="state",
+        TableName=name,
         KeySchema=[{"AttributeName": "record", "KeyType": "HASH"}],
         AttributeDefinitions=[{"AttributeName": "record", "AttributeType": "S"}],
         BillingMode="PAY_PER_REQUEST",

@@ -45,12 +45,11 @@ class ExtractResult:
     Attributes:
         rows: Rows that landed.
         files: Names of the landing files.
-        again: Rows read again in the overlap that had landed before.
+        again: Rows of the overlap that were read again and had landed before.
         without_time: Rows that landed although their watermark column has no usable time.
         watermark: Position after the run, as (time, key).
         warnings: What an operator should look at.
         error: Why the source failed; what landed before is safe, and the next run goes on from there.
-        exit_code: Of its error: 1 failed, 2 configuration, 4 another process has the source.
     """
 
     source: str
@@ -63,8 +62,7 @@ class ExtractResult:
     watermark: tuple[str, str] | None = None
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
-    error: str | None = None
-    exit_code: int = 0
+    error: OpsError | None = None
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,8 @@ def status(settings: Settings) -> list[PullStatus]:
 def _extract_safely(
     settings: Settings, source: Source, secrets: Secrets, parent: JobRun | None, stop: threading.Event
 ) -> ExtractResult:
-    started, counts, error, exit_code = time.monotonic(), Counts(), None, 0
+    started, counts = time.monotonic(), Counts()
+    error: OpsError | None = None
     origin = Dataset(f"{source.system}/{source.name}", _uri(source))
     landing = settings.landing / source.name
     try:
@@ -159,12 +158,12 @@ def _extract_safely(
                     Dataset(f"landing/{source.name}", landing.as_uri(), columns, rows=counts.rows, bytes=counts.bytes)
                 ]
     except OpsError as exc:
-        error, exit_code = mask(str(exc)), exc.exit_code
+        error = exc
+        error.args = (mask(str(exc)),)
     except OSError as exc:
-        exit_code = OpsError.exit_code
-        error = (
+        error = OpsError(
             f"{source.name}: {landing} or the state beside it cannot be written ({exc.strerror}). What landed before "
-            "is safe; run again when that is mended."
+            "is safe; correct that and run again."
         )
     mark = None
     with suppress(OpsError):  # a store that does not answer has failed the source already
@@ -172,16 +171,15 @@ def _extract_safely(
     result = ExtractResult(
         source.name, source.system, counts.rows, counts.bytes, tuple(counts.files), counts.again, counts.without_time,
         (mark.at, mark.key) if mark else None, round(time.monotonic() - started, 1), tuple(counts.warnings), error,
-        exit_code,
     )  # fmt: skip
-    if exit_code != BusyError.exit_code:
+    if not isinstance(error, BusyError):
         with suppress(OSError):  # a full disk has failed the source already
             PullState(settings.state / "extract", source.name).note(_record(result))
     return result
 
 
 def _extract(settings: Settings, source: Source, secrets: Secrets, counts: Counts, stop: threading.Event) -> None:
-    """One source under its lease; a source that goes away is asked again, from where its last file ended."""
+    """Extracts one source under its lease. If the source goes away, it is asked again from the end of its last file."""
     store = store_for(settings)
     with lease(store, f"extract.{source.name}", f"extract {source.name}", settings.lease_seconds) as held:
 
@@ -214,7 +212,7 @@ def _extract(settings: Settings, source: Source, secrets: Secrets, counts: Count
 
 @contextmanager
 def _opened(source: Source, secrets: Secrets, sleep: Callable[[float], None]) -> Iterator[Reader]:
-    """An open reader; credentials that are refused are read afresh, and then the previous ones tried."""
+    """An open reader. If credentials are refused, they are read again, and then the previous ones are tried."""
     reader: Any
     if source.system == "fx":
         reader = _open_fx(source, secrets, sleep)
@@ -264,7 +262,7 @@ def _open_database(source: Source, secrets: Secrets) -> Reader:
 
 
 def _sleep(stop: threading.Event, seconds: float) -> None:
-    """Waits, but not past the end of the run."""
+    """Waits, at most until the end of the run."""
     stop.wait(seconds)
 
 
@@ -281,5 +279,5 @@ def _record(result: ExtractResult) -> dict[str, Any]:
         "files": len(result.files),
         "again": result.again,
         "at": result.watermark[0] if result.watermark else None,
-        "error": result.error,
+        "error": str(result.error) if result.error else None,
     }

@@ -6,9 +6,7 @@ A reader of the folder sees a file whole or not at all. The same rows give the s
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,6 +19,8 @@ from typing import Any, BinaryIO, Protocol
 from python_ops.jobs.extract.reader import Row, moment
 from python_ops.lake.contracts import Column, Contract
 from python_ops.lake.errors import OpsError
+from python_ops.lake.files import settle
+from python_ops.lake.landing import sha256
 
 _TO_QUOTE = re.compile(r'[",\r\n\\]|^\s|\s$')
 ENDINGS = {"csv": "csv.gz", "jsonl": "jsonl.gz", "parquet": "parquet"}
@@ -66,20 +66,17 @@ class LandingDraft:
         """Makes the file visible under its name.
 
         Args:
-            before: Called when the bytes are on the disk and the file is not visible yet; may raise to drop it.
+            before: Called when the file is whole and not visible yet; may raise to drop it.
         """
         self.body.close()
-        self.file.flush()
-        os.fsync(self.file.fileno())
         self.file.close()
-        done = File(self.path.name, self.rows, self.draft.stat().st_size, _sha256(self.draft))
+        done = File(self.path.name, self.rows, self.draft.stat().st_size, sha256(self.draft))
         before()
-        self.draft.rename(self.path)
-        _sync_folder(self.path.parent)
+        settle(self.draft, self.path)
         return done
 
     def drop(self) -> None:
-        """Removes the draft; nothing where it was finished."""
+        """Removes the unfinished file, if there is one."""
         with suppress(Exception):  # a writer that failed may fail again at its end
             self.body.close()
         self.file.close()
@@ -100,7 +97,7 @@ def clean(folder: Path, source: str) -> list[str]:
 
 
 def numbered(source: str, number: int, until: datetime, contract: Contract) -> str:
-    """Name of a landing file: its number makes name order the order of delivery, whatever the clocks say."""
+    """Name of a landing file. Its number makes the order of names the order of delivery, whatever the clocks say."""
     return f"{source}_{number:06d}_{until:%Y%m%dT%H%M%SZ}.{ENDINGS[contract.format]}"
 
 
@@ -157,7 +154,7 @@ class _JsonLines:
 
 
 class _Parquet:
-    """The contract's columns. A decimal is its text: ingestion judges its digits, and no file's scale cuts them."""
+    """The contract's columns. A decimal is written as text, so that no scale of the file cuts its digits."""
 
     def __init__(self, file: BinaryIO, contract: Contract) -> None:
         import pyarrow as pa
@@ -239,19 +236,5 @@ def as_json(value: Any) -> str:
 
 
 def _plain(number: Decimal) -> str:
-    """All digits of a number, unless a hostile exponent would make them millions."""
+    """All digits of a number, unless its exponent would make millions of them."""
     return f"{number:f}" if number.is_finite() and abs(number.adjusted()) < 100 else str(number)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """A rename is on the disk when its folder is."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -21,7 +21,7 @@ _ABSENT = ("", "N/A")
 
 
 class FxReader:
-    """See `Reader`. Every pull reads the whole file; only rates that are new or revised land.
+    """Reads a file of rates: all of it at every pull; only rates that are new or revised land.
 
     Args:
         source: What is read.
@@ -36,15 +36,15 @@ class FxReader:
         self.client = Client(source.name, source.timeout_seconds, FILE_BYTES, sleep)
 
     def now(self) -> datetime:
-        """See `Reader`; days are long, so this machine's clock will do."""
+        """This machine's clock: it is exact enough for days."""
         return datetime.now(UTC)
 
     def warnings(self, now: datetime) -> list[str]:
-        """See `Reader`; rates are judged as they come."""
+        """None: ingestion checks each rate."""
         return []
 
     def pages(self, since: datetime | None, until: datetime) -> Iterator[Sequence[Row]]:
-        """See `Reader`; nothing where the server says that the file is the one that was read last."""
+        """The file's rates; none if the server says that the file has not changed."""
         content = self._content()
         if content is None:
             return
@@ -77,7 +77,7 @@ class FxReader:
         return body
 
     def _rates(self, content: bytes) -> Iterator[Row]:
-        """A row per day and currency. What is not a number is for ingestion to reject."""
+        """A row per day and currency. Ingestion rejects what is not a number."""
         lines = csv.reader(io.StringIO(self._text(content)))
         head = [cell.strip() for cell in next(lines, [])]
         currencies = [(place, name) for place, name in enumerate(head) if place and name]

@@ -17,13 +17,12 @@ TELLING = ("08", "28", "3D", "3F", "42", "53", "57")
 
 
 class PostgresReader(DatabaseReader):
-    """See `DatabaseReader`. The secret has host, port, dbname, user, password, and sslmode where it is to be set."""
+    """Reads PostgreSQL. The secret has host, port, dbname, user, password, and optionally sslmode."""
 
     system = "PostgreSQL"
     clock = "select clock_timestamp()"
 
     def connect(self, secret: Secret) -> None:
-        """See `DatabaseReader`."""
         given = secret.json()
         options = {
             name: given[name] for name in ("host", "port", "dbname", "user", "password", "sslmode") if name in given
@@ -39,25 +38,22 @@ class PostgresReader(DatabaseReader):
         )
 
     def one(self, sql: str) -> Sequence[Any]:
-        """See `DatabaseReader`."""
         row: Sequence[Any] | None = self.connection.execute(sql.encode()).fetchone()
         assert row is not None
         return row
 
     def stream(self, sql: str) -> Iterator[Sequence[Sequence[Any]]]:
-        """See `DatabaseReader`."""
         with self.connection.cursor(name="extract") as cursor:
             cursor.execute(sql.encode())
             while page := cursor.fetchmany(self.source.page_rows):
                 yield page
 
     def close(self) -> None:
-        """See `DatabaseReader`."""
         self.connection.close()
 
     @classmethod
     def is_refused(cls, error: Exception) -> bool:
-        """See `DatabaseReader`; libpq gives a failed connection no code, only its text."""
+        """Told by the text: libpq gives a failed connection no code."""
         refused = (psycopg.errors.InvalidPassword, psycopg.errors.InvalidAuthorizationSpecification)
         return isinstance(error, refused) or (
             isinstance(error, psycopg.OperationalError)
@@ -67,14 +63,13 @@ class PostgresReader(DatabaseReader):
 
     @classmethod
     def is_lost(cls, error: Exception) -> bool:
-        """See `DatabaseReader`; a time limit is no loss: it would be reached again."""
+        """A time limit is not counted as a loss, because the next try would reach it again."""
         if isinstance(error, psycopg.errors.QueryCanceled) or cls.is_refused(error):
             return False
         return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError, OSError))
 
     @classmethod
     def told(cls, error: Exception) -> str:
-        """See `DatabaseReader`."""
         code = getattr(error, "sqlstate", None)
         name = f"{type(error).__name__} {code or ''}".strip()
         is_connection = code is None and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError, OSError))

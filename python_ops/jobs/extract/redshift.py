@@ -13,13 +13,12 @@ from python_ops.lake.secrets import Secret
 
 
 class RedshiftReader(DatabaseReader):
-    """See `DatabaseReader`. The secret has host, port, dbname, user, password; `"ssl": false` for a server without."""
+    """Reads Redshift. The secret has host, port, dbname, user, password; `"ssl": false` for a server without TLS."""
 
     system = "Redshift"
     clock = "select getdate()"
 
     def connect(self, secret: Secret) -> None:
-        """See `DatabaseReader`."""
         given = secret.json()
         limit = self.source.timeout_seconds
         self.connection = redshift_connector.connect(
@@ -36,12 +35,10 @@ class RedshiftReader(DatabaseReader):
             self._execute(line)
 
     def one(self, sql: str) -> Sequence[Any]:
-        """See `DatabaseReader`."""
         rows = self._execute(sql)
         return rows[0]
 
     def stream(self, sql: str) -> Iterator[Sequence[Sequence[Any]]]:
-        """See `DatabaseReader`."""
         self._execute(f"declare extract_rows cursor for {sql}")
         while page := self._execute(f"fetch forward {self.source.page_rows} from extract_rows"):
             yield page
@@ -56,23 +53,20 @@ class RedshiftReader(DatabaseReader):
             cursor.close()
 
     def close(self) -> None:
-        """See `DatabaseReader`."""
         self.connection.close()
 
     @classmethod
     def is_refused(cls, error: Exception) -> bool:
-        """See `DatabaseReader`."""
         return _code(error).startswith("28")
 
     @classmethod
     def is_lost(cls, error: Exception) -> bool:
-        """See `DatabaseReader`; without a server's code it is the network."""
+        """An error without a server's code is one of the network."""
         code = _code(error)
         return code[:2] in ("08", "57") and code != "57014" if code else True
 
     @classmethod
     def told(cls, error: Exception) -> str:
-        """See `DatabaseReader`."""
         code = _code(error)
         name = f"{type(error).__name__} {code}".strip()
         if not code:

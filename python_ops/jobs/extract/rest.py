@@ -23,7 +23,7 @@ PAGE_BYTES = 64 * 1024 * 1024
 
 
 class RestReader:
-    """See `Reader`.
+    """Reads a list of an API, page by page.
 
     The secret has `url`, and `token`; or `token_url`, `client_id` and `client_secret`, for a token that expires
     (OAuth 2, client credentials). A token that is refused, also in the middle of a pull, is renewed once; then the
@@ -40,7 +40,7 @@ class RestReader:
         self.tokens: dict[str, str] = {}
 
     def now(self) -> datetime:
-        """See `Reader`; the Date header of an answer, this machine's clock where there is none."""
+        """The Date header of an answer; this machine's clock if there is none."""
         answer, _ = self._get(self._address(), {self.source.page_param: "1"} if self.source.page_param else {})
         try:
             return parsedate_to_datetime(answer.headers["Date"]).astimezone(UTC)
@@ -48,11 +48,10 @@ class RestReader:
             return datetime.now(UTC)
 
     def warnings(self, now: datetime) -> list[str]:
-        """See `Reader`; rows are judged as they come."""
+        """None: ingestion checks each row."""
         return []
 
     def pages(self, since: datetime | None, until: datetime) -> Iterator[Sequence[Row]]:
-        """See `Reader`."""
         given = self.source
         asked = {
             given.since_param: _text(since) if since else "",
@@ -94,14 +93,14 @@ class RestReader:
         return found
 
     def _row(self, record: Mapping[str, Any]) -> Row:
-        """A record by the contract's names; fields that no column is made from stay as they are."""
+        """A record under the contract's names. Fields that no column is made from keep their names."""
         paths = self.source.columns
         used = {path.split(".", 1)[0] for path in paths.values()}
         row = {name: value for name, value in record.items() if name not in used}
         return {**row, **{name: _at(record, path) for name, path in paths.items()}}
 
     def _same_server(self, url: str, start: str) -> str:
-        """A next link, which must not take the token elsewhere."""
+        """A next link, refused if it leads to another server: the token must not go there."""
         if urlsplit(url)[:2] != urlsplit(start)[:2]:
             raise OpsError(f"{self.source.name}: the next page is on another server, {place(url)}. It was not asked.")
         return url
@@ -160,7 +159,7 @@ class RestReader:
 
 
 def _at(value: Any, path: str) -> Any:
-    """What stands at a dotted path of an answer, or None."""
+    """The value at a dotted path of an answer, or None."""
     for step in path.split("."):
         value = value.get(step) if isinstance(value, dict) else None
     return value

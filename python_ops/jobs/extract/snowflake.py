@@ -23,13 +23,12 @@ _PASSING = (
 
 
 class SnowflakeReader(DatabaseReader):
-    """See `DatabaseReader`. The secret has account, user, password or private_key (PEM), warehouse, role, database."""
+    """Reads Snowflake. The secret has account, user, password or private_key (PEM), warehouse, role, database."""
 
     system = "Snowflake"
     clock = "select current_timestamp()"
 
     def connect(self, secret: Secret) -> None:
-        """See `DatabaseReader`."""
         limit = self.source.timeout_seconds
         self.connection = snowflake.connector.connect(
             **snowflake_login(checked(secret, "extract.snowflake")),
@@ -44,11 +43,10 @@ class SnowflakeReader(DatabaseReader):
         )
 
     def quoted(self, name: str) -> str:
-        """See `DatabaseReader`; Snowflake keeps unquoted names in capitals."""
+        """The name in capitals, as Snowflake keeps names that were not quoted."""
         return f'"{name.upper()}"' if name == name.lower() else f'"{name}"'
 
     def one(self, sql: str) -> Sequence[Any]:
-        """See `DatabaseReader`."""
         with self.connection.cursor() as cursor:
             cursor.execute(sql)
             row = cursor.fetchone()
@@ -56,31 +54,26 @@ class SnowflakeReader(DatabaseReader):
         return row
 
     def stream(self, sql: str) -> Iterator[Sequence[Sequence[Any]]]:
-        """See `DatabaseReader`."""
         with self.connection.cursor() as cursor:
             cursor.execute(sql)
             while page := cursor.fetchmany(self.source.page_rows):
                 yield [tuple(row) for row in page]
 
     def close(self) -> None:
-        """See `DatabaseReader`."""
         self.connection.close()
 
     @classmethod
     def is_refused(cls, error: Exception) -> bool:
-        """See `DatabaseReader`."""
         number = getattr(error, "errno", None)
         is_login = number == _NOT_CONNECTED and type(error) is errors.DatabaseError
         return number in _REFUSED or is_login or isinstance(error, errors.ForbiddenError)
 
     @classmethod
     def is_lost(cls, error: Exception) -> bool:
-        """See `DatabaseReader`."""
         return isinstance(error, _PASSING) and not cls.is_refused(error)
 
     @classmethod
     def told(cls, error: Exception) -> str:
-        """See `DatabaseReader`."""
         code = getattr(error, "errno", None)
         name = f"{type(error).__name__} {code or ''}".strip()
         state = str(getattr(error, "sqlstate", None) or "")

@@ -1,8 +1,8 @@
 """Landing files to bronze: one batch per source and run, checked against the contract, rejected records kept.
 
-A batch is frozen in a manifest before it is read; dead letters are appended first, then the good rows, each in one
-commit that carries the batch number; the manifest is closed when the rows are seen in the tables. So a run that is
-killed anywhere is finished by the next one, with nothing lost and nothing twice.
+A manifest says what a batch is before it is read. Dead letters are appended first, then the good rows, each in one
+commit that carries the batch number. The manifest is closed when the rows are in the tables. So a run that is
+killed anywhere is finished by the next one; nothing is lost, and nothing is taken twice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from python_ops.lake import landing
 from python_ops.lake.config import Settings
 from python_ops.lake.contracts import Contract, load, require
 from python_ops.lake.contracts import sources as known_sources
-from python_ops.lake.errors import BusyError, ConfigError, OpsError
+from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.ledger import Batch, BatchState, Ledger
 from python_ops.lake.lineage import Dataset, JobRun, current_run, job_run
 from python_ops.lake.lock import leased
@@ -39,7 +39,7 @@ __all__ = ["IngestResult", "discard", "has_new_files", "ingest", "replaced", "se
 
 def has_new_files(settings: Settings, source: str) -> bool:
     """Whether a run would find something to do for the source, or to complain about. Starts no JVM."""
-    contract, ledger = load(source), Ledger(settings.state / "ingest", source)
+    contract, ledger = load(source), Ledger.of(settings, source)
     table = AppendOnlyTable(settings, "bronze", contract)
     return (
         ledger.open_batch is not None
@@ -64,7 +64,7 @@ def ingest(
         spark: Gives the session; called only when there is something to read.
         sources: Names; all that have a contract when empty.
         on_event: Called with each source's result as it comes.
-        approve: Number of a halted or discarded batch of the one source, which is let through.
+        approve: Number of a halted or discarded batch of the one source, which is to be taken after all.
 
     Returns:
         One result per source, in the order asked for. A source that failed has `error`; the others proceed.
@@ -90,7 +90,7 @@ def ingest(
             else:
                 results[contract.source] = IngestResult(contract.source, warnings=_replaced(settings, contract))
         except OpsError as exc:
-            results[contract.source] = IngestResult(contract.source, error=str(exc))
+            results[contract.source] = IngestResult(contract.source, error=exc)
         except Exception as exc:  # one source never stops the others, whatever happened to it
             results[contract.source] = _failed(settings, contract, exc)
         if on_event:
@@ -110,7 +110,7 @@ def ingest(
 
 
 def replaced(settings: Settings) -> list[IngestResult]:
-    """Sources of which a file that was taken holds something else now, each with the warnings. Starts no JVM."""
+    """Sources of which a taken file was replaced, each with the warnings. Starts no JVM."""
     found = [IngestResult(name, warnings=_replaced(settings, load(name))) for name in known_sources()]
     return [result for result in found if result.warnings]
 
@@ -150,36 +150,36 @@ def _ingest_safely(
             ]
         return result
     except OpsError as exc:
-        return IngestResult(contract.source, error=str(exc), is_busy=isinstance(exc, BusyError))
+        return IngestResult(contract.source, error=exc)
     except Exception as exc:  # one source never stops the others, whatever happened to it
         return _failed(settings, contract, exc)
 
 
 def _failed(settings: Settings, contract: Contract, error: Exception) -> IngestResult:
-    """What is told of a failure that nobody foresaw."""
+    """The message of an unexpected failure."""
     name = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
-    return IngestResult(
-        contract.source,
-        error=f"{contract.source}: {name}{reason_of(error)}. What was frozen stays so: run again to finish it. If it "
-        f"fails again, {settings.home_path / 'logs' / 'spark.log'} has the details; the other sources go on.",
+    failure = OpsError(
+        f"{contract.source}: {name}{reason_of(error)}. The batch is not finished: run again to finish it. If it "
+        f"fails again, {settings.home_path / 'logs' / 'spark.log'} has the details; the other sources go on."
     )
+    return IngestResult(contract.source, error=failure)
 
 
 def discard(settings: Settings, sources: Sequence[str], number: int) -> None:
-    """Gives up a halted batch: its files stay where they are and are never taken; the source goes on.
+    """Gives up a halted batch. Its files stay where they are and are never taken; the source goes on.
 
     Raises:
         ConfigError: not one source is named, or it has no such halted batch.
     """
     manifest = _waiting(settings, sources, number, BatchState.HALTED)
-    Ledger(settings.state / "ingest", manifest.source).set_state(manifest, BatchState.DISCARDED)
+    Ledger.of(settings, manifest.source).set_state(manifest, BatchState.DISCARDED)
 
 
 def _waiting(settings: Settings, sources: Sequence[str], number: int, *states: BatchState) -> Batch:
     if len(sources) != 1:
         raise ConfigError("Name the one source whose batch is decided on.")
     require(sources)
-    for manifest in Ledger(settings.state / "ingest", sources[0]).manifests:
+    for manifest in Ledger.of(settings, sources[0]).manifests:
         if manifest.batch_id == number and manifest.state in states:
             return manifest
     raise ConfigError(f"{sources[0]} has no halted batch {number}. `lakeops ingest status` names the batch that waits.")
@@ -187,22 +187,22 @@ def _waiting(settings: Settings, sources: Sequence[str], number: int, *states: B
 
 def _still_halted(settings: Settings, contract: Contract) -> IngestResult | None:
     """The halted batch of a source, as long as neither its contract nor its generation has changed."""
-    ledger = Ledger(settings.state / "ingest", contract.source)
+    ledger = Ledger.of(settings, contract.source)
     halted = ledger.halted
     if halted is None or ledger.open_batch is not None:
         return None
     if halted.judged_by != fingerprint(contract, generations.current(settings, ledger).number):
         return None
     text = halt_text(contract.source, halted, halted.halted_by or "")
-    return IngestResult(contract.source, error=text, halted=halted.batch_id)
+    return IngestResult(contract.source, error=OpsError(text), halted=halted.batch_id)
 
 
 def _replaced(settings: Settings, contract: Contract) -> tuple[str, ...]:
-    """Files that were taken once and hold something else now, read again only where they were written since; and what
-    lies in the folder and is never taken.
+    """Taken files that were replaced (only files written since are read again), and names in the folder that are never
+    taken.
     """
     folder: Path = settings.landing / contract.source
-    ledger = Ledger(settings.state / "ingest", contract.source)
+    ledger = Ledger.of(settings, contract.source)
     frozen_at = {f.name: datetime.fromisoformat(m.arrived_at).timestamp() for m in ledger.manifests for f in m.files}
     taken = ledger.taken()
     changed = [

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from python_ops.jobs.ingest.formats import dms
+from python_ops.jobs.ingest.formats import format_of
 from python_ops.jobs.ingest.formats.binary import schema_of
 from python_ops.jobs.ingest.formats.values import MAX_EXTRA_COLUMNS, MAX_RECORD_BYTES, bomb
 from python_ops.jobs.ingest.reasons import reason_of
@@ -25,7 +25,6 @@ csv.field_size_limit(MAX_RECORD_BYTES)
 _ARRAY = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*[\[{\]]")
 _BLOCK = 1 << 20
 _HEAD = 1 << 16
-_KINDS = {"csv": ("csv",), "parquet": ("parquet",), "avro": ("avro",), "dms": ("csv", "parquet")}
 _MAGIC = {b"PAR1": "parquet", b"Obj\x01": "avro"}
 
 
@@ -54,7 +53,7 @@ def inspect(folder: Path, name: str, contract: Contract) -> LandingFile:
 
 def _looked_at(path: Path, name: str, size: int, digest: str, contract: Contract) -> LandingFile:
     """How a file's records are to be read, or what is wrong with it."""
-    wanted = _KINDS.get(contract.format, ("lines",))
+    wanted = format_of(contract).kinds
     head, multiline, fault = _scan(path, size, "csv" in wanted)
     kind = _MAGIC.get(head[:4]) or next((kind for kind in wanted if kind in ("lines", "csv")), "lines")
     layout: tuple[str, ...] = ()
@@ -62,8 +61,8 @@ def _looked_at(path: Path, name: str, size: int, digest: str, contract: Contract
     if fault is None and size:
         if kind not in wanted:
             fault = f"not a {contract.format} file, but {kind}"
-        elif contract.format == "dms":
-            fault = dms.name_fault(path.name)
+        else:
+            fault = format_of(contract).name_fault(path.name)
     if fault is None and size and kind in ("parquet", "avro"):
         schema, fault = schema_of(path, kind)
     elif fault is None and size and kind == "lines" and _ARRAY.match(head):
@@ -172,14 +171,12 @@ def _layout(head: bytes, contract: Contract) -> tuple[tuple[str, ...], bool, str
         alone = "lines end with CR alone; write LF or CRLF"
         return (), True, alone if "\r" in text else f"the first line cannot be parsed ({exc})"
     wanted = [column.name for column in contract.columns]
-    known = [*wanted, *((dms.OPERATION, contract.timestamp_column or "") if contract.format == "dms" else ())]
-    is_header = contract.format != "dms" or set(contract.key) <= {name.strip().lower() for name in given}
+    format_ = format_of(contract)
     padded = [name.strip() for name in given if name != name.strip() and name.strip().lower() in wanted]
-    if is_header and padded:
+    if format_.has_header(given, contract) and padded:
         return (), True, f"header has blanks around {', '.join(padded)}; write names and values without"
-    first = folded(given, known)
-    if contract.format == "dms":
-        found = dms.layout_of(first, contract)
+    first = folded(given, [*wanted, *format_.fields(contract)])
+    if (found := format_.layout(first, contract)) is not None:
         return ((), False, found) if isinstance(found, str) else (*found, None)
     missing = [column.name for column in contract.columns if column.required and column.name not in first]
     if missing or len(set(first)) < len(first):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from python_ops.jobs.ingest.formats import format_of
 from python_ops.jobs.ingest.formats.delimited import delimited
 from python_ops.jobs.ingest.formats.envelopes import debezium
 from python_ops.jobs.ingest.formats.objects import objects
@@ -29,6 +30,7 @@ def project(lines: DataFrame, contract: Contract, layout: tuple[str, ...] = ()) 
     """
     if contract.format == "debezium_json":
         return debezium(lines, contract)
+    format_ = format_of(contract)
     if layout or contract.format == "csv":
-        return delimited(lines, contract, layout or tuple(column.name for column in contract.columns))
-    return objects(lines, contract)
+        return delimited(lines, contract, layout or tuple(column.name for column in contract.columns), format_)
+    return objects(lines, contract, format_)

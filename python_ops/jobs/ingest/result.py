@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from python_ops.lake.errors import OpsError
+
 
 @dataclass(frozen=True)
 class IngestResult:
@@ -20,7 +22,6 @@ class IngestResult:
         changes: Accepted records by what was changed to take them.
         warnings: What an operator should look at.
         error: Why the source failed or is halted; its files stay where they are.
-        is_busy: It failed because another process holds its tables.
         halted: Number of the batch that waits for a decision.
     """
 
@@ -36,8 +37,7 @@ class IngestResult:
     extra_columns: tuple[str, ...] = ()
     changes: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    error: str | None = None
-    is_busy: bool = False
+    error: OpsError | None = None
     halted: int | None = None
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from python_ops.jobs.ingest.batch_checks import CHANGE_FORMATS, Findings
+from python_ops.jobs.ingest.batch_checks import Findings
+from python_ops.jobs.ingest.formats import format_of
 from python_ops.jobs.ingest.formats.values import NORMALISATIONS
 from python_ops.jobs.ingest.projection import project
 from python_ops.jobs.ingest.reading import Records
@@ -14,6 +15,7 @@ from python_ops.lake.contracts import Contract
 from python_ops.lake.contracts.metadata import METADATA
 from python_ops.lake.landing import LandingFile
 from python_ops.lake.ledger import Batch
+from python_ops.lake.sql import escaped
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -27,7 +29,7 @@ def rows_of(records: Sequence[Records], contract: Contract, manifest: Batch) -> 
 
 def _rows(records: Records, contract: Contract, manifest: Batch) -> DataFrame:
     projected = project(records.lines, contract, records.layout)
-    is_plain_snapshot = manifest.snapshot_at is not None and contract.format not in CHANGE_FORMATS
+    is_plain_snapshot = manifest.snapshot_at is not None and not format_of(contract).has_changes
     special = {"_source_generation": f"{records.generation} as _source_generation"}
     if is_plain_snapshot:
         special["_op"] = "'r' as _op"
@@ -120,7 +122,7 @@ def implied_deletes(
         "_source_lsn": str(positions[1]) if positions else "null",
         "_source_position": "0" if positions else "null",
         "_source_ts": f"timestamp '{manifest.snapshot_at}'",
-        "_file": f"'{_literal(manifest.files[0].name)}'",
+        "_file": f"'{escaped(manifest.files[0].name)}'",
         "_line": "0",
         "_contract_version": f"'{manifest.contract_version}'",
         "_arrived_at": f"timestamp '{manifest.arrived_at}'",
@@ -131,7 +133,3 @@ def implied_deletes(
     ]
     columns += [f"cast({given.get(c.name, 'null')} as {c.type}) as `{c.name}`" for c in METADATA]
     return missing.selectExpr(*columns)
-
-
-def _literal(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("'", "\\'")

@@ -14,6 +14,7 @@ from python_ops.lake.contracts.compatibility import widens
 from python_ops.lake.contracts.metadata import DLQ_COLUMNS, DLQ_STATE, METADATA
 from python_ops.lake.delta import exists, open_log
 from python_ops.lake.errors import OpsError
+from python_ops.lake.sql import escaped
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -44,7 +45,7 @@ class AppendOnlyTable:
         """Whether the table has a Delta log. Starts no JVM.
 
         Raises:
-            OpsError: the log cannot be listed, or is gone while data is there: taken for absent, its files would be
+            OpsError: the log cannot be listed, or is gone while data is there. Taken for absent, its files would be
                 new again.
         """
         if exists(self.path):
@@ -62,7 +63,7 @@ class AppendOnlyTable:
         Type widening: https://docs.delta.io/delta-type-widening/.
 
         Raises:
-            OpsError: something else stands under the table's name or in its folder; or a column of the table has a
+            OpsError: something else has the table's name or is in its folder; or a column of the table has a
                 type that does not fit into the contract's. Nothing was changed.
         """
         wanted = (*self.columns, *self.later)
@@ -72,7 +73,7 @@ class AppendOnlyTable:
             return
         if not is_registered:  # a run died between Delta's first commit and the metastore's entry
             spark.sql(f"create schema if not exists {self.schema}")
-            spark.sql(f"create table {self.name} using delta location '{_text(str(self.path))}'")
+            spark.sql(f"create table {self.name} using delta location '{escaped(str(self.path))}'")
         given = {field.name: field.dataType.simpleString() for field in spark.table(self.name).schema.fields}
         changed = [column for column in wanted if given.get(column.name, column.type) != column.type]
         if refused := [c for c in changed if not widens(replace(c, type=given[c.name]), c)]:
@@ -94,7 +95,7 @@ class AppendOnlyTable:
         """Whether the metastore has the table, asked directly.
 
         Raises:
-            OpsError: under its name stands a view, or a table of another folder.
+            OpsError: a view, or a table of another folder, has its name.
         """
         if not spark.catalog.tableExists(self.name):
             return False
@@ -119,7 +120,7 @@ class AppendOnlyTable:
         spark.sql(f"create schema if not exists {self.schema}")
         columns = ", ".join(_definition(column) for column in wanted)
         properties = f" tblproperties ({self.properties})" if self.properties else ""
-        spark.sql(f"create table {self.name} ({columns}) using delta comment '{_text(self.comment)}'{properties}")
+        spark.sql(f"create table {self.name} ({columns}) using delta comment '{escaped(self.comment)}'{properties}")
 
     def append(self, rows: DataFrame, batch_id: int) -> None:
         """Appends a batch in one commit. Delta skips it when this number was appended before."""
@@ -138,7 +139,7 @@ class AppendOnlyTable:
         return bool(found == rows)
 
     def _rows_in_files_of(self, batch_id: int) -> int | None:
-        """Rows of the files that hold this batch alone; None where a file holds others too, or nobody knows."""
+        """Rows of the files that hold only this batch; None if a file holds others too, or if it is not known."""
         files = open_log(self.path).get_add_actions(flatten=True)
         if not {"min._batch_id", "max._batch_id"} <= set(files.column_names):
             return None
@@ -179,8 +180,4 @@ def tables_of(settings: Settings, contract: Contract) -> list[str]:
 
 
 def _definition(column: Column) -> str:
-    return f"`{column.name}` {column.type} comment '{_text(column.description)}'"
-
-
-def _text(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"`{column.name}` {column.type} comment '{escaped(column.description)}'"

@@ -1,4 +1,4 @@
-"""How a Delta table lies on disk, read from its log and its folder without a JVM."""
+"""The files of a Delta table, read from its log and its folder without a JVM."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from deltalake import DeltaTable
 
+from python_ops.lake.delta import open_log
 from python_ops.lake.errors import OpsError
 
 SMALL_BYTES = 32 * 1024 * 1024
@@ -27,7 +28,7 @@ class TableState:
         commits_since_checkpoint: Log entries that a reader opens one by one.
         removable_files: Files of the log that no version within the retention needs.
         untracked_files: Files in the folder that neither the live version nor a log entry names, older than the
-            retention: leavings of writes that failed.
+            retention: failed writes left them.
     """
 
     version: int
@@ -68,8 +69,8 @@ def read_state(path: Path, retain_hours: float) -> TableState:
     Raises:
         OpsError: the log cannot be read.
     """
+    table = open_log(path)
     try:
-        table = DeltaTable(str(path))
         adds = table.get_add_actions()
     except Exception as exc:  # deltalake raises a dozen unrelated classes
         raise OpsError(

@@ -1,4 +1,4 @@
-"""Versions of a table: its history, what differs between two, and the way back to one."""
+"""Versions of a table: its history, the difference of two, and the return to one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deltalake import DeltaTable
-
 from python_ops.jobs.maintenance import Policy, policies
 from python_ops.lake.artifacts import Manifest, load_manifest
 from python_ops.lake.config import Settings
+from python_ops.lake.delta import open_log
 from python_ops.lake.deltalog import damage, read_version
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lineage import Dataset, job_run
@@ -35,10 +34,10 @@ class Commit:
 
 @dataclass(frozen=True)
 class Difference:
-    """What leads from one version to another, in rows; never their values.
+    """The rows that differ between two versions, as counts; never their values.
 
     Attributes:
-        changed: Rows of keys that both have, with other values; None where the key is not known: then a changed row
+        changed: Rows of keys that both have, with other values; None if the key is not known: then a changed row
             counts as one added and one removed.
     """
 
@@ -52,7 +51,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class TableRestore:
-    """A way back: done, or planned.
+    """A return to an older version: done, or planned.
 
     Attributes:
         undone: Commits that are taken back, newest first.
@@ -83,14 +82,14 @@ def diff(
     after: int | None = None,
     artifacts: Path | None = None,
 ) -> Difference:
-    """Counts what differs between two versions; the newest is meant where `after` is None.
+    """Counts the rows that differ between two versions. `after` None is the newest.
 
     Raises:
         ConfigError: there is no such table or version.
         OpsError: files of a version are no longer there.
     """
     policy = _find(settings, table, artifacts)
-    newest = DeltaTable(str(policy.path)).version()
+    newest = open_log(policy.path).version()
     after = newest if after is None else after
     _check_versions(policy, newest, before, after)
     key = _key(table, artifacts or settings.artifacts)
@@ -121,7 +120,7 @@ def restore(
     execute: bool = False,
     artifacts: Path | None = None,
 ) -> TableRestore:
-    """Makes an older version the newest again, by a commit: nothing is lost, and it can be taken back likewise.
+    """Makes an older version the newest again, by a commit. So nothing is lost, and it can be undone the same way.
 
     Raises:
         ConfigError: there is no such table or version.
@@ -130,7 +129,7 @@ def restore(
         BusyError: another process holds the table's lease.
     """
     policy = _find(settings, table, artifacts)
-    newest = DeltaTable(str(policy.path)).version()
+    newest = open_log(policy.path).version()
     _check_versions(policy, newest, version)
     planned = TableRestore(policy.table, newest, version, tuple(_commits(policy.path, newest - version)))
     is_dlq = policy.table.startswith(f"{settings.schema_name('dlq')}.")
@@ -168,7 +167,7 @@ def restore(
                 f"{policy.table} was not restored to version {version}: {str(exc).splitlines()[0][:200]} It is as it "
                 "was. An older state may be in a snapshot: docs/runbooks/dr_restore.md."
             ) from exc
-    return replace(planned, version=DeltaTable(str(policy.path)).version())
+    return replace(planned, version=open_log(policy.path).version())
 
 
 def unreadable(settings: Settings, manifest: Manifest, content: bool = False) -> dict[str, str]:
@@ -197,7 +196,7 @@ def _find(settings: Settings, table: str, artifacts: Path | None) -> Policy:
 
 
 def _key(table: str, artifacts: Path) -> tuple[str, ...]:
-    """What tells rows apart: a CDC model's storage has a row for each of a key's events."""
+    """Columns that tell rows apart. (A CDC model's storage table has a row for each event of a key.)"""
     for model in load_manifest(artifacts).models.values():
         if f"{model.schema}.{model.storage}" == table:
             is_cdc = (model.strategy or "").startswith("cdc_scd")
@@ -228,7 +227,7 @@ def _commits(path: Path, limit: int) -> list[Commit]:
             str(commit.get("operation", "")),
             _rows(commit.get("operationMetrics") or {}),
         )
-        for commit in DeltaTable(str(path)).history(limit)
+        for commit in open_log(path).history(limit)
     ]
 
 

@@ -37,7 +37,6 @@ class PostgresTarget(ServerTarget):
     decimal = "numeric"
 
     def connect(self, secret: Mapping[str, Any]) -> psycopg.Connection:
-        """See `ServerTarget`."""
         return psycopg.connect(
             host=secret["host"],
             port=secret.get("port", 5432),
@@ -54,37 +53,34 @@ class PostgresTarget(ServerTarget):
         )
 
     def is_refused(self, exc: Exception) -> bool:
-        """See `ServerTarget`. While connecting, libpq gives no code, only the text."""
+        """Told by the text while connecting: libpq gives no code then."""
         return isinstance(exc, psycopg.OperationalError) and "authentication failed" in str(exc)
 
     def is_busy(self, exc: Exception) -> bool:
-        """See `ServerTarget`."""
         return isinstance(exc, errors.LockNotAvailable | errors.DeadlockDetected | errors.SerializationFailure)
 
     def errors(self) -> tuple[type[Exception], ...]:
-        """See `ServerTarget`."""
         return (psycopg.Error,)
 
     def told(self, exc: Exception) -> str:
-        """See `ServerTarget`. Details and context quote rows, and so does the message of a data exception, class 22."""
+        """Leaves out what may quote rows: details, context, and the message of a data exception (class 22)."""
         if not isinstance(exc, psycopg.Error) or exc.diag.message_primary is None:
             return str(exc)
         return without_values(exc.diag.message_primary, exc.sqlstate)
 
     def lock(self, cursor: Any) -> None:
-        """See `ServerTarget`. Readers of the ledger are not held up."""
+        """Locks the ledger for writers; readers go on."""
         cursor.execute(f"lock table {self._ledger_name} in share row exclusive mode nowait")
 
     def place(self, table: StagedTable) -> str:
-        """See `ServerTarget`. The address of a row version, which spares hashing the rows again to find them."""
+        """The address of a row version (ctid), so that rows need not be hashed again to find them."""
         return "ctid"
 
     def found(self, table: StagedTable, places: str) -> str:
-        """See `ServerTarget`."""
         return f"ctid = any (array(select cast(h as tid) from ({places}) as places))"
 
     def send(self, cursor: Any, schema: str, table: str, fields: Sequence[Field], rows: StagedRows, query: str) -> None:
-        """See `ServerTarget`. In CSV an empty value is NULL and a quoted empty one is the empty text."""
+        """Sends rows as CSV, where an empty value is NULL and a quoted empty one is the empty text."""
         path = rows.scratch / "rows.csv"
         columns = ", ".join(_csv(rows_name(field), field) for field in fields)
         rows.connection.execute(
@@ -99,7 +95,6 @@ class PostgresTarget(ServerTarget):
         path.unlink()
 
     def fetch(self, cursor: Any, query: str, path: Path) -> None:
-        """See `ServerTarget`."""
         with path.open("wb") as file, cursor.copy(f"copy ({query}) to stdout") as copy:
             for block in copy:
                 file.write(block)

@@ -39,7 +39,6 @@ class RedshiftTarget(ServerTarget):
     most_scale = 37
 
     def connect(self, secret: Mapping[str, Any]) -> Any:
-        """See `ServerTarget`."""
         host, port = secret["host"], int(secret.get("port", 5439))
         socket.create_connection(
             (host, port), timeout=CONNECT_SECONDS
@@ -59,23 +58,20 @@ class RedshiftTarget(ServerTarget):
         return connection
 
     def is_refused(self, exc: Exception) -> bool:
-        """See `ServerTarget`."""
         return _said(exc, "C") in ("28P01", "28000")
 
     def is_busy(self, exc: Exception) -> bool:
-        """See `ServerTarget`. Redshift tells a conflict of serializable transactions by a number of its own."""
+        """Redshift has its own number for a conflict of serializable transactions."""
         return _said(exc, "C") in ("55P03", "40P01", "40001") or "Serializable isolation violation" in str(exc)
 
     def told(self, exc: Exception) -> str:
-        """See `ServerTarget`."""
         return without_values(_said(exc, "M"), _said(exc, "C")) or str(exc)
 
     def errors(self) -> tuple[type[Exception], ...]:
-        """See `ServerTarget`."""
         return (Error, OSError)
 
     def lock(self, cursor: Any) -> None:
-        """See `ServerTarget`. Redshift knows one lock, which also holds up readers of the ledger, and no NOWAIT."""
+        """Locks the ledger, for readers too: Redshift has no other lock, and no NOWAIT."""
         cursor.execute(f"set statement_timeout to {LOCK_SECONDS * 1000}")
         try:
             cursor.execute(f"lock table {self._ledger_name}")
@@ -86,15 +82,15 @@ class RedshiftTarget(ServerTarget):
         cursor.execute(f"set statement_timeout to {STATEMENT_SECONDS * 1000}")
 
     def text(self, value: str) -> str:
-        """See `ServerTarget`. A backslash may begin an escape there, so it becomes a slash."""
+        """A backslash becomes a slash, because it may begin an escape."""
         return literal(value.replace("\\", "/"))
 
     def grantee(self, role: str) -> str:
-        """See `ServerTarget`. Roles of the meta are groups here."""
+        """A group: roles in the meta are groups in Redshift."""
         return f"group {self.dialect.name(role)}"
 
     def send(self, cursor: Any, schema: str, table: str, fields: Sequence[Field], rows: StagedRows, query: str) -> None:
-        """See `ServerTarget`. Values travel as texts and are cast by the server."""
+        """Sends values as texts; the server casts them."""
         target = self.dialect.relation(schema, table) if schema else self.dialect.name(table)
         names = ", ".join(self.dialect.name(field.name) for field in fields)
         place = "(" + ", ".join(self._place(field) for field in fields) + ")"

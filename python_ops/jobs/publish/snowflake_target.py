@@ -24,7 +24,7 @@ _LOCKED = frozenset({625, 605, 200001})
 
 
 class SnowflakeTarget(ServerTarget):
-    """A Snowflake database; see `ServerTarget`. Statements that define commit, so they come before the rows."""
+    """A Snowflake database; see `ServerTarget`. CREATE and ALTER commit, so they come before the rows."""
 
     name = "snowflake"
     label = "Snowflake"
@@ -39,7 +39,6 @@ class SnowflakeTarget(ServerTarget):
     ddl_commits = True
 
     def connect(self, secret: Mapping[str, Any]) -> Any:
-        """See `ServerTarget`."""
         return snowflake.connector.connect(
             **snowflake_login(secret),
             application="lakeops_publish",
@@ -54,50 +53,45 @@ class SnowflakeTarget(ServerTarget):
         )
 
     def is_refused(self, exc: Exception) -> bool:
-        """See `ServerTarget`."""
         number = getattr(exc, "errno", None)
         is_login = number == _NOT_CONNECTED and type(exc) is errors.DatabaseError
         return number in _REFUSED or is_login or isinstance(exc, errors.ForbiddenError)
 
     def is_busy(self, exc: Exception) -> bool:
-        """See `ServerTarget`."""
         return isinstance(exc, errors.ProgrammingError) and exc.errno in _LOCKED
 
     def errors(self) -> tuple[type[Exception], ...]:
-        """See `ServerTarget`."""
         return (errors.Error,)
 
     def told(self, exc: Exception) -> str:
-        """See `ServerTarget`. Messages of values that do not fit quote them."""
+        """Leaves out messages about values that do not fit, because they quote the values."""
         text = str(exc)
         return re.sub(r"'.*'", "…", text) if "value" in text else text
 
     def lock(self, cursor: Any) -> None:
-        """See `ServerTarget`. An UPDATE holds the table until the transaction ends."""
+        """Locks the ledger by an UPDATE, which holds it until the transaction ends."""
         environment = self.dialect.name("environment")
         cursor.execute(f"update {self._ledger_name} set {environment} = {environment}")
 
     def scratch_table(self, cursor: Any) -> str:
-        """See `ServerTarget`. The lock of the ledger guards it as well."""
+        """A permanent table: the lock of the ledger guards it as well."""
         changed = self.dialect.relation(self.ledger_schema, _CHANGED)
         cursor.execute(f"create table if not exists {changed} ({self._column(Field('h', 'string'))})")
         cursor.execute(f"create temporary stage if not exists {self.dialect.relation(self.ledger_schema, _STAGE)}")
         return self.ledger_schema
 
     def text(self, value: str) -> str:
-        """See `ServerTarget`. A backslash begins an escape."""
+        """Backslashes are doubled, because one begins an escape."""
         return literal(value.replace("\\", "\\\\"))
 
     def now(self) -> str:
-        """See `ServerTarget`."""
         return super().now().replace("as timestamp)", "as timestamp_ntz)")
 
     def grantee(self, role: str) -> str:
-        """See `ServerTarget`."""
         return f"role {self.dialect.name(role)}"
 
     def send(self, cursor: Any, schema: str, table: str, fields: Sequence[Field], rows: StagedRows, query: str) -> None:
-        """See `ServerTarget`. Files have names of their own: Snowflake loads a name once."""
+        """Each file gets a new name, because Snowflake loads a name once."""
         path = rows.scratch / f"{uuid.uuid4().hex}.parquet"
         columns = ", ".join(f"{DUCKDB.name(f.name)} as {self.dialect.name(f.name)}" for f in fields)
         rows.connection.execute(f"copy (select {columns} from ({query})) to {literal(str(path))} (format parquet)")

@@ -8,12 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError, TableNotFoundError
-
 from python_ops.jobs.publish.fingerprint import SPARK, Field
 from python_ops.jobs.publish.target import StagedTable, Version
 from python_ops.lake.artifacts import Model
+from python_ops.lake.delta import exists, open_log
 from python_ops.lake.errors import OpsError
 
 if TYPE_CHECKING:
@@ -28,16 +26,13 @@ def current_version(model: Model, path: Path) -> Version:
     Raises:
         OpsError: there is no table, or its log cannot be read.
     """
-    try:
-        table = DeltaTable(path)
-        return Version(table_id=str(table.metadata().id), number=table.version())
-    except TableNotFoundError as exc:
+    if not exists(path):
         raise OpsError(
             f"{model.table} ({model.path}) has no Delta table in {path.parent}: run `dbt build --select {model.name}`. "
             "Views are not published."
-        ) from exc
-    except DeltaError as exc:
-        raise OpsError(f"The Delta log of {model.table} in {path} cannot be read: {_first_line(exc)}") from exc
+        )
+    table = open_log(path)
+    return Version(table_id=str(table.metadata().id), number=table.version())
 
 
 def stage(spark: SparkSession, model: Model, path: Path, version: Version, folder: Path) -> StagedTable:

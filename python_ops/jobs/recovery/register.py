@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from python_ops.jobs.recovery.manifest import StoredTable
 from python_ops.jobs.recovery.tables import table_folder
 from python_ops.lake.config import Settings
+from python_ops.lake.sql import escaped
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -25,7 +26,7 @@ def register(spark: SparkSession, settings: Settings, tables: Sequence[StoredTab
     for table in tables:
         name = f"{settings.schema_name(table.layer)}.{table.table}"
         if not spark.catalog.tableExists(name):
-            place = table_folder(settings, table.layer, table.table).url.replace("\\", "\\\\").replace("'", "\\'")
+            place = escaped(table_folder(settings, table.layer, table.table).url)
             spark.sql(f"create table {name} using delta location '{place}'")
             made += 1
     return made

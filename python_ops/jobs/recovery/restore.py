@@ -256,7 +256,7 @@ class _Restoring:
             if there > table.version:
                 newer = f"is at version {there}, the snapshot at {table.version}"
             elif table_id != table.table_id:
-                newer = "is another table than the one that was copied (it was made anew)"
+                newer = "is another table than the one that was copied (it was created again)"
         elif folder.names():
             newer = "has files without a Delta log in its folder"
         move = Move.OVERWRITE if newer else Move.CREATE if there is None else Move.REPLACE
@@ -326,13 +326,13 @@ class _Restoring:
         return [
             manifest
             for source in self.sources
-            for manifest in Ledger(self.target.state / "ingest", source).manifests
+            for manifest in Ledger.of(self.target, source).manifests
             if f"{source}/batch_{manifest.batch_id:06d}.json" not in copied
         ]
 
     def _ledgers(self) -> None:
         for manifest in self._since():
-            Ledger(self.target.state / "ingest", manifest.source).set_state(manifest, BatchState.LOST)
+            Ledger.of(self.target, manifest.source).set_state(manifest, BatchState.LOST)
         ledgers = LocalFolder(self.target.state)
         for file in self.state:
             ledgers.take(self.store, file.object, file.path)

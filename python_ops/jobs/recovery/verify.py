@@ -80,7 +80,7 @@ def require(verdict: Verification, consequence: str) -> None:
         more = f", and {len(verdict.faults) - 3} more" if len(verdict.faults) > 3 else ""
         raise OpsError(
             f"Snapshot {verdict.id} is damaged: {'; '.join(verdict.faults[:3])}{more}. {consequence} Use another "
-            "(`lakeops snapshot list`); while the source is whole, `lakeops snapshot create --full` mends the store."
+            "(`lakeops snapshot list`); while the source is whole, `lakeops snapshot create --full` repairs the store."
         )
 
 
@@ -127,11 +127,9 @@ class _CopiedLog:
         self.url = f"{table.name} in {store.url}"
 
     def names(self, prefix: str = "") -> dict[str, int]:
-        """See `Readable`."""
         return {path: file.bytes for path, file in self.entries.items() if path.startswith(prefix)}
 
     def read(self, name: str) -> bytes:
-        """See `Readable`."""
         if name not in self.entries:
             raise MissingFile(f"{self.url}: {name} was not copied.")
         return self.store.read(self.entries[name].object)

@@ -280,7 +280,7 @@ def _column(sample: Sample, name: str) -> dict[str, Any] | None:
 
 
 def _accepts(column: dict[str, Any], values: Sequence[Any], format_: str) -> list[str]:
-    """Ways of writing that the sample has beside the plain one."""
+    """Other ways of writing values that the sample has."""
     read = Column(column["name"], column["type"], "")
     if format_ == "debezium_json" and read.needs_point and any(_FOURS.fullmatch(str(value)) for value in values):
         return ["no_point"]
@@ -366,7 +366,7 @@ def _text(data: dict[str, Any], file: str, records: int, left_out: Sequence[str]
 def _lines(data: dict[str, Any], file: str, records: int, left_out: Sequence[str]) -> Iterator[str]:
     yield f"# Drafted from {records} records of {file}. Check key, types and what is required; fill what is empty.\n"
     if left_out:
-        yield "# Left out, for they hold objects, lists, or values that no one type holds, "
+        yield "# Left out, because they hold objects, lists, or values that no one type holds, "
         yield f"which ingestion keeps in _extra: {', '.join(left_out)}.\n"
     for name in ("source", "version", "description", "owner", "format", "table", "schema"):
         if name in data:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from python_ops.lake.aws import client
 from python_ops.lake.errors import ConfigError, OpsError
 
 if TYPE_CHECKING:
@@ -34,11 +35,9 @@ class EnvironmentProvider:
         self.environment = environment
 
     def get(self, name: str, stage: str = CURRENT) -> str | None:
-        """See `Provider`."""
         return self.environment.get(_variable(name)) if stage == CURRENT else None
 
     def where(self, name: str) -> str:
-        """See `Provider`."""
         return f"the variable {_variable(name)}"
 
 
@@ -49,7 +48,7 @@ class FileProvider:
         self.path = path
 
     def get(self, name: str, stage: str = CURRENT) -> str | None:
-        """See `Provider`.
+        """The secret of this name in the file.
 
         Raises:
             ConfigError: others may read the file, or it is not a JSON object.
@@ -72,7 +71,6 @@ class FileProvider:
         return value if value is None or isinstance(value, str) else json.dumps(value)
 
     def where(self, name: str) -> str:
-        """See `Provider`."""
         return f"{name!r} in {self.path} (mode 0600)"
 
 
@@ -88,7 +86,7 @@ class AwsProvider:
         self.prefix, self._client = prefix, client
 
     def get(self, name: str, stage: str = CURRENT) -> str | None:
-        """See `Provider`.
+        """The secret of this name in AWS Secrets Manager.
 
         Raises:
             OpsError: Secrets Manager did not answer, or refuses this role.
@@ -112,16 +110,11 @@ class AwsProvider:
             ) from exc
 
     def where(self, name: str) -> str:
-        """See `Provider`."""
         return f"{self.prefix + name!r} in AWS Secrets Manager"
 
     def _made(self) -> SecretsManagerClient:
         if self._client is None:
-            import boto3
-            from botocore.config import Config
-
-            limits = Config(connect_timeout=3, read_timeout=5, retries={"mode": "standard", "max_attempts": 3})
-            self._client = boto3.client("secretsmanager", config=limits)
+            self._client = client("secretsmanager")
         return self._client
 
 

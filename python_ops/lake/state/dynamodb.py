@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from python_ops.lake.aws import client
 from python_ops.lake.errors import BusyError, ConfigError, OpsError
 from python_ops.lake.state.store import Record
 
@@ -28,7 +29,7 @@ class DynamoStore:
         self.place = f"dynamodb:{table}/{prefix}"
 
     def get(self, kind: str, name: str) -> Record | None:
-        """See `Store`.
+        """A record and its revision.
 
         Raises:
             ConfigError: there is no such table.
@@ -41,7 +42,6 @@ class DynamoStore:
         return Record(json.loads(item["value"]["S"]), int(item["revision"]["N"])) if item else None
 
     def names(self, kind: str) -> list[str]:
-        """See `Store`."""
         found = []
         begins = self._key(kind, "")["record"]["S"]
         with self._explained():
@@ -62,7 +62,6 @@ class DynamoStore:
     def put(
         self, kind: str, name: str, value: Mapping[str, Any], revision: int, expires_at: int | None = None
     ) -> Record:
-        """See `Store`."""
         item: dict[str, Any] = {
             **self._key(kind, name),
             "value": {"S": json.dumps(dict(value))},
@@ -75,7 +74,6 @@ class DynamoStore:
         return Record(value, revision + 1)
 
     def delete(self, kind: str, name: str, revision: int) -> None:
-        """See `Store`."""
         with self._explained(f"{kind} {name}"):
             self._made().delete_item(TableName=self.table, Key=self._key(kind, name), **self._if_still(revision))
 
@@ -118,9 +116,5 @@ class DynamoStore:
 
     def _made(self) -> DynamoDBClient:
         if self._client is None:
-            import boto3
-            from botocore.config import Config
-
-            limits = Config(connect_timeout=3, read_timeout=5, retries={"mode": "standard", "max_attempts": 3})
-            self._client = boto3.client("dynamodb", config=limits)
+            self._client = client("dynamodb")
         return self._client

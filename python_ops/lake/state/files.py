@@ -26,7 +26,7 @@ class FileStore:
         self.folder, self.place = folder, str(folder)
 
     def get(self, kind: str, name: str) -> Record | None:
-        """See `Store`.
+        """A record and its revision.
 
         Raises:
             OpsError: the file is not a record.
@@ -44,13 +44,12 @@ class FileStore:
             ) from exc
 
     def names(self, kind: str) -> list[str]:
-        """See `Store`."""
         return sorted(unquote(path.stem) for path in (self.folder / kind).glob("*.json"))
 
     def put(
         self, kind: str, name: str, value: Mapping[str, Any], revision: int, expires_at: int | None = None
     ) -> Record:
-        """See `Store`; nothing expires by itself here."""
+        """Writes a record; nothing expires by itself in files."""
         with self._locked():
             self._refuse_rival(kind, name, revision)
             record = {"revision": revision + 1, "value": dict(value)}
@@ -58,7 +57,6 @@ class FileStore:
         return Record(value, revision + 1)
 
     def delete(self, kind: str, name: str, revision: int) -> None:
-        """See `Store`."""
         with self._locked():
             self._refuse_rival(kind, name, revision)
             self._path(kind, name).unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from datetime import datetime
 from itertools import compress
 from typing import TYPE_CHECKING, Any, Protocol
 
+from python_ops.lake import aws
 from python_ops.lake.config import Settings
 from python_ops.lake.errors import ConfigError, missing_extra
 from python_ops.lake.http import retry_after
@@ -32,17 +33,17 @@ class Undelivered(Exception):
 
 
 class Refused(Undelivered):
-    """A target will never take this message; the ones after it may be taken."""
+    """A target refuses this message for good; it may accept later ones."""
 
 
 class Message:
-    """What is said about one run: what is new first, with its cause; the rest by name.
+    """The message about one run: first what is new, with its cause; the rest by name.
 
     Args:
         environment: Its name.
         breaches: Open ones, causes first; none: everything is well again.
         recovered: Identities of breaches that are gone since the last message.
-        opens: Nothing was open before it: what is said until all is well belongs to it.
+        opens: Nothing was open before it, so it begins a conversation.
         runbooks: Base address of the runbooks; their paths are shown where there is none.
         new: Identities of breaches that were not told before; all of them when None.
         at: When it is said; not shown when None.
@@ -162,21 +163,19 @@ class Console:
         self.say = say
 
     def send(self, payload: Any, seconds: float, thread: str) -> str:
-        """See `Target`."""
         self.say(payload)
         return ""
 
     def payload(self, message: Message) -> str:
-        """See `Target`."""
         return message.text()
 
 
 class _ConversationGone(Undelivered):
-    """The message that the next one belongs to is there no more."""
+    """The message that begins the conversation is gone."""
 
 
 class Slack:
-    """An app's channel, where what follows a message is said in its thread; or an incoming webhook, which has none."""
+    """A Slack app's channel, where later messages go into the first one's thread; or a webhook, without threads."""
 
     name = "slack"
 
@@ -184,14 +183,13 @@ class Slack:
         self.settings = settings
 
     def payload(self, message: Message) -> dict[str, Any]:
-        """See `Target`."""
         return {
             "text": _escaped(message.title), "blocks": message.blocks(),
             "opens": message.opens, "closes": not message.breaches,
         }  # fmt: skip
 
     def send(self, payload: Any, seconds: float, thread: str) -> str:
-        """See `Target`. Waits as long as a 429 asks, if that is within `seconds`."""
+        """Posts a payload; waits as long as a 429 asks, if that is within `seconds`."""
         secrets, end = secrets_for(self.settings), time.monotonic() + seconds
         message = {"text": payload["text"], "blocks": payload["blocks"]}
         if not self.settings.alerts_channel:
@@ -255,18 +253,15 @@ class Sns:
         self.settings, self._client = settings, client
 
     def payload(self, message: Message) -> dict[str, str]:
-        """See `Target`."""
         return {"Subject": message.title.encode("ascii", "replace").decode()[:100], "Message": message.text()}
 
     def send(self, payload: Any, seconds: float, thread: str) -> str:
-        """See `Target`.
+        """Publishes a payload to the topic within `seconds`.
 
         Raises:
             ConfigError: `alerts_topic` is not the ARN of a topic, or boto3 is not installed.
         """
         try:
-            import boto3
-            from botocore.config import Config
             from botocore.exceptions import BotoCoreError, ClientError
             from botocore.parsers import ResponseParserError
         except ImportError as exc:
@@ -281,9 +276,8 @@ class Sns:
         if seconds <= 0:
             raise Undelivered("SNS did not answer in time")
         limit = 0.4 * seconds  # to connect, and again to answer; the rest is for making the client
-        limits = Config(connect_timeout=limit, read_timeout=limit, retries={"total_max_attempts": 1})
         try:
-            client = self._client or boto3.client("sns", region_name=arn[3], config=limits)
+            client = self._client or aws.client("sns", arn[3], limit, limit, attempts=1)
             client.publish(TopicArn=self.settings.alerts_topic, **payload)
             return ""
         except (BotoCoreError, ClientError, ResponseParserError) as exc:

@@ -1,4 +1,4 @@
-"""What the last run and the tables measure. Figures are kept in a local file, and sent to CloudWatch from there."""
+"""Figures of the last run and the tables. They are kept in a local file, and sent to CloudWatch from there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from python_ops.lake.config import Settings
 from python_ops.lake.contracts import sources
 from python_ops.lake.delta import written_since
 from python_ops.lake.errors import OpsError
-from python_ops.lake.ledger import BatchState, Ledger
+from python_ops.lake.ledger import Ledger
 from python_ops.lake.metrics import Metric
 from python_ops.lake.run_record import last_run
 
@@ -45,7 +45,7 @@ def collect(settings: Settings, artifacts: Path | None = None) -> list[Metric]:
         failed_steps=sum(step["outcome"] != "ok" for step in record["steps"]))  # fmt: skip
     add("job", "snapshot", snapshot_age_seconds=snapshot_age(settings))
     for source in sources():
-        done = [m for m in Ledger(settings.state / "ingest", source).manifests if m.state is BatchState.COMMITTED]
+        done = Ledger.of(settings, source).committed
         if done:
             counts = {f"rows_{name}": float(count) for name, count in done[-1].counts.items()}
             lag = (now - datetime.fromisoformat(done[-1].arrived_at)).total_seconds()

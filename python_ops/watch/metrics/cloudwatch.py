@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from python_ops.lake import refused
 from python_ops.lake.artifacts import Manifest
+from python_ops.lake.aws import client
 from python_ops.lake.config import Settings
 from python_ops.lake.contracts import sources
 from python_ops.lake.errors import ConfigError, OpsError, missing_extra
@@ -31,9 +32,9 @@ _BEGIN_SECONDS = 2.0  # no call begins later, so that the last ends within five 
 
 
 def push(settings: Settings, client: CloudWatchClient | None = None) -> int:
-    """Sends what was not sent yet, in order; what CloudWatch does not take now is sent next time.
+    """Sends the figures that were not sent yet, in order. What CloudWatch does not take now is sent next time.
 
-    A figure that it would never take, or that is older than it takes, is put aside (`python_ops.lake.refused`).
+    A figure that is invalid, or too old for it, goes to the file of refused ones (`python_ops.lake.refused`).
 
     Returns:
         Figures sent.
@@ -187,13 +188,7 @@ def _mark(settings: Settings) -> Any:
 
 
 def _client() -> CloudWatchClient:
-    boto3 = _boto3()
-    from botocore.config import Config
-
-    limits = Config(
-        connect_timeout=_CONNECT_SECONDS, read_timeout=_ANSWER_SECONDS, retries={"total_max_attempts": 1}
-    )  # fmt: skip
-    made: CloudWatchClient = boto3.client("cloudwatch", region_name=_region(), config=limits)
+    made: CloudWatchClient = client("cloudwatch", _region(), _CONNECT_SECONDS, _ANSWER_SECONDS, attempts=1)
     return made
 
 

@@ -1,8 +1,8 @@
 """Verdicts on batches: what a batch as a whole should look like, judged by Great Expectations from the contract.
 
-Ingestion has checked every record already. This looks at the batch beside the path of the data, never in its way: how
+Ingestion has checked every record already. This looks at the batch afterwards and never holds data back: how
 many rows, how many NULLs, how values are spread against the batches before it, how old they are. The verdict is kept
-with the run's state, the Data Docs pages are for people.
+with the run's state; the Data Docs pages are for people.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from python_ops.lake.config import Settings
 from python_ops.lake.contracts import load, sources
 from python_ops.lake.errors import ConfigError
-from python_ops.lake.ledger import Batch, BatchState, Ledger
+from python_ops.lake.ledger import Batch, Ledger
 from python_ops.watch.quality.pages import write_index
 from python_ops.watch.quality.rows import recent_values, with_pandas, with_spark
 from python_ops.watch.quality.rules import Rule, rules
@@ -116,7 +116,7 @@ def folder(settings: Settings) -> Path:
 
 
 def _committed(settings: Settings, source: str) -> list[Batch]:
-    return [m for m in Ledger(settings.state / "ingest", source).manifests if m.state is BatchState.COMMITTED]
+    return Ledger.of(settings, source).committed
 
 
 def _chosen(source: str, done: list[Batch], batch: int | None) -> Batch:

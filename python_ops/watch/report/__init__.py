@@ -26,7 +26,7 @@ from python_ops.lake.contracts import sources
 from python_ops.lake.delta import last_change, written_since
 from python_ops.lake.errors import OpsError
 from python_ops.lake.files import write_whole
-from python_ops.lake.ledger import BatchState, Ledger
+from python_ops.lake.ledger import Ledger
 from python_ops.lake.metrics import history, read, rows_before
 from python_ops.lake.run_record import last_run, waits
 from python_ops.watch.alerts import Breach, check, span
@@ -142,7 +142,7 @@ def _verdict(
     published: list[PublishStatus],
     breaches: list[Breach],
 ) -> Headline:
-    """The worst thing first."""
+    """What the page says first: the worst fault."""
     if record is None:
         return Headline("bad", "No run has been recorded.")
     if broken := [step for step in record["steps"] if step["outcome"] != "ok"]:
@@ -188,7 +188,7 @@ def _models(
 
 
 def _history(settings: Settings, source: str) -> Markup:
-    done = [m for m in Ledger(settings.state / "ingest", source).manifests if m.state is BatchState.COMMITTED]
+    done = Ledger.of(settings, source).committed
     return sparkline([manifest.counts["accepted"] for manifest in done])
 
 
@@ -210,7 +210,7 @@ def _limits(manifest: Manifest) -> dict[str, str]:
 
 
 def _columns(settings: Settings, manifest: Manifest, artifacts: Path) -> Markup:
-    """For each column, the columns it is made from, as JSON for the page's script; none where nothing is compiled."""
+    """For each column, the columns it is made from, as JSON for the page's script; empty if nothing is compiled."""
     lineage = ColumnLineage(manifest, artifacts, settings.schema_prefix)
     names = {model.table: model.name for model in manifest.models.values()}
     names |= {table: source for source, table in lineage.by_source.items()}
@@ -234,7 +234,7 @@ def _bytes(count: int) -> str:
 
 
 def _minute(at: datetime | str | None) -> str:
-    """A moment as readers of any day see it: a page that is opened later must not say `5 min ago`."""
+    """A time as date and minute, because a page that is opened later must not say `5 min ago`."""
     if at is None:
         return "–"
     then = datetime.fromisoformat(at) if isinstance(at, str) else at

@@ -1,5 +1,6 @@
 -- Fails when two versions of one customer apply at the same time.
--- Why it matters: an as-of join would count the customer's orders twice. First action: compare with slv_contacts_history.
+-- Why it matters: an as-of join would count the customer's orders twice.
+-- First action: compare with slv_contacts_history.
 -- Not a check for gaps: a customer who was deleted and came back has one.
 with versions as (
     select

@@ -1,6 +1,6 @@
 -- Fails when an order names another customer version than the one that silver's history has for ordered_at.
--- Why it matters: the customer's stage at the time of the order is what marketing is judged by; a late change must correct
--- orders that were loaded before it. First action: `dbt build --full-refresh -s dim_customer+`.
+-- Why it matters: the customer's stage at the time of the order is what marketing is judged by; a late change must
+-- correct orders that were loaded before it. First action: `dbt build --full-refresh -s dim_customer+`.
 -- Not a check that the customer exists: orders of contacts that the CRM does not know have the unknown member.
 with expected as (
     select

@@ -1,6 +1,6 @@
 -- Fails when the daily report, the customers' report and the orders disagree on how many orders are revenue.
--- Why it matters: a join that multiplies or drops orders falsifies both reports. First action: look for a currency with two
--- rates on one day in slv_fx_rates_daily, or a customer with two current versions in dim_customer.
+-- Why it matters: a join that multiplies or drops orders falsifies both reports. First action: look for a currency with
+-- two rates on one day in slv_fx_rates_daily, or a customer with two current versions in dim_customer.
 -- Not a check of the rates.
 with orders as (
     select count(*) as order_count from {{ ref('fct_orders') }} where not is_cancelled_or_returned

@@ -1,5 +1,5 @@
--- Grain: one line of one order as it stands now. Merge of the orders whose lines, head or products changed; each order's
--- lines are replaced as a set. A line without its order has no order columns and the unknown product.
+-- Grain: one line of one order as it stands now. Merge of the orders whose lines, head or products changed; the lines
+-- of each are replaced as a set. A line without its order has no order columns and the unknown product.
 -- depends_on: {{ ref('slv_products_history') }}
 {{ config(
     unique_key=['order_id', 'line_no'],

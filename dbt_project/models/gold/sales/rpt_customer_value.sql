@@ -1,5 +1,6 @@
--- Grain: one customer who has ordered, as the orders name them, known to the CRM or not. Merge; the query gives the whole
--- table. Cancelled and returned orders are not revenue; an order without a rate counts as an order and not as revenue.
+-- Grain: one customer who has ordered, as the orders name them, known to the CRM or not. Merge; the query gives the
+-- whole table. Cancelled and returned orders are not revenue; an order without a rate counts as an order and
+-- not as revenue.
 {{ config(
     unique_key='customer_id',
     replace_by='*',

@@ -1,5 +1,6 @@
 -- Grain: one day with orders. Merge; the query gives the whole table, because a late rate or order may touch any day.
--- Cancelled and returned orders are not revenue. Amounts are in EUR by the rate of the day, on weekends the last before.
+-- Cancelled and returned orders are not revenue. Amounts are in EUR by the rate of the day; on weekends by the last one
+-- before it.
 {{ config(
     unique_key='order_date',
     replace_by='*',

@@ -1,5 +1,5 @@
--- Grain: one app event. Written by cdc_scd1 as an append without duplicates: Kafka delivers at least once; of two events
--- with one identifier and time the same one stays in every order of arrival.
+-- Grain: one app event. Written by cdc_scd1 as an append without duplicates: Kafka delivers at least once; of two
+-- events with one identifier and time the same one stays in every order of arrival.
 {{ config(
     incremental_strategy='cdc_scd1',
     unique_key='event_id',

@@ -1,5 +1,5 @@
--- Grain: one web event. Written by cdc_scd1 as an append without duplicates: an event that is delivered again is dropped;
--- of two events with one identifier and time the same one stays in every order of arrival.
+-- Grain: one web event. Written by cdc_scd1 as an append without duplicates: an event that is delivered again is
+-- dropped; of two events with one identifier and time the same one stays in every order of arrival.
 {{ config(
     incremental_strategy='cdc_scd1',
     unique_key='event_id',

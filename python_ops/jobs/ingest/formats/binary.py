@@ -10,8 +10,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from python_ops.jobs.ingest.formats.values import bomb, quoted
+from python_ops.jobs.ingest.formats.values import bomb
 from python_ops.lake.contracts import MAX_PRECISION
+from python_ops.lake.sql import escaped
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -32,7 +33,7 @@ def place(folder: Path) -> tuple[str, str]:
     given = "_metadata.file_path"
     path = f"case when contains({given}, '%') then url_decode(replace({given}, '+', '%2B')) else {given} end"
     return (
-        f"substring_index({path}, '{quoted(str(folder))}/', -1) as _file",
+        f"substring_index({path}, '{escaped(str(folder))}/', -1) as _file",
         "(monotonically_increasing_id() & 8589934591) + 1 as _line",
     )
 

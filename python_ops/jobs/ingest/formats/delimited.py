@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from python_ops.jobs.ingest.formats import dms
+from python_ops.jobs.ingest.formats.format import Format
 from python_ops.jobs.ingest.formats.rows import changes, finish
 from python_ops.jobs.ingest.formats.values import (
     MAX_RECORD_BYTES,
     Check,
     from_text,
     not_a_number,
-    quoted,
     range_checks,
 )
 from python_ops.lake.contracts import Column, Contract
+from python_ops.lake.sql import escaped
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -30,50 +30,46 @@ _OPTIONS = (
 )
 
 
-def delimited(lines: DataFrame, contract: Contract, layout: tuple[str, ...]) -> DataFrame:
+def delimited(lines: DataFrame, contract: Contract, layout: tuple[str, ...], format_: Format) -> DataFrame:
     """Parses and checks csv records, as python_ops.jobs.ingest.projection.project says.
 
     Args:
         lines: One record each; a quoted field may hold line ends.
         contract: The source's contract.
         layout: Name of each field, in the order of the file.
+        format_: The contract's.
     """
-    is_dms = contract.format == "dms"
     split = lines.selectExpr("*", f"{parsed('_raw', layout)} as _fields")
-    wanted = {column.name for column in contract.columns} | (
-        {dms.OPERATION, contract.timestamp_column} if is_dms else set()
-    )
+    wanted = {column.name for column in contract.columns} | set(format_.fields(contract))
     extra = [(name, number) for number, name in enumerate(layout) if name not in wanted]
     named = split.selectExpr(
         "_raw", "_file", "_line", "_fields is null or _fields._corrupt is not null as _is_corrupt",
         "cast(null as string) as _unknown_version",
         *[f"{_field(column.name, layout)} as `_text_{column.name}`" for column in contract.columns],
         f"{_extra(extra)} as _extra",
-        *([f"{_field(dms.OPERATION, layout)} as _given_op",
-           f"{_field(contract.timestamp_column or '', layout)} as _given_at"] if is_dms else []),
+        *format_.given(contract, lambda name: _field(name, layout)),
     )  # fmt: skip
-    if is_dms:
+    if format_.null_text:
+        texts = [f"`_text_{column.name}`" for column in contract.columns]
         named = named.selectExpr(
-            "* except (" + ", ".join(f"`_text_{c.name}`" for c in contract.columns) + ")",
-            *[f"nullif(`_text_{c.name}`, 'NULL') as `_text_{c.name}`" for c in contract.columns],
-            *dms.positions(),
+            f"* except ({', '.join(texts)})",
+            *[f"nullif({text}, '{format_.null_text}') as {text}" for text in texts],
+            *format_.positions(),
         )
-    read_as = dms.without_zones(contract) if is_dms else contract
     typed = named.selectExpr(
-        "*", *[f"{_clean(c)} as `{c.name}`" for c in read_as.columns]
+        "*", *[f"{_clean(c)} as `{c.name}`" for c in format_.read_as(contract).columns]
     ).selectExpr("*", changes(contract, "contains(_raw, '\\0')"))  # fmt: skip
     checks: list[Check] = [
         (f"octet_length(_raw) > {MAX_RECORD_BYTES}", f"longer than {MAX_RECORD_BYTES} bytes", None),
         ("not is_valid_utf8(_raw)", "not valid UTF-8", None),
         ("_is_corrupt or length(_raw) - length(replace(_raw, '\"', '')) & 1 = 1",
          "wrong number of fields, or an unbalanced quote", None),
-        *(dms.checks() if is_dms else []),
+        *format_.checks(),
     ]  # fmt: skip
     for column in contract.columns:
-        checks += _column_checks(contract, column)
+        checks += _column_checks(contract, column, format_.is_sent(contract, column))
     return finish(
-        dms.only_keys_of_deletes(typed, contract) if is_dms else typed,
-        contract, checks, ignored="trim(_raw) = ''", **(dms.METADATA if is_dms else {"op": "'u'"}),
+        format_.as_sent(typed, contract), contract, checks, ignored="trim(_raw) = ''", **format_.metadata
     )  # fmt: skip
 
 
@@ -103,13 +99,12 @@ def _field(name: str, layout: tuple[str, ...]) -> str:
 def _extra(columns: list[tuple[str, int]]) -> str:
     if not columns:
         return "cast(null as string)"
-    pairs = ", ".join(f"'{quoted(name)}', _fields.f{number}" for name, number in columns)
+    pairs = ", ".join(f"'{escaped(name)}', _fields.f{number}" for name, number in columns)
     return f"to_json(map({pairs}), map('ignoreNullFields', 'false'))"
 
 
-def _column_checks(contract: Contract, column: Column) -> list[Check]:
+def _column_checks(contract: Contract, column: Column, applies: str) -> list[Check]:
     name, text = column.name, f"`_text_{column.name}`"
-    applies = "true" if name in contract.key or contract.format != "dms" else "_op <> 'd'"
     checks: list[Check] = []
     if column.required:
         checks.append((f"{applies} and {text} is null", "a required value is null", name))

@@ -19,9 +19,9 @@ from python_ops.jobs.ingest.formats.values import (
     Check,
     is_unavailable,
     not_a_number,
-    quoted,
 )
 from python_ops.lake.contracts import ANY_SCHEMA, Column, Contract
+from python_ops.lake.sql import escaped
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -62,9 +62,9 @@ def debezium(lines: DataFrame, contract: Contract) -> DataFrame:
         "*",
         *[_is_unsent(c) for c in contract.columns],
     )
-    another = f"not _table <=> '{quoted(contract.table or '')}'"
+    another = f"not _table <=> '{escaped(contract.table or '')}'"
     if contract.schema is not None and contract.schema != ANY_SCHEMA:
-        another += f" or not _schema <=> '{quoted(contract.schema)}'"
+        another += f" or not _schema <=> '{escaped(contract.schema)}'"
     checks: list[Check] = [
         *check_record(),
         ("_no_value", "no value in the event", None),

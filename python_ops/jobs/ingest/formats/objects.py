@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from python_ops.jobs.ingest.formats import dms
+from python_ops.jobs.ingest.formats.format import Format
 from python_ops.jobs.ingest.formats.rows import (
     check_record,
     column_checks,
@@ -19,27 +19,21 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
-def objects(lines: DataFrame, contract: Contract) -> DataFrame:
+def objects(lines: DataFrame, contract: Contract, format_: Format) -> DataFrame:
     """Parses and checks JSON objects, as python_ops.jobs.ingest.projection.project says."""
-    is_dms = contract.format == "dms"
-    carried = ["_raw", "_file", "_line", "_is_object", "_unknown_version"]
-    known = [dms.OPERATION, contract.timestamp_column or ""] if is_dms else []
     rows = parse_json(lines).selectExpr("*", "_event as _row", unknown_version(contract))
-    if is_dms:
-        rows = rows.selectExpr(
-            "*",
-            f"try_variant_get(_event, '$.{dms.OPERATION}', 'string') as _given_op",
-            f"try_variant_get(_event, '$.{contract.timestamp_column}', 'string') as _given_at",
-        ).selectExpr("*", *dms.positions())
-        carried += dms.CARRIED
+    if given := format_.given(contract, lambda name: f"try_variant_get(_event, '$.{name}', 'string')"):
+        rows = rows.selectExpr("*", *given).selectExpr("*", *format_.positions())
     typed = value_columns(
-        rows, dms.without_zones(contract) if is_dms else contract, carried, is_debezium=False, known=known
+        rows,
+        format_.read_as(contract),
+        ["_raw", "_file", "_line", "_is_object", "_unknown_version", *format_.carried],
+        is_debezium=False,
+        known=list(format_.fields(contract)),
     )
-    checks = [*check_record(), *(dms.checks() if is_dms else [])]
+    checks = [*check_record(), *format_.checks()]
     for column in contract.columns:
-        applies = "true" if column.name in contract.key or not is_dms else "_op <> 'd'"
-        checks += column_checks(contract, column, applies)
+        checks += column_checks(contract, column, format_.is_sent(contract, column))
     return finish(
-        dms.only_keys_of_deletes(typed, contract) if is_dms else typed,
-        contract, checks, ignored="trim(_raw) = ''", **(dms.METADATA if is_dms else {"op": "'u'"}),
+        format_.as_sent(typed, contract), contract, checks, ignored="trim(_raw) = ''", **format_.metadata
     )  # fmt: skip

@@ -8,6 +8,7 @@ import json
 import uuid
 
 from python_ops.lake.contracts import Column
+from python_ops.lake.sql import escaped
 
 Check = tuple[str, str, str | None]
 """A SQL condition that rejects the row, the reason, and the column it is about."""
@@ -104,7 +105,7 @@ def from_variant(column: Column, value: str, kind: str, is_debezium: bool) -> st
 
 def is_unavailable(text: str) -> str:
     """SQL of whether a text is the placeholder, in one of its spellings."""
-    spellings = ", ".join(f"'{quoted(spelling)}'" for spelling in UNAVAILABLE_SPELLINGS)
+    spellings = ", ".join(f"'{escaped(spelling)}'" for spelling in UNAVAILABLE_SPELLINGS)
     return f"{text} in ({spellings})"
 
 
@@ -182,15 +183,10 @@ def range_checks(column: Column, applies: str) -> list[Check]:
 def first_of(checks: list[Check]) -> str:
     """SQL of the first check that rejects the row: a struct of reason and column, or NULL."""
     cases = ", ".join(
-        f"case when {condition} then named_struct('reason', '{quoted(reason)}', 'column', {_text_or_null(column)}) end"
+        f"case when {condition} then named_struct('reason', '{escaped(reason)}', 'column', {_text_or_null(column)}) end"
         for condition, reason, column in checks
     )
     return f"coalesce({cases})"
-
-
-def quoted(text: str) -> str:
-    """A text inside a SQL literal."""
-    return text.replace("\\", "\\\\").replace("'", "\\'")
 
 
 def _epoch(column: Column) -> int | None:
