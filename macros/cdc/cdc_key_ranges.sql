@@ -1,48 +1,75 @@
 {#-- Literal ranges that cover the touched keys: at most 32, split at the widest gaps, so that one outlier costs a file and
-     not the table. A gap that no other key can lie in, or narrower than a 64th of the whole, skips no file worth a longer
-     predicate. One row per range: lowest and highest key as text. `prefix` is what all keys of a string column share. --#}
-{% macro cdc_key_ranges(key, data_type, touched, prefix='') -%}
+     not the table. One row, a JSON list of the lowest and highest key of each range, as texts. --#}
+{% macro cdc_key_ranges(key, data_type, touched) -%}
 with keys as (
-    select distinct `{{ key }}` as key from {{ touched }} where `{{ key }}` is not null
+    select distinct `{{ key }}` from {{ touched }} where `{{ key }}` is not null
+),
+
+{{ cdc_bucketed(key, data_type, 'keys') }},
+
+ranges as (
+    select {{ _cdc_range(key) }} as _cdc_range from bucketed group by _cdc_bucket
+)
+
+select {{ _cdc_json('collect_list(_cdc_range)') }} as ranges from ranges
+{%- endmacro %}
+
+
+{#-- CTEs that give each row of `relation` the number of its key's range. A gap that no other key can lie in, or narrower than
+     a 64th of the whole, skips no file worth a longer predicate. --#}
+{% macro cdc_bucketed(key, data_type, relation) -%}
+ends as (
+    select *, min(`{{ key }}`) over () as _cdc_lowest, max(`{{ key }}`) over () as _cdc_highest from {{ relation }}
 ),
 
 positions as (
-    select key, {{ _cdc_position(data_type, prefix) }} as position from keys
+    select *, {{ _cdc_position(key, data_type) }} as _cdc_position from ends
 ),
 
 gaps as (
-    select key, position - lag(position) over (order by key) as gap from positions
+    select *, _cdc_position - lag(_cdc_position) over (order by `{{ key }}`) as _cdc_gap from positions
 ),
 
 widest as (
     select
-        key,
-        gap > {{ 1 if data_type in ['tinyint', 'smallint', 'int', 'bigint', 'date'] else 0 }} and gap * 64 > sum(gap) over () as is_wide,
-        row_number() over (order by gap desc nulls last, key) as place
+        *,
+        _cdc_gap > {{ 1 if data_type in ['tinyint', 'smallint', 'int', 'bigint', 'date'] else 0 }} and _cdc_gap * 64 > sum(_cdc_gap) over () as _cdc_is_wide,
+        row_number() over (order by _cdc_gap desc nulls last, `{{ key }}`) as _cdc_place
     from gaps
 ),
 
-ranges as (
-    select key, count_if(is_wide and place < 32) over (order by key) as bucket from widest
+bucketed as (
+    select *, count_if(_cdc_is_wide and _cdc_place < 32) over (order by `{{ key }}`) as _cdc_bucket from widest
 )
-
-select concat('=', cast(min(key) as string)) as lowest, concat('=', cast(max(key) as string)) as highest
-from ranges
-group by bucket
 {%- endmacro %}
 
 
-{#-- Where a key lies on a line, roughly: only the gaps between neighbours count. --#}
-{% macro _cdc_position(data_type, prefix) -%}
+{#-- Lowest and highest key of a group, as texts. --#}
+{% macro _cdc_range(key) -%}
+    struct(cast(min(`{{ key }}`) as string) as lowest, cast(max(`{{ key }}`) as string) as highest)
+{%- endmacro %}
+
+
+{#-- Where a key lies on a line, roughly: only the gaps between neighbours count. Of a text the twelve bytes after what all
+     keys begin with. --#}
+{% macro _cdc_position(key, data_type) -%}
     {%- if data_type == 'string' -%}
-        cast(conv(rpad(left(hex(substr(key, {{ prefix | length + 1 }}, 12)), 12), 12, '0'), 16, 10) as double)
+        cast(conv(rpad(left(hex(substr(`{{ key }}`, 1 + {{ _cdc_common_length('_cdc_lowest', '_cdc_highest') }}, 12)), 12), 12, '0'), 16, 10) as double)
     {%- elif data_type == 'date' -%}
-        cast(datediff(key, date '1970-01-01') as double)
+        cast(datediff(`{{ key }}`, date '1970-01-01') as double)
     {%- elif data_type in ['timestamp', 'timestamp_ntz'] -%}
-        cast(unix_micros(cast(key as timestamp)) as double)
+        cast(unix_micros(cast(`{{ key }}` as timestamp)) as double)
     {%- else -%}
-        cast(key as double)
+        cast(`{{ key }}` as double)
     {%- endif -%}
+{%- endmacro %}
+
+
+{#-- How many characters two texts begin with in common. --#}
+{% macro _cdc_common_length(one, other) -%}
+    coalesce(nullif(array_position(transform(
+        sequence(1, greatest(least(length({{ one }}), length({{ other }})), 1)), i -> substr({{ one }}, i, 1) = substr({{ other }}, i, 1)
+    ), false), 0) - 1, least(length({{ one }}), length({{ other }})))
 {%- endmacro %}
 
 
@@ -62,28 +89,24 @@ group by bucket
 {%- endmacro %}
 
 
-{#-- Runs the query above. [] when no key column can be a literal, when nothing is touched, and where the model's meta says
-     `key_is_personal`: the values would stand in dbt.log and in the table's history. --#}
+{#-- Runs the query above. [] where nothing is touched, or nothing may limit by. --#}
 {% macro _cdc_find_ranges(o, touched) -%}
     {%- set key = _cdc_range_key(o) -%}
-    {%- if not key or (config.get('meta') or {}).get('key_is_personal') -%}{{ return([]) }}{%- endif -%}
-    {%- set prefix = namespace(text='') -%}
-    {%- if o.types[key] == 'string' -%}
-        {%- set ends = run_query("select concat('=', min(`" ~ key ~ "`)), concat('=', max(`" ~ key ~ "`)) from " ~ touched).rows[0] -%}
-        {%- set lowest, highest = _cdc_text(ends[0]) or '', _cdc_text(ends[1]) or '' -%}
-        {%- for i in range([lowest | length, highest | length] | min) if prefix.text | length == i and lowest[i] == highest[i] -%}
-            {%- set prefix.text = prefix.text ~ lowest[i] -%}
-        {%- endfor -%}
-    {%- endif -%}
+    {{ return(_cdc_listed_ranges(run_query(cdc_key_ranges(key, o.types[key], touched)).rows[0]['ranges']) if key else []) }}
+{%- endmacro %}
+
+
+{% macro _cdc_listed_ranges(text) -%}
     {%- set ranges = [] -%}
-    {%- for row in run_query(cdc_key_ranges(key, o.types[key], touched, prefix.text)).rows -%}
-        {%- do ranges.append((_cdc_text(row[0]), _cdc_text(row[1]))) -%}
-    {%- endfor -%}
+    {%- for range in fromjson(_cdc_text(text) or '[]') -%}{%- do ranges.append((range.lowest, range.highest)) -%}{%- endfor -%}
     {{ return(ranges) }}
 {%- endmacro %}
 
 
+{#-- The key column that ranges limit by: the first that can be a literal; none where the model's meta says `key_is_personal`,
+     because the values would stand in dbt.log and in the table's history. --#}
 {% macro _cdc_range_key(o) -%}
+    {%- if (config.get('meta') or {}).get('key_is_personal') -%}{{ return(none) }}{%- endif -%}
     {%- for key in o.unique_key if _cdc_has_literal(o.types[key]) -%}{{ return(key) }}{%- endfor -%}
     {{ return(none) }}
 {%- endmacro %}

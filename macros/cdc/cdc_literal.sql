@@ -48,3 +48,9 @@
 {% macro _cdc_text(value) -%}
     {{ return(none if value is none else value[1:]) }}
 {%- endmacro %}
+
+
+{#-- A value as JSON text, for a macro to read with `fromjson(_cdc_text(…))`. --#}
+{% macro _cdc_json(value) -%}
+    concat('=', to_json({{ value }}))
+{%- endmacro %}

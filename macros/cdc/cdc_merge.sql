@@ -1,5 +1,6 @@
-{#-- One MERGE: the changed rows of the timeline into the storage table. Insert-only when no stored row changes. --#}
-{% macro cdc_merge(o, storage, source, predicate, has_updates) -%}
+{#-- One MERGE: the changed rows of a timeline into the storage table. `updates` are the columns that a stored row takes anew;
+     none of them is an insert-only MERGE. --#}
+{% macro cdc_merge(o, storage, source, predicate, updates) -%}
 {%- set columns = _cdc_physical_columns(o) -%}
 merge into {{ storage }} as stored
 using (
@@ -9,9 +10,9 @@ using (
 ) as changed
 on {{ _cdc_equal(o.unique_key + o.sequence, 'stored', 'changed') }}
     and {{ predicate }}
-{% if has_updates -%}
+{% if updates -%}
 when matched then update set
-    {%- for name in columns %}
+    {%- for name in updates %}
     `{{ name }}` = changed.`{{ name }}`{{ ',' if not loop.last }}
     {%- endfor %}
 {% endif -%}

@@ -168,13 +168,25 @@
 {%- endmacro %}
 
 
+{#-- Whether both views stand: as dbt listed them when it began, else as the metastore says. --#}
+{% macro _cdc_has_views() -%}
+    {%- set known = [] -%}
+    {%- for relation in [this, _cdc_sibling(this, 'changes')] -%}
+        {%- set listed = load_cached_relation(relation) -%}
+        {%- if listed is not none and listed.is_view -%}{%- do known.append(listed) -%}{%- endif -%}
+    {%- endfor -%}
+    {{ return(known | length == 2 or _cdc_listed('views', this, ['', '__changes']) == 2) }}
+{%- endmacro %}
+
+
 {#-- The two views, rewritten only when their text changes or one is missing; then the storage table's properties too, last,
      so that a crash before it only repeats the work. --#}
-{% macro cdc_keep_views(o, storage, stored) -%}
+{% macro cdc_keep_views(run) -%}
+    {%- set o, storage, stored = run.o, run.storage, run.stored -%}
     {%- set views = _cdc_views(o, storage, stored) -%}
     {%- set properties = stored.get('properties', {}) -%}
     {%- set is_other = properties.get('lakehouse.cdc.views') != views.hash -%}
-    {%- if is_other or _cdc_listed('views', this, ['', '__changes']) < 2 -%}
+    {%- if is_other or not _cdc_has_views() -%}
         {%- if stored_as(this) == 'table' -%}
             {%- do log(this ~ ' was a table; it becomes a view on ' ~ storage, info=true) -%}
             {%- do adapter.drop_relation(this.incorporate(type='table')) -%}
@@ -184,6 +196,6 @@
     {%- if is_other or properties.get('changed') -%}
         {%- set all = _cdc_storage_properties(o, stored) -%}
         {%- do all.update({'lakehouse.cdc.views': views.hash}) -%}
-        {%- do _cdc_set_properties(storage, all) -%}
+        {%- do _cdc_commit_properties(run, all) -%}
     {%- endif -%}
 {%- endmacro %}

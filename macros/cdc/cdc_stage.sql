@@ -16,28 +16,47 @@ where `{{ o.watermark }}` > {{ low }} or `{{ o.watermark }}` is null
 
 {#-- The staged events that this run applies. A cached query is not frozen: after an append to bronze by the same Spark it is
      computed anew, with batches that the run's counts have not seen. --#}
-{% macro cdc_bounded_stage(o, stage, staged, high) -%}
-create temporary view {{ stage }} as
-select * from {{ staged }}{% if o.watermark %} where `{{ o.watermark }}` <= {{ high if high is not none else 'null' }}{% endif %}
+{% macro cdc_bounded_stage(o, staged, high) -%}
+(select * from {{ staged }}{% if o.watermark %} where `{{ o.watermark }}` <= {{ high if high is not none else 'null' }}{% endif %})
 {%- endmacro %}
 
 
-{#-- One row about the staged events: how far they reach, and what must stop the model before anything is written. --#}
+{#-- What must stop a model before anything is written, as conditions on a staged event. --#}
+{% macro _cdc_bad(o) -%}
+    {{ return({
+        'null_keys': 'not _cdc_truncate and (' ~ _cdc_any_null(o.unique_key) ~ ')',
+        'null_sequences': _cdc_any_null(o.sequence),
+        'null_effective': _cdc_any_null([o.effective_at]) if o.scd2 else 'false',
+        'in_future': '`' ~ o.effective_at ~ '` > _cdc_arrived_at + interval 1 day' if o.scd2 else 'false',
+        'null_watermarks': _cdc_any_null([o.watermark]) if o.watermark else 'false',
+    }) }}
+{%- endmacro %}
+
+
+{% macro _cdc_any_null(names) -%}
+    {%- for name in names -%}`{{ name }}` is null{{ ' or ' if not loop.last }}{%- endfor -%}
+{%- endmacro %}
+
+
+{#-- One row about the staged events: how far they reach, and counts of bad ones. --#}
 {% macro cdc_stage_profile(o, stage) -%}
-{%- set null_key -%}(not _cdc_truncate and ({% for key in o.unique_key %}`{{ key }}` is null{{ ' or ' if not loop.last }}{% endfor %})){%- endset -%}
-{%- set null_sequence -%}({% for column in o.sequence %}`{{ column }}` is null{{ ' or ' if not loop.last }}{% endfor %}){%- endset -%}
 select
     count(*) as rows_read,
     count_if(_cdc_truncate) as truncates,
-    count_if({{ null_key }}) as null_keys,
-    count_if({{ null_sequence }}) as null_sequences,
-    count_if({{ '`' ~ o.effective_at ~ '` is null' if o.scd2 else 'false' }}) as null_effective,
-    count_if({{ '`' ~ o.effective_at ~ '` > _cdc_arrived_at + interval 1 day' if o.scd2 else 'false' }}) as in_future,
-    count_if({{ '`' ~ o.watermark ~ '` is null' if o.watermark else 'false' }}) as null_watermarks,
+    {%- for name, condition in _cdc_bad(o).items() %}
+    count_if({{ condition }}) as {{ name }},
+    {%- endfor %}
     {% if o.watermark %}concat('=', cast(min(`{{ o.watermark }}`) as string)){% else %}cast(null as string){% endif %} as first_batch,
     {% if o.watermark %}concat('=', cast(max(`{{ o.watermark }}`) as string)){% else %}cast(null as string){% endif %} as last_batch,
-    concat('=', cast(slice(collect_list(case when {{ null_sequence }} or {{ null_key }}
-        {%- if o.scd2 %} or `{{ o.effective_at }}` is null or `{{ o.effective_at }}` > _cdc_arrived_at + interval 1 day{% endif %}
-        then struct({{ _cdc_columns(o.unique_key + o.sequence) }}) end), 1, 3) as string)) as examples
+    {{ _cdc_reach_of_rows(o) }} as reach
 from {{ stage }}
+{%- endmacro %}
+
+
+{#-- The first three bad events; asked only where there are some. --#}
+{% macro cdc_bad_events(o, stage) -%}
+{%- set bad = _cdc_bad(o) -%}
+select concat('=', cast(slice(collect_list(struct({{ _cdc_columns(o.unique_key + o.sequence) }})), 1, 3) as string))
+from {{ stage }}
+where {% for name in ['null_keys', 'null_sequences', 'null_effective', 'in_future'] %}({{ bad[name] }}){{ ' or ' if not loop.last }}{% endfor %}
 {%- endmacro %}

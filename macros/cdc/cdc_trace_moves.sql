@@ -1,17 +1,16 @@
 {#-- Runners for key changes; the SQL is in cdc_moves. What they find goes to small scratch tables beside the model, dropped
      at the end of the run: a cached view would be expanded again, plan and all, by each step that reads it (CTEs of a nested
      view are not recognised as cached; measured: 128 jobs instead of 15, and four times the plan with each step). --#}
-{% macro _cdc_find_moves(o, pinned, stage, temporary) -%}
-    {%- set found = temporary ~ '__cdc_moves' -%}
+{% macro _cdc_find_moves(o, pinned, stage, found) -%}
     {%- do run_query('cache lazy table ' ~ found ~ ' as ' ~ cdc_moves(o, pinned, stage)) -%}
     {%- set row = run_query('select count(*) as moves, coalesce(max(greatest(_cdc_givers, _cdc_takers)), 1) as most from ' ~ found).rows[0] -%}
     {%- if row['most'] > 1 -%}
-        {%- do _cdc_drop_temporary(temporary) -%}
         {%- do _cdc_fail('moved_from', 'columns that tell one key change (one deleted key, one new key)',
             row['most'] ~ ' keys at the same values of ' ~ o.moved_from | join(', '), 'add columns, such as the position of the change') -%}
     {%- endif -%}
-    {%- if row['moves'] == 0 -%}{{ return(none) }}{%- endif -%}
-    {{ return(_cdc_write_scratch('moves', 'select * from ' ~ found)) }}
+    {%- set moves = _cdc_write_scratch('moves', 'select * from ' ~ found) if row['moves'] > 0 else none -%}
+    {%- do _cdc_drop_temporary(found) -%}
+    {{ return(moves) }}
 {%- endmacro %}
 
 

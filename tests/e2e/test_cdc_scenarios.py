@@ -213,7 +213,7 @@ def rows_that_arrive_while_the_engine_works_are_left_for_the_next_run(lab: Lab) 
     delivered = []
 
     def deliver_more(cursor: Any, sql: str) -> None:
-        if f"{lab.prefix}history__cdc_diff as" in sql and not delivered:
+        if f"merge into {lab.table('history__cdc')}" in sql and not delivered:
             delivered.append(True)
             lab.deliver("t", [event("k", 30, "C", 3), event("k", 15, "late", 3)])
 
@@ -346,7 +346,7 @@ def what_is_applied_is_read_from_the_last_commit_and_from_the_rows_after_any_oth
     lab.model("history", "t", SELECT, **SCD2)
     table = lab.table("history__cdc")
     asked: list[str] = []
-    lab.watchers.append(lambda cursor, sql: asked.append(sql) if f"as truncates from {table}" in sql else None)
+    lab.watchers.append(lambda cursor, sql: asked.append(sql) if f"as truncates\nfrom {table}" in sql else None)
     for batch, (seq, by_hand, times) in enumerate(
         [(10, "", 0), (20, "", 0), (30, f"delete from {table} where seq = 10", 1), (40, f"optimize {table} full", 1),
          (50, "", 0)], 1

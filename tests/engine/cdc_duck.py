@@ -32,6 +32,8 @@ create macro spark_json(name, value) as case
     when typeof(value) = 'TIMESTAMP'
     then concat('"', name, '":"', strftime(try_cast(value::varchar as timestamp), '%Y-%m-%dT%H:%M:%S.%f'), '"')
     else concat('"', name, '":', to_json(value)::varchar) end;
+create macro timestamp_micros(micros) as make_timestamp(micros);
+create macro raise_error(message) as error(message);
 create macro conv(digits, base, other) as ('0x' || digits)::ubigint::varchar;
 """
 
@@ -147,6 +149,10 @@ class Warehouse:
     def query(self, sql: str) -> Result:
         """Runs a statement of the engine."""
         self.statements.append(sql)
+        return self.run(sql)
+
+    def run(self, sql: str) -> Result:
+        """The same, not listed."""
         for pattern, method in _STATEMENTS:
             if found := pattern.match(sql.strip()):
                 return method(self, **found.groupdict()) or Result([])
@@ -169,6 +175,11 @@ class Warehouse:
             [schema, identifier],
         ).fetchall()
         return None if not found else "view" if found[0][0] == "VIEW" else "table"
+
+    def listed(self, relation: Relation) -> Relation | None:
+        """A relation as dbt's cache has it."""
+        kind = self.kind(str(relation))
+        return None if kind is None else replace(relation, type=kind)
 
     def commit(self, table: str, operation: str) -> None:
         note = self.settings.get("spark.databricks.delta.commitInfo.userMetadata")
@@ -240,11 +251,19 @@ class Warehouse:
         seen = self.tables[table].transactions
         if application and seen.get(application, -1) >= number:
             return Result([])
-        written = self.select(transpile(sql))
+        counted = " returning merge_action" if kind == "merge" else ""
+        actions = [str(row[0]).lower() for row in self.select(transpile(sql) + counted).rows]
         if application:
             seen[application] = number
         self.commit(table, "MERGE" if kind == "merge" else "WRITE")
-        return written
+        return Result.of({"num_inserted_rows": actions.count("insert"), "num_updated_rows": actions.count("update")})
+
+    def _script(self, sql: str) -> None:
+        for quoted in re.findall(r"execute immediate ('(?:\\.|[^'])*');", sql):
+            self.run(sqlglot.parse_one(quoted, dialect="spark").this)
+
+    def _own_session(self) -> Result:
+        return Result.of({"key": "dbt.session.own", "value": "true"})
 
     def _set(self, name: str, value: str) -> None:
         self.settings[name] = value
@@ -271,6 +290,8 @@ _STATEMENTS = [
         (r"create table (?P<table>\S+) using parquet as\s(?P<sql>.*)", Warehouse._create_scratch),
         (r"create or replace view (?P<view>\S+)\s(?P<sql>.*)", Warehouse._create_view),
         (r"(?P<sql>(?P<kind>merge|insert) into (?P<table>\S+)\s.*)", Warehouse._write),
+        (r"begin(?P<sql>(?:\s+execute immediate '(?:\\.|[^'])*';)+)\s+end$", Warehouse._script),
+        (r"set dbt\.session\.own$", Warehouse._own_session),
         (r"set (?P<name>[\w.]+) = (?P<value>.*)", Warehouse._set),
         (r"reset (?P<name>[\w.]+)$", Warehouse._reset),
     )
@@ -329,6 +350,7 @@ class Duck:
         self.warehouse = Warehouse()
         self.warehouse.connection.execute(f"create schema {schema}")
         self.models: dict[str, Model] = {}
+        self.builds = 0
         self.messages: dict[str, str] = {}
         self.counts: dict[str, dict[str, int]] = {}
         self.warnings: list[str] = []
@@ -365,6 +387,7 @@ class Duck:
         """
         failed = {}
         self.messages = {}
+        self.builds += 1
         for name in select or self.models:
             macros = self._macros(name, full_refresh)
             try:
@@ -408,6 +431,9 @@ class Duck:
                 return [Column(*column) for column in warehouse.columns(str(relation))]
 
             @staticmethod
+            def cache_added(relation: Relation) -> None: ...
+
+            @staticmethod
             def check_schema_exists(database: None, schema: str) -> bool:
                 return True
 
@@ -426,7 +452,8 @@ class Duck:
             "fromjson": json.loads,
             "graph": {"nodes": {}, "sources": {source: {"schema": self.schema, "identifier": model.source}}},
             "invocation_args_dict": {},
-            "invocation_id": "an invocation",
+            "invocation_id": f"invocation {self.builds}",
+            "load_cached_relation": warehouse.listed,
             "local_md5": lambda text: hashlib.md5(text.encode()).hexdigest(),
             "log": lambda message, info=False: None,
             "model": {

@@ -103,7 +103,7 @@ def expected(events: list[Event], name: str) -> dict[str, list[tuple[Any, ...]]]
 
 def differences(got: dict[str, Any], want: dict[str, Any]) -> list[str]:
     """The first few keys that differ, readable."""
-    keys = sorted(key for key in got.keys() | want.keys() if got.get(key) != want.get(key))
+    keys = sorted((key for key in got.keys() | want.keys() if got.get(key) != want.get(key)), key=str)
     return [f"{len(keys)} keys differ"] * bool(keys) + [
         f"{key}: got {got.get(key)}, want {want.get(key)}" for key in keys[:5]
     ]

@@ -1,6 +1,6 @@
 """The SQL that the engine sends to Spark, kept as files: a change of the engine is read as a diff of them.
 
-`make golden` writes them. Each option set runs twice, and some a third time with a truncate.
+`make golden` writes them. Each option set runs three times, and some once more with a truncate.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ RUNS = {
         Event("k1", 20, 20, UPSERT, ("a", "y", "c")),
     ],
     TRUNCATED: [Event(None, 40, 40, TRUNCATE, NONE)],
+    "an event in order": [Event("k2", 50, 50, UPSERT, ("x", "y", "c"))],
 }
 
 

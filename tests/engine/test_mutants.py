@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import duckdb
 import pytest
 from cdc_duck import Duck
-from cdc_histories import deliveries, histories
+from cdc_fold import Event
+from cdc_histories import deliveries, histories, parcels_in_order
 from cdc_sets import MODELS, add_models, bronze_row, differences, expected, result
 
 SEED, KEYS, BATCHES = 7, 300, 3
@@ -84,28 +86,28 @@ MUTANTS: dict[str, tuple[str, str, str, str]] = {
         "{%- if o.unsent %} and not coalesce(array_contains(`{{ o.unsent }}`, '{{ _cdc_escape(name) }}'), false){% endif -%}", "",
     ),
     "a key change gives nothing": (
-        "states_moved", "cdc_apply.sql",
-        "'truncations': truncations, 'moves': taken.moves, 'chains': chains", "'truncations': truncations, 'moves': none, 'chains': none",
+        "states_moved", "cdc_state.sql",
+        "'truncations': truncations, 'moves': moves, 'chains': chains", "'truncations': truncations, 'moves': none, 'chains': none",
     ),
     "key changes are followed one step": (
         "versions_moved", "cdc_trace_moves.sql",
         "{%- for step in range(1, 30) if now.more -%}", "{%- for step in [] -%}",
     ),
     "a key that gave values is not read again with the key that took them": (
-        "versions_moved", "cdc_apply.sql",
-        "{%- if _cdc_any_moved(o, touched.name, moves) -%}", "{%- if false -%}",
+        "versions_moved", "cdc_state.sql",
+        "moves and not everything and _cdc_any_moved(o, '(' ~ staged_keys ~ ')', moves)", "false",
     ),
     "truncate filtered out by the key range": (
-        "versions", "cdc_apply.sql",
+        "versions", "cdc_state.sql",
         "{% if pinned -%}\n        select {{ columns }} from {{ pinned }}",
         "{% if false -%}\n        select {{ columns }} from {{ pinned }}",
     ),
     "a truncate empties the keys of its batch alone": (
-        "states", "cdc_apply.sql",
+        "states", "cdc_state.sql",
         "first_load or stored.rederive or profile['truncates'] > 0", "first_load or stored.rederive",
     ),
     "state of the last batch alone": (
-        "versions", "cdc_apply.sql",
+        "versions", "cdc_state.sql",
         "    where {{ predicate }}\n", "    where {{ predicate }} and stored._cdc_valid_to is null\n",
     ),
     "one end of the key range is left out": (
@@ -113,34 +115,105 @@ MUTANTS: dict[str, tuple[str, str, str, str]] = {
         "between {{ cdc_literal(lowest, data_type) }} and", "> {{ cdc_literal(lowest, data_type) }} and {{ alias }}.`{{ key }}` <=",
     ),
     "MERGE only inserts": (
-        "versions", "cdc_apply.sql", "predicate, counts.updated > 0)", "predicate, false)",
+        "versions", "cdc_apply.sql", "_cdc_physical_columns(o) if counts.updated > 0 else []", "[]",
+    ),
+}  # fmt: skip
+
+# The same of the short way, and of the proof that leads to it.
+MUTANTS_IN_ORDER: dict[str, tuple[str, str, str, str]] = {
+    "the last sequence again is in order": (
+        "states", "cdc_in_order.sql",
+        "min(_cdc_first) > {{ _cdc_reached_sequence", "min(_cdc_first) >= {{ _cdc_reached_sequence",
+    ),
+    "late events are in order": (
+        "states", "cdc_in_order.sql", "and min(_cdc_first) > {{ _cdc_reached_sequence(o, reach) }}", "",
+    ),
+    "times that were reached are in order": (
+        "versions", "cdc_in_order.sql", "and min(_cdc_first_at) > {{ _cdc_reached_time(o, reach) }}", "",
+    ),
+    "nothing is there twice": (
+        "versions", "cdc_in_order.sql", "not max(_cdc_repeats)\n        and", "",
+    ),
+    "a tie is in order": (
+        "states_tied", "cdc_in_order.sql", "not max(_cdc_repeats)\n        and", "",
+    ),
+    "a truncate is an event like others": (
+        "versions", "cdc_in_order.sql", "sum(_cdc_truncates + _cdc_moves", "sum(_cdc_moves",
+    ),
+    "a key change is an event like others": (
+        "versions_moved", "cdc_in_order.sql", "sum(_cdc_truncates + _cdc_moves", "sum(_cdc_truncates",
+    ),
+    "the last run alone says how far events reach": (
+        "versions", "cdc_note.sql", "{%- if applied -%}", "{%- if false -%}",
+    ),
+    "a version begins with its last event": (
+        "versions", "cdc_in_order.sql",
+        "'stored._cdc_valid_from as _cdc_earliest_at,'", "'stored.`' ~ o.effective_at ~ '` as _cdc_earliest_at,'",
+    ),
+    "an open version has what its last event carried": (
+        "versions_ignoring_null", "cdc_in_order.sql",
+        "case when stored._cdc_filled is null then stored.`{{ name }}` else stored._cdc_filled.`{{ name }}` end",
+        "stored.`{{ name }}`",
+    ),
+    "what was not sent is not sent again": (
+        "versions_tied", "cdc_in_order.sql", "{%- else -%}cast(null as {{ o.types[name] }})", "{%- else -%}stored.`{{ name }}`",
+    ),
+    "closed versions are read too": (
+        "versions", "cdc_in_order.sql", "{{ ' and stored._cdc_valid_to is null' if o.scd2 }}", "",
     ),
 }  # fmt: skip
 
 
-def found_after(model: str, mutant: str | None = None) -> list[str]:
-    """What differs from the fold after random deliveries, with a mutant among the macros."""
+def laboratory(mutant: str | None) -> Duck:
+    """A laboratory with a mutant among the macros."""
 
     def edit(file: str, source: str) -> str:
-        _, mutated, text, replacement = MUTANTS[str(mutant)]
+        _, mutated, text, replacement = (MUTANTS | MUTANTS_IN_ORDER)[str(mutant)]
         assert file != mutated or text in source, f"{mutant}: the text to mutate is gone from {file}"
         return source.replace(text, replacement) if file == mutated else source
 
-    lab = Duck(edit=edit if mutant else None)
-    add_models(lab, model)
+    return Duck(edit=edit if mutant else None)
+
+
+def found_after(model: str, mutant: str | None = None) -> list[str]:
+    """What differs from the fold after random deliveries."""
     bronze = MODELS[model][0]
     events = histories(SEED, KEYS, ties=bronze == "tied")
-    for number, parcel in enumerate(deliveries(SEED, events, BATCHES), 1):
-        lab.deliver(bronze, [bronze_row(event, number) for event in parcel])
-        lab.build()
-    return differences(result(lab, model), expected(events, model))
+    return found_in(laboratory(mutant), model, deliveries(SEED, events, BATCHES))
+
+
+def found_in_order(model: str, mutant: str | None = None) -> list[str]:
+    """What differs from the fold after parcels in order."""
+    parcels = parcels_in_order(SEED, KEYS // 3, ties=MODELS[model][0] == "tied")
+    return found_in(laboratory(mutant), model, [events for events, _ in parcels.values()])
+
+
+def found_in(lab: Duck, model: str, parcels: list[list[Event]]) -> list[str]:
+    """The differences after the first parcel that has some."""
+    add_models(lab, model)
+    delivered = list[Event]()
+    for number, parcel in enumerate(parcels, 1):
+        lab.deliver(MODELS[model][0], [bronze_row(event, number) for event in parcel])
+        delivered += parcel
+        try:
+            lab.build()
+        except duckdb.Error as error:
+            return [str(error)]
+        if found := differences(result(lab, model), expected(delivered, model)):
+            return found
+    return []
 
 
 @pytest.mark.parametrize("model", sorted({model for model, *_ in MUTANTS.values()}))
 def test_these_deliveries_equal_the_fold_without_a_mutant(model: str) -> None:
-    assert found_after(model) == []
+    assert found_after(model) == found_in_order(model) == []
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_mutant_is_killed(mutant: str) -> None:
     assert found_after(MUTANTS[mutant][0], mutant) != [], "the fold did not notice"
+
+
+@pytest.mark.parametrize("mutant", MUTANTS_IN_ORDER)
+def test_a_mutant_of_the_short_way_is_killed(mutant: str) -> None:
+    assert found_in_order(MUTANTS_IN_ORDER[mutant][0], mutant) != [], "the fold did not notice"

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from cdc_duck import Duck
 from cdc_fold import Event
-from cdc_histories import deliveries, histories
+from cdc_histories import ANYTHING, MOVES, NOTHING, TIMES, deliveries, histories, parcels_in_order
 from cdc_sets import MODELS, add_models, bronze_row, differences, expected, result, stored_twice
 
 SEED = int(os.environ.get("LAKEHOUSE_TEST_SEED", "20250303"))
 FEW, MANY = (400, 4), (50_000, 6)  # keys and batches
 
-pytestmark = pytest.mark.parametrize(
+in_two_sizes = pytest.mark.parametrize(
     ("keys", "batches"), [pytest.param(*FEW, id="few"), pytest.param(*MANY, id="many", marks=pytest.mark.campaign)]
 )
 
@@ -42,6 +42,7 @@ def applied(name: str, keys: int, batches: int) -> Duck:
     return lab
 
 
+@in_two_sizes
 @pytest.mark.parametrize("name", MODELS)
 def test_random_deliveries_equal_the_fold_and_a_replay_changes_nothing(name: str, keys: int, batches: int) -> None:
     lab = applied(name, keys, batches)
@@ -63,3 +64,34 @@ def test_random_deliveries_equal_the_fold_and_a_replay_changes_nothing(name: str
     lab.build(full_refresh=True)
     assert result(lab, name) == before
     assert stored_twice(lab, name) == []
+
+
+def told_in_order(lab: Duck, name: str, keys: int) -> dict[str, tuple[bool, dict[str, int]]]:
+    """After the parcels of events in order, one build each: whether it went the short way, and its counts."""
+    add_models(lab, name)
+    source, events, told = MODELS[name][0], list[Event](), {}
+    for number, (parcel, (found, _)) in enumerate(parcels_in_order(SEED, keys, ties=source == "tied").items(), 1):
+        lab.deliver(source, [bronze_row(event, number) for event in found])
+        lab.build()
+        events += found
+        assert differences(result(lab, name), expected(events, name)) == [], parcel
+        told[parcel] = (", in order" in lab.messages[name], lab.counts[name])
+    return told
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_both_ways_give_the_same_and_the_short_one_is_taken_where_it_is_proven(name: str) -> None:
+    """After every parcel the fold's view; counts, and at the end the storage, as of an engine without the short way."""
+    keys, options = 100, MODELS[name][3]
+    lab, long = Duck(), Duck(edit=lambda file, text: text.replace("run.profile.get('in_order')", "false"))
+    told, told_long = told_in_order(lab, name, keys), told_in_order(long, name, keys)
+    refused = {ANYTHING} | ({TIMES} if options.scd2 else set()) | ({TIMES, MOVES} if options.moved_from else set())
+    parcels = parcels_in_order(SEED, keys)
+    assert {parcel: what not in refused for parcel, (_, what) in parcels.items()} == {
+        parcel: is_short for parcel, (is_short, _) in told.items()
+    }
+    assert {what for _, what in parcels.values()} == {NOTHING, TIMES, MOVES, ANYTHING}
+    assert not any(is_short for is_short, _ in told_long.values())
+    assert [counts for _, counts in told.values()] == [counts for _, counts in told_long.values()]
+    stored = [sorted(map(str, one.rows(f"{name}__cdc"))) for one in (lab, long)]
+    assert stored[0] == stored[1]

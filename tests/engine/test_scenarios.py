@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from cdc_duck import Duck
 from cdc_scenarios import (
@@ -167,7 +168,7 @@ def test_what_is_applied_is_read_from_the_last_commit_and_from_the_rows_after_an
         lab.warehouse.statements.clear()
         lab.deliver("t", list(events))
         lab.build()
-        return sum("as truncates from lab.history__cdc" in statement for statement in lab.warehouse.statements)
+        return sum("as truncates\nfrom lab.history__cdc" in statement for statement in lab.warehouse.statements)
 
     assert asked(event("k", 10, "A")) == asked(event("k", 20, "B", 2)) == asked(event("k", 30, "C", 3)) == 0
     lab.execute("delete from lab.history__cdc where seq = 20")
@@ -176,6 +177,181 @@ def test_what_is_applied_is_read_from_the_last_commit_and_from_the_rows_after_an
     gone = [] if watermark else [("B", 20, 30)]  # without a watermark everything is read every time
     kept = [("C", 30, 40), ("D", 40, 50), ("E", 50, None)]
     assert versions(lab, "history") == {"k": [("A", 10, 20 if gone else 30), *gone, *kept]}
+
+
+# What a note may wrongly say, and the check of cdc_note.sql that notices.
+NOTES: dict[str, tuple[dict[str, Any], str]] = {
+    "of another table": ({"table": "lab.other__cdc"}, "note.get('table') == storage | string and"),
+    "of another version": ({"version": 7}, "and note.get('version') == stored.version"),
+    "of an engine that kept no reach": ({"reach": None}, "and (note.get('reach') or not _cdc_has_reach(o))"),
+}
+
+
+@pytest.mark.parametrize("case", NOTES)
+@pytest.mark.parametrize("is_checked", [True, False])
+def test_a_note_that_proves_nothing_is_not_taken_for_proof(case: str, is_checked: bool) -> None:
+    """Without the check the late event is taken for one in order, or is not known to be late."""
+    wrong, check = NOTES[case]
+
+    def edit(file: str, text: str) -> str:
+        assert file != "cdc_note.sql" or check in text, "the check is gone"
+        return text if is_checked else text.replace(check, "")
+
+    lab = Duck(edit=edit)
+    lab.bronze("t", COLUMNS)
+    lab.model("history", "t", SELECT, **SCD2)
+    lab.deliver("t", [event("k", 10, "A"), event("k", 40, "D")])
+    lab.build()
+    commits = lab.warehouse.tables["lab.history__cdc"].commits
+    operation, note = commits[-1]
+    said = json.loads(str(note))["lakehouse.cdc"]
+    early = {"reach": ["15", str(15 * 3_600_000_000)]}
+    commits[-1] = (operation, json.dumps({"lakehouse.cdc": {**said, **early, **wrong}}))
+    ways = []
+    for batch, (hour, value) in enumerate(((20, "B"), (30, "C"), (50, "E")), 2):
+        lab.deliver("t", [event("k", hour, value, batch)])
+        lab.build()
+        ways.append("in order" in lab.messages["history"])
+    want = {"k": [("A", 10, 20), ("B", 20, 30), ("C", 30, 40), ("D", 40, 50), ("E", 50, None)]}
+    is_right = ways == [False, False, True] and versions(lab, "history") == want
+    assert is_right == is_checked
+
+
+def test_after_a_statement_by_hand_the_long_way_derives_the_key_anew() -> None:
+    lab = made()
+    lab.deliver("t", [event("k", 10, "A"), event("k", 20, "B"), event("l", 10, "L")])
+    lab.build()
+    lab.execute("delete from lab.history__cdc where k = 'k' and seq = 20")
+    lab.deliver("t", [event("k", 40, "D", 2)])
+    lab.build()
+    assert "in order" not in lab.messages["history"]
+    assert versions(lab, "history") == {"k": [("A", 10, 40), ("D", 40, None)], "l": [("L", 10, None)]}
+    lab.deliver("t", [event("l", 50, "M", 3)])
+    lab.build()
+    assert "in order" in lab.messages["history"]
+
+
+def test_a_batch_of_duplicates_leaves_the_next_one_in_order() -> None:
+    """Its mark is a property of the table; the commit of it says again what is applied."""
+    lab = made()
+    for batch, rows in enumerate(([event("k", 10, "A")], [event("k", 10, "A")], [event("k", 20, "B")]), 1):
+        lab.deliver("t", numbered([rows] * batch)[-1])
+        lab.build()
+    assert "in order" in lab.messages["history"]
+    assert lab.version("history__cdc") == 3, "made, filled, the property, the MERGE"
+
+
+@pytest.mark.parametrize(
+    ("sequence", "select"),
+    [
+        (["_generation", "seq"], SELECT.replace(" seq,", " seq, 1 as _generation,")),
+        (["ts"], SELECT),
+        (["seq"], SELECT.replace(" seq,", " cast(seq as decimal(20, 2)) as seq,")),
+        (["seq"], SELECT.replace(" seq,", " concat('it''s ', lpad(cast(seq as string), 4, '0')) as seq,")),
+        (["seq", "_batch_id"], SELECT),
+    ],
+)
+def test_events_of_any_sequence_go_the_short_way_in_order_and_the_long_one_late(
+    sequence: list[str], select: str
+) -> None:
+    lab = made(select, sequence_by=sequence)
+    ways = []
+    for batch, row in enumerate(
+        (event("k", 10, "A"), event("k", 20, "A"), event("k", 30, "C"), event("k", 15, "B")), 1
+    ):
+        lab.deliver("t", [(*row[:-1], batch)])
+        lab.build()
+        ways.append("in order" in lab.messages["history"])
+    assert ways == [False, True, True, False]
+    assert versions(lab, "history") == {"k": [("A", 10, 15), ("B", 15, 20), ("A", 20, 30), ("C", 30, None)]}
+
+
+def test_a_new_generation_of_the_source_is_in_order() -> None:
+    """Its positions begin anew, and it is the first of the sequence's columns."""
+    lab = made(SELECT.replace(" seq,", " seq, move as _generation,"), sequence_by=["_generation", "seq"])
+    for batch, (generation, seq, hour) in enumerate(((1, 70, 10), (2, 3, 20), (1, 80, 30)), 1):
+        lab.deliver("t", [event("k", seq, f"A{batch}", batch, time=hour, move=generation)])
+        lab.build()
+        assert ("in order" in lab.messages["history"]) == (batch == 2)
+    assert versions(lab, "history") == {"k": [("A1", 10, 30), ("A2", 30, None)]}
+
+
+@pytest.mark.parametrize("rival", ["a MERGE", "a full refresh"])
+def test_a_rival_between_survey_and_merge_stops_the_short_way(rival: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = made()
+    lab.deliver("t", [event("k", 10, "A")])
+    lab.build()
+    lab.deliver("t", [event("k", 20, "B", 2)])
+    query, table = lab.warehouse.query, "lab.history__cdc"
+
+    def query_after_a_rival(sql: str) -> Any:
+        if sql.startswith("merge into"):
+            if rival == "a MERGE":
+                lab.warehouse.tables[table].transactions[f"cdc:{table}"] = lab.version("history__cdc") + 1
+            else:
+                lab.warehouse.connection.execute(f"update {table} set _batch_id = 2")
+        return query(sql)
+
+    monkeypatch.setattr(lab.warehouse, "query", query_after_a_rival)
+    try:
+        failed = lab.build(check=False)["history"]
+    except duckdb.Error as error:
+        failed = str(error)
+    assert "another run changed this table" in failed
+    assert versions(lab, "history") == {"k": [("A", 10, None)]}
+
+
+def test_values_of_a_personal_key_stand_in_no_statement_of_the_short_way() -> None:
+    lab = made(meta={"key_is_personal": True})
+    for batch in (1, 2):
+        lab.warehouse.statements.clear()
+        lab.deliver("t", [event("a@x.org", 10 * batch, "A", batch), event("b@x.org", 10 * batch, "B", batch)])
+        lab.build()
+    assert "in order" in lab.messages["history"]
+    assert not [statement for statement in lab.warehouse.statements if "@x.org" in statement]
+
+
+def test_a_reach_is_that_of_todays_options() -> None:
+    """Given a state that becomes a history, Then the times of what was applied before count: the note has none."""
+    lab = made()
+    lab.model("history", "t", SELECT, **SCD1)
+    lab.deliver("t", [event("k", 10, "A"), event("l", 45, "L"), event("l", 50, "L", time=100)])
+    lab.build()
+    lab.model("history", "t", SELECT, **SCD2)
+    for batch, row in enumerate((event("k", 60, "B"), event("l", 70, "M", time=80), event("l", 90, "N", time=110)), 2):
+        lab.deliver("t", [(*row[:-1], batch)])
+        lab.build()
+        assert ("in order" in lab.messages["history"]) == (batch == 4)
+    assert versions(lab, "history") == {
+        "k": [("A", 10, 60), ("B", 60, None)], "l": [("L", 45, 100), ("M", 100, 110), ("N", 110, None)],
+    }  # fmt: skip
+
+
+def test_the_short_way_takes_ten_statements() -> None:
+    """Nine of the engine's, and dbt's own that describes the storage table."""
+    lab = made()
+    for batch in (1, 2):
+        lab.warehouse.statements.clear()
+        lab.deliver("t", [event("k", 10 * batch, "A", batch)])
+        lab.build()
+    kinds = [" ".join(statement.split()[:2]) for statement in lab.warehouse.statements]
+    released = len(kinds) - kinds[::-1].index("begin execute") - 1  # from here on it is on-run-end
+    assert kinds[:released] == [
+        "describe query", "set dbt.session.own", "describe history", "show tblproperties", "cache lazy", "with events",
+        "begin execute", "merge into", "begin execute",
+    ]  # fmt: skip
+
+
+def test_a_column_that_is_added_in_the_run_is_merged_in_order_after_it() -> None:
+    lab = made(SELECT.replace(" c,", ""))
+    lab.deliver("t", [event("k", 10, "A", c="x")])
+    lab.build()
+    lab.model("history", "t", SELECT, **SCD2)
+    for batch, c in ((2, None), (3, "y")):
+        lab.deliver("t", [event("k", 10 * batch, "A", batch, c=c)])
+        lab.build()
+        assert ("in order" in lab.messages["history"]) == (batch == 3), "the new column is a commit of its own"
+    assert versions(lab, "history", "a", "c") == {"k": [("A", None, 10, 30), ("A", "y", 30, None)]}
 
 
 def test_a_model_that_changes_strategy_is_derived_again_from_its_stored_events() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -162,8 +163,8 @@ def test_a_model_that_would_lose_changes_is_refused(
     threads: int, own_session: str, reads: list[str], message: str | None
 ) -> None:
     context = {
-        "target": {"threads": threads}, "model": {"depends_on": {"nodes": reads}}, "graph": GRAPH, "this": "s.x",
-        "invocation_args_dict": {}, "config": {},
+        "target": {"threads": threads}, "model": {"depends_on": {"nodes": reads}}, "graph": dict(GRAPH), "this": "s.x",
+        "invocation_id": "a run", "invocation_args_dict": {}, "config": {},
         "run_query": {"set dbt.session.own": SimpleNamespace(rows=[{"value": own_session}])}.__getitem__,
     }  # fmt: skip
     macros = load("cdc", context=context)
@@ -298,14 +299,68 @@ def test_the_first_stage_has_no_lower_bound() -> None:
 
 
 def test_what_is_applied_ends_at_the_highest_batch_that_the_profile_has_seen() -> None:
-    sql = squeeze(MACROS["cdc_bounded_stage"](options(), "stage", "staged", "7L"))
-    assert sql == "create temporary view stage as select * from staged where `_batch_id` <= 7L"
+    sql = squeeze(MACROS["cdc_bounded_stage"](options(), "staged", "7L"))
+    assert sql == "(select * from staged where `_batch_id` <= 7L)"
 
 
-@pytest.mark.parametrize(("data_type", "nothing_between"), [("bigint", "gap > 1"), ("double", "gap > 0")])
+def test_what_has_no_reach_is_never_in_order() -> None:
+    survey = MACROS["cdc_survey"]
+    assert "false as in_order" in survey(options(), "staged", None)
+    assert "min(_cdc_first) > struct(7L as `seq`)" in survey(options(), "staged", ["7", "8"])
+    columns = [{**column, "type": "double"} if column["name"] == "seq" else column for column in COLUMNS]
+    o = MACROS["cdc_options"](SCD2, columns)
+    assert "cast(null as string) as reach" in squeeze(MACROS["cdc_applied_rows"](o, "s.x__cdc")), "no literal"
+    columns = [{**column, "type": "timestamp_ntz"} if column["name"] == "ts" else column for column in COLUMNS]
+    assert not MACROS["_cdc_has_reach"](MACROS["cdc_options"](SCD2, columns)), "its order may not be that of valid_from"
+
+
+@pytest.mark.parametrize(
+    ("data_type", "text", "value"),
+    [
+        ("timestamp", "cast(unix_micros(x) as string)", "timestamp_micros(5L)"),
+        ("bigint", "cast(x as string)", "5L"),
+        ("decimal(20,2)", "cast(x as string)", "cast(5BD as decimal(20,2))"),
+        ("string", "cast(x as string)", "'5'"),
+    ],
+)
+def test_how_far_events_reach_is_the_same_in_every_time_zone(data_type: str, text: str, value: str) -> None:
+    assert MACROS["_cdc_lasting_text"]("x", data_type).strip() == text
+    assert MACROS["_cdc_from_lasting_text"]("5", data_type).strip() == value
+
+
+@pytest.mark.parametrize("sequence", ["5", "a;b", "${env:HOME}"])
+def test_a_note_that_spark_would_read_otherwise_is_left_out(sequence: str) -> None:
+    run = {
+        "o": options(), "storage": api_relation("x__cdc"), "marks": {"high_text": "3", "truncates": False},
+        "profile": {"truncates": 0, "reach": "=" + json.dumps([sequence, "9"])},
+    }  # fmt: skip
+    note = load("cdc", context={"fromjson": json.loads, "tojson": json.dumps})["cdc_note"](run, 4)
+    if sequence != "5":
+        assert note is None
+        return
+    assert json.loads(note)["lakehouse.cdc"] == {
+        "table": "s.x__cdc", "version": 4, "mark": "=3", "run": None, "truncates": 0, "reach": ["5", "9"],
+    }  # fmt: skip
+
+
+def test_statements_of_a_script_are_quoted() -> None:
+    script = squeeze(MACROS["cdc_script"](["set a = it's", "reset b"]))
+    assert script == "begin execute immediate 'set a = it\\'s'; execute immediate 'reset b'; end"
+
+
+def test_an_open_version_is_read_in_key_sequence_and_effective_values_alone() -> None:
+    o = options(ignore_null_updates=["c"], track_history=["a"])
+    sql = squeeze(MACROS["cdc_timeline_in_order"](o, "s.x__cdc", "(stage)", [o["payload"]], "true", "3L"))
+    assert "stored.`k` as `k`, stored.`a` as `a`, case when stored._cdc_filled is null then stored.`c`" in sql
+    assert "cast(null as timestamp) as `ts`, cast(null as bigint) as `_batch_id`" in sql
+    assert "stored._cdc_valid_from as _cdc_earliest_at" in sql
+    assert "when stored.`_batch_id` > 3L then raise_error('s.x__cdc: another run changed this table" in sql
+
+
+@pytest.mark.parametrize(("data_type", "nothing_between"), [("bigint", "_cdc_gap > 1"), ("double", "_cdc_gap > 0")])
 def test_a_gap_that_no_key_can_lie_in_splits_no_range(data_type: str, nothing_between: str) -> None:
     sql = squeeze(MACROS["cdc_key_ranges"]("k", data_type, "touched"))
-    assert f"{nothing_between} and gap * 64 > sum(gap) over () as is_wide" in sql
+    assert f"{nothing_between} and _cdc_gap * 64 > sum(_cdc_gap) over () as _cdc_is_wide" in sql
 
 
 def test_ranges_become_one_literal_predicate_that_keeps_truncates() -> None:
@@ -319,10 +374,14 @@ def test_values_of_a_personal_key_stand_in_no_statement() -> None:
 
     def query(sql: str) -> SimpleNamespace:
         asked.append(sql)
-        return SimpleNamespace(rows=[("=a@x.org", "=b@x.org")])
+        return SimpleNamespace(rows=[{"ranges": '=[{"lowest": "a@x.org", "highest": "b@x.org"}]'}])
 
     def predicate(meta: dict[str, bool] | None) -> str:
-        macros = load("cdc", "merge", context={"run_query": query, "config": {"meta": meta}, "this": "s.x"})
+        macros = load(
+            "cdc",
+            "merge",
+            context={"run_query": query, "fromjson": json.loads, "config": {"meta": meta}, "this": "s.x"},
+        )
         return str(macros["_merge_ranges"](["k"], {"k": "string"}, "s.x__tmp", None))
 
     assert predicate({"key_is_personal": True}) == "None" and not asked
@@ -331,8 +390,8 @@ def test_values_of_a_personal_key_stand_in_no_statement() -> None:
 
 def test_the_merge_is_insert_only_when_no_stored_row_changes() -> None:
     o = options()
-    assert "when matched" not in MACROS["cdc_merge"](o, "s.x__cdc", "diff", "true", False)
-    both = squeeze(MACROS["cdc_merge"](o, "s.x__cdc", "diff", "true", True))
+    assert "when matched" not in MACROS["cdc_merge"](o, "s.x__cdc", "diff", "true", [])
+    both = squeeze(MACROS["cdc_merge"](o, "s.x__cdc", "diff", "true", ["_cdc_visible"]))
     assert (
         "on stored.`k` <=> changed.`k` and stored.`seq` <=> changed.`seq` and true when matched then update set" in both
     )

@@ -3,17 +3,11 @@
 describe query
 select k, a, b, c, _op, seq, _arrived_at, _batch_id from lab.clean;
 
-show views like 'lab__states__cdc_*';
-
-reset spark.databricks.delta.write.txnAppId;
-
-reset spark.databricks.delta.write.txnVersion;
-
-reset spark.databricks.delta.commitInfo.userMetadata;
+set dbt.session.own;
 
 show tables in lab like 'states__cdc';
 
-cache lazy table lab__states__cdc_staged as select
+cache lazy table lab__states__cdc_fd9906ba_staged as select
     `k`, `a`, `b`, `c`, `seq`, `_arrived_at`, `_batch_id`,
     coalesce(_op = 'd', false) as _cdc_deleted,
     coalesce(_op = 't', false) as _cdc_truncate,
@@ -25,21 +19,17 @@ select k, a, b, c, _op, seq, _arrived_at, _batch_id from lab.clean
 select
     count(*) as rows_read,
     count_if(_cdc_truncate) as truncates,
-    count_if((not _cdc_truncate and (`k` is null))) as null_keys,
-    count_if((`seq` is null)) as null_sequences,
+    count_if(not _cdc_truncate and (`k` is null)) as null_keys,
+    count_if(`seq` is null) as null_sequences,
     count_if(false) as null_effective,
     count_if(false) as in_future,
     count_if(`_batch_id` is null) as null_watermarks,
     concat('=', cast(min(`_batch_id`) as string)) as first_batch,
     concat('=', cast(max(`_batch_id`) as string)) as last_batch,
-    concat('=', cast(slice(collect_list(case when (`seq` is null) or (not _cdc_truncate and (`k` is null))
-        then struct(`k`, `seq`) end), 1, 3) as string)) as examples
-from lab__states__cdc_staged;
+    concat('=', to_json(array(cast(max(struct(`seq`)).`seq` as string)))) as reach
+from lab__states__cdc_fd9906ba_staged;
 
-create temporary view lab__states__cdc_stage as
-select * from lab__states__cdc_staged where `_batch_id` <= 1L;
-
-cache lazy table lab__states__cdc_diff as with
+cache lazy table lab__states__cdc_fd9906ba_diff as with
 events as (
     select
         `k`, `a`, `b`, `c`, `seq`, `_arrived_at`, `_batch_id`,
@@ -48,7 +38,7 @@ events as (
         cast(null as timestamp) as _cdc_valid_from,
         cast(null as timestamp) as _cdc_valid_to,
         false as _cdc_stored
-    from lab__states__cdc_stage
+    from (select * from lab__states__cdc_fd9906ba_staged where `_batch_id` <= 1L)
 ),
 distributed as (
     select * from events distribute by `k`
@@ -150,7 +140,7 @@ select
 from compared_to_stored
 where _cdc_insert or _cdc_update or _cdc_new_copies > 0;
 
-select coalesce(sum(_cdc_new_copies), 0) - count_if(_cdc_insert) as duplicates, count_if(_cdc_insert) as inserted, count_if(_cdc_update) as updated, count_if(_cdc_tied and _cdc_new_copies > 0) as ties, count_if(_cdc_clamped) as clamped, count_if(_cdc_late) as late, count_if(_cdc_insert and _cdc_deleted) as deletes, count_if(_cdc_opens) as opened, count_if(_cdc_closes) as closed, count_if(_cdc_update and not _cdc_opens and not _cdc_closes) as moved, concat('=', cast(max(case when _cdc_insert then `_batch_id` end) as string)) as newest, concat('=', cast(slice(collect_list(case when _cdc_tied and _cdc_new_copies > 0 then struct(`k`, `seq`) end), 1, 3) as string)) as examples from lab__states__cdc_diff;
+select coalesce(sum(_cdc_new_copies), 0) - count_if(_cdc_insert) as duplicates, count_if(_cdc_insert) as inserted, count_if(_cdc_update) as updated, count_if(_cdc_tied and _cdc_new_copies > 0) as ties, count_if(_cdc_clamped) as clamped, count_if(_cdc_late) as late, count_if(_cdc_insert and _cdc_deleted) as deletes, count_if(_cdc_opens) as opened, count_if(_cdc_closes) as closed, count_if(_cdc_update and not _cdc_opens and not _cdc_closes) as moved, concat('=', cast(max(case when _cdc_insert then `_batch_id` end) as string)) as newest, concat('=', cast(slice(collect_list(case when _cdc_tied and _cdc_new_copies > 0 then struct(`k`, `seq`) end), 1, 3) as string)) as examples from lab__states__cdc_fd9906ba_diff;
 
 show tables in lab like 'states|states__changes';
 
@@ -158,28 +148,28 @@ create table lab.states__cdc
 using delta
 cluster by (`k`)
 comment 'Every event of states, hidden ones included. Read the view of that name instead.'
-tblproperties ('lakehouse.cdc.options' = '{"identity": {"delete_when": "_op = \'d\'", "sequence_by": ["seq"], "truncate_when": "_op = \'t\'", "unique_key": ["k"], "watermark": "_batch_id"}, "shape": {"effective_at": "", "fill": [], "ignore_null": [], "moved_from": [], "strategy": "cdc_scd1", "tracked": [], "unsent": ""}}', 'lakehouse.cdc.schemas' = '[["a", "b", "c"]]', 'lakehouse.cdc.derived_by' = 'an invocation', 'lakehouse.cdc.views' = '1c1f884808016713036a7b15cd152b00')
+tblproperties ('lakehouse.cdc.options' = '{"identity": {"delete_when": "_op = \'d\'", "sequence_by": ["seq"], "truncate_when": "_op = \'t\'", "unique_key": ["k"], "watermark": "_batch_id"}, "shape": {"effective_at": "", "fill": [], "ignore_null": [], "moved_from": [], "strategy": "cdc_scd1", "tracked": [], "unsent": ""}}', 'lakehouse.cdc.schemas' = '[["a", "b", "c"]]', 'lakehouse.cdc.derived_by' = 'invocation 1', 'lakehouse.cdc.views' = '1c1f884808016713036a7b15cd152b00')
 as
-select `k`, `seq`, `_batch_id`, `_cdc_batch_id`, `_cdc_valid_from`, `_cdc_valid_to`, `_cdc_visible`, `_cdc_deleted`, `_cdc_truncate`, `_cdc_schema`, `a`, `b`, `c`, `_arrived_at` from lab__states__cdc_diff where false;
+select `k`, `seq`, `_batch_id`, `_cdc_batch_id`, `_cdc_valid_from`, `_cdc_valid_to`, `_cdc_visible`, `_cdc_deleted`, `_cdc_truncate`, `_cdc_schema`, `a`, `b`, `c`, `_arrived_at` from lab__states__cdc_fd9906ba_diff where false;
 
-set spark.databricks.delta.write.txnAppId = cdc:lab.states__cdc;
-
-set spark.databricks.delta.write.txnVersion = 1;
-
-set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"mark": "=1", "run": null, "truncates": 0}};
+begin
+    execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states__cdc';
+    execute immediate 'set spark.databricks.delta.write.txnVersion = 1';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30"]}}';
+end;
 
 insert into lab.states__cdc
 select /*+ repartition_by_range(1, `k`) */
     `k`, `seq`, `_batch_id`, `_cdc_batch_id`, `_cdc_valid_from`, `_cdc_valid_to`, `_cdc_visible`, `_cdc_deleted`, `_cdc_truncate`, `_cdc_schema`, `a`, `b`, `c`, `_arrived_at`
-from lab__states__cdc_diff
+from lab__states__cdc_fd9906ba_diff
 where _cdc_insert
 sort by `k`;
 
-reset spark.databricks.delta.write.txnAppId;
-
-reset spark.databricks.delta.write.txnVersion;
-
-reset spark.databricks.delta.commitInfo.userMetadata;
+begin
+    execute immediate 'reset spark.databricks.delta.write.txnAppId';
+    execute immediate 'reset spark.databricks.delta.write.txnVersion';
+    execute immediate 'reset spark.databricks.delta.commitInfo.userMetadata';
+end;
 
 show views in lab like 'states|states__changes';
 
@@ -215,42 +205,30 @@ select distinct
 from lab.states__cdc
 where not _cdc_truncate;
 
-show views like 'lab__states__cdc_*';
+begin
+    execute immediate 'reset spark.databricks.delta.write.txnAppId';
+    execute immediate 'reset spark.databricks.delta.write.txnVersion';
+    execute immediate 'reset spark.databricks.delta.commitInfo.userMetadata';
+end;
 
-drop view if exists lab__states__cdc_diff;
+show views like '*__cdc_*';
 
-drop view if exists lab__states__cdc_stage;
+drop view if exists lab__states__cdc_fd9906ba_diff;
 
-drop view if exists lab__states__cdc_staged;
-
-reset spark.databricks.delta.write.txnAppId;
-
-reset spark.databricks.delta.write.txnVersion;
-
-reset spark.databricks.delta.commitInfo.userMetadata;
+drop view if exists lab__states__cdc_fd9906ba_staged;
 
 -- ===== a key change, and an event that comes late =====
 
 describe query
 select k, a, b, c, _op, seq, _arrived_at, _batch_id from lab.clean;
 
-show views like 'lab__states__cdc_*';
-
-reset spark.databricks.delta.write.txnAppId;
-
-reset spark.databricks.delta.write.txnVersion;
-
-reset spark.databricks.delta.commitInfo.userMetadata;
-
-show tables in lab like 'states__cdc';
-
-show views in lab like 'states__cdc';
+set dbt.session.own;
 
 describe history lab.states__cdc limit 1;
 
 show tblproperties lab.states__cdc;
 
-cache lazy table lab__states__cdc_staged as select
+cache lazy table lab__states__cdc_94fa9c18_staged as select
     `k`, `a`, `b`, `c`, `seq`, `_arrived_at`, `_batch_id`,
     coalesce(_op = 'd', false) as _cdc_deleted,
     coalesce(_op = 't', false) as _cdc_truncate,
@@ -260,49 +238,103 @@ select k, a, b, c, _op, seq, _arrived_at, _batch_id from lab.clean
 ) as _cdc_source
 where `_batch_id` > 1L or `_batch_id` is null;
 
-select
-    count(*) as rows_read,
-    count_if(_cdc_truncate) as truncates,
-    count_if((not _cdc_truncate and (`k` is null))) as null_keys,
-    count_if((`seq` is null)) as null_sequences,
-    count_if(false) as null_effective,
-    count_if(false) as in_future,
-    count_if(`_batch_id` is null) as null_watermarks,
-    concat('=', cast(min(`_batch_id`) as string)) as first_batch,
-    concat('=', cast(max(`_batch_id`) as string)) as last_batch,
-    concat('=', cast(slice(collect_list(case when (`seq` is null) or (not _cdc_truncate and (`k` is null))
-        then struct(`k`, `seq`) end), 1, 3) as string)) as examples
-from lab__states__cdc_staged;
-
-create temporary view lab__states__cdc_stage as
-select * from lab__states__cdc_staged where `_batch_id` <= 2L;
-
-select concat('=', min(`k`)), concat('=', max(`k`)) from (select `k` from lab__states__cdc_stage where not _cdc_truncate);
-
-with keys as (
-    select distinct `k` as key from (select `k` from lab__states__cdc_stage where not _cdc_truncate) where `k` is not null
+with events as (
+    select
+        *,
+        coalesce(lag(struct(`seq`)) over in_sequence = struct(`seq`), false) as _cdc_repeats,
+        false as _cdc_clamped
+    from lab__states__cdc_94fa9c18_staged
+    window
+        in_sequence as (partition by `k` order by `seq`),
+        so_far as (partition by `k` order by `seq` rows between unbounded preceding and 1 preceding)
+),
+by_key as (
+    select
+        `k`,
+        count(*) as _cdc_events,
+        count_if(_cdc_truncate) as _cdc_truncates,
+        count_if(_cdc_deleted) as _cdc_deletes,
+        count_if(not _cdc_truncate and (`k` is null)) as _cdc_null_keys,
+        count_if(`seq` is null) as _cdc_null_sequences,
+        count_if(false) as _cdc_null_effective,
+        count_if(false) as _cdc_in_future,
+        count_if(`_batch_id` is null) as _cdc_null_watermarks,
+        count_if(false) as _cdc_moves,
+        count_if(_cdc_clamped) as _cdc_clamped,
+        max(_cdc_repeats) as _cdc_repeats,
+        max_by(_cdc_deleted, struct(`seq`)) as _cdc_ends_deleted,
+        min(`_batch_id`) as _cdc_first_batch,
+        max(`_batch_id`) as _cdc_last_batch,
+        min(struct(`seq`)) as _cdc_first,
+        max(struct(`seq`)) as _cdc_last
+    from events
+    group by `k`
+),
+ends as (
+    select *, min(`k`) over () as _cdc_lowest, max(`k`) over () as _cdc_highest from by_key
 ),
 positions as (
-    select key, cast(conv(rpad(left(hex(substr(key, 2, 12)), 12), 12, '0'), 16, 10) as double) as position from keys
+    select *, cast(conv(rpad(left(hex(substr(`k`, 1 + coalesce(nullif(array_position(transform(
+        sequence(1, greatest(least(length(_cdc_lowest), length(_cdc_highest)), 1)), i -> substr(_cdc_lowest, i, 1) = substr(_cdc_highest, i, 1)
+    ), false), 0) - 1, least(length(_cdc_lowest), length(_cdc_highest))), 12)), 12), 12, '0'), 16, 10) as double) as _cdc_position from ends
 ),
 gaps as (
-    select key, position - lag(position) over (order by key) as gap from positions
+    select *, _cdc_position - lag(_cdc_position) over (order by `k`) as _cdc_gap from positions
 ),
 widest as (
     select
-        key,
-        gap > 0 and gap * 64 > sum(gap) over () as is_wide,
-        row_number() over (order by gap desc nulls last, key) as place
+        *,
+        _cdc_gap > 0 and _cdc_gap * 64 > sum(_cdc_gap) over () as _cdc_is_wide,
+        row_number() over (order by _cdc_gap desc nulls last, `k`) as _cdc_place
     from gaps
 ),
+bucketed as (
+    select *, count_if(_cdc_is_wide and _cdc_place < 32) over (order by `k`) as _cdc_bucket from widest
+),
 ranges as (
-    select key, count_if(is_wide and place < 32) over (order by key) as bucket from widest
+    select
+        struct(cast(min(`k`) as string) as lowest, cast(max(`k`) as string) as highest) as _cdc_range,
+        count_if(not _cdc_ends_deleted) as _cdc_opened,
+        sum(_cdc_events) as _cdc_events,
+        sum(_cdc_truncates) as _cdc_truncates,
+        sum(_cdc_deletes) as _cdc_deletes,
+        sum(_cdc_moves) as _cdc_moves,
+        sum(_cdc_clamped) as _cdc_clamped,
+        sum(_cdc_null_keys) as _cdc_null_keys,
+        sum(_cdc_null_sequences) as _cdc_null_sequences,
+        sum(_cdc_null_effective) as _cdc_null_effective,
+        sum(_cdc_in_future) as _cdc_in_future,
+        sum(_cdc_null_watermarks) as _cdc_null_watermarks,
+        min(_cdc_first_batch) as _cdc_first_batch,
+        min(_cdc_first) as _cdc_first,
+        max(_cdc_last_batch) as _cdc_last_batch,
+        max(_cdc_last) as _cdc_last,
+        max(_cdc_repeats) as _cdc_repeats
+    from bucketed group by _cdc_bucket
 )
-select concat('=', cast(min(key) as string)) as lowest, concat('=', cast(max(key) as string)) as highest
-from ranges
-group by bucket;
+select
+    coalesce(sum(_cdc_events), 0) as rows_read,
+    coalesce(sum(_cdc_opened), 0) as opened,
+    coalesce(sum(_cdc_truncates), 0) as truncates,
+    coalesce(sum(_cdc_deletes), 0) as deletes,
+    coalesce(sum(_cdc_clamped), 0) as clamped,
+    coalesce(sum(_cdc_null_keys), 0) as null_keys,
+    coalesce(sum(_cdc_null_sequences), 0) as null_sequences,
+    coalesce(sum(_cdc_null_effective), 0) as null_effective,
+    coalesce(sum(_cdc_in_future), 0) as in_future,
+    coalesce(sum(_cdc_null_watermarks), 0) as null_watermarks,
+    concat('=', cast(min(_cdc_first_batch) as string)) as first_batch,
+    concat('=', cast(max(_cdc_last_batch) as string)) as last_batch,
+    coalesce(
+        not max(_cdc_repeats)
+        and min(_cdc_first) > struct(30L as `seq`)
+        and sum(_cdc_truncates + _cdc_moves + _cdc_null_keys + _cdc_null_sequences + _cdc_null_effective + _cdc_in_future + _cdc_null_watermarks) = 0,
+        false) as in_order,
+    concat('=', to_json(array(cast(greatest(max(_cdc_last), struct(30L as `seq`)).`seq` as string)))) as reach,
+    concat('=', to_json(collect_list(case when _cdc_range.lowest is not null then _cdc_range end))) as ranges
+from ranges;
 
-cache lazy table lab__states__cdc_diff as with
+cache lazy table lab__states__cdc_94fa9c18_diff as with
 events as (
     select
         `k`, `a`, `b`, `c`, `seq`, `_arrived_at`, `_batch_id`,
@@ -311,7 +343,7 @@ events as (
     from (
     select stored.*
     from lab.states__cdc version as of 1 as stored
-    left semi join (select `k` from lab__states__cdc_stage where not _cdc_truncate) as touched on stored.`k` <=> touched.`k`
+    left semi join (select `k` from (select * from lab__states__cdc_94fa9c18_staged where `_batch_id` <= 2L) where not _cdc_truncate) as touched on stored.`k` <=> touched.`k`
     where (stored.`k` = 'k1' or stored.`k` = 'k2')
 ) as state
     union all
@@ -322,7 +354,7 @@ events as (
         cast(null as timestamp) as _cdc_valid_from,
         cast(null as timestamp) as _cdc_valid_to,
         false as _cdc_stored
-    from lab__states__cdc_stage
+    from (select * from lab__states__cdc_94fa9c18_staged where `_batch_id` <= 2L)
 ),
 distributed as (
     select * from events distribute by `k`
@@ -424,42 +456,254 @@ select
 from compared_to_stored
 where _cdc_insert or _cdc_update or _cdc_new_copies > 0;
 
-select coalesce(sum(_cdc_new_copies), 0) - count_if(_cdc_insert) as duplicates, count_if(_cdc_insert) as inserted, count_if(_cdc_update) as updated, count_if(_cdc_tied and _cdc_new_copies > 0) as ties, count_if(_cdc_clamped) as clamped, count_if(_cdc_late) as late, count_if(_cdc_insert and _cdc_deleted) as deletes, count_if(_cdc_opens) as opened, count_if(_cdc_closes) as closed, count_if(_cdc_update and not _cdc_opens and not _cdc_closes) as moved, concat('=', cast(max(case when _cdc_insert then `_batch_id` end) as string)) as newest, concat('=', cast(slice(collect_list(case when _cdc_tied and _cdc_new_copies > 0 then struct(`k`, `seq`) end), 1, 3) as string)) as examples from lab__states__cdc_diff;
+select coalesce(sum(_cdc_new_copies), 0) - count_if(_cdc_insert) as duplicates, count_if(_cdc_insert) as inserted, count_if(_cdc_update) as updated, count_if(_cdc_tied and _cdc_new_copies > 0) as ties, count_if(_cdc_clamped) as clamped, count_if(_cdc_late) as late, count_if(_cdc_insert and _cdc_deleted) as deletes, count_if(_cdc_opens) as opened, count_if(_cdc_closes) as closed, count_if(_cdc_update and not _cdc_opens and not _cdc_closes) as moved, concat('=', cast(max(case when _cdc_insert then `_batch_id` end) as string)) as newest, concat('=', cast(slice(collect_list(case when _cdc_tied and _cdc_new_copies > 0 then struct(`k`, `seq`) end), 1, 3) as string)) as examples from lab__states__cdc_94fa9c18_diff;
 
-set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"mark": "=2", "run": null, "truncates": 0}};
-
-set spark.databricks.delta.write.txnAppId = cdc:lab.states__cdc;
-
-set spark.databricks.delta.write.txnVersion = 2;
+begin
+    execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states__cdc';
+    execute immediate 'set spark.databricks.delta.write.txnVersion = 2';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30"]}}';
+end;
 
 merge into lab.states__cdc as stored
 using (
     select `k`, `seq`, `_batch_id`, `_cdc_batch_id`, `_cdc_valid_from`, `_cdc_valid_to`, `_cdc_visible`, `_cdc_deleted`, `_cdc_truncate`, `_cdc_schema`, `a`, `b`, `c`, `_arrived_at`
-    from lab__states__cdc_diff
+    from lab__states__cdc_94fa9c18_diff
     where _cdc_insert or _cdc_update
 ) as changed
 on stored.`k` <=> changed.`k` and stored.`seq` <=> changed.`seq`
     and (stored.`k` = 'k1' or stored.`k` = 'k2')
 when not matched then insert (`k`, `seq`, `_batch_id`, `_cdc_batch_id`, `_cdc_valid_from`, `_cdc_valid_to`, `_cdc_visible`, `_cdc_deleted`, `_cdc_truncate`, `_cdc_schema`, `a`, `b`, `c`, `_arrived_at`) values (changed.`k`, changed.`seq`, changed.`_batch_id`, changed.`_cdc_batch_id`, changed.`_cdc_valid_from`, changed.`_cdc_valid_to`, changed.`_cdc_visible`, changed.`_cdc_deleted`, changed.`_cdc_truncate`, changed.`_cdc_schema`, changed.`a`, changed.`b`, changed.`c`, changed.`_arrived_at`);
 
-reset spark.databricks.delta.write.txnAppId;
+begin
+    execute immediate 'reset spark.databricks.delta.write.txnAppId';
+    execute immediate 'reset spark.databricks.delta.write.txnVersion';
+    execute immediate 'reset spark.databricks.delta.commitInfo.userMetadata';
+end;
 
-reset spark.databricks.delta.write.txnVersion;
+begin
+    execute immediate 'reset spark.databricks.delta.write.txnAppId';
+    execute immediate 'reset spark.databricks.delta.write.txnVersion';
+    execute immediate 'reset spark.databricks.delta.commitInfo.userMetadata';
+end;
 
-reset spark.databricks.delta.commitInfo.userMetadata;
+show views like '*__cdc_*';
 
-show views in lab like 'states|states__changes';
+drop view if exists lab__states__cdc_94fa9c18_diff;
 
-show views like 'lab__states__cdc_*';
+drop view if exists lab__states__cdc_94fa9c18_staged;
 
-drop view if exists lab__states__cdc_diff;
+-- ===== an event in order =====
 
-drop view if exists lab__states__cdc_stage;
+describe query
+select k, a, b, c, _op, seq, _arrived_at, _batch_id from lab.clean;
 
-drop view if exists lab__states__cdc_staged;
+set dbt.session.own;
 
-reset spark.databricks.delta.write.txnAppId;
+describe history lab.states__cdc limit 1;
 
-reset spark.databricks.delta.write.txnVersion;
+show tblproperties lab.states__cdc;
 
-reset spark.databricks.delta.commitInfo.userMetadata;
+cache lazy table lab__states__cdc_4adfbd92_staged as select
+    `k`, `a`, `b`, `c`, `seq`, `_arrived_at`, `_batch_id`,
+    coalesce(_op = 'd', false) as _cdc_deleted,
+    coalesce(_op = 't', false) as _cdc_truncate,
+    `_arrived_at` as _cdc_arrived_at
+from (
+select k, a, b, c, _op, seq, _arrived_at, _batch_id from lab.clean
+) as _cdc_source
+where `_batch_id` > 2L or `_batch_id` is null;
+
+with events as (
+    select
+        *,
+        coalesce(lag(struct(`seq`)) over in_sequence = struct(`seq`), false) as _cdc_repeats,
+        false as _cdc_clamped
+    from lab__states__cdc_4adfbd92_staged
+    window
+        in_sequence as (partition by `k` order by `seq`),
+        so_far as (partition by `k` order by `seq` rows between unbounded preceding and 1 preceding)
+),
+by_key as (
+    select
+        `k`,
+        count(*) as _cdc_events,
+        count_if(_cdc_truncate) as _cdc_truncates,
+        count_if(_cdc_deleted) as _cdc_deletes,
+        count_if(not _cdc_truncate and (`k` is null)) as _cdc_null_keys,
+        count_if(`seq` is null) as _cdc_null_sequences,
+        count_if(false) as _cdc_null_effective,
+        count_if(false) as _cdc_in_future,
+        count_if(`_batch_id` is null) as _cdc_null_watermarks,
+        count_if(false) as _cdc_moves,
+        count_if(_cdc_clamped) as _cdc_clamped,
+        max(_cdc_repeats) as _cdc_repeats,
+        max_by(_cdc_deleted, struct(`seq`)) as _cdc_ends_deleted,
+        min(`_batch_id`) as _cdc_first_batch,
+        max(`_batch_id`) as _cdc_last_batch,
+        min(struct(`seq`)) as _cdc_first,
+        max(struct(`seq`)) as _cdc_last
+    from events
+    group by `k`
+),
+ends as (
+    select *, min(`k`) over () as _cdc_lowest, max(`k`) over () as _cdc_highest from by_key
+),
+positions as (
+    select *, cast(conv(rpad(left(hex(substr(`k`, 1 + coalesce(nullif(array_position(transform(
+        sequence(1, greatest(least(length(_cdc_lowest), length(_cdc_highest)), 1)), i -> substr(_cdc_lowest, i, 1) = substr(_cdc_highest, i, 1)
+    ), false), 0) - 1, least(length(_cdc_lowest), length(_cdc_highest))), 12)), 12), 12, '0'), 16, 10) as double) as _cdc_position from ends
+),
+gaps as (
+    select *, _cdc_position - lag(_cdc_position) over (order by `k`) as _cdc_gap from positions
+),
+widest as (
+    select
+        *,
+        _cdc_gap > 0 and _cdc_gap * 64 > sum(_cdc_gap) over () as _cdc_is_wide,
+        row_number() over (order by _cdc_gap desc nulls last, `k`) as _cdc_place
+    from gaps
+),
+bucketed as (
+    select *, count_if(_cdc_is_wide and _cdc_place < 32) over (order by `k`) as _cdc_bucket from widest
+),
+ranges as (
+    select
+        struct(cast(min(`k`) as string) as lowest, cast(max(`k`) as string) as highest) as _cdc_range,
+        count_if(not _cdc_ends_deleted) as _cdc_opened,
+        sum(_cdc_events) as _cdc_events,
+        sum(_cdc_truncates) as _cdc_truncates,
+        sum(_cdc_deletes) as _cdc_deletes,
+        sum(_cdc_moves) as _cdc_moves,
+        sum(_cdc_clamped) as _cdc_clamped,
+        sum(_cdc_null_keys) as _cdc_null_keys,
+        sum(_cdc_null_sequences) as _cdc_null_sequences,
+        sum(_cdc_null_effective) as _cdc_null_effective,
+        sum(_cdc_in_future) as _cdc_in_future,
+        sum(_cdc_null_watermarks) as _cdc_null_watermarks,
+        min(_cdc_first_batch) as _cdc_first_batch,
+        min(_cdc_first) as _cdc_first,
+        max(_cdc_last_batch) as _cdc_last_batch,
+        max(_cdc_last) as _cdc_last,
+        max(_cdc_repeats) as _cdc_repeats
+    from bucketed group by _cdc_bucket
+)
+select
+    coalesce(sum(_cdc_events), 0) as rows_read,
+    coalesce(sum(_cdc_opened), 0) as opened,
+    coalesce(sum(_cdc_truncates), 0) as truncates,
+    coalesce(sum(_cdc_deletes), 0) as deletes,
+    coalesce(sum(_cdc_clamped), 0) as clamped,
+    coalesce(sum(_cdc_null_keys), 0) as null_keys,
+    coalesce(sum(_cdc_null_sequences), 0) as null_sequences,
+    coalesce(sum(_cdc_null_effective), 0) as null_effective,
+    coalesce(sum(_cdc_in_future), 0) as in_future,
+    coalesce(sum(_cdc_null_watermarks), 0) as null_watermarks,
+    concat('=', cast(min(_cdc_first_batch) as string)) as first_batch,
+    concat('=', cast(max(_cdc_last_batch) as string)) as last_batch,
+    coalesce(
+        not max(_cdc_repeats)
+        and min(_cdc_first) > struct(30L as `seq`)
+        and sum(_cdc_truncates + _cdc_moves + _cdc_null_keys + _cdc_null_sequences + _cdc_null_effective + _cdc_in_future + _cdc_null_watermarks) = 0,
+        false) as in_order,
+    concat('=', to_json(array(cast(greatest(max(_cdc_last), struct(30L as `seq`)).`seq` as string)))) as reach,
+    concat('=', to_json(collect_list(case when _cdc_range.lowest is not null then _cdc_range end))) as ranges
+from ranges;
+
+begin
+    execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states__cdc';
+    execute immediate 'set spark.databricks.delta.write.txnVersion = 3';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states__cdc", "version": 3, "mark": "=4", "run": null, "truncates": 0, "reach": ["50"]}}';
+end;
+
+merge into lab.states__cdc as stored
+using (
+    select `k`, `seq`, `_batch_id`, `_cdc_batch_id`, `_cdc_valid_from`, `_cdc_valid_to`, `_cdc_visible`, `_cdc_deleted`, `_cdc_truncate`, `_cdc_schema`, `a`, `b`, `c`, `_arrived_at`
+    from (select /*+ broadcast(timeline) */ * from (
+with
+events as (
+    select
+        stored.`k` as `k`,
+        cast(null as string) as `a`,
+        cast(null as string) as `b`,
+        cast(null as string) as `c`,
+        stored.`seq` as `seq`,
+        cast(null as timestamp) as `_arrived_at`,
+        cast(null as bigint) as `_batch_id`,
+        false as _cdc_deleted,
+        case
+            when stored.`_batch_id` > 2L then raise_error('lab.states__cdc: another run changed this table while this one was reading it. Nothing was written. Fix: run the model again.')
+            else true
+        end as _cdc_stored
+    from lab.states__cdc as stored
+    left semi join (select * from lab__states__cdc_4adfbd92_staged where `_batch_id` <= 4L) as touched on stored.`k` <=> touched.`k`
+    where (stored.`k` = 'k2') and stored._cdc_visible
+    union all
+    select
+        `k`, `a`, `b`, `c`, `seq`, `_arrived_at`, `_batch_id`,
+        _cdc_deleted,
+        false
+    from (select * from lab__states__cdc_4adfbd92_staged where `_batch_id` <= 4L)
+),
+segmented as (
+    select
+        *,
+        false as _cdc_truncate,
+        false as _cdc_overridden,
+        false as _cdc_synthetic,
+        max(case when not _cdc_stored then `_batch_id` end) over (partition by `k`) as _cdc_key_batch,
+        count_if(_cdc_deleted) over (
+            partition by `k` order by `seq` rows between unbounded preceding and current row
+        ) as _cdc_segment
+    from events
+),
+filled as (
+    select * from segmented
+),
+placed_in_time as (
+    select
+        *,
+        not _cdc_deleted and not _cdc_truncate and not _cdc_overridden
+            and lead(_cdc_segment) over (
+                partition by `k`, _cdc_overridden order by `seq`, _cdc_synthetic
+            ) is null as _cdc_now_visible
+    from filled
+)
+select
+    `k`, `a`, `b`, `c`, `seq`, `_arrived_at`, `_batch_id`,
+    _cdc_deleted,
+    _cdc_truncate,
+    _cdc_now_visible as _cdc_visible,
+    cast(null as timestamp) as _cdc_valid_from,
+    cast(null as timestamp) as _cdc_valid_to,
+    _cdc_key_batch as _cdc_batch_id,
+    0 as _cdc_schema,
+    not _cdc_stored as _cdc_insert,
+    _cdc_stored as _cdc_update
+from placed_in_time
+) as timeline)
+    where _cdc_insert or _cdc_update
+) as changed
+on stored.`k` <=> changed.`k` and stored.`seq` <=> changed.`seq`
+    and (stored.`k` = 'k2')
+when matched then update set
+    `_cdc_batch_id` = changed.`_cdc_batch_id`,
+    `_cdc_valid_from` = changed.`_cdc_valid_from`,
+    `_cdc_valid_to` = changed.`_cdc_valid_to`,
+    `_cdc_visible` = changed.`_cdc_visible`
+when not matched then insert (`k`, `seq`, `_batch_id`, `_cdc_batch_id`, `_cdc_valid_from`, `_cdc_valid_to`, `_cdc_visible`, `_cdc_deleted`, `_cdc_truncate`, `_cdc_schema`, `a`, `b`, `c`, `_arrived_at`) values (changed.`k`, changed.`seq`, changed.`_batch_id`, changed.`_cdc_batch_id`, changed.`_cdc_valid_from`, changed.`_cdc_valid_to`, changed.`_cdc_visible`, changed.`_cdc_deleted`, changed.`_cdc_truncate`, changed.`_cdc_schema`, changed.`a`, changed.`b`, changed.`c`, changed.`_arrived_at`);
+
+begin
+    execute immediate 'reset spark.databricks.delta.write.txnAppId';
+    execute immediate 'reset spark.databricks.delta.write.txnVersion';
+    execute immediate 'reset spark.databricks.delta.commitInfo.userMetadata';
+end;
+
+begin
+    execute immediate 'reset spark.databricks.delta.write.txnAppId';
+    execute immediate 'reset spark.databricks.delta.write.txnVersion';
+    execute immediate 'reset spark.databricks.delta.commitInfo.userMetadata';
+end;
+
+show views like '*__cdc_*';
+
+drop view if exists lab__states__cdc_4adfbd92_staged;
