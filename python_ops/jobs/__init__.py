@@ -1,1 +1,1 @@
-"""The jobs: each does one thing, and none knows another."""
+"""The jobs. Each does one thing; none imports another."""

@@ -1,5 +1,5 @@
-"""dbt, called in this process so that it shares the Spark session (one invocation at a time), and what must hold before
-any dbt command of this project, also one that is typed by hand: see `before`.
+"""Calls dbt in this process, so that it shares the Spark session (one invocation at a time). `before` checks what must
+hold before any dbt command of this project, also one that is typed by hand.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from python_ops.jobs.first_loads import set_aside
 from python_ops.lake.config import PROJECT_ROOT, Settings, load_settings
 from python_ops.lake.errors import ConfigError
 from python_ops.lake.home import require
@@ -18,6 +19,7 @@ from python_ops.lake.spark import PROFILES, export_environment, session
 
 # dbt's commands that need no Spark; every other one does.
 _WITHOUT_SPARK = frozenset({"clean", "debug", "deps", "init", "list", "parse", "serve"})
+_LOADS = frozenset({"build", "retry", "run", "seed", "snapshot"})
 
 
 def arguments(
@@ -49,8 +51,8 @@ def arguments(
 
 
 def before(context: Any) -> None:
-    """What dbt does before a command of this project (dbt_lakehouse.py): the home is looked at, artifacts go under it,
-    and the home is held and Spark started as `lakeops` does both.
+    """What dbt does before a command of this project (dbt_lakehouse.py): it checks the home, puts artifacts under it,
+    locks it, starts Spark, as `lakeops` does, and sets aside what a killed first load left.
 
     Args:
         context: The command's click context; dbt keeps its flags, profile and project there.
@@ -59,21 +61,32 @@ def before(context: Any) -> None:
         OpsError: the settings, the home or Spark do not allow it; nothing was read or written.
     """
     flags, project = context.obj["flags"], context.obj["project"]
+    from dbt_common.events.functions import fire_event
+    from dbt_common.events.types import Note
+
     settings = load_settings(context.obj["profile"].target_name)
     refuse_other_variables(settings)
     require(settings)
     os.umask(int(settings.umask, 8))
     with suppress(FileNotFoundError, PermissionError):  # there is none, or it is another user's
         (Path(flags.LOG_PATH) / "dbt.log").chmod(0o666 & ~int(settings.umask, 8))  # it has SQL, and was opened before
+    for name in (
+        "TARGET",
+        "target",
+    ):  # `lakeops` names it, and dbt parses everything anew where it is spelled otherwise
+        object.__setattr__(flags, name, settings.target)
     if not flags.TARGET_PATH:
         project.target_path = str(settings.artifacts)
     if flags.WHICH not in _WITHOUT_SPARK:
         context.with_resource(in_use(settings, f"dbt {flags.WHICH}"))
-        session(settings)
+        spark = session(settings)
+        if flags.WHICH in _LOADS:
+            for told in set_aside(settings, spark):
+                fire_event(Note(msg=told))
 
 
 def refuse_other_variables(settings: Settings) -> None:
-    """profiles.yml reads variables alone: what the environment's file sets must be in them too."""
+    """Refuses variables that differ from the environment's file, because profiles.yml reads only variables."""
     for name, has, wants in (
         ("LAKEHOUSE_HOME", PROJECT_ROOT / os.environ.get("LAKEHOUSE_HOME", ".lake"), settings.home_path),
         ("LAKEHOUSE_SCHEMA_PREFIX", os.environ.get("LAKEHOUSE_SCHEMA_PREFIX", ""), settings.schema_prefix),
@@ -110,12 +123,12 @@ def invoke(settings: Settings, listed: Sequence[str], on_event: Callable[[Any], 
 
 
 def readers_of(sources: Iterable[str]) -> list[str]:
-    """dbt's selection of these sources' tables and everything that reads them, however far away, tests included."""
+    """dbt's selection of these sources' tables and of everything that reads them, directly or not, tests included."""
     return [f"source:bronze.{source}+" for source in sorted(sources)]
 
 
 def failure(result: Any) -> str:
-    """What went wrong in a `dbtRunnerResult` that is no success: the first five nodes with their messages."""
+    """What went wrong in a failed `dbtRunnerResult`: the first five nodes with their messages."""
     nodes = result.result.results if result.result is not None else []
     bad = [node for node in nodes if str(node.status) in ("error", "fail", "runtime error")]
     told = "; ".join(f"{node.node.name}: {first_lines(node.message)}" for node in bad[:5])

@@ -159,7 +159,7 @@ class NodeResult:
 
     @property
     def green(self) -> bool:
-        """Whether the node did its work and found nothing wrong."""
+        """Whether the node did its work and no test of it failed."""
         return self.status in GREEN
 
 
@@ -180,7 +180,7 @@ class RunResults:
     invocation_id: str = ""
 
     def failed(self, among: Iterable[str] | None = None) -> list[NodeResult]:
-        """Nodes that are not green, of all or of those given; causes first, what was skipped because of them last."""
+        """Nodes that are not green, of all or of those given: first the failed ones, then those skipped for them."""
         wanted = self.nodes if among is None else frozenset(among)
         red = [result for node, result in self.nodes.items() if node in wanted and not result.green]
         return sorted(red, key=lambda result: (result.status == "skipped", result.unique_id))

@@ -27,13 +27,13 @@ _COMMIT = re.compile(r"[0-9]{20}\.(json|checkpoint\..*parquet)$")
 
 @dataclass(frozen=True)
 class Written:
-    """What some commits did to a table.
+    """What some commits changed in a table.
 
     Attributes:
         rows: `inserted`, `updated` and `deleted` together.
         bytes: Of the files that were added.
         files: Added and removed.
-        rows_copied: Written again although they did not change, because they share a file with one that did.
+        rows_copied: Unchanged rows that were written again, because they share a file with a changed one.
     """
 
     rows: int = 0
@@ -49,7 +49,7 @@ def exists(path: Path) -> bool:
     """Whether the folder is a Delta table.
 
     Raises:
-        OpsError: nobody can tell: the log is there and cannot be listed. Taken for absent, it would be loaded anew.
+        OpsError: the log is there and cannot be listed. If it were taken for absent, the table would be loaded again.
     """
     try:
         return any(_COMMIT.match(entry.name) for entry in (path / "_delta_log").iterdir())
@@ -80,8 +80,8 @@ def open_log(path: Path) -> DeltaTable:
 def query(path: Path, sql: str) -> Any:
     """Rows of a query on a table, there called `t`, as an Arrow table; without a JVM.
 
-    deltalake heeds deletion vectors and refuses tables whose types were widened; of those the files are read as they
-    are, which is right where no row of a file is deleted.
+    deltalake applies deletion vectors, but refuses tables whose types were widened. Their files are read as they are,
+    which is right if no row of a file is deleted.
 
     Raises:
         OpsError: the log cannot be read, or only Spark reads the table.
@@ -122,7 +122,7 @@ def _query_files(opened: DeltaTable, sql: str) -> Any:
 
 
 def rows_changed_since(path: Path, version: int, or_columns: bool = False) -> bool:
-    """Whether a commit after `version` may have changed rows; yes where the history does not reach back that far.
+    """Whether a commit after `version` may have changed rows; True if the history does not reach back that far.
 
     Args:
         path: Folder of the table.

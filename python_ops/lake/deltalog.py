@@ -67,7 +67,7 @@ class LiveFile:
     vectors: tuple[tuple[int, int], ...] = ()
 
     def damage(self, read: Read) -> str | None:
-        """What is wrong with the file's content, as far as a look at its ends and checksums tells; None if nothing.
+        """What is wrong with the file's content, as far as its two ends and its checksums tell; None if nothing.
 
         Args:
             read: Gives so many bytes from an offset; a negative offset counts from the end.
@@ -244,7 +244,7 @@ def _garbled(folder: Readable, name: str, cause: Exception) -> UnreadableLog:
 
 
 class _Replay:
-    """Actions in log order, reconciled as the protocol says: a file is its path and its deletion vector."""
+    """Applies actions in the order of the log, by the protocol's rules: a file is its path and its deletion vector."""
 
     def __init__(self, folder: Readable) -> None:
         self.folder = folder
@@ -268,7 +268,7 @@ class _Replay:
             raise _garbled(self.folder, entry, exc) from exc
 
     def result(self, version: int, entries: list[str]) -> TableVersion:
-        """What the actions come to."""
+        """The version that the actions make."""
         if self.metadata is None or self.protocol is None:
             raise UnreadableLog(f"{self.folder.url}: the log up to version {version} has no metadata or no protocol.")
         files: dict[str, LiveFile] = {}

@@ -1,4 +1,4 @@
-"""Whose a home is: `home.json` in it says its own path and its environment.
+"""Which environment a home belongs to: `home.json` in it says its environment and its path.
 
 Spark's metastore lies under the home and has absolute paths. In a copy of it, or after a move, ingestion writes by path
 to the new place while dbt reads by name from the old one, so a home that is not where it was registered is refused
@@ -30,10 +30,10 @@ LAYERS = ("bronze", "dlq", "silver", "gold", "ops")
 
 
 def require(settings: Settings) -> bool:
-    """Makes sure that the home is this environment's and lies where it was registered.
+    """Makes sure that the home belongs to this environment and lies where it was registered.
 
     Returns:
-        Whether it says so; False where it says nothing yet.
+        Whether `home.json` says so; False if there is none yet.
 
     Raises:
         ConfigError: it is another's, or was copied or moved.
@@ -57,9 +57,9 @@ def require(settings: Settings) -> bool:
 
 
 def claim(settings: Settings) -> None:
-    """Before anything is written: refuses a home as `require` does, and makes one that nobody has this environment's.
+    """Called before anything is written: refuses a home as `require` does; a home without an owner becomes this one's.
 
-    A home with a metastore and without a record is recorded by the session that has compared the two.
+    If the home has a metastore but no `home.json`, the session that compares the two writes it.
 
     Raises:
         ConfigError: it is another's, or was copied or moved.
@@ -69,14 +69,14 @@ def claim(settings: Settings) -> None:
 
 
 def record(settings: Settings) -> None:
-    """Writes down that the home is this environment's and lies here."""
+    """Writes `home.json`: this environment, this path."""
     settings.home_path.mkdir(parents=True, exist_ok=True)
     said = {"path": str(settings.home_path.resolve()), "environment": settings.target}
     write_whole(settings.home_path / STAMP, json.dumps(said))
 
 
 def compare(settings: Settings, spark: SparkSession) -> None:
-    """Asks a session where its schemas lie.
+    """Asks a session where its schemas lie, and compares that with the home.
 
     Raises:
         ConfigError: not under the home.
@@ -96,9 +96,9 @@ def tables(settings: Settings) -> Iterator[tuple[str, str, Path]]:
 
 
 def adopt(settings: Settings, start: Callable[[Settings], SparkSession]) -> int:
-    """Makes the home this environment's, here: a new metastore, with every Delta table that lies under the home.
+    """Registers the home at its place: a new metastore, with every Delta table that lies under the home.
 
-    Views come with the next `dbt build`. Nothing of a table is changed, nor of the place that the old metastore names.
+    Views come with the next `dbt build`. No table is changed, neither here nor at the old place.
 
     Args:
         settings: The environment.

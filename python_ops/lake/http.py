@@ -104,10 +104,10 @@ class Client:
         if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             wait = retry_after(answer.headers.get("Retry-After", ""))
             if wait is not None and wait > LONGEST_WAIT:
-                raise OpsError(f"{text} and wants {wait:.0f} s of quiet. Run again after that.")
+                raise OpsError(f"{text} and wants {wait:.0f} s without requests. Run again after that.")
             raise _AgainError(f"{text}.", wait)
         if status < HTTPStatus.BAD_REQUEST:
-            raise OpsError(f"{text}: it moved, and a token is not sent after it. Correct the address in the secret.")
+            raise OpsError(f"{text}: it moved, and the token is not sent elsewhere. Correct the address in the secret.")
         raise OpsError(f"{text}. Look at path and parameters in python_ops/jobs/extract/sources.yml.")
 
 

@@ -1,8 +1,8 @@
-"""An interruption is told once, by the command that was interrupted.
+"""An interruption is reported once, by the command that was interrupted.
 
 pyspark cancels its jobs at Ctrl-C, so each of dbt's threads fails with Java's stack trace; dbt adds that of the
-interruption, py4j one for each call that was under way, and for each thread when Java ends by the same signal. None of
-it is news. From the interruption on dbt's console is silent (dbt.log goes on), and py4j does not log what it raises.
+interruption, py4j one for each call that was under way, and for each thread when Java ends by the same signal. All of
+that is noise. From the interruption on, dbt's console is silent (dbt.log is not), and py4j does not log what it raises.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _of_spark: Any = None
 
 
 def see() -> None:
-    """Notes an interruption; to be called by what handles its signal."""
+    """Notes an interruption. The handler of its signal calls this."""
     _seen.set()
     if "dbt_common.events.event_manager_client" in sys.modules:
         from dbt_common.events.event_manager_client import get_event_manager
@@ -38,11 +38,11 @@ def seen() -> bool:
 
 
 def watch(before: Any) -> None:
-    """Sees Ctrl-C too; to be called after Spark's start, as often as one likes.
+    """Notes Ctrl-C too. Call it after Spark's start; calling it again does no harm.
 
     Args:
-        before: What handled Ctrl-C before it. pyspark takes its place without asking: a handler of the command's own,
-            or that it is ignored, is put back.
+        before: What handled Ctrl-C before Spark's start. pyspark replaces it; this puts the command's own handler, or
+            that Ctrl-C is ignored, back.
     """
     global _of_spark
     logging.getLogger().addFilter(_is_news)

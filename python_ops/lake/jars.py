@@ -60,12 +60,12 @@ def pinned(lock: Path = LOCK) -> tuple[Jar, ...]:
 
 
 def lacking(folder: Path = FOLDER, jars: Sequence[Jar] | None = None) -> list[Jar]:
-    """Jars of the list that are not in the folder. Only names are looked at: hashes are, when a jar is put there."""
+    """Jars of the list that are not in the folder, by name. Hashes are checked when a jar is put there."""
     return [jar for jar in (pinned() if jars is None else jars) if not (folder / jar.file).is_file()]
 
 
 def provide(folder: Path = FOLDER, jars: Sequence[Jar] | None = None) -> list[Jar]:
-    """Puts the jars of the list that are lacking into the folder, and takes out what is not in the list.
+    """Fetches the jars that the folder lacks, and removes those that are not in the list.
 
     Returns:
         Jars that were fetched.
@@ -105,7 +105,7 @@ def retrieve(coordinates: Sequence[str], pattern: Path, transitive: bool) -> str
     """Lets Ivy fetch coordinates into files named by its pattern.
 
     Returns:
-        Its last line of complaint, for an error message.
+        The last line of its error output, for a message.
 
     Raises:
         OpsError: there is no Java, or Ivy did not end in time.

@@ -1,4 +1,4 @@
-"""Files of a landing folder: which are there, and as what they were taken."""
+"""Files of a landing folder: which are there, and how they looked when they were taken."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DATED = re.compile(r"[0-9]{2,10}([_-][0-9]{2,4}){0,3}")
 
 @dataclass(frozen=True)
 class LandingFile:
-    """A file as it stood when its batch was frozen.
+    """A file as it was when its batch was fixed.
 
     Attributes:
         name: Path in the landing folder.
@@ -60,7 +60,7 @@ def names(folder: Path, contract: Contract | None = None) -> list[str]:
 
 
 def left_outside(folder: Path, contract: Contract | None = None) -> list[str]:
-    """What lies in a landing folder and is not taken, each with the reason and what to do."""
+    """Names in a landing folder that are not taken, each with the reason and what to do."""
     found = _entries(folder, _is_dated(contract))
     return [f"{folder / printable(name)} is not taken: {why}." for name, why in found if why]
 
@@ -119,5 +119,5 @@ def sha256(path: Path) -> str:
 
 
 def printable(text: str) -> str:
-    """Text that changes nothing on a terminal, in a table or in a message: what is no character to see is escaped."""
+    """Text that is safe on a terminal, in a table or in a message: invisible characters are escaped."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

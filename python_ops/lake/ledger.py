@@ -47,14 +47,14 @@ class Batch:
         arrived_at: ISO 8601, UTC; the `_arrived_at` of its rows.
         generation: The `_source_generation` of its rows.
         snapshot_at: When the source was as these files say, if they are a complete snapshot; ISO 8601, UTC.
-        approves: Halted batch that this one lets through.
+        approves: Halted batch that this one takes after all.
         replays: Dead letters that this batch takes again: the table's version, and batch numbers (all when empty).
         reasons: Rejected records by reason and column.
         changes: Accepted records by what was changed to take them.
         positions: Lowest and highest source position.
         origins: Schemas of the tables whose events it holds.
         halted_by: Why it is halted.
-        judged_by: Fingerprint of the contract and generation that halted it; another one judges it again.
+        judged_by: Fingerprint of the contract and generation that halted it. If it changes, the batch is judged again.
     """
 
     batch_id: int
@@ -79,7 +79,7 @@ class Batch:
 
     @property
     def rows(self) -> int:
-        """Rows that it has in bronze."""
+        """Rows of the batch in bronze."""
         return self.counts.get("accepted", 0) + self.counts.get("generated", 0)
 
 
@@ -118,7 +118,7 @@ class Ledger:
 
     @property
     def last_number(self) -> int:
-        """Highest number ever given, 0 at the beginning."""
+        """The highest number that was ever given; 0 at the beginning."""
         return max((m.batch_id for m in self.manifests), default=0)
 
     def taken(self) -> dict[str, LandingFile]:

@@ -159,7 +159,7 @@ def leased(settings: Settings, names: Sequence[str], command: str) -> Iterator[l
 
 
 def _interrupt() -> None:
-    """What Ctrl-C does to the main thread, also where it waits for a socket."""
+    """Does to the main thread what Ctrl-C does, even while it waits for a socket."""
     main = threading.main_thread().ident
     assert main is not None
     signal.pthread_kill(main, _LOST)
@@ -194,10 +194,10 @@ def check_held(*names: str) -> None:
 
 
 def fence(spark: SparkSession, leases: Sequence[Lease]) -> list[str]:
-    """Refuses what the holder before may still be writing to the tables that were taken over from it.
+    """Makes writes fail that the holder before may still be doing to the tables taken over from it.
 
     A change of a table's metadata makes Delta fail every transaction that began before it, so a MERGE that was under
-    way when its run was declared dead cannot commit any more. What is read afterwards is final.
+    way when its run was declared dead can no longer commit. What is read afterwards is final.
 
     Args:
         spark: The session.

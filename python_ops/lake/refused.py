@@ -1,4 +1,4 @@
-"""What a receiver will never take, whenever it is sent: kept with its reason, so that what comes after it is sent.
+"""Messages that a receiver refuses for good: kept with the reason, so that later ones can be sent.
 
 One file per receiver, `state/refused/<receiver>.jsonl`. Nothing sends it again, and `lakeops run` and `lakeops doctor`
 tell of it until somebody has looked and deleted it.

@@ -35,7 +35,7 @@ def left_out(settings: Settings, invocation: str) -> tuple[str, ...]:
 
 
 def waits(waiting: Mapping[str, Sequence[str]]) -> str:
-    """Who waits for what: models by the source that stopped them; empty where none does."""
+    """Models that wait, by the source that stopped them."""
     return "; ".join(f"{', '.join(models)} wait for {source}" for source, models in waiting.items() if models)
 
 

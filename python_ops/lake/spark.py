@@ -47,7 +47,7 @@ def spark_settings(settings: Settings) -> dict[str, str]:
 def export_environment(settings: Settings) -> None:
     """Sets the variables that profiles.yml and dbt read, so that all agree on one home.
 
-    What is as the profile has it is left out: dbt parses everything again when a variable's spelling changes.
+    A variable that the profile already has is left out, because dbt parses everything again when its text changes.
     """
     own = {
         "LAKEHOUSE_HOME": (str(settings.home), ".lake"),
@@ -120,7 +120,7 @@ def _check_server(settings: Settings) -> None:
             "such as SPARK_REMOTE=sc://host:15002; infra/spark_connect.sh starts a server."
         )
     if place.hostname == "127.0.0.1" and "use_ssl=true" not in place.path:
-        raise ConfigError("Spark's client gives 127.0.0.1 no token without TLS. Let SPARK_REMOTE say localhost.")
+        raise ConfigError("Spark's client sends no token to 127.0.0.1 without TLS. Write localhost in SPARK_REMOTE.")
     try:
         socket.create_connection((place.hostname, place.port or 15002), timeout=5).close()
     except OSError as exc:

@@ -49,7 +49,7 @@ class Checksum:
     etag: str | None = None
 
     def differs(self, other: Checksum) -> str | None:
-        """How another checksum contradicts this one, or None."""
+        """How another checksum differs from this one; None if it does not."""
         if self.bytes != other.bytes:
             return f"has {other.bytes} bytes, not {self.bytes}"
         if self.sha256 and other.sha256:
@@ -109,7 +109,7 @@ class Folder(Readable, Protocol):
 
         Args:
             name: The file.
-            thorough: Read every byte; else size, and tag where there is one.
+            thorough: Read every byte; otherwise compare the size, and the tag if there is one.
 
         Raises:
             MissingFile: there is none.

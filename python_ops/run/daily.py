@@ -1,6 +1,6 @@
 """The daily job: extract, ingest, `dbt build`, publish, in one process and one Spark session.
 
-What each step did is written to `state/last_run.json` as it happens, so that a run that died says how far it came.
+Each step is recorded in `state/last_run.json` as it happens, so that even a run that died says how far it came.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Job:
         command: What is being run, for the record.
 
     Attributes:
-        broken: Sources that the last `ingest` could not bring up to date.
+        broken: Sources that failed or were halted in the last `ingest`.
         waiting: Models that the last `build` left out, by the broken source that they read.
         left_out: Of which sources, and of which dbt command: `python_ops.lake.run_record.left_out`.
     """
@@ -128,7 +128,7 @@ class Job:
                 raise _all_of(result.error for result in failed)
 
     def build(self) -> None:
-        """Runs `dbt build` without what reads a broken source: that waits, whole, until the source is put right.
+        """Runs `dbt build` without what reads a broken source, until the source works again.
 
         Raises:
             OpsError: a model or a test failed; those that depend on it were skipped, the others are done.
@@ -158,7 +158,7 @@ class Job:
                 raise OpsError(failure(result))
 
     def _note_waiting(self, step: Step) -> None:
-        """Names what was left out, by the manifest that this build wrote."""
+        """Notes which models were left out, by the manifest that this build wrote."""
         self.waiting = {}
         if not self.broken:
             return
@@ -196,7 +196,7 @@ class Job:
         return self.settings.artifacts / "static_index.html"
 
     def _tables(self) -> list[str]:
-        """Tables that a build may write: those of the last manifest; before the first there are none."""
+        """Tables that a build may write: those of the last manifest; none before the first."""
         try:
             models = load_manifest(self.settings.artifacts).models.values()
         except OpsError:
@@ -252,12 +252,12 @@ class _Recorded:
 
 
 def run(settings: Settings, report: Report, always: bool = False) -> Job:
-    """Extracts, ingests, builds and publishes; starts no JVM and writes nothing but its record without anything to do.
+    """Extracts, ingests, builds and publishes. With nothing to do, it starts no JVM and writes only its record.
 
-    Whether there is something to do is decided after the sources were asked. A source that fails stops only what reads
-    it: what cannot be extracted has not been delivered, and the rest is built and published with what there is; where
-    ingestion failed or a batch is halted, what reads the source waits and everything else is built and published. The
-    run then fails at its end.
+    Whether there is something to do is decided after extraction. A source that fails does not stop the others. If its
+    extraction failed, everything is built and published with the data that was delivered. If its ingestion failed or a
+    batch is halted, the models that read it are left out, and everything else is built and published. In both cases the
+    run fails at its end.
 
     Args:
         settings: The environment.
@@ -265,7 +265,7 @@ def run(settings: Settings, report: Report, always: bool = False) -> Job:
         always: Run although nothing has changed.
 
     Raises:
-        OpsError: a step failed; the text says which, what was done before it and how to go on, and what waits for whom.
+        OpsError: a step failed. The text says which, what was done before it, how to go on, and what was left out.
     """
     job = Job(settings, report)
     failures: list[OpsError] = []
@@ -295,7 +295,7 @@ def run(settings: Settings, report: Report, always: bool = False) -> Job:
 
 @contextmanager
 def _kept(failures: list[OpsError]) -> Iterator[None]:
-    """Keeps a failure for the run's end; wrong configuration and an interruption end it at once."""
+    """Keeps a failure for the run's end. Wrong configuration or an interruption ends the run at once."""
     try:
         yield
     except (ConfigError, Interrupted):
@@ -312,7 +312,7 @@ def _all_of(errors: Iterable[OpsError | None]) -> OpsError:
 
 
 def _together(failures: Sequence[OpsError], waiting: str) -> OpsError:
-    """All failures as one error; busy where none is anything else."""
+    """All failures as one error; a BusyError if all of them are."""
     told = [str(failure) for failure in failures]
     if waiting:
         told.append(f"Left out of the build and served as before: {waiting}. All else was built.")
@@ -321,10 +321,10 @@ def _together(failures: Sequence[OpsError], waiting: str) -> OpsError:
 
 
 def aftermath(settings: Settings, say: Callable[[str], None], unchanged: bool = False) -> list[Breach]:
-    """What follows a run, however it ended: figures recorded and sent, service levels checked, alerts, verdicts on
-    batches where the environment asks for them, the report.
+    """What follows a run, whether it failed or not: figures, service levels, alerts, verdicts on batches if the
+    environment has them, the report.
 
-    Nothing of it raises: what could not be done is said, and what comes after it is done all the same.
+    It never raises. A part that fails is printed as a warning, and the next ones go on.
 
     Args:
         settings: The environment.

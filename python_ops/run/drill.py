@@ -1,11 +1,11 @@
-"""The proof that a snapshot can be lived on: restored to a scratch home, compared, and the pipeline resumed there.
+"""Tests a snapshot: restores it to a temporary home, compares it with the lake, and goes on from there.
 
 1. restore to an empty home, in which a Spark session with an empty catalog starts;
-2. compare each table's rows and a hash over them with the source at the pinned version;
+2. compare each table's rows, and a hash over them, with the lake's table at the same version;
 3. deliver the next batch, ingest it, and count it in bronze: once;
-4. `dbt build`, with every test; then ingest and build again: nothing moves.
+4. `dbt build`, with every test; then ingest and build again: nothing may change.
 
-Nothing of the real lake is written: the scratch home has its own state, catalog, lineage and artifacts.
+The real lake is not written: the temporary home has its own state, catalog, lineage and artifacts.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Drill:
         rpo_seconds: Age of the snapshot's data when the drill began: what a loss at that moment would have cost.
         rto_seconds: From the command to a lake that is restored, caught up with the next batch and tested.
         seconds: Per step.
-        moved_again: Tables that moved when nothing new was delivered; none, if the batch is applied once.
+        moved_again: Tables that changed when nothing new was delivered; none, if the batch was applied once.
     """
 
     snapshot: str
@@ -97,7 +97,7 @@ class Drill:
 
     @property
     def faults(self) -> list[str]:
-        """What did not come out as it must."""
+        """Why the drill failed; empty if it did not."""
         found = [f"{table.table} differs from {table.source}" for table in self.tables if not table.is_equal]
         found += [
             f"batch {batch.batch_id} of {batch.source}: {batch.accepted} rows accepted, {batch.found} in bronze"
@@ -181,8 +181,8 @@ def drill(
 
 
 def _settings(settings: Settings, place: Path) -> Settings:
-    """The scratch environment: its own state and Spark (a server's catalog is the real lake's), nothing that leaves the
-    machine.
+    """Settings of the temporary home: its own state, Spark in this process (a server's catalog is the real lake's), and
+    nothing that leaves the machine.
     """
     own = {
         "home": place,
@@ -254,7 +254,7 @@ def _resume(own: Settings, spark: SparkSession, deliveries: Sequence[tuple[str, 
 
 
 def _count(spark: SparkSession, own: Settings, batch: Resumed) -> Resumed:
-    """Rows of the batch's files in bronze, under whatever number."""
+    """Rows of the batch's files in bronze, whatever their batch number."""
     manifest = next(
         m for m in Ledger.of(own, batch.source).manifests
         if m.batch_id == batch.batch_id and m.state is BatchState.COMMITTED

@@ -1,8 +1,8 @@
 """Whether a run would find anything to do, decided without a JVM: from ledgers, Delta logs and a hash of the project.
 
-What a green run left is remembered in `state/green.json`: the hash of the project, and every table's Delta identifier
+A green run writes `state/green.json`: the hash of the project, and every table's Delta identifier
 and version. A run is skipped only when all of it still holds, nothing waits in the landing folders, and the last dbt
-command, by whoever, was green.
+command was green, whoever ran it.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _PROJECT = (
 
 
 def remember(settings: Settings, artifacts: Path | None = None) -> None:
-    """Keeps what a green run left. Call it last."""
+    """Writes `state/green.json`. Call it at the end of a green run."""
     record = {**_now(settings), "tables": _tables(settings, load_manifest(artifacts or settings.artifacts))}
     write_whole(settings.state / "green.json", json.dumps(record, indent=1))
 
 
 def reason_to_run(settings: Settings, artifacts: Path | None = None) -> str | None:
-    """The first thing that a run would find to do or to complain about, or None."""
+    """The first reason to run: something to do, or something wrong; None if there is none."""
     try:
         then = json.loads((settings.state / "green.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -90,7 +90,7 @@ def _project_files() -> Iterator[Path]:
 
 
 def _changed(settings: Settings, manifest: Manifest, then: dict[str, list[Any]]) -> list[str]:
-    """Tables that are new, gone, made anew, or whose rows may have changed; OPTIMIZE and the like do not count."""
+    """Tables that are new, gone, created again, or whose rows may have changed. OPTIMIZE and the like do not count."""
     now = _tables(settings, manifest)
     paths = _paths(settings, manifest)
     return sorted(

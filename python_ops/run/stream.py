@@ -1,4 +1,4 @@
-"""dbt models behind a source, run in the stream's own warm session."""
+"""The dbt models that read a source, run in the stream's own session."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def models_behind(settings: Settings, sources: Sequence[str], every: float) -> Models | None:
-    """The models that read the sources, to be run every so many seconds; None where none does.
+    """The models that read the sources, to be run every so many seconds; None if there are none.
 
     Raises:
         ConfigError: a source is unknown or has no topic.

@@ -1,1 +1,1 @@
-"""The observers: they look and tell, and change no table."""
+"""The observers. They report, and change no table."""

@@ -1,4 +1,4 @@
-"""What must be true of a machine before anything else can work. Starts no JVM but `java -version`."""
+"""Checks whether this machine can run the lakehouse. Starts no JVM but `java -version`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _DELTA_JAR = re.compile(r"io\.delta:delta-spark_(?:(?P<spark>\d+\.\d+)_)?2\.13:(
 
 
 class Outcome(StrEnum):
-    """`fail`: the lakehouse does not work like this; `warn`: it does, and something is to be known."""
+    """`fail`: the lakehouse does not work like this. `warn`: it works, but look at this."""
 
     OK = "ok"
     WARN = "warn"
@@ -48,7 +48,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Check:
-    """What was found, and what to do about it (empty where all is well)."""
+    """What was found, and what to do about it (empty if all is well)."""
 
     name: str
     outcome: Outcome
@@ -57,7 +57,7 @@ class Check:
 
 
 def checks(settings: Settings, artifacts: Path | None = None) -> list[Check]:
-    """Every check, in the order in which faults are worth mending.
+    """Every check, in the order in which faults should be corrected.
 
     Args:
         settings: The environment.
@@ -120,7 +120,7 @@ def check_java(environment: Mapping[str, str] = os.environ) -> Check:
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of the packages that break each other; those that are not installed are left out."""
+    """Versions of packages that must fit together; those that are not installed are left out."""
     found = {}
     for package in _PACKAGES:
         try:
@@ -131,7 +131,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def check_versions(packages: Mapping[str, str], jars: Sequence[str]) -> list[Check]:
-    """Packages and jars that do not work together.
+    """Whether packages and jars work together.
 
     Args:
         packages: Version by package.
@@ -299,7 +299,7 @@ def check_metastore(derby: Path) -> Check:
 
 
 def _lock_holder(path: Path) -> int | None:
-    """Process that holds a POSIX lock on a file, where the kernel tells."""
+    """Process that holds a POSIX lock on a file, if the kernel tells."""
     try:
         inode = f":{path.stat().st_ino}"
         for line in Path("/proc/locks").read_text().splitlines():
@@ -312,7 +312,7 @@ def _lock_holder(path: Path) -> int | None:
 
 
 def check_storage(settings: Settings, artifacts: Path) -> Check:
-    """Storage tables of CDC models that are gone or are CDC models no more: nothing reads or cleans them."""
+    """Storage tables whose model is gone or no longer a CDC model: nothing reads or cleans them."""
     if not (artifacts / "manifest.json").exists():
         return Check("storage", Outcome.OK, "no manifest yet, nothing to compare with")
     models = {model.table: model for model in load_manifest(artifacts).models.values()}

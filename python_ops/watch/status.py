@@ -1,4 +1,4 @@
-"""Where things stand, read from ledgers alone: no JVM."""
+"""What was taken, built and published, read from ledgers, without a JVM."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Status:
     Attributes:
         published: What each warehouse's ledger says, by warehouse and table.
         unreachable: Why a warehouse could not be asked, by warehouse.
-        unreadable: What a table lacks that cannot be read, by table; `lakeops doctor` also looks into its files.
+        unreadable: What is missing of tables that cannot be read, by table. `lakeops doctor` looks into files too.
     """
 
     home: str

@@ -284,6 +284,28 @@ def test_a_draft_has_what_a_contract_can_name_and_hold(tmp_path: Path) -> None:
     assert [c.accepts for c in contract.columns] == [(), ("no_point",), ()]
 
 
+def test_a_draft_leaves_out_what_no_type_takes_and_says_how_numbers_are_written(tmp_path: Path) -> None:
+    """Each was drafted as a type that ingestion refuses the sample for."""
+    long = "0." + "1" * 40
+    lines = [f'{{"id": 1, "mixed": 1, "rate": 1e3, "big": 9223372036854775808, "day": "2025-02-30", "long": {long}}}',
+             '{"id": 2, "mixed": "one", "rate": 0.5, "big": 1, "day": "2025-02-28", "long": 1}']  # fmt: skip
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    drafted = infer.draft(tmp_path / "a.jsonl", "a_b")
+    found = {column["name"]: (column["type"], column.get("accepts")) for column in drafted.data["columns"]}
+    assert found == {
+        "id": ("bigint", None), "rate": ("decimal(11,1)", ["exponent"]), "big": ("decimal(19,0)", None),
+        "day": ("string", None),
+    }  # fmt: skip
+    assert "ingestion keeps in _extra: mixed, long." in drafted.text
+    source = {"table": "orders", "schema": "public", "lsn": 1, "ts_us": 1}
+    event = {"key": {"id": 1}, "value": {"op": "c", "source": source, "after": {"id": 1, "share": 0.5}}}
+    (tmp_path / "b.jsonl").write_text(json.dumps(event))
+    assert "ingestion keeps in _extra: share." in infer.draft(tmp_path / "b.jsonl", "a_b").text
+    duckdb.sql("select 1 as id, time '10:00:00' as at").write_parquet(str(tmp_path / "c.parquet"))
+    with pytest.raises(ConfigError, match="at is TIME; write times as texts"):
+        infer.draft(tmp_path / "c.parquet", "a_b")
+
+
 def _text(value: Any, kind: str) -> Any:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -91,7 +91,7 @@ def test_a_purge_plans_first(lake: Settings) -> None:
         (("ingest", "run", "--discard", "1"), "Name the one source"),
         (("ingest", "run", "shop_orders", "--approve", "1"), "no halted batch 1"),
         (("ingest", "run", "shop_orders", "--discard", "1"), "no halted batch 1"),
-        (("ingest", "run", "shop_orders", "--approve", "1", "--discard", "1"), "two answers"),
+        (("ingest", "run", "shop_orders", "--approve", "1", "--discard", "1"), "not both"),
     ],
 )
 def test_wrong_usage_is_named(lake: Settings, arguments: tuple[str, ...], told: str) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import duckdb
+import fastavro
 import pytest
 from extraction import use
 
@@ -15,8 +19,10 @@ from python_ops.jobs.extract import extract
 from python_ops.jobs.extract.files import LandingDraft, numbered
 from python_ops.jobs.extract.sources import sources
 from python_ops.jobs.ingest import IngestResult, ingest
-from python_ops.lake.config import Settings
-from python_ops.lake.contracts import load
+from python_ops.lake import contracts
+from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.contracts import infer, load
+from python_ops.lake.ledger import Ledger
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -36,6 +42,21 @@ def lake(spark: SparkSession, settings: Settings, tmp_path: Path) -> Iterator[Se
     yield given
     for schema in ("extracted_bronze", "extracted_dlq"):
         spark.sql(f"drop schema if exists {schema} cascade")
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A registry of the test's own, empty."""
+    folder = tmp_path / "contracts"
+    folder.mkdir()
+    shutil.copy(contracts.FOLDER / "contract.schema.json", folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(contracts, "FOLDER", folder)
+        for known in (contracts.load, contracts.sources):
+            known.cache_clear()
+        yield folder
+    for known in (contracts.load, contracts.sources):
+        known.cache_clear()
 
 
 def land(lake: Settings, source: str, *rows: tuple[Any, ...]) -> None:
@@ -106,3 +127,74 @@ def test_landed_rows_arrive_exactly(
         " where rate_date = date '2025-01-03' group by 1 order by 1"
     ).collect()
     assert [(row[0], row[1]) for row in last] == [("JPY", Decimal("161.99")), ("USD", Decimal("1.03"))]
+
+
+SAMPLES = {
+    "csv": b"Partner,Fee,Active,Since,Seen_At,Visits,Email,Code\r\n"
+    b'"a ""quoted"", text",1.25,true,2025-01-31,2025-01-31T10:00:00.5Z,7,x@y.z,007\r\n'
+    b"b,-0.5,False,2024-02-29,2025-01-31 10:00:00+01:00,-12,,8\r\n",
+    "jsonl": b'{"id": 1, "rate": 1.5e3, "tags": ["a"], "at": "2025-01-31T10:00:00Z", "who": {"email": "x@y.z"}}\n'
+    b'{"id": 2, "rate": 0.125, "tags": null, "at": "2025-01-31T10:00:00Z", "note": "late; column"}\n'
+    b'{"id": 3, "rate": -7, "tags": [], "at": "2025-01-31T10:00:00Z", "who": null, "mixed": 1}\n'
+    b'{"id": 4, "rate": 9, "at": "2025-01-31T10:00:00Z", "mixed": "one", "big": 18446744073709551615}\n',
+}
+
+
+def sample(kind: str, path: Path) -> None:
+    """A file as a partner sends it: nested values, names in upper case, NULLs, times without a zone."""
+    if kind == "parquet":
+        duckdb.sql(
+            "select 1::ubigint as \"ID\", 0.1::double as share, [1, 2] as items, {'a': 1} as more,"
+            " 12.50::decimal(9,2) as fee, timestamp '2025-01-01 10:00:00' as at,"
+            " timestamptz '2025-01-01 10:00:00+00' as seen_at, null::date as until"
+            " union all select 18446744073709551615::ubigint, -1e-9, null, null, null, null, null, date '2025-01-31'"
+        ).write_parquet(str(path))
+    elif kind == "avro":
+        item = {"type": "record", "name": "item", "fields": [{"name": "sku", "type": "string"}]}
+        fields = {"id": "long", "items": {"type": "array", "items": item}, "share": "double",
+                  "note": ["null", "string"],
+                  "fee": {"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": 2},
+                  "at": {"type": "long", "logicalType": "timestamp-micros"}}  # fmt: skip
+        schema = {
+            "type": "record",
+            "name": "p",
+            "fields": [{"name": name, "type": kind} for name, kind in fields.items()],
+        }
+        first = {
+            "id": 1,
+            "items": [{"sku": "a"}],
+            "share": 0.1,
+            "note": None,
+            "fee": Decimal("12.50"),
+            "at": AT.replace(tzinfo=UTC),
+        }
+        with path.open("wb") as file:
+            fastavro.writer(file, fastavro.parse_schema(schema), [first, {**first, "id": 2, "items": [], "note": "x"}])
+    elif kind == "debezium":
+        shutil.copy(PROJECT_ROOT / "seeds" / "landing" / "crm_accounts" / "batch_0.jsonl.gz", path)
+    else:
+        path.write_bytes(SAMPLES[kind])
+
+
+def test_a_drafted_contract_takes_its_own_sample(spark: SparkSession, lake: Settings, registry: Path) -> None:
+    """Given samples of every format, When each draft is finished by description and owner alone, Then ingestion accepts
+    every record of the sample, and what the contract leaves out is kept in `_extra`."""
+    kinds = {"csv": 2, "jsonl": 4, "parquet": 2, "avro": 2, "debezium": None}
+    for kind in kinds:
+        path = lake.landing / f"partner_{kind}" / ("a.jsonl.gz" if kind == "debezium" else f"a.{kind}")
+        path.parent.mkdir(parents=True)
+        sample(kind, path)
+        text = infer.draft(path, f"partner_{kind}").text
+        finished = text.replace('description: ""', "description: As the partner says.").replace(
+            'owner: ""', "owner: shop"
+        )
+        (registry / f"partner_{kind}.yml").write_text(finished)
+    taken = {batch.source.removeprefix("partner_"): batch for batch in ingest(lake, lambda: spark)}
+    ledgers = {kind: Ledger(lake.state / "ingest", batch.source).manifests for kind, batch in taken.items()}
+    refused = {kind: (taken[kind].error, ledgers[kind] and ledgers[kind][-1].reasons) for kind in kinds}
+    assert refused == dict.fromkeys(kinds, (None, {}))
+    assert all(taken[kind].accepted == count for kind, count in kinds.items() if count)
+    assert taken["debezium"].quarantined == 0 < taken["debezium"].accepted
+    kept = spark.sql("select _extra from extracted_bronze.partner_jsonl order by id").collect()
+    assert json.loads(kept[0][0]) == {"tags": ["a"], "who": {"email": "x@y.z"}}
+    assert json.loads(kept[2][0])["mixed"] == 1

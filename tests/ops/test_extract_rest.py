@@ -145,7 +145,7 @@ def test_what_passes_is_tried_again_in_bounds(
 
 def test_a_wait_beyond_our_patience_ends_the_pull(desk: Desk, lake: Settings) -> None:
     desk.before = lambda request: Response("", 429, headers={"Retry-After": "3600"})
-    assert "wants 3600 s of quiet. Run again after that" in failed(lake)
+    assert "wants 3600 s without requests. Run again after that" in failed(lake)
     assert len(desk.asked) == 1
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import artifact_files as files
 import pytest
 
-from python_ops.jobs.build import readers_of
+from python_ops.jobs.build import arguments, readers_of
 from python_ops.jobs.ingest import IngestResult
 from python_ops.jobs.publish.gate import refuse_untested
 from python_ops.lake import interrupts
@@ -180,6 +180,20 @@ def test_a_test_that_reads_what_waits_waits_with_it(tmp_path: Path) -> None:
     files.write_run_results(tmp_path, {})
     with pytest.raises(OpsError, match=r"did not run 1 tests .*key_of_product"):
         refuse_untested(manifest, load_run_results(tmp_path), product, without)
+
+
+@pytest.mark.slow
+def test_dbt_by_hand_parses_no_more_than_has_changed_since_lakeops(tmp_path: Path) -> None:
+    """Given what `lakeops` gave dbt, which names the target, When a command names none, Then it is not parsed anew."""
+    settings = Settings(home=tmp_path)
+    dbt = str(Path(sys.executable).with_name("dbt"))
+    for words in (arguments(["parse"], settings), ["parse", "--log-path", str(tmp_path / "logs")]):
+        given = {**os.environ, "LAKEHOUSE_HOME": str(tmp_path)}
+        done = subprocess.run([dbt, *words], env=given, cwd=PROJECT_ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-2000:]
+    log = (tmp_path / "logs" / "dbt.log").read_text()
+    assert log.count("Partial parsing enabled: 0 files deleted, 0 files added, 0 files changed") == 1
+    assert "Unable to do partial parsing because config vars" not in log
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ class ExtractResult:
     Attributes:
         rows: Rows that landed.
         files: Names of the landing files.
-        again: Rows read again in the overlap that had landed before.
+        again: Rows of the overlap that were read again and had landed before.
         without_time: Rows that landed although their watermark column has no usable time.
         watermark: Position after the run, as (time, key).
         warnings: What an operator should look at.
@@ -163,7 +163,7 @@ def _extract_safely(
     except OSError as exc:
         error = OpsError(
             f"{source.name}: {landing} or the state beside it cannot be written ({exc.strerror}). What landed before "
-            "is safe; run again when that is mended."
+            "is safe; correct that and run again."
         )
     mark = None
     with suppress(OpsError):  # a store that does not answer has failed the source already
@@ -179,7 +179,7 @@ def _extract_safely(
 
 
 def _extract(settings: Settings, source: Source, secrets: Secrets, counts: Counts, stop: threading.Event) -> None:
-    """One source under its lease; a source that goes away is asked again, from where its last file ended."""
+    """Extracts one source under its lease. If the source goes away, it is asked again from the end of its last file."""
     store = store_for(settings)
     with lease(store, f"extract.{source.name}", f"extract {source.name}", settings.lease_seconds) as held:
 
@@ -212,7 +212,7 @@ def _extract(settings: Settings, source: Source, secrets: Secrets, counts: Count
 
 @contextmanager
 def _opened(source: Source, secrets: Secrets, sleep: Callable[[float], None]) -> Iterator[Reader]:
-    """An open reader; credentials that are refused are read afresh, and then the previous ones tried."""
+    """An open reader. If credentials are refused, they are read again, and then the previous ones are tried."""
     reader: Any
     if source.system == "fx":
         reader = _open_fx(source, secrets, sleep)
@@ -262,7 +262,7 @@ def _open_database(source: Source, secrets: Secrets) -> Reader:
 
 
 def _sleep(stop: threading.Event, seconds: float) -> None:
-    """Waits, but not past the end of the run."""
+    """Waits, at most until the end of the run."""
     stop.wait(seconds)
 
 

@@ -1,4 +1,4 @@
-"""What the databases have in common: one ordered query between two times, read in pages; errors told by their codes."""
+"""What all databases have in common: one ordered query between two times, read in pages; errors by their codes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class DatabaseReader(ABC):
 
     @abstractmethod
     def connect(self, secret: Secret) -> None:
-        """Opens the connection; the driver's own exception passes."""
+        """Opens the connection. The driver's own exception is not caught."""
 
     @abstractmethod
     def one(self, sql: str) -> Sequence[Any]:
@@ -44,7 +44,7 @@ class DatabaseReader(ABC):
 
     @abstractmethod
     def stream(self, sql: str) -> Iterator[Sequence[Sequence[Any]]]:
-        """Pages of a query, none of them held."""
+        """Pages of a query, one at a time."""
 
     @abstractmethod
     def close(self) -> None:
@@ -63,10 +63,10 @@ class DatabaseReader(ABC):
     @classmethod
     @abstractmethod
     def told(cls, error: Exception) -> str:
-        """An error by its class and code; its text only where it cannot hold values of rows."""
+        """An error's class and code; its text only if that cannot hold values of rows."""
 
     def quoted(self, name: str) -> str:
-        """A column's name; sources.schema.json and contract.schema.json admit no quotes in names."""
+        """A column's name, quoted. sources.schema.json and contract.schema.json allow no quotes in names."""
         return f'"{name}"'
 
     def column(self, name: str) -> str:
@@ -112,7 +112,7 @@ class DatabaseReader(ABC):
                 yield [dict(zip(names, row, strict=True)) for row in page]
 
     def query(self, since: datetime | None, until: datetime) -> str:
-        """The query of a pull. Rows of the time `since` come again: others of that time may have come late."""
+        """The query of a pull. Rows of the time `since` are read again: others of that time may have come late."""
         at = self.column(self.source.watermark)
         listed = ", ".join(self.column(column.name) for column in self.source.contract.columns)
         order = ", ".join(dict.fromkeys([at, *(self.column(name) for name in self.source.contract.key)]))

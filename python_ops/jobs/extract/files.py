@@ -76,7 +76,7 @@ class LandingDraft:
         return done
 
     def drop(self) -> None:
-        """Removes the draft; nothing where it was finished."""
+        """Removes the unfinished file, if there is one."""
         with suppress(Exception):  # a writer that failed may fail again at its end
             self.body.close()
         self.file.close()
@@ -97,7 +97,7 @@ def clean(folder: Path, source: str) -> list[str]:
 
 
 def numbered(source: str, number: int, until: datetime, contract: Contract) -> str:
-    """Name of a landing file: its number makes name order the order of delivery, whatever the clocks say."""
+    """Name of a landing file. Its number makes the order of names the order of delivery, whatever the clocks say."""
     return f"{source}_{number:06d}_{until:%Y%m%dT%H%M%SZ}.{ENDINGS[contract.format]}"
 
 
@@ -154,7 +154,7 @@ class _JsonLines:
 
 
 class _Parquet:
-    """The contract's columns. A decimal is its text: ingestion judges its digits, and no file's scale cuts them."""
+    """The contract's columns. A decimal is written as text, so that no scale of the file cuts its digits."""
 
     def __init__(self, file: BinaryIO, contract: Contract) -> None:
         import pyarrow as pa
@@ -236,5 +236,5 @@ def as_json(value: Any) -> str:
 
 
 def _plain(number: Decimal) -> str:
-    """All digits of a number, unless a hostile exponent would make them millions."""
+    """All digits of a number, unless its exponent would make millions of them."""
     return f"{number:f}" if number.is_finite() and abs(number.adjusted()) < 100 else str(number)

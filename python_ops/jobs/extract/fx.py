@@ -77,7 +77,7 @@ class FxReader:
         return body
 
     def _rates(self, content: bytes) -> Iterator[Row]:
-        """A row per day and currency. What is not a number is for ingestion to reject."""
+        """A row per day and currency. Ingestion rejects what is not a number."""
         lines = csv.reader(io.StringIO(self._text(content)))
         head = [cell.strip() for cell in next(lines, [])]
         currencies = [(place, name) for place, name in enumerate(head) if place and name]

@@ -53,7 +53,7 @@ class Pull:
         settings: The environment.
         source: What is pulled.
         store: Where the watermark is.
-        check: Raises when this process should not go on: right before a file becomes visible, and at every page.
+        check: Raises when this process must stop. Called at every page, and right before a file becomes visible.
         counts: Filled as files land, so that a pull that fails says what it did.
     """
 
@@ -70,7 +70,7 @@ class Pull:
         self.now = self.until = _BEGINNING
 
     def resume(self) -> None:
-        """Takes up what a killed run left: drafts go, and a complete file with a manifest gets its watermark."""
+        """Finishes what a killed run left: removes unfinished files, and saves the watermark of a complete one."""
         if left := files.clean(self.folder, self.source.name):
             self.counts.warnings.append(f"{len(left)} unfinished files of an interrupted run were removed")
         manifest = self.pull_state.last_manifest()
@@ -110,7 +110,7 @@ class Pull:
                 self.draft.drop()
 
     def _since(self) -> datetime | None:
-        """Where reading begins; nowhere where every pull reads everything."""
+        """Where reading begins; None if every pull reads everything."""
         if self.mark is None or self.source.overlap is None:
             return None
         at = datetime.fromisoformat(self.mark.at)
@@ -212,7 +212,7 @@ class Pull:
         return max(numbers, default=0) + 1
 
     def _taken(self) -> set[str]:
-        """Names that ingestion took, which may be gone from the folder."""
+        """Names that ingestion took; the files may be gone from the folder."""
         return set(Ledger.of(self.settings, self.source.name).taken())
 
     def _ahead(self, now: datetime) -> str:
@@ -230,7 +230,7 @@ class Pull:
         )
 
     def _say_if_moved(self, manifest: PullRecord | None) -> None:
-        """A watermark that no landing file justifies was moved by hand."""
+        """Warns if the watermark was moved by hand: no landing file ends there."""
         if manifest is None or self.mark == manifest.to:
             return
         if self.mark is not None and self.mark > manifest.to:

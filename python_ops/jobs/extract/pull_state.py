@@ -28,7 +28,7 @@ SEEN_ROWS = 500_000  # 8 MB in the file, about 60 MB in memory; beyond it the ov
 
 @dataclass(frozen=True)
 class PullRecord:
-    """A landing file and the watermark that it justifies.
+    """A landing file, and the watermark up to which it reaches.
 
     Attributes:
         since: The watermark before; None for the first pull.
@@ -104,7 +104,7 @@ class PullState:
         return self.save(replace(manifest, done=True))
 
     def seen(self, mark: Watermark | None) -> Seen:
-        """What was seen up to a watermark; nothing where that is not the one it was written with."""
+        """Rows that have landed; none if they were kept for another watermark."""
         try:
             head, _, body = (self.folder / "seen.bin").read_bytes().partition(b"\n")
             given = json.loads(head)

@@ -1,4 +1,4 @@
-"""What every system's reader does, and how a source's time and key are read from a row."""
+"""What the reader of every system does, and how the time and key of a row are read."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class Reader(Protocol):
     tag: str
 
     def now(self) -> datetime:
-        """The source's own clock, so that this machine's may be wrong."""
+        """The time by the source's own clock; this machine's may be wrong."""
 
     def warnings(self, now: datetime) -> list[str]:
-        """What no pull will ever deliver as the source stands, such as rows without a time. Counts, never values."""
+        """Warnings about rows that no pull can deliver, such as rows without a time. Counts, never values."""
 
     def pages(self, since: datetime | None, until: datetime) -> Iterator[Sequence[Row]]:
         """Rows whose time is from `since` (None: the beginning) to `until`, both included, some thousand at a time."""
 
 
 def moment(value: Any) -> datetime | None:
-    """A watermark column's value as a time in UTC; None where there is none. A value without a zone is UTC."""
+    """A watermark column's value as a time in UTC, or None. A value without a zone is UTC."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)

@@ -93,14 +93,14 @@ class RestReader:
         return found
 
     def _row(self, record: Mapping[str, Any]) -> Row:
-        """A record by the contract's names; fields that no column is made from stay as they are."""
+        """A record under the contract's names. Fields that no column is made from keep their names."""
         paths = self.source.columns
         used = {path.split(".", 1)[0] for path in paths.values()}
         row = {name: value for name, value in record.items() if name not in used}
         return {**row, **{name: _at(record, path) for name, path in paths.items()}}
 
     def _same_server(self, url: str, start: str) -> str:
-        """A next link, which must not take the token elsewhere."""
+        """A next link, refused if it leads to another server: the token must not go there."""
         if urlsplit(url)[:2] != urlsplit(start)[:2]:
             raise OpsError(f"{self.source.name}: the next page is on another server, {place(url)}. It was not asked.")
         return url
@@ -159,7 +159,7 @@ class RestReader:
 
 
 def _at(value: Any, path: str) -> Any:
-    """What stands at a dotted path of an answer, or None."""
+    """The value at a dotted path of an answer, or None."""
     for step in path.split("."):
         value = value.get(step) if isinstance(value, dict) else None
     return value

@@ -51,7 +51,7 @@ class Source:
 
     @property
     def overlap(self) -> timedelta | None:
-        """How far before the watermark rows are read again; None where every pull reads everything."""
+        """How far before the watermark rows are read again; None if every pull reads everything."""
         return None if self.system == "fx" else timedelta(seconds=self.overlap_seconds)
 
     @property
@@ -61,7 +61,7 @@ class Source:
 
     @property
     def place(self) -> str:
-        """Where in its system it is, without an address."""
+        """Its place in its system, without an address."""
         return self.relation or self.path or self.url
 
 
@@ -116,7 +116,7 @@ def parse(text: str) -> dict[str, Source]:
 
 
 def _misfits(source: Source) -> list[str]:
-    """What a source says that its contract does not know."""
+    """Faults of an entry that does not fit its contract."""
     contract, columns = source.contract, {column.name: column for column in source.contract.columns}
     faults = [f"the contract has no column {name}" for name in source.columns if name not in columns]
     if source.watermark not in columns:

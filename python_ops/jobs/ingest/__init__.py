@@ -1,8 +1,8 @@
 """Landing files to bronze: one batch per source and run, checked against the contract, rejected records kept.
 
-A batch is frozen in a manifest before it is read; dead letters are appended first, then the good rows, each in one
-commit that carries the batch number; the manifest is closed when the rows are seen in the tables. So a run that is
-killed anywhere is finished by the next one, with nothing lost and nothing twice.
+A manifest says what a batch is before it is read. Dead letters are appended first, then the good rows, each in one
+commit that carries the batch number. The manifest is closed when the rows are in the tables. So a run that is
+killed anywhere is finished by the next one; nothing is lost, and nothing is taken twice.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def ingest(
         spark: Gives the session; called only when there is something to read.
         sources: Names; all that have a contract when empty.
         on_event: Called with each source's result as it comes.
-        approve: Number of a halted or discarded batch of the one source, which is let through.
+        approve: Number of a halted or discarded batch of the one source, which is to be taken after all.
 
     Returns:
         One result per source, in the order asked for. A source that failed has `error`; the others proceed.
@@ -110,7 +110,7 @@ def ingest(
 
 
 def replaced(settings: Settings) -> list[IngestResult]:
-    """Sources of which a file that was taken holds something else now, each with the warnings. Starts no JVM."""
+    """Sources of which a taken file was replaced, each with the warnings. Starts no JVM."""
     found = [IngestResult(name, warnings=_replaced(settings, load(name))) for name in known_sources()]
     return [result for result in found if result.warnings]
 
@@ -156,17 +156,17 @@ def _ingest_safely(
 
 
 def _failed(settings: Settings, contract: Contract, error: Exception) -> IngestResult:
-    """What is told of a failure that nobody foresaw."""
+    """The message of an unexpected failure."""
     name = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
     failure = OpsError(
-        f"{contract.source}: {name}{reason_of(error)}. What was frozen stays so: run again to finish it. If it "
+        f"{contract.source}: {name}{reason_of(error)}. The batch is not finished: run again to finish it. If it "
         f"fails again, {settings.home_path / 'logs' / 'spark.log'} has the details; the other sources go on."
     )
     return IngestResult(contract.source, error=failure)
 
 
 def discard(settings: Settings, sources: Sequence[str], number: int) -> None:
-    """Gives up a halted batch: its files stay where they are and are never taken; the source goes on.
+    """Gives up a halted batch. Its files stay where they are and are never taken; the source goes on.
 
     Raises:
         ConfigError: not one source is named, or it has no such halted batch.
@@ -198,8 +198,8 @@ def _still_halted(settings: Settings, contract: Contract) -> IngestResult | None
 
 
 def _replaced(settings: Settings, contract: Contract) -> tuple[str, ...]:
-    """Files that were taken once and hold something else now, read again only where they were written since; and what
-    lies in the folder and is never taken.
+    """Taken files that were replaced (only files written since are read again), and names in the folder that are never
+    taken.
     """
     folder: Path = settings.landing / contract.source
     ledger = Ledger.of(settings, contract.source)

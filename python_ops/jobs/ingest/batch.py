@@ -1,4 +1,4 @@
-"""One run of one source: its files frozen as batches, judged, and written to the dead-letter table and to bronze."""
+"""One run of one source: its files become batches, are judged, and written to the dead-letter table and to bronze."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _NotReadError(OpsError):
 
 @contextmanager
 def _naming_failures() -> Iterator[None]:
-    """Spark's readers raise whatever they meet: Py4J's exceptions, Arrow's, recursion."""
+    """Catches what Spark's readers may raise: exceptions of Py4J and Arrow, recursion errors."""
     try:
         yield
     except (OpsError, OSError):
@@ -58,13 +58,13 @@ class BatchWriter:
         self._done: tuple[Batch, dict[str, Any]] | None = None
 
     def run(self, approve: int | None = None) -> IngestResult:
-        """Finishes what an interrupted run left, or takes what is new, after `prepare`.
+        """Finishes what an interrupted run left, or takes what is new. Call `prepare` first.
 
         Args:
-            approve: Number of a halted or discarded batch that is let through.
+            approve: Number of a halted or discarded batch that is to be taken after all.
 
         Returns:
-            What was taken; with `error` and `halted` when a threshold was crossed.
+            What was taken; `error` and `halted` are set if a threshold was crossed.
         """
         results = [IngestResult(self.contract.source)]
         for manifest in self._manifests(approve):
@@ -74,7 +74,7 @@ class BatchWriter:
         return replace(together(results), warnings=(*self.told, *together(results).warnings))
 
     def prepare(self) -> list[str]:
-        """Makes tables and ledger agree with each other and with the contract.
+        """Makes the tables and the ledger agree with each other and with the contract.
 
         Returns:
             What an operator should know of it.
@@ -95,7 +95,7 @@ class BatchWriter:
         return told
 
     def reopen(self, replays: Sequence[int]) -> None:
-        """Opens the dead letters again whose replay was lost with a restored table."""
+        """Opens dead letters again whose replay was lost when the table was restored."""
         if replays:
             numbers = ", ".join(map(str, replays))
             self.spark.sql(
@@ -138,11 +138,11 @@ class BatchWriter:
         return self.freeze(files, offsets=halted.offsets, snapshot_at=halted.snapshot_at, approves=approves)
 
     def next_number(self) -> int:
-        """A number that neither the ledger nor a table has seen."""
+        """A number that neither the ledger nor a table has."""
         return max(self.ledger.last_number, self.bronze.last_number(), self.dlq.last_number()) + 1
 
     def _check_frozen_files(self, manifest: Batch) -> list[LandingFile]:
-        """A batch's files as they are read now; none has other bytes than were frozen."""
+        """Makes sure that no file of the batch has changed since its manifest was written."""
         found = []
         for frozen in manifest.files:
             now = None
@@ -163,7 +163,7 @@ class BatchWriter:
         Args:
             manifest: The batch.
             dead: Dead letters that it takes again.
-            close: Close it; else `close` does, after what else belongs to the batch.
+            close: Whether to close it now; otherwise the caller calls `close` later.
         """
         self._check_frozen_files(manifest)
         found = None
@@ -222,7 +222,7 @@ class BatchWriter:
             self._done = None
 
     def _write(self, manifest: Batch, dead: Sequence[Records]) -> Findings | IngestResult:
-        """Both appends of a batch: rejected records first, so that none is lost if this ends between the two.
+        """Appends a batch: rejected records first, so that none is lost if the process ends between the two appends.
 
         Returns:
             What was found, or the result of a halted batch, of which nothing was written.
@@ -262,7 +262,7 @@ class BatchWriter:
                 raise
 
     def _without_broken_files(self, manifest: Batch, failure: _NotReadError) -> Batch:
-        """The batch with the files marked as rejected that fail also where they are read alone.
+        """The batch, with those files marked as rejected that fail even when they are read alone.
 
         Raises:
             OpsError: no file is to blame, or one has changed meanwhile.
@@ -279,16 +279,16 @@ class BatchWriter:
         if not broken:
             raise OpsError(
                 f"{self.contract.source}: batch {manifest.batch_id} could not be read ({failure}), and no single file "
-                f"is to blame. It is frozen; details are in {self.settings.home_path / 'logs' / 'spark.log'}."
+                f"is to blame. The next run tries again. Details: {self.settings.home_path / 'logs' / 'spark.log'}."
             ) from failure
         files = tuple(replace(file, fault=broken.get(file.name, file.fault)) for file in manifest.files)
         return self.ledger.save(replace(manifest, files=files))
 
     def broken(self, files: Sequence[LandingFile], manifest: Batch) -> dict[str, str]:
-        """Those of the files that cannot be read, with the reason: halves that fail are halved again.
+        """Files that cannot be read, with the reason, found by halving.
 
         Raises:
-            OpsError: it is not the file that fails, but the machine, or what it may read.
+            OpsError: the machine or a permission is to blame, not a file.
         """
         try:
             with _naming_failures():
@@ -317,13 +317,13 @@ class BatchWriter:
         return read(self.spark, self.folder, manifest.files, manifest.generation)
 
     def _is_judged(self, manifest: Batch) -> bool:
-        """Reviewed batches are not judged, nor those of which something is visible already."""
+        """Whether the batch is judged: not if it was reviewed, or if some of it is visible already."""
         visible = max(self.bronze.last_number(), self.dlq.last_number()) >= manifest.batch_id
         reviewed = manifest.approves is not None or manifest.replays is not None
         return not (reviewed or visible)
 
     def _deletes(self, manifest: Batch, rows: DataFrame | None, found: Findings) -> tuple[Findings, DataFrame | None]:
-        """Adds how many keys the batch deletes, where that is limited, and which a complete snapshot lacks."""
+        """Adds how many keys the batch deletes, if that is limited, and which keys a complete snapshot lacks."""
         snapshot = manifest.snapshot_at is not None
         if rows is None or not (snapshot or (self.contract.thresholds.max_delete_share is not None)):
             return found, None
@@ -351,7 +351,7 @@ class BatchWriter:
 
 
 def halt_text(source: str, manifest: Batch, reason: str) -> str:
-    """What is told of a halted batch."""
+    """The message about a halted batch."""
     command = "stream" if manifest.offsets else "ingest"
     return (
         f"{source}: batch {manifest.batch_id} is halted, nothing of it is visible: {reason} After a review: "

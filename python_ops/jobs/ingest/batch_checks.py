@@ -1,4 +1,4 @@
-"""What halts a batch before anything of it is visible, and what is only warned about."""
+"""What halts a batch before any of it is visible, and what is only a warning."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Findings:
     """What the one pass over a batch found.
 
     Attributes:
-        counts: Records by outcome: see Batch.
+        counts: Records by outcome, as in Batch.
         reasons: Rejected records by reason and column.
         changes: Accepted records by what was changed to take them.
         extra: Delivered columns that the contract lacks.
         unknown: Versions of the layout that the contract does not know.
         positions: Lowest and highest source position.
-        living: Keys of bronze that are not deleted; None where nobody asks.
-        deleted: Keys that the batch deletes, said or implied; None where nobody asks.
+        living: Keys of bronze that are not deleted; None if not asked for.
+        deleted: Keys that the batch deletes, or that a complete snapshot lacks; None if not asked for.
         origins: Schemas of the tables whose events it holds.
     """
 
@@ -49,7 +49,7 @@ class Findings:
 
 
 def fingerprint(contract: Contract, generation: int) -> str:
-    """Changes when a halted batch may be judged otherwise."""
+    """Changes when a halted batch has to be judged again."""
     return hashlib.sha256(f"{contract!r} {generation}".encode()).hexdigest()[:16]
 
 
@@ -60,7 +60,7 @@ def positions_taken(ledger: Ledger, generation: int) -> tuple[int, int] | None:
 
 
 def reasons_to_halt(contract: Contract, ledger: Ledger, manifest: Batch, found: Findings) -> list[str]:
-    """Why nothing of the batch may be visible, each with what to do; empty when it may."""
+    """Why the batch is halted, each reason with what to do; empty if it is not."""
     counts, limits = found.counts, contract.thresholds
     reasons = []
     if found.unknown:
@@ -105,7 +105,7 @@ def reasons_to_halt(contract: Contract, ledger: Ledger, manifest: Batch, found: 
 
 
 def lies_behind(ledger: Ledger, manifest: Batch, found: Findings) -> str | None:
-    """That the whole batch lies before a position that was already taken: late, repeated, or a source gone back."""
+    """A reason if all of the batch lies before positions already taken: late, repeated, or a source set back."""
     taken = positions_taken(ledger, manifest.generation)
     if taken is None or found.positions is None or found.positions[1] >= taken[1]:
         return None
@@ -147,7 +147,7 @@ def _strange_schema(contract: Contract, ledger: Ledger, found: Findings) -> list
 
 
 def _renamed(contract: Contract, manifest: Batch) -> list[str]:
-    """Headers that lack columns of the contract and have others: a renamed column would be NULL without a word."""
+    """Headers that lack columns of the contract and have unknown ones: a renamed column would silently be NULL."""
     wanted = [column.name for column in contract.columns]
     told = {}
     for file in manifest.files:
@@ -164,7 +164,7 @@ def _renamed(contract: Contract, manifest: Batch) -> list[str]:
 def _out_of_order(contract: Contract, ledger: Ledger, manifest: Batch) -> list[str]:
     """File names whose numbers are in another order than their texts, by which models order them: export_9, export_10.
 
-    Two neighbours in the order of the numbers tell, because any names that are out of order have two such.
+    It is enough to compare neighbours in the order of the numbers.
     """
     if format_of(contract).has_changes:
         return []

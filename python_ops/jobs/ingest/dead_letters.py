@@ -1,8 +1,8 @@
-"""Dead letters: listed and shown without a JVM, replayed with today's contract, removed when they are closed.
+"""Dead letters: listed and shown without a JVM, replayed with today's contract, removed when closed.
 
 A record is open until a replay has put it into bronze; then it names the batch that holds it. A replay is a batch:
-frozen with the version of the dead-letter table that it reads, so that it is finished under its number after a crash;
-what it closed is decided by bronze's own rows. Doing it again finds nothing open that passes, and does nothing.
+its manifest names the version of the dead-letter table that it reads, so it is finished under its number after a crash.
+Which records it closed is decided by bronze's rows. A second replay finds nothing open that passes, and does nothing.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def replay(settings: Settings, spark: SparkSession, source: str, batches: Sequen
 
 
 def finish(batch: BatchWriter, manifest: Batch) -> IngestResult:
-    """Writes a frozen replay, closes the dead letters that it put into bronze, and then the manifest."""
+    """Writes a replay, closes the dead letters that it put into bronze, and then the manifest."""
     spark, dlq, bronze = batch.spark, batch.dlq.name, batch.bronze.name
     rows = batch.bronze.batches(spark).get(manifest.batch_id)
     if rows:  # it ended after the append; the contract may be another one today
@@ -205,8 +205,8 @@ def purge(
         spark: Gives the session; called only when something is removed.
         source: Name of the source.
         older_than_days: Younger ones stay.
-        with_open: Also those that were never replayed: they are lost for good.
-        execute: Remove; else only count.
+        with_open: Also those that were never replayed; they are then lost.
+        execute: Remove them; otherwise only count.
 
     Raises:
         ConfigError: the source is unknown, or the number of days is negative.
@@ -250,7 +250,7 @@ def _freeze(batch: BatchWriter, batches: Sequence[int]) -> Batch | None:
 
 
 def _records(batch: BatchWriter, manifest: Batch) -> list[Records]:
-    """Open dead letters as they were when the replay was frozen, grouped by generation and layout of their files."""
+    """Open dead letters of the version that the manifest names, grouped by generation and layout of their files."""
     assert manifest.replays is not None
     asked = manifest.replays["batches"]
     only = f" and _batch_id in ({', '.join(str(int(number)) for number in asked)})" if asked else ""

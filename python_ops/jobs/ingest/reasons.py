@@ -1,4 +1,4 @@
-"""Why a file could not be read, told in one line: what parsers and Spark raise, without the values that they name."""
+"""Why a file could not be read, in one line: what parsers and Spark raise, without the values in it."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ def reason_of(error: Exception) -> str:
 
 
 def is_of_the_machine(error: Exception) -> bool:
-    """Whether reading failed for what is no fault of the file: it cannot be reached, or there is no room."""
+    """Whether reading failed for a reason outside the file: it cannot be reached, or there is no room."""
     return any(re.search(_MACHINE, str(told)) for told in (error, error.__cause__))

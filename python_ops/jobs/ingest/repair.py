@@ -1,10 +1,10 @@
-"""The ledger brought back to what the tables say, without a JVM: their rows and the writer's numbers in their logs.
+"""Corrects the ledger by the tables, without a JVM: by their rows, and the writer's numbers in their logs.
 
-The one rebuild there is: ingestion does it before each batch, `lakeops watermark repair` on request. A ledger that was
-deleted, rolled back, or pushed ahead by hand is never believed against the table. Batches that the table holds and the
+Ingestion does this before each batch, `lakeops watermark repair` on request. A ledger that was
+deleted, rolled back, or set ahead by hand does not count against the table. Batches that the table holds and the
 ledger does not know are entered again, with their files and with what guards later ones, positions and generation;
 batches that the ledger calls committed and the table does not hold are given up, so that their files are taken again.
-What no row says is not known any more: ignored records, how values were changed, decisions on halted batches.
+What no row says is lost: ignored records, how values were changed, decisions on halted batches.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Disagreement:
 
 
 def compare(settings: Settings, contract: Contract) -> list[Disagreement]:
-    """What a source's ledger and its tables disagree on; reads rows only where counts or numbers differ.
+    """What a source's ledger and its tables disagree on. Rows are read only if counts or numbers differ.
 
     Raises:
         OpsError: a table cannot be read without Spark, or a manifest is none.
@@ -108,7 +108,7 @@ def compare(settings: Settings, contract: Contract) -> list[Disagreement]:
 
 
 def repair(settings: Settings, contract: Contract, findings: Sequence[Disagreement]) -> None:
-    """Makes the ledger say what the tables say. Call it with the source's tables leased."""
+    """Makes the ledger agree with the tables. Call it with the source's tables leased."""
     folder, ledger = settings.landing / contract.source, Ledger.of(settings, contract.source)
     offsets = _offsets(settings, contract) if any(parse(name) for f in findings for name in f.files) else {}
     for finding in findings:
@@ -136,7 +136,7 @@ def repair(settings: Settings, contract: Contract, findings: Sequence[Disagreeme
 
 
 def _file(folder: Path, name: str, contract: Contract, finding: Disagreement) -> LandingFile:
-    """A file as it lies there now; one that was rejected as a whole keeps its reason."""
+    """A file as it is now; one that was rejected as a whole keeps its reason."""
     found = inspect(folder, name, contract) if (folder / name).exists() else LandingFile(name, 0, "")
     return replace(found, fault=finding.whole_files.get(name))
 

@@ -33,7 +33,7 @@ class Delivery:
     Attributes:
         names: In the order of reading.
         is_snapshot: They are a complete snapshot.
-        taken_at: When the source was as they say, if they do.
+        taken_at: The time of the snapshot, if it is given.
     """
 
     names: tuple[str, ...]
@@ -42,7 +42,7 @@ class Delivery:
 
 
 def deliveries(folder: Path, names: Sequence[str], contract: Contract) -> tuple[list[Delivery], list[str]]:
-    """New files as batches: a snapshot is one of its own, what lies between two snapshots is one.
+    """New files as batches: each snapshot is one, and all files between two snapshots are one.
 
     Returns:
         Deliveries in name order, and warnings about snapshots whose parts are not all there.

@@ -45,7 +45,7 @@ class AppendOnlyTable:
         """Whether the table has a Delta log. Starts no JVM.
 
         Raises:
-            OpsError: the log cannot be listed, or is gone while data is there: taken for absent, its files would be
+            OpsError: the log cannot be listed, or is gone while data is there. Taken for absent, its files would be
                 new again.
         """
         if exists(self.path):
@@ -63,7 +63,7 @@ class AppendOnlyTable:
         Type widening: https://docs.delta.io/delta-type-widening/.
 
         Raises:
-            OpsError: something else stands under the table's name or in its folder; or a column of the table has a
+            OpsError: something else has the table's name or is in its folder; or a column of the table has a
                 type that does not fit into the contract's. Nothing was changed.
         """
         wanted = (*self.columns, *self.later)
@@ -95,7 +95,7 @@ class AppendOnlyTable:
         """Whether the metastore has the table, asked directly.
 
         Raises:
-            OpsError: under its name stands a view, or a table of another folder.
+            OpsError: a view, or a table of another folder, has its name.
         """
         if not spark.catalog.tableExists(self.name):
             return False
@@ -139,7 +139,7 @@ class AppendOnlyTable:
         return bool(found == rows)
 
     def _rows_in_files_of(self, batch_id: int) -> int | None:
-        """Rows of the files that hold this batch alone; None where a file holds others too, or nobody knows."""
+        """Rows of the files that hold only this batch; None if a file holds others too, or if it is not known."""
         files = open_log(self.path).get_add_actions(flatten=True)
         if not {"min._batch_id", "max._batch_id"} <= set(files.column_names):
             return None

@@ -1,8 +1,8 @@
-"""OPTIMIZE, REORG, VACUUM and checkpoints, where a table's state asks for them; nothing goes by the calendar.
+"""OPTIMIZE, REORG, VACUUM and checkpoints, when the state of a table needs them, not by the calendar.
 
 Policy is dbt `meta` of the model or source table:
 
-- `optimize_after_files`: small files beyond one per partition from which OPTIMIZE is worth it;
+- `optimize_after_files`: how many small files, beyond one per partition, make OPTIMIZE worth it;
 - `zorder_by`: columns that OPTIMIZE sorts by; tables with clustering columns are clustered by them instead;
 - `retain_hours`: how long a removed file stays for readers of older versions and time travel;
 - `reader_lag_hours`: the longest that a reader, an export or a copy for disaster recovery may stay on one version.
@@ -64,7 +64,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Step:
-    """One act and the figures that ask for it."""
+    """One act, and the figures that call for it."""
 
     act: Act
     reason: str
@@ -75,9 +75,9 @@ class TablePlan:
     """What is to be done with a table, or was.
 
     Attributes:
-        before: State that the decision was made from.
+        before: State before; the plan was made from it.
         after: State afterwards; None in a plan.
-        error: Why the table was left half-done; the others proceed.
+        error: Why the table is not done; the others go on.
     """
 
     table: str
@@ -165,7 +165,7 @@ def run(
 
 
 def maintain_table(spark: SparkSession, policy: Policy) -> TablePlan:
-    """Does what one table asks for. `error` says what failed; the table's rows are as they were."""
+    """Does what one table needs. `error` says what failed; the table's rows are as they were."""
     planned = _decide(policy)
     try:
         for action in planned.actions:
@@ -221,7 +221,7 @@ def _decide(policy: Policy) -> TablePlan:
 
 
 def _act(spark: SparkSession, policy: Policy, act: Act) -> None:
-    """Runs one act; a rival's commit in between is tried again, a few times.
+    """Runs one act. If somebody else commits meanwhile, it is tried again, a few times.
 
     Raises:
         OpsError: it failed; the table is as it was.
@@ -262,7 +262,7 @@ def _statement(policy: Policy, act: Act) -> str:
 
 
 def _set_retention(spark: SparkSession, policy: Policy) -> None:
-    """VACUUM's RETAIN argument is ignored since Delta 4: the table's property counts."""
+    """Sets the table's property: Delta 4 ignores VACUUM's RETAIN argument."""
     wanted = f"interval {policy.retain_hours} hours"
     name = "delta.deletedFileRetentionDuration"
     given = spark.sql(f"show tblproperties {policy.table} ('{name}')").collect()[0]["value"]

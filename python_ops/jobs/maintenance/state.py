@@ -1,4 +1,4 @@
-"""How a Delta table lies on disk, read from its log and its folder without a JVM."""
+"""The files of a Delta table, read from its log and its folder without a JVM."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TableState:
         commits_since_checkpoint: Log entries that a reader opens one by one.
         removable_files: Files of the log that no version within the retention needs.
         untracked_files: Files in the folder that neither the live version nor a log entry names, older than the
-            retention: leavings of writes that failed.
+            retention: failed writes left them.
     """
 
     version: int

@@ -1,4 +1,4 @@
-"""Versions of a table: its history, what differs between two, and the way back to one."""
+"""Versions of a table: its history, the difference of two, and the return to one."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Commit:
 
 @dataclass(frozen=True)
 class Difference:
-    """What leads from one version to another, in rows; never their values.
+    """The rows that differ between two versions, as counts; never their values.
 
     Attributes:
-        changed: Rows of keys that both have, with other values; None where the key is not known: then a changed row
+        changed: Rows of keys that both have, with other values; None if the key is not known: then a changed row
             counts as one added and one removed.
     """
 
@@ -51,7 +51,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class TableRestore:
-    """A way back: done, or planned.
+    """A return to an older version: done, or planned.
 
     Attributes:
         undone: Commits that are taken back, newest first.
@@ -82,7 +82,7 @@ def diff(
     after: int | None = None,
     artifacts: Path | None = None,
 ) -> Difference:
-    """Counts what differs between two versions; the newest is meant where `after` is None.
+    """Counts the rows that differ between two versions. `after` None is the newest.
 
     Raises:
         ConfigError: there is no such table or version.
@@ -120,7 +120,7 @@ def restore(
     execute: bool = False,
     artifacts: Path | None = None,
 ) -> TableRestore:
-    """Makes an older version the newest again, by a commit: nothing is lost, and it can be taken back likewise.
+    """Makes an older version the newest again, by a commit. So nothing is lost, and it can be undone the same way.
 
     Raises:
         ConfigError: there is no such table or version.
@@ -196,7 +196,7 @@ def _find(settings: Settings, table: str, artifacts: Path | None) -> Policy:
 
 
 def _key(table: str, artifacts: Path) -> tuple[str, ...]:
-    """What tells rows apart: a CDC model's storage has a row for each of a key's events."""
+    """Columns that tell rows apart. (A CDC model's storage table has a row for each event of a key.)"""
     for model in load_manifest(artifacts).models.values():
         if f"{model.schema}.{model.storage}" == table:
             is_cdc = (model.strategy or "").startswith("cdc_scd")

@@ -1,7 +1,7 @@
-"""Gold tables to the environment's warehouses: staged, audited against the lake, and served together or not at all.
+"""Gold tables to the environment's warehouses: staged, audited against the lake, and committed as a set.
 
-A model is published where both its `meta` (`publish_to: [duckdb, postgres]`) and the environment (`publish` in
-python_ops/lake/config) say so. The guide, docs/guides/publishing.md, says what this protects and what it does not.
+A model is published to the warehouses that both its `meta` (`publish_to: [duckdb, postgres]`) and the environment
+(`publish` in python_ops/lake/config) name. docs/guides/publishing.md says what this protects and what it does not.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Action(StrEnum):
-    """What was done with a table. `staged` is reported on the way, once for all warehouses, and is never a result."""
+    """What was done with a table. `staged` is reported once for all warehouses, and is never a result."""
 
     STAGED = "staged"
     PUBLISHED = "published"
@@ -48,7 +48,7 @@ class PublishResult:
         version: Delta version that is served now.
         rows: Its row count.
         seconds: Time spent on this table; staging counts in the first warehouse.
-        sent: Rows that went to the warehouse; fewer than `rows` where it could tell which differ.
+        sent: Rows that went to the warehouse; fewer than `rows` if only those that differ were sent.
     """
 
     target: str
@@ -61,7 +61,7 @@ class PublishResult:
 
 
 class Publication(StrEnum):
-    """How what is served compares with the lake. `dropped`: served, but the project publishes it no more."""
+    """How what is served compares with the lake. `dropped`: served, but no longer published by the project."""
 
     CURRENT = "current"
     BEHIND = "behind"
@@ -73,7 +73,7 @@ class Publication(StrEnum):
 
 @dataclass(frozen=True)
 class PublishStatus:
-    """Where one table stands in one warehouse; a version is None where there is none.
+    """Versions of one table in the lake and in one warehouse; None if there is none.
 
     Attributes:
         published_at: ISO 8601, UTC.
@@ -92,7 +92,7 @@ class PublishStatus:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What one warehouse lacks."""
+    """The tables that one warehouse needs."""
 
     name: str
     target: Warehouse
@@ -109,8 +109,8 @@ def publish(
 ) -> list[PublishResult]:
     """Publishes every table whose rows or columns may differ from what is served, to each warehouse as a set.
 
-    A warehouse that fails does not hold up the others. What the last build left out, waiting for a source, stays as it
-    is served.
+    A warehouse that fails does not hold up the others. Tables that the last build left out, waiting for a source, stay
+    as they are served.
 
     Args:
         settings: The environment.
@@ -175,7 +175,7 @@ def publish(
 def status(settings: Settings, artifacts: Path | None = None) -> list[PublishStatus]:
     """How what is served compares with the lake, by warehouse and table. Starts no JVM.
 
-    A warehouse that does not answer is told as such, for each of its tables.
+    If a warehouse does not answer, each of its tables has the reason.
 
     Raises:
         OpsError: there is no manifest.
@@ -293,7 +293,7 @@ def _state(
 
 
 def _is_served(served: Served | None, lake: Version, path: Path) -> bool:
-    """Whether what is served has the table's rows and columns: a fence or an OPTIMIZE makes a version of the same."""
+    """Whether what is served has the table's rows and columns. (A fence or an OPTIMIZE changes the version only.)"""
     if served is None or served.version.table_id != lake.table_id:
         return False
     return served.version == lake or not rows_changed_since(path, served.version.number, or_columns=True)

@@ -129,7 +129,7 @@ class DuckDBTarget:
 
 
 def _connected(path: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
-    """A connection, after waiting a little for others: readers open the file for moments."""
+    """A connection. Waits a little, because readers open the file for moments."""
     deadline = time.monotonic() + WAIT_SECONDS
     while True:
         try:
@@ -141,7 +141,7 @@ def _connected(path: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
 
 
 def _ledger(connection: duckdb.DuckDBPyConnection) -> dict[str, Served]:
-    """Rows of the ledger; none in a database that was not made by publishing."""
+    """Rows of the ledger; empty if publishing did not make the database."""
     if not connection.execute(
         "from duckdb_tables() where schema_name = 'ops' and table_name = 'publish_ledger'"
     ).fetchall():
@@ -154,7 +154,7 @@ def _ledger(connection: duckdb.DuckDBPyConnection) -> dict[str, Served]:
 
 
 def _load(connection: duckdb.DuckDBPyConnection, table: StagedTable) -> int:
-    """Makes the rows of a table those that are staged. Returns how many were sent.
+    """Makes a table equal to its staged rows. Returns how many rows were sent.
 
     The rows themselves are compared, as multisets: of 200 000 rows with 1 % changed that takes 12 % more processor time
     than writing the table anew, where hashing both sides takes 150 % more (2026-11-28). The table's indexes stay.

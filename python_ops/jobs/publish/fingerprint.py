@@ -1,4 +1,4 @@
-"""A fingerprint of a table that two engines compute alike, each in its own SQL.
+"""A fingerprint of a table: two engines compute the same one, each in its own SQL.
 
 It is a set of named aggregates: row count; per column the count of values; per exact number the sum; per floating-point
 number the extremes; and one hash over all other columns of all rows, independent of their order. Floating-point
@@ -64,7 +64,7 @@ class Field:
 
     @property
     def kind(self) -> ColumnKind:
-        """How it is fingerprinted.
+        """How the column is fingerprinted.
 
         Raises:
             ConfigError: a nested type.
@@ -143,12 +143,12 @@ class Dialect:
     def row_hash(self, fields: Sequence[Field]) -> str:
         """MD5 of a whole row, by which two engines find the rows that differ. Not for rows with floating-point numbers.
 
-        An engine that writes a decimal differently makes equal rows look different, never different rows equal.
+        If an engine writes a decimal differently, equal rows look different; different rows never look equal.
         """
         return f"md5({self._row(fields)})"
 
     def _row(self, fields: Sequence[Field]) -> str:
-        """A row as one text from which each value could be told again; `-` is NULL."""
+        """A row as one text, from which each value could be read again; `-` is NULL."""
         texts = [self.text[field.kind].format(self.name(field.name)) for field in fields]
         values = [f"coalesce({text}, '-')" for text in texts]
         joined = ", '|', ".join(values)
@@ -261,10 +261,10 @@ SNOWFLAKE = Dialect(
 
 
 def differences(source: Fingerprint, copy: Fingerprint) -> list[str]:
-    """Parts that the source has a value for and the copy another.
+    """Names of the parts whose value differs between source and copy.
 
-    Names only: sums and extremes may tell personal data. A part without a value is an aggregate of no values, or a sum
-    too large for the source.
+    Only names, because sums and extremes may show personal data. A part for which the source has no value (an aggregate
+    of no values, or a sum too large for it) is not compared.
     """
     return [part for part, value in source.items() if value is not None and not _same(value, copy.get(part))]
 

@@ -1,4 +1,4 @@
-"""What must hold before anything is published: the last dbt command is green, and tested what changed."""
+"""Checks before anything is published: the last dbt command is green, and it tested what changed."""
 
 from __future__ import annotations
 

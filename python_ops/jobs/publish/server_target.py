@@ -57,8 +57,8 @@ class ServerTarget(ABC):
 
     Args:
         secrets: Where the credentials come from, under the target's name.
-        ledger_schema: Schema of the ledger; of its own per schema prefix, so that developers do not meet.
-        environment: Who publishes; tables of another environment are left alone.
+        ledger_schema: Schema of the ledger; each schema prefix has its own, so that developers do not collide.
+        environment: Who publishes; tables of another environment are refused.
     """
 
     name: ClassVar[str]
@@ -88,7 +88,7 @@ class ServerTarget(ABC):
 
     @abstractmethod
     def errors(self) -> tuple[type[Exception], ...]:
-        """What the driver raises, the loss of the connection included."""
+        """Exceptions of the driver, including a lost connection."""
 
     @abstractmethod
     def send(self, cursor: Any, schema: str, table: str, fields: Sequence[Field], rows: StagedRows, query: str) -> None:
@@ -96,10 +96,10 @@ class ServerTarget(ABC):
 
     @abstractmethod
     def lock(self, cursor: Any) -> None:
-        """Holds the ledger until the end of the transaction."""
+        """Locks the ledger until the end of the transaction."""
 
     def told(self, exc: Exception) -> str:
-        """What the server said, without values of rows."""
+        """The server's message, without values of rows."""
         return str(exc)
 
     def scratch_table(self, cursor: Any) -> str:
@@ -108,11 +108,11 @@ class ServerTarget(ABC):
         return ""
 
     def place(self, table: StagedTable) -> str:
-        """What tells a served row from others until the end of the transaction: here its hash."""
+        """What identifies a served row until the end of the transaction: here its hash."""
         return self.dialect.row_hash(table.fields)
 
     def found(self, table: StagedTable, places: str) -> str:
-        """The condition that a row's place is one of a query's."""
+        """The condition that a row's place is among those of a query."""
         return f"{self.place(table)} in ({places})"
 
     def grantee(self, role: str) -> str:
@@ -205,7 +205,7 @@ class ServerTarget(ABC):
         return made
 
     def _load(self, cursor: Any, table: StagedTable, scratch: str, keeps: bool) -> int:
-        """Makes the rows of a table those that are staged. Returns how many were sent."""
+        """Makes a table equal to its staged rows. Returns how many rows were sent."""
         model, name = table.model, self._name(table)
         exact = all(field.kind is not ColumnKind.FLOAT for field in table.fields)
         with open_staged(table) as rows:
@@ -231,7 +231,7 @@ class ServerTarget(ABC):
             return self._audited(cursor, table, int(table.fingerprint["rows"] or 0))
 
     def _delete(self, cursor: Any, table: StagedTable, scratch: str, rows: StagedRows) -> None:
-        """Deletes the served rows that are not staged, or not as often."""
+        """Deletes served rows that are not staged, or staged fewer times."""
         changed = self.dialect.relation(scratch, _CHANGED) if scratch else self.dialect.name(_CHANGED)
         cursor.execute(f"delete from {changed}")
         self.send(cursor, scratch, _CHANGED, _HASH, rows, rows.gone)
@@ -284,7 +284,7 @@ class ServerTarget(ABC):
     def _alter(
         self, cursor: Any, name: str, present: Sequence[str], wanted: Mapping[str, Field], made: Mapping[str, str]
     ) -> bool:
-        """Makes a table's columns those of the model; new ones first: a table keeps one. Returns if they were."""
+        """Gives a table the model's columns, adding before dropping: a table needs one. Returns if they were."""
         added = [column for column in wanted if column not in present]
         retyped = [
             column for column in wanted if column in present and self.type_of(wanted[column]) != made.get(column)
@@ -365,7 +365,7 @@ class ServerTarget(ABC):
         return f"cast('{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())}' as timestamp)"
 
     def _columns(self, cursor: Any, schema: str, table: str) -> list[str]:
-        """Names of a table's columns in small letters; empty where there is no table."""
+        """Names of a table's columns in lower case; empty if there is no table."""
         case = self.dialect.folded
         cursor.execute(
             "select column_name from information_schema.columns "
@@ -374,7 +374,7 @@ class ServerTarget(ABC):
         return [row[0].lower() for row in cursor.fetchall()]
 
     def _schema(self, cursor: Any, schema: str) -> None:
-        """Makes a schema that is not there: even IF NOT EXISTS asks for the right to make one."""
+        """Makes a schema if it is missing. (IF NOT EXISTS alone would need the right to create one.)"""
         cursor.execute(
             f"select 1 from information_schema.schemata where schema_name = {self.text(self.dialect.folded(schema))}"
         )
@@ -411,7 +411,7 @@ class ServerTarget(ABC):
         return self.connect(checked(secret, f"publish.{self.name}"))
 
     def busy(self) -> BusyError:
-        """The error of a wait that was too long."""
+        """The error after a wait that was too long."""
         return BusyError(
             f"Another transaction holds what publishing to {self.label} needs. Nothing was published by this run. "
             "Run `lakeops publish run` again when it has ended."

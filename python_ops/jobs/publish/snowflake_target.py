@@ -24,7 +24,7 @@ _LOCKED = frozenset({625, 605, 200001})
 
 
 class SnowflakeTarget(ServerTarget):
-    """A Snowflake database; see `ServerTarget`. Statements that define commit, so they come before the rows."""
+    """A Snowflake database; see `ServerTarget`. CREATE and ALTER commit, so they come before the rows."""
 
     name = "snowflake"
     label = "Snowflake"

@@ -1,4 +1,4 @@
-"""Staged files read by an embedded DuckDB: as the types that are served, and only the rows that a warehouse lacks."""
+"""Staged files, read by an embedded DuckDB in the served types; only the rows that a warehouse lacks."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Changes:
     """How the staged rows differ from those that are served, as multisets of rows.
 
     Attributes:
-        unequal: Distinct rows that there are more or less often in one than in the other.
-        gone: How many of them are served: they are deleted there.
+        unequal: Distinct rows whose number differs between the two.
+        gone: Served rows among them; they are deleted.
         sent: Staged rows among them: they are sent.
         rows: Staged rows in all.
     """
@@ -67,10 +67,10 @@ class StagedRows:
         self.every = staged_rows(table)
 
     def compare(self, served: Path) -> Changes:
-        """Compares the staged rows with the served ones, of which a file has two columns, parted by tabs.
+        """Compares the staged rows with the served ones, given as a file of two columns with a tab between them.
 
         Args:
-            served: Where each row is found again (an address, or the hash itself), and its hash.
+            served: The place of each row (an address, or the hash itself), and its hash.
         """
         columns = "columns = {'place': 'varchar', 'h': 'varchar'}, header = false, auto_detect = false"
         self.connection.execute(
@@ -134,7 +134,7 @@ def unequal_parts(table: StagedTable, copy: Fingerprint) -> str | None:
 
 
 def failed_audit(table: StagedTable, parts: str) -> OpsError:
-    """The error of a copy that is not the lake's table. Parts are named, never values."""
+    """The error of a copy that differs from the lake's table. It names parts, never values."""
     return OpsError(
         f"Publishing {table.model.table}: the audit against Delta version {table.version.number} failed on {parts}. "
         "Nothing was published; what was served before is still served. "
@@ -148,7 +148,7 @@ def unknown_parts(table: StagedTable) -> list[str]:
 
 
 def literal(value: str) -> str:
-    """A string literal that knows no escapes but the doubled quote."""
+    """A string literal; only quotes are escaped, by doubling."""
     return "'" + value.replace("'", "''") + "'"
 
 

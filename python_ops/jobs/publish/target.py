@@ -1,4 +1,4 @@
-"""What publishing asks of a warehouse. A new one is a class with these three methods and a `Dialect`."""
+"""What publishing needs of a warehouse. A new one is a class with these three methods and a `Dialect`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Version:
     """A state of a Delta table.
 
     Attributes:
-        table_id: Delta's identifier of the table: a table that was dropped and made anew counts from 0 again.
+        table_id: Delta's identifier of the table: a table that was dropped and created again has another.
     """
 
     table_id: str
@@ -72,14 +72,14 @@ class Warehouse(Protocol):
         """The ledger by `schema.table`; empty where nothing was ever published."""
 
     def prepare(self) -> None:
-        """Makes sure, before minutes are spent on staging, that the warehouse can be written."""
+        """Makes sure that the warehouse can be written, before minutes are spent on staging."""
 
     def replace(self, tables: Sequence[StagedTable], ledger: Mapping[str, Served]) -> dict[str, Loaded]:
         """Loads, audits and serves the tables and writes the ledger, all in one transaction or not at all.
 
         Args:
             tables: What to serve.
-            ledger: The ledger that this was decided from. Another one in the warehouse: another run published.
+            ledger: The ledger that the plan was made from. If the warehouse has another one, another run has published.
 
         Returns:
             What each table took, by `schema.table`.

@@ -1,5 +1,5 @@
-"""Disaster recovery: snapshots of the lake in another folder, bucket or region, and the way back.
+"""Disaster recovery: snapshots of the lake in another folder, bucket or region, and their restore.
 
-A snapshot is a manifest of files in a store. Snapshots share files, so an unchanged table costs no data.
+A snapshot is a manifest of files in a store. Snapshots share files, so an unchanged table adds none.
 See docs/runbooks/dr_restore.md.
 """

@@ -39,7 +39,7 @@ class Pinned:
 
     @property
     def files(self) -> int:
-        """How many files and log entries it has."""
+        """Number of files and log entries."""
         tables = sum(len(version.files) + len(version.entries) for _, version in self.tables.values())
         return tables + len(self.state) + len(self.landing)
 
@@ -49,7 +49,7 @@ class Pinned:
 
 
 def pin(settings: Settings, wanted: Sequence[Table]) -> Pinned:
-    """Reads everything, and then once more what could have moved meanwhile, until nothing has.
+    """Reads everything, then checks what may have changed meanwhile, and repeats until nothing has.
 
     Raises:
         UnreadableLog: a table is damaged.
@@ -73,8 +73,8 @@ def pin(settings: Settings, wanted: Sequence[Table]) -> Pinned:
             return pinned
         time.sleep(_WAIT_SECONDS)
     raise OpsError(
-        "Tables are written to without a pause, so no moment could be pinned. There is no new snapshot. Run again when "
-        "the writer has ended."
+        "Tables are written to without a pause, so no moment was found to copy them all. There is no new snapshot. "
+        "Run again when the writer has ended."
     )
 
 

@@ -1,7 +1,7 @@
-"""Copying the lake: all tables pinned at one moment, then what the store does not hold yet, the manifest last.
+"""Copying the lake: all tables as of one moment, the files that the store lacks, the manifest last.
 
 A pinned version's files stay for `retain_hours` after they are replaced, and `lakeops` commands exclude each other.
-Should a file be gone all the same (a VACUUM by hand), everything is pinned anew. So a copy ends complete, or without a
+If a file is gone all the same (a VACUUM by hand), the copy begins again. So a copy ends complete, or without a
 manifest.
 """
 
@@ -75,14 +75,14 @@ def create(
     Args:
         settings: The environment.
         tier: Tables up to this `dr_tier`.
-        full: Copy every file again, also those that the store has: mends a store whose files were damaged.
+        full: Copy every file again, also those that the store has; this repairs damaged files in it.
         on_progress: Told after each file.
         artifacts: Folder of dbt's artifacts; the environment's when None.
 
     Raises:
         ConfigError: a `dr_tier` or the store's address is not valid.
         BusyError: another process creates, restores or prunes.
-        OpsError: a table is damaged or is written to without pause, or the store does not take it. There is no new
+        OpsError: a table is damaged or written to without pause, or the store does not accept it. There is no new
             snapshot then; what was copied is used by the next.
     """
     store = store_of(settings)
@@ -120,7 +120,7 @@ def _take(copy: _Copy, settings: Settings, wanted: list[Table]) -> tuple[Snapsho
 
 
 class _Copy:
-    """Copies what the store lacks; knows what earlier snapshots and interrupted copies have put there."""
+    """Copies the files that the store lacks, by what earlier snapshots and interrupted copies have put there."""
 
     def __init__(self, settings: Settings, store: Folder, full: bool, tell: Tell | None) -> None:
         self.settings, self.store, self.tell = settings, store, tell
@@ -212,7 +212,7 @@ class _Copy:
         self._count(found, into)
 
     def _damage(self, table: Table, file: LiveFile, name: str) -> str | None:
-        """What is wrong with a table's file. Asked before it is copied: the copy may replace an earlier snapshot's."""
+        """What is wrong with a table's file. Checked before the copy, which may replace an earlier snapshot's file."""
         size = table.folder.checksum(file.path, thorough=False).bytes
         if file.bytes not in (None, size):
             return f"has {size} bytes and the log says {file.bytes}"
@@ -288,7 +288,7 @@ class _Copy:
 
 
 def _identifier(at: datetime, newest: str) -> str:
-    """Sorts after the newest snapshot's, also where the clock was set back since."""
+    """An identifier that sorts after the newest snapshot's, even if the clock was set back."""
     stamp = _stamp(at)
     if newest[: len(stamp)] >= stamp:
         stamp = _stamp(datetime.strptime(f"{newest[:18]}000", "%Y%m%dT%H%M%S%f") + timedelta(milliseconds=1))

@@ -1,4 +1,4 @@
-"""What the last snapshot and the last drill came to: kept in the state folder, so that nobody need ask the store."""
+"""Figures of the last snapshot and the last drill, kept in the state folder, so that the store need not be asked."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def last(settings: Settings, what: str) -> dict[str, Any] | None:
 
 
 def snapshot_age(settings: Settings) -> float | None:
-    """Seconds since the moment that the last snapshot holds: what a loss now would cost."""
+    """Age in seconds of the last snapshot's data: what a loss now would cost."""
     found = last(settings, "snapshot")
     return (datetime.now(UTC) - datetime.fromisoformat(found["pinned_at"])).total_seconds() if found else None
 

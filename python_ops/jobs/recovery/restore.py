@@ -256,7 +256,7 @@ class _Restoring:
             if there > table.version:
                 newer = f"is at version {there}, the snapshot at {table.version}"
             elif table_id != table.table_id:
-                newer = "is another table than the one that was copied (it was made anew)"
+                newer = "is another table than the one that was copied (it was created again)"
         elif folder.names():
             newer = "has files without a Delta log in its folder"
         move = Move.OVERWRITE if newer else Move.CREATE if there is None else Move.REPLACE

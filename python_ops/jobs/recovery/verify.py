@@ -80,7 +80,7 @@ def require(verdict: Verification, consequence: str) -> None:
         more = f", and {len(verdict.faults) - 3} more" if len(verdict.faults) > 3 else ""
         raise OpsError(
             f"Snapshot {verdict.id} is damaged: {'; '.join(verdict.faults[:3])}{more}. {consequence} Use another "
-            "(`lakeops snapshot list`); while the source is whole, `lakeops snapshot create --full` mends the store."
+            "(`lakeops snapshot list`); while the source is whole, `lakeops snapshot create --full` repairs the store."
         )
 
 

@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parent
 
 
 class Settings(BaseSettings):
-    """What an environment is made of. Each field is the variable LAKEHOUSE_<NAME>, lists and all as JSON.
+    """The settings of an environment. The variable LAKEHOUSE_<NAME> sets a field; lists are JSON.
 
     Attributes:
         home: Folder under which everything is written (relative to the project's root).
@@ -41,7 +41,7 @@ class Settings(BaseSettings):
         metrics_send: Figures that CloudWatch gets and bills, as patterns of `<kind>.<name>.<subject>`.
         alerts: Where SLA alerts go.
         alerts_topic: ARN of the SNS topic.
-        quality: Whether a run judges the batches it took, after everything else; needs the extra `quality`.
+        quality: Whether a run judges its batches at its end; needs the extra `quality`.
         alerts_channel: Slack channel of the app whose token is the secret `slack_bot_token`: what follows a message is
             said in its thread, and the message says when all is well. Without it, the webhook `slack_webhook_url`.
         slack_api: Base address of Slack's API.
@@ -135,7 +135,7 @@ class Settings(BaseSettings):
 
 
 def local_path(given: str | Path, what: str) -> Path:
-    """A path that a user gave, which must not be an address: pathlib would make a folder named `s3:` of it.
+    """A path that a user gave. An address is refused, because pathlib would make a folder named `s3:` of it.
 
     Args:
         given: As it was given, or as pathlib took it.
@@ -158,7 +158,7 @@ def is_address(given: str | Path) -> bool:
 
 
 def environments() -> tuple[str, ...]:
-    """Environments that have a file here."""
+    """Names of the environments: one for each file here."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yml")))
 
 
@@ -166,7 +166,7 @@ def load_settings(environment: str) -> Settings:
     """Settings of an environment.
 
     Raises:
-        ConfigError: there is no such environment, its file names what does not exist, or a value cannot be.
+        ConfigError: there is no such environment, its file has an unknown setting, or a value is not allowed.
     """
     path = FOLDER / f"{environment}.yml"
     if environment not in environments():

@@ -56,7 +56,7 @@ class Column:
 
     @property
     def needs_point(self) -> bool:
-        """Whether digits alone are no value of a Debezium event: `decimal.handling.mode=string` writes a NUMERIC(p,s)
+        """Whether digits alone are refused in a Debezium event: `decimal.handling.mode=string` writes a NUMERIC(p,s)
         with its point, and base64, the default, may look like digits. 38 digits are for a NUMERIC without a scale,
         which is an object in the default mode and never base64.
         """
@@ -66,7 +66,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What halts a batch before anything of it is visible; a limit that is None does not.
+    """Limits that halt a batch before anything of it is visible. None is no limit.
 
     Attributes:
         max_rejected_share: Share of the records that may be rejected. Where there is no limit, a batch of at least five
@@ -91,11 +91,11 @@ class Freshness:
 
 @dataclass(frozen=True)
 class Expectations:
-    """What a batch as a whole should look like, which no single record can say. Judged by python_ops.watch.quality.
+    """What a batch as a whole should look like. python_ops.watch.quality judges it.
 
     Attributes:
         recent_batches: How many batches before this one it is compared with.
-        row_count_change: Furthest that the row count may be from the median of the recent ones, as a share of it.
+        row_count_change: How far the row count may be from the median of the recent batches, as a share of it.
         null_share: Largest share of NULLs, by column.
         drift: Largest Kullback-Leibler divergence, in nats, from the values of the recent batches, by column.
         freshness: Age of the newest row.
@@ -169,7 +169,7 @@ def sources() -> tuple[str, ...]:
 
 
 def require(names: Iterable[str]) -> None:
-    """Says which of the names is no source.
+    """Makes sure that every name is a source.
 
     Raises:
         ConfigError: one has no contract.

@@ -1,4 +1,4 @@
-"""A contract in the words of other tools: JSON Schema, Avro, and the sources of dbt.
+"""A contract in the formats of other tools: JSON Schema, Avro, and the sources of dbt.
 
 The JSON Schema describes a record as the source delivers it; the Avro schema its typed row, as bronze has it.
 """

@@ -10,7 +10,9 @@ import csv
 import gzip
 import io
 import json
+import math
 import re
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -19,19 +21,33 @@ from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
-from python_ops.lake.contracts import Column
+from python_ops.lake.contracts import MAX_PRECISION, Column
 from python_ops.lake.errors import ConfigError, missing_extra
 
 MOST_RECORDS = 100_000
 """How many records of a sample are read."""
 
 _PERSONAL = re.compile(r"(^|_)(e?mail|phone|first_name|last_name|full_name|birth\w*|address|street|iban|ssn|ip)(_|$)")
-_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?(Z|[+-][0-9]{2}:?[0-9]{2})")
+_MOMENT = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,6})?(Z|[+-][0-9]{2}:?[0-9]{2})"
+)
+_LARGEST = 2**63 - 1
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)([.][0-9]+)?")
 _FOURS = re.compile(r"([0-9]{4})+")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class _Number(Decimal):
+    """A JSON number that knows whether it was written with an exponent."""
+
+    has_exponent: bool
+
+    def __new__(cls, text: str) -> _Number:
+        made = super().__new__(cls, text)
+        made.has_exponent = "e" in text.lower()
+        return made
 
 
 @dataclass(frozen=True)
@@ -56,7 +72,7 @@ class Sample:
     format: str
     names: list[str]
     records: list[dict[str, Any]]
-    types: dict[str, str]
+    types: dict[str, str | None]
     key: list[str]
     table: str | None = None
     schema: str | None = None
@@ -96,7 +112,9 @@ def draft(path: Path, source: str) -> Draft:
             "Rename it where the file is made."
         )
     nested = sample.nested
-    columns = [_column(sample, name) for name in sample.names if name not in nested]
+    drafted = {name: _column(sample, name) for name in sample.names if name not in nested}
+    columns = [column for column in drafted.values() if column]
+    left_out = [name for name in sample.names if not drafted.get(name)]
     if not columns:
         raise ConfigError(f"{path} holds nothing but objects and lists; a contract's columns are plain values.")
     key = sample.key or _key(sample, columns)
@@ -112,7 +130,7 @@ def draft(path: Path, source: str) -> Draft:
     for column in columns:
         if column["name"] in key:
             column["required"] = True
-    return Draft(data, _text(data, path.name, len(sample.records), nested))
+    return Draft(data, _text(data, path.name, len(sample.records), left_out))
 
 
 def _in_lower_case(sample: Sample) -> Sample:
@@ -147,7 +165,7 @@ def _read(path: Path) -> Sample:
 
 def _json(text: str) -> Sample:
     lines = [line for line in text.split("\n") if line.strip()][:MOST_RECORDS]
-    events = [json.loads(line, parse_float=Decimal) for line in lines]
+    events = [json.loads(line, parse_float=_Number) for line in lines]
     if not all(isinstance(event, dict) for event in events):
         raise ValueError("a line is not a JSON object")
     first = events[0]
@@ -199,21 +217,31 @@ def _parquet(path: Path) -> Sample:
             found = lake.execute("select * from read_parquet(?) limit ?", [str(path), MOST_RECORDS])
         except duckdb.Error as exc:
             raise ValueError(str(exc).splitlines()[0]) from exc
+        for column in found.description or ():
+            if re.fullmatch(r"TIME|TIME WITH TIME ZONE|TIMESTAMP_NS", str(column[1])):
+                raise ValueError(f"{column[0]} is {column[1]}; write times as texts and timestamps in microseconds")
         names = [str(column[0]) for column in found.description or ()]
         types = {str(column[0]): _parquet_type(str(column[1])) for column in found.description or ()}
         records: list[dict[str, Any]] = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
     return Sample("parquet", names, records, types, [])
 
 
-def _parquet_type(name: str) -> str:
+def _parquet_type(name: str) -> str | None:
+    """The type of a column as the file declares it; None where its values say it."""
+    if name in ("DOUBLE", "FLOAT"):
+        return None
     if name.startswith("DECIMAL"):
         return name.lower()
     if name.startswith("TIMESTAMP"):
         return "timestamp"
-    if name in ("DOUBLE", "FLOAT"):
-        return "decimal(38,10)"
     known = dict.fromkeys(("TINYINT", "SMALLINT", "INTEGER", "UTINYINT", "USMALLINT"), "int")
-    known |= {"BIGINT": "bigint", "UINTEGER": "bigint", "BOOLEAN": "boolean", "DATE": "date"}
+    known |= {
+        "BIGINT": "bigint",
+        "UINTEGER": "bigint",
+        "BOOLEAN": "boolean",
+        "DATE": "date",
+        "UBIGINT": "decimal(20,0)",
+    }
     return known.get(name, "string")
 
 
@@ -232,9 +260,16 @@ def _names(records: Iterable[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for record in records for name in record))
 
 
-def _column(sample: Sample, name: str) -> dict[str, Any]:
+def _column(sample: Sample, name: str) -> dict[str, Any] | None:
+    """A column of the contract; None where no type takes all values of the sample."""
     values = [value for record in sample.records if (value := record.get(name)) is not None]
-    column: dict[str, Any] = {"name": name, "type": sample.types.get(name) or _type(values, sample.format)}
+    values = [value for value in values if not isinstance(value, float) or math.isfinite(value)]
+    kind = sample.types.get(name) or _type(values, sample.format)
+    if name in sample.types and not values:
+        kind = sample.types[name] or "decimal(38,10)"
+    if kind is None:
+        return None
+    column: dict[str, Any] = {"name": name, "type": kind}
     if accepts := _accepts(column, values, sample.format):
         column["accepts"] = accepts
     if len(values) == len(sample.records):
@@ -245,52 +280,70 @@ def _column(sample: Sample, name: str) -> dict[str, Any]:
 
 
 def _accepts(column: dict[str, Any], values: Sequence[Any], format_: str) -> list[str]:
-    """Ways of writing that the sample has beside the plain one."""
+    """Other ways of writing values that the sample has."""
     read = Column(column["name"], column["type"], "")
     if format_ == "debezium_json" and read.needs_point and any(_FOURS.fullmatch(str(value)) for value in values):
         return ["no_point"]
+    # Doubles are read as Java writes them, which is with an exponent below 0.001 and from ten millions.
+    if read.precision_and_scale and any(isinstance(v, float) or getattr(v, "has_exponent", False) for v in values):
+        return ["exponent"]
     if column["type"] == "timestamp" and any(isinstance(v, datetime) and v.tzinfo is None for v in values):
         return ["no_zone"]
     return []
 
 
-def _type(values: Sequence[Any], format_: str) -> str:
-    """The narrowest type that holds all values; integers are bigint, for a sample does not show the largest."""
+def _type(values: Sequence[Any], format_: str) -> str | None:
+    """The narrowest type that holds all values, None where none does; integers are bigint, for a sample does not show
+    the largest."""
     if not values:
         return "string"
     if format_ == "debezium_json":
         values = [value for value in values if value != "__debezium_unavailable_value"]
     if all(isinstance(value, bool) for value in values):
         return "boolean"
-    if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
-        return "bigint"
+    if all(isinstance(value, int) and -_LARGEST <= value <= _LARGEST for value in values):
+        return "bigint" if not any(isinstance(value, bool) for value in values) else None
     for kind, name in (("datetime", "timestamp"), ("date", "date")):
         if all(type(value).__name__ == kind for value in values):
             return name
     if all(isinstance(value, int | Decimal | float) and not isinstance(value, bool) for value in values):
-        return _decimal(str(value) for value in values)
+        # Debezium writes decimals as texts; ingestion takes no double of its for one.
+        return None if format_ == "debezium_json" else _decimal(str(value) for value in values)
+    if all(isinstance(value, bytes | uuid.UUID) for value in values):
+        return "string"
     texts = [value for value in values if isinstance(value, str)]
     if len(texts) < len(values):
-        return "string"
+        return None
     if format_ == "csv" and all(text.lower() in ("true", "false") for text in texts):
         return "boolean"
-    if all(_MOMENT.fullmatch(text) for text in texts):
+    if all(_MOMENT.fullmatch(text) and _exists(text) for text in texts):
         return "timestamp"
-    if format_ != "debezium_json" and all(_DATE.fullmatch(text) for text in texts):
+    if format_ != "debezium_json" and all(_DATE.fullmatch(text) and _exists(text) for text in texts):
         return "date"
     if format_ == "csv" and all(_INTEGER.fullmatch(text) for text in texts):
         return "bigint"
     if all(_NUMBER.fullmatch(text) for text in texts) and any("." in text for text in texts):
-        return _decimal(texts)
+        return _decimal(texts) or "string"
     return "string"
 
 
-def _decimal(texts: Iterable[str]) -> str:
-    """Room for the digits after the point that were seen, and for ten before it or more."""
+def _exists(text: str) -> bool:
+    """Whether the calendar has the day, and the day the time."""
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _decimal(texts: Iterable[str]) -> str | None:
+    """Room for the digits after the point that were seen, and for ten before it where there is; None for too many."""
     parts = [format(Decimal(text), "f").lstrip("-").partition(".") for text in texts]
     scale = max(len(fraction) for _, _, fraction in parts)
-    whole = max(10, *(len(number) for number, _, _ in parts))
-    return f"decimal({min(38, whole + scale)},{min(scale, 38 - whole)})"
+    whole = max(len(number) for number, _, _ in parts)
+    if whole + scale > MAX_PRECISION:
+        return None
+    return f"decimal({min(MAX_PRECISION, max(10, whole) + scale)},{scale})"
 
 
 def _key(sample: Sample, columns: Sequence[dict[str, Any]]) -> list[str]:
@@ -303,14 +356,15 @@ def _key(sample: Sample, columns: Sequence[dict[str, Any]]) -> list[str]:
     return required[:1] or [columns[0]["name"]]
 
 
-def _text(data: dict[str, Any], file: str, records: int, nested: Sequence[str]) -> str:
-    return "".join(_lines(data, file, records, nested))
+def _text(data: dict[str, Any], file: str, records: int, left_out: Sequence[str]) -> str:
+    return "".join(_lines(data, file, records, left_out))
 
 
-def _lines(data: dict[str, Any], file: str, records: int, nested: Sequence[str]) -> Iterator[str]:
+def _lines(data: dict[str, Any], file: str, records: int, left_out: Sequence[str]) -> Iterator[str]:
     yield f"# Drafted from {records} records of {file}. Check key, types and what is required; fill what is empty.\n"
-    if nested:
-        yield f"# Left out, for they hold objects or lists, which ingestion keeps in _extra: {', '.join(nested)}.\n"
+    if left_out:
+        yield "# Left out, because they hold objects, lists, or values that no one type holds, "
+        yield f"which ingestion keeps in _extra: {', '.join(left_out)}.\n"
     for name in ("source", "version", "description", "owner", "format", "table", "schema"):
         if name in data:
             yield f"{name}: {data[name] or json.dumps(data[name])}\n"

@@ -18,13 +18,13 @@ from python_ops.lake.files import write_whole
 
 @dataclass(frozen=True)
 class ReleaseCheck:
-    """How a contract stands to its last release.
+    """How a contract differs from its last release.
 
     Attributes:
         version: In the contract; None when there is none any more, or it is not valid.
         released: Last released version; None when there is none.
         changes: Since then.
-        faults: Why the contract is refused; none when it is good.
+        faults: Why the contract is refused; empty if it is good.
     """
 
     source: str

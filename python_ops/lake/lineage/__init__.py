@@ -64,7 +64,7 @@ class JobRun:
     sink: Sink = field(kw_only=True)
 
     def emit(self, state: str, error: str = "", at: datetime | None = None) -> None:
-        """Sends one event; never raises, never delays a run by more than the sink's budget."""
+        """Sends one event. Never raises, and never delays a run by more than the sink's budget."""
         self.sink.send(event(self, state, error, at))
 
 

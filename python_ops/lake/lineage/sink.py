@@ -27,7 +27,7 @@ _REFUSED = (400, 413, 422)  # of this event, whenever it comes; every other stat
 
 
 class Sink:
-    """Takes the events of one command. Safe for threads. Nothing that happens here fails a run.
+    """Takes the events of one command. Safe for threads. A failure here never fails a run.
 
     Args:
         settings: The environment: `lineage` is `file` or `http`, `lineage_url` the receiver's base address.
@@ -69,7 +69,7 @@ class Sink:
         return sent == len(lines)
 
     def _post(self, line: str) -> bool:
-        """Whether the receiver has given its answer to this event."""
+        """Whether the receiver has answered this event."""
         import requests
 
         left = _BUDGET_SECONDS - self.spent

@@ -38,7 +38,7 @@ class Secret:
         self.name, self._text = name, text
 
     def reveal(self) -> str:
-        """The text. From now on `mask` hides it."""
+        """The text of the secret. From now on `mask` hides it."""
         _revealed.update(_parts(self._text))
         return self._text
 
@@ -110,7 +110,8 @@ class Secrets:
     def with_rotation(self, name: str, use: Callable[[Secret], T], is_refused: Callable[[Exception], bool]) -> T:
         """Calls `use` with a secret; when that is refused, with a fresh one, and then with the previous version.
 
-        A rotation replaces the secret before or after the system that checks it, so for a moment either may be right.
+        A rotation changes the secret and the system that checks it one after the other. Meanwhile either version may be
+        right.
 
         Args:
             name: The secret.
@@ -158,7 +159,7 @@ def mask(text: str) -> str:
 
 
 def _parts(text: str) -> set[str]:
-    """The text, and the values of a JSON object that are not mere addresses."""
+    """The text, and the values of a JSON object that may be secret (not hosts, ports and the like)."""
     values = {text}
     try:
         fields = json.loads(text)

@@ -1,8 +1,8 @@
 """Leases: one holder for a name at a time, over all machines that share a store.
 
 A lease runs out unless its holder renews it, so a dead holder's is taken over: after its time, or at once where the
-process is known to have ended on this machine. A holder that was merely slow finds that out by `Lease.check`, which
-must stand right before a commit. Between that check and the commit nothing but the table itself can refuse: CDC models
+process is known to have ended on this machine. A holder that was only slow finds that out by `Lease.check`, which
+must stand right before a commit. Between that check and the commit only the table itself can refuse: CDC models
 carry the version they were computed from as their Delta transaction number (docs/cdc.md, rule 12), ingestion its batch
 number, and who takes a lease over fences the other tables by a commit of its own (`python_ops.lake.lock`).
 """
@@ -33,7 +33,7 @@ class Lease:
 
     Attributes:
         token: Grows with every new holder of the name; a later holder has a higher one.
-        taken_over: The holder before did not give it back: what it was doing may still be under way.
+        taken_over: The holder before did not give it back, so it may still be writing.
     """
 
     store: Store
@@ -174,13 +174,13 @@ def _keep(held: Sequence[Lease], stop: threading.Event, ttl: float, on_lost: Cal
 
 
 def _has_ended(value: Mapping[str, Any]) -> bool:
-    """Whether the holder is a process of this machine that is no more; a stopped one still is."""
+    """Whether the holder was a process of this machine and has ended. A stopped process has not."""
     host, number, began = value.get("process") or ("", 0, "")
     return bool(began) and host == socket.gethostname() and _began(number) != began
 
 
 def _began(process: int) -> str:
-    """When a process of this machine began, in the kernel's ticks: tells it from a later one of the same number."""
+    """When a process of this machine began, in the kernel's ticks. Tells it from a later one with the same number."""
     with suppress(OSError, IndexError):
         return Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace").rsplit(")", 1)[1].split()[19]
     return ""

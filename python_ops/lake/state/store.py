@@ -1,4 +1,4 @@
-"""What a store promises."""
+"""What a store of records must do."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Service levels: what is checked, against which limits, and what a breach says.
 
-Limits are dbt `meta`: of each model (`sla_minutes`, `sla_min_rows`, `sla_max_shrink`, `sla_max_seconds`), of each
+Limits are in dbt's `meta`: of each model (`sla_minutes`, `sla_min_rows`, `sla_max_shrink`, `sla_max_seconds`), of each
 source (`sla_minutes`, `sla_min_records`, `sla_max_rejected`, `sla_max_mistyped`), and of the daily run in the exposure
 `daily_run` (`sla_minutes`, `sla_max_seconds`; `sla_max_seconds_<step>`, such as `sla_max_seconds_dbt_build`).
 """
@@ -40,7 +40,7 @@ _COLUMNS_SHOWN = 3
 
 
 class Cause(StrEnum):
-    """What is wrong. The order is that of causes: what comes first explains what follows."""
+    """Kinds of breaches, causes first: an earlier one may explain a later one."""
 
     LAST_RUN = "last run failed"
     MISSED_RUN = "run missing"
@@ -59,7 +59,7 @@ class Breach:
     """One limit that does not hold. `expected` and `got` are counts, times and names: never a row's values.
 
     Attributes:
-        acknowledged_until: Somebody knows of it: nobody is told again before, and it is no reason for exit 3.
+        acknowledged_until: Somebody knows of it: until then it sends no alert and causes no exit 3.
     """
 
     kind: Cause
@@ -72,12 +72,12 @@ class Breach:
 
     @property
     def severity(self) -> str:
-        """`error` where the lake was not brought up to date or is not right, else `warning`."""
+        """`error` if a run failed or is missing or a test failed, else `warning`."""
         return "error" if self.kind in (Cause.LAST_RUN, Cause.MISSED_RUN, Cause.TESTS) else "warning"
 
     @property
     def runbook(self) -> str:
-        """Where to read on."""
+        """Path of the runbook and heading about it."""
         return f"{RUNBOOK}#{self.kind.value.replace(' ', '-')}"
 
     @property
@@ -87,7 +87,7 @@ class Breach:
 
 
 def check(settings: Settings, artifacts: Path | None = None, now: datetime | None = None) -> list[Breach]:
-    """Everything that breaches its limit, causes first. Starts no JVM.
+    """All breaches, causes first. Starts no JVM.
 
     Raises:
         ConfigError: a limit is not a number.
@@ -112,7 +112,7 @@ def check(settings: Settings, artifacts: Path | None = None, now: datetime | Non
 
 
 def pressing(breaches: Iterable[Breach]) -> list[Breach]:
-    """Those that nobody has acknowledged."""
+    """Breaches that nobody has acknowledged."""
     return [breach for breach in breaches if breach.acknowledged_until is None]
 
 
@@ -285,7 +285,7 @@ def _shrank(model: Model, path: Path, result: NodeResult | None, before: int, mo
 
 
 def _volume(subject: str, counts: list[int], unit: str, owner: str, action: str) -> Iterator[Breach]:
-    """The newest count against those before it: further from their median than chance and habit explain."""
+    """A breach if the newest count is far from the median of those before it."""
     past, newest = counts[-31:-1], counts[-1]
     if len(past) < _LEAST_SAMPLE:
         return
@@ -320,7 +320,7 @@ def _owner(manifest: Manifest, model: Model | None) -> str:
 
 
 def span(minutes: float) -> str:
-    """A length of time for people."""
+    """A length of time as text."""
     if minutes < 120:
         return f"{minutes:.0f} min"
     return f"{minutes / 60:.0f} h" if minutes < 48 * 60 else f"{minutes / 1440:.0f} days"

@@ -1,6 +1,6 @@
-"""Breaches that somebody knows of: until a time they are listed, and neither told again nor a reason for exit 3.
+"""Breaches that somebody has acknowledged: until a time they stay listed, but send no alert and cause no exit 3.
 
-Kept in `state/acknowledged.json`, by the breach's identity. What has expired counts no more.
+Kept in `state/acknowledged.json`, by the breach's identity. After their time they have no effect.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""At most one message per run: when something is new, gone, or still open after hours; kept while it cannot be sent."""
+"""Sends at most one message per run: if a breach is new, gone, or still open after hours. Unsent ones are kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _KEPT = 20
 
 @dataclass
 class _Memory:
-    """What was said, per target: breaches that are open there, when it was told, what waits for it, and the
+    """What was sent, per target: breaches that are open there, when it was told, what waits for it, and the
     conversation that it belongs to."""
 
     open: list[str] = field(default_factory=list)
@@ -40,13 +40,13 @@ def notify(
     targets: Sequence[AlertTarget] | None = None,
     now: datetime | None = None,
 ) -> list[str]:
-    """Tells each target what has changed. A target that fails is a warning and does not keep the others from theirs.
+    """Tells each target what has changed. If one fails, that is a warning, and the others are told.
 
-    All of them together get five seconds; each may spend an equal share of what those before it left.
+    All targets together get five seconds. Each may take an equal share of what is left.
 
     Args:
         settings: The environment.
-        breaches: What is open now; nobody is told of what is acknowledged.
+        breaches: What is open now; acknowledged breaches are not sent.
         say: Prints for the console target.
         targets: Of the environment, when None.
         now: The time.

@@ -33,17 +33,17 @@ class Undelivered(Exception):
 
 
 class Refused(Undelivered):
-    """A target will never take this message; the ones after it may be taken."""
+    """A target refuses this message for good; it may accept later ones."""
 
 
 class Message:
-    """What is said about one run: what is new first, with its cause; the rest by name.
+    """The message about one run: first what is new, with its cause; the rest by name.
 
     Args:
         environment: Its name.
         breaches: Open ones, causes first; none: everything is well again.
         recovered: Identities of breaches that are gone since the last message.
-        opens: Nothing was open before it: what is said until all is well belongs to it.
+        opens: Nothing was open before it, so it begins a conversation.
         runbooks: Base address of the runbooks; their paths are shown where there is none.
         new: Identities of breaches that were not told before; all of them when None.
         at: When it is said; not shown when None.
@@ -171,11 +171,11 @@ class Console:
 
 
 class _ConversationGone(Undelivered):
-    """The message that the next one belongs to is there no more."""
+    """The message that begins the conversation is gone."""
 
 
 class Slack:
-    """An app's channel, where what follows a message is said in its thread; or an incoming webhook, which has none."""
+    """A Slack app's channel, where later messages go into the first one's thread; or a webhook, without threads."""
 
     name = "slack"
 

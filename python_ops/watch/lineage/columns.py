@@ -59,7 +59,7 @@ class ColumnLineage:
         return self.source_columns.get(table, [])
 
     def upstream(self, table: str, column: str) -> dict[Origin, tuple[Origin, ...]]:
-        """Everything that a column is made from, back to bronze: what each column on the way is made from."""
+        """For a column and each column on the way back to bronze, the columns that it is made from."""
         found: dict[Origin, tuple[Origin, ...]] = {}
         waiting: list[Origin] = [(table, column)]
         while waiting:

@@ -1,4 +1,4 @@
-"""Events of dbt's nodes: live while dbt runs, or afterwards from its artifacts, under the same run identifiers."""
+"""Events of dbt's nodes, sent while dbt runs or afterwards from its artifacts, with the same run identifiers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class NodeEvents:
         self.sink = self.parent.sink if self.parent else Sink(self.settings)
 
     def __call__(self, event: Any) -> None:
-        """One of dbt's structured events, as it comes; other kinds than a node's begin and end are passed over."""
+        """Takes one of dbt's structured events; only the beginning and end of a node matter."""
         if event.info.name not in ("NodeStart", "NodeFinished"):
             return
         node, invocation = event.data.node_info, event.info.invocation_id
@@ -54,7 +54,7 @@ class NodeEvents:
             self.finish(node.unique_id, invocation, node.node_status, began)
 
     def start(self, node: str, invocation: str, at: datetime | None = None) -> None:
-        """A node begins. Without a manifest there is nothing to say; dbt goes on all the same."""
+        """A node begins. Without a manifest no event is sent."""
         if node.startswith(_KINDS):
             with suppress(OpsError):
                 self._run(node, invocation).emit("START", at=at)
@@ -113,7 +113,7 @@ class NodeEvents:
 
 
 def emit(settings: Settings, artifacts: Path | None = None) -> int:
-    """Sends the events of the last dbt command from its artifacts; sent twice, they are the same runs.
+    """Sends the events of the last dbt command from its artifacts. Sent twice, they are the same runs.
 
     Returns:
         Nodes that events were sent for.

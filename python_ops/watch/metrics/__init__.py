@@ -1,4 +1,4 @@
-"""What the last run and the tables measure. Figures are kept in a local file, and sent to CloudWatch from there."""
+"""Figures of the last run and the tables. They are kept in a local file, and sent to CloudWatch from there."""
 
 from __future__ import annotations
 

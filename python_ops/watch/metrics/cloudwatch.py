@@ -32,9 +32,9 @@ _BEGIN_SECONDS = 2.0  # no call begins later, so that the last ends within five 
 
 
 def push(settings: Settings, client: CloudWatchClient | None = None) -> int:
-    """Sends what was not sent yet, in order; what CloudWatch does not take now is sent next time.
+    """Sends the figures that were not sent yet, in order. What CloudWatch does not take now is sent next time.
 
-    A figure that it would never take, or that is older than it takes, is put aside (`python_ops.lake.refused`).
+    A figure that is invalid, or too old for it, goes to the file of refused ones (`python_ops.lake.refused`).
 
     Returns:
         Figures sent.

@@ -1,8 +1,8 @@
 """Verdicts on batches: what a batch as a whole should look like, judged by Great Expectations from the contract.
 
-Ingestion has checked every record already. This looks at the batch beside the path of the data, never in its way: how
+Ingestion has checked every record already. This looks at the batch afterwards and never holds data back: how
 many rows, how many NULLs, how values are spread against the batches before it, how old they are. The verdict is kept
-with the run's state, the Data Docs pages are for people.
+with the run's state; the Data Docs pages are for people.
 """
 
 from __future__ import annotations

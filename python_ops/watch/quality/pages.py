@@ -1,4 +1,4 @@
-"""Data Docs as files that need no network: scripts and what a page would fetch elsewhere go out, a style comes in."""
+"""Makes Data Docs pages that need no network: removes scripts and what a page would fetch, and adds a style."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ td { overflow-wrap: anywhere; } .list td:not(:nth-child(3)) { white-space: nowra
 
 
 def make_own(pages: Iterable[Path]) -> None:
-    """Takes from pages their scripts, which need libraries of other hosts, and what else they would fetch there."""
+    """Removes from pages their scripts, which need libraries of other hosts, and everything else from other hosts."""
     for page in pages:
         text = page.read_text(encoding="utf-8")
         if _MARK not in text:

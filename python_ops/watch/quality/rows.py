@@ -1,4 +1,4 @@
-"""Rows of batches, as pandas or Spark frames, with what says which rows carry values."""
+"""Rows of batches, as pandas or Spark frames, with a column that says which rows carry values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def with_pandas(settings: Settings, contract: Contract, manifest: Batch) -> Any:
 
     Raises:
         ConfigError: pandas is not installed.
-        OpsError: the table cannot be read so; Spark can.
+        OpsError: the table cannot be read without Spark.
     """
     projection = _projection(contract, manifest, '"', "to_unixtime")
     rows = _read(settings, contract, [manifest.batch_id], projection)

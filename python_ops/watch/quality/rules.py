@@ -1,4 +1,4 @@
-"""From a contract to the expectations of one batch. Plain data: what they are called there, and what they ask."""
+"""The expectations of one batch, made from its contract, as plain data."""
 
 from __future__ import annotations
 

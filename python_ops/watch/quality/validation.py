@@ -1,4 +1,4 @@
-"""The part that is Great Expectations: a suite from rules, its result, and the Data Docs pages.
+"""Great Expectations: a suite made from rules, its result, and the Data Docs pages.
 
 Results hold counts and shares, never values of rows: no list of unexpected values is asked for, and distributions are
 watched on columns that are no personal data.
@@ -156,7 +156,7 @@ def _page(folder: Path, source: str, batch: int) -> Path:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """It warns of its own dependencies and logs what it does."""
+    """Silences Great Expectations, which warns of its own dependencies and logs what it does."""
     logger = logging.getLogger("great_expectations")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -53,7 +53,7 @@ class Verdict:
 
 
 def read(settings: Settings, source: str, batch: int) -> Verdict | None:
-    """The kept verdict on a batch; None when it was not judged, or its file is spoilt: judging again renews it."""
+    """The kept verdict on a batch; None if it was not judged or its file cannot be read (judging again renews it)."""
     try:
         data = json.loads(_path(settings, source, batch).read_text(encoding="utf-8"))
         findings = tuple(Finding(**finding) for finding in data.pop("findings"))

@@ -142,7 +142,7 @@ def _verdict(
     published: list[PublishStatus],
     breaches: list[Breach],
 ) -> Headline:
-    """The worst thing first."""
+    """What the page says first: the worst fault."""
     if record is None:
         return Headline("bad", "No run has been recorded.")
     if broken := [step for step in record["steps"] if step["outcome"] != "ok"]:
@@ -210,7 +210,7 @@ def _limits(manifest: Manifest) -> dict[str, str]:
 
 
 def _columns(settings: Settings, manifest: Manifest, artifacts: Path) -> Markup:
-    """For each column, the columns it is made from, as JSON for the page's script; none where nothing is compiled."""
+    """For each column, the columns it is made from, as JSON for the page's script; empty if nothing is compiled."""
     lineage = ColumnLineage(manifest, artifacts, settings.schema_prefix)
     names = {model.table: model.name for model in manifest.models.values()}
     names |= {table: source for source, table in lineage.by_source.items()}
@@ -234,7 +234,7 @@ def _bytes(count: int) -> str:
 
 
 def _minute(at: datetime | str | None) -> str:
-    """A moment as readers of any day see it: a page that is opened later must not say `5 min ago`."""
+    """A time as date and minute, because a page that is opened later must not say `5 min ago`."""
     if at is None:
         return "–"
     then = datetime.fromisoformat(at) if isinstance(at, str) else at

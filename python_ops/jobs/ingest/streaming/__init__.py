@@ -1,8 +1,8 @@
 """Kafka to bronze with Structured Streaming: the contract's projection, the dead-letter queue and the batch numbers of
 ingestion, exactly once; on request with the dbt models behind it, in the same session.
 
-A micro-batch is a batch like that of landing files: frozen in the source's ledger by its offsets, appended under its
-number, closed when its rows are seen. Spark's checkpoint is scratch (topic.py).
+A micro-batch is a batch like one of landing files: the source's ledger fixes its offsets, it is appended under its
+number, and closed when its rows are in the tables. Spark's checkpoint is temporary (topic.py).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def stream(
         sources: Which.
         options: How.
         report: Called as things happen.
-        stop: Set by whoever wants the streams to end at the next safe point.
+        stop: Set it to end the streams at the next safe point.
         seconds: How long to run; without end when None.
         models: What is run behind the streams, in their session; nothing when None.
 

@@ -1,4 +1,4 @@
-"""A micro-batch of a topic as one batch of its source: frozen by its offsets, written as ingestion writes files."""
+"""A micro-batch of a topic as one batch of its source: fixed by its offsets, written as ingestion writes files."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class TopicBatch(BatchWriter):
             records.unpersist()
 
     def take_again(self, ranges: Sequence[Offsets]) -> IngestResult:
-        """Takes records that were taken once and are gone from the table since it was restored."""
+        """Takes records again that are gone from the table since it was restored."""
         return self.take(self.freeze(offsets=ranges))
 
     def give_up(self, ranges: Sequence[Offsets]) -> None:
-        """Notes records that the topic no longer holds as an empty batch, so that they are not looked for again."""
+        """Notes records that the topic no longer holds as an empty batch, so that nobody looks for them again."""
         none = {"read": 0, "accepted": 0, "quarantined": 0, "ignored": 0, "generated": 0}
         self.ledger.set_state(self.freeze(offsets=ranges), BatchState.COMMITTED, counts=none)
 
@@ -65,7 +65,7 @@ class TopicBatch(BatchWriter):
         return self.take(self._release(halted, approve if approve == halted.batch_id else None))
 
     def delivered(self, manifest: Batch) -> list[Records]:
-        """The records that are at hand, or exactly those of the batch's offsets."""
+        """The records of the running query, or exactly those of the batch's offsets."""
         records = self._read(manifest.offsets) if self._at_hand is None else self._at_hand
         return [Records(lines(records, self.contract, self.is_avro), (), manifest.generation)]
 

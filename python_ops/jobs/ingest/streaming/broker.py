@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Held:
-    """Offsets that a partition of a topic holds: from `start`, which retention moves, up to and without `end`."""
+    """Offsets that a partition of a topic holds: from `start` (which retention moves) to `end`, not included."""
 
     start: int
     end: int
@@ -91,7 +91,7 @@ class Broker:
         return self._with_client(ask)
 
     def lacking(self, topics: Iterable[str]) -> set[str]:
-        """Those of the topics that there are not.
+        """Those of the topics that do not exist.
 
         Raises:
             OpsError: the cluster does not answer.

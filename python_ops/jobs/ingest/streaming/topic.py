@@ -1,7 +1,7 @@
-"""One topic on its way into bronze: what was taken decides where it begins, a scratch checkpoint where it goes on.
+"""One topic on its way into bronze: the ledger says where a stream begins, a temporary checkpoint where it goes on.
 
-The ledger is the only memory. Every start gives Spark a new checkpoint and the offsets after those of the committed
-batches, so a lost checkpoint, a ledger rebuilt from bronze and a restored table all come to the same: what is not in
+Only the ledger remembers. Every start gives Spark a new checkpoint and the offsets after those of the committed
+batches. So after a lost checkpoint, a rebuilt ledger or a restored table the same happens: what is not in
 the table is read again, under a new number. An unfinished batch is finished first, with exactly the offsets it was
 frozen with.
 """
@@ -134,7 +134,7 @@ class TopicStream:
         self._query = writer.start()
 
     def stop(self) -> None:
-        """Waits for the micro-batch at hand, then ends the query. Safe to call twice."""
+        """Waits for the current micro-batch, then ends the query. Safe to call twice."""
         self._is_stopping = True
         with self._guard:
             pass  # a micro-batch that comes now sees that the stream is stopping, and leaves its records alone
@@ -151,7 +151,7 @@ class TopicStream:
 
     @contextmanager
     def _noting_failure(self) -> Iterator[None]:
-        """Notes in the result why the stream ended. Spark's own message names its mechanics, not the cause."""
+        """Notes in the result why the stream ended: the cause, not Spark's message about its internals."""
         try:
             yield
         except OpsError as exc:
@@ -201,7 +201,7 @@ class TopicStream:
         self.on_batch(finished)
 
     def _recover(self, held: dict[int, Held]) -> None:
-        """Takes again what lies between the batches that are there, and makes sure that nothing after them is lost."""
+        """Takes again what is missing between the batches, and checks that the topic still holds what comes after."""
         ledger = self.batch.ledger
         for partition, following in next_offsets(ledger.taken_offsets(), self.topic).items():
             end = held[partition].end if partition in held else 0
@@ -227,7 +227,7 @@ class TopicStream:
         )
         if not self.options.skip_lost:
             raise OpsError(
-                f"{told}: its retention is shorter than the stream's pause. `--skip-lost` goes on behind them; deliver "
+                f"{told}: its retention is shorter than the stream's pause. `--skip-lost` goes on after them; deliver "
                 "them as a landing file if the source still has them."
             )
         self.batch.give_up([lost])

@@ -1,0 +1,55 @@
+"""First loads that were killed: what they leave under the warehouse, in the way of the next.
+
+A first load makes a table's folder, then its log's first commit, then the metastore's entry. Killed in between, the
+folder stays, and Delta makes no table in a folder that is not empty.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from python_ops.lake.config import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def set_aside(settings: Settings, spark: SparkSession) -> list[str]:
+    """Moves the folders out of the warehouse that such loads left, and says of each what was done.
+
+    Nothing is removed, and nothing is moved that holds a row of a table: a folder counts that the metastore does not
+    know, and whose log has no commit, or one that adds no file.
+    """
+    told = []
+    for schema, folder in _candidates(settings):
+        if spark.catalog.tableExists(f"{schema}.{folder.name}"):
+            continue
+        place = settings.state / "unfinished" / f"{schema}.{folder.name}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(folder, place)
+        told.append(
+            f"{schema}.{folder.name}: a first load was killed before the table was there. What it left was moved to "
+            f"{place}, which may be removed; the table is made anew."
+        )
+    return told
+
+
+def _candidates(settings: Settings) -> Iterator[tuple[str, Path]]:
+    for layer in ("silver", "gold"):
+        for log in sorted(settings.table_path(layer, "_").parent.glob("*/_delta_log")):
+            if _holds_nothing(log):
+                yield settings.schema_name(layer), log.parent
+
+
+def _holds_nothing(log: Path) -> bool:
+    """Whether no version of the table has a row. Any checkpoint or later commit says that it may."""
+    commits = [entry for entry in log.iterdir() if entry.name[:20].isdigit() and not entry.name.endswith(".crc")]
+    if not commits:
+        return not (log / "_last_checkpoint").exists()
+    if [entry.name for entry in commits] != [f"{0:020}.json"]:
+        return False
+    return not any(line.startswith('{"add":') for line in commits[0].read_text(encoding="utf-8").split("\n"))
