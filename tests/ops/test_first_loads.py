@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pyspark.errors import AnalysisException
 
-from python_ops.jobs.first_loads import set_aside
+from python_ops.jobs.build.first_loads import set_aside
 from python_ops.lake.config import Settings
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from python_ops.jobs.first_loads import set_aside
+from python_ops.jobs.build.first_loads import set_aside
 from python_ops.lake.config import PROJECT_ROOT, Settings, load_settings
 from python_ops.lake.errors import ConfigError
 from python_ops.lake.home import require
