@@ -26,9 +26,6 @@ pytestmark = pytest.mark.spark
 
 ACCOUNTS = ENTITIES[0]
 
-# Without the JVM's second compiler: a session and three small MERGEs take 28 s of processor time instead of 50.
-SHORT_LIVED = "-XX:TieredStopAtLevel=1"
-
 # Ingestion of one source and a run of its silver model; Python and Spark die together at the point.
 JOB = """
 import os, signal, sys, threading, time
@@ -131,7 +128,7 @@ def test_every_run_after_a_kill_takes_up_what_was_left(
             (landing / "bad.jsonl").write_text("not an event\n")
         given = {
             **os.environ, "LAKEHOUSE_HOME": str(settings.home), "LAKEHOUSE_SCHEMA_PREFIX": "",
-            "LAKEHOUSE_DRIVER_MEMORY": "1g", "SPARK_SUBMIT_OPTS": SHORT_LIVED,
+            "LAKEHOUSE_DRIVER_MEMORY": "1g",
         }  # fmt: skip
         command = [sys.executable, "-c", JOB, point, str(settings.home), str(tmp_path / "result")]
         done = subprocess.run(command, env=given, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=240)
