@@ -70,10 +70,8 @@ def before(context: Any) -> None:
     os.umask(int(settings.umask, 8))
     with suppress(FileNotFoundError, PermissionError):  # there is none, or it is another user's
         (Path(flags.LOG_PATH) / "dbt.log").chmod(0o666 & ~int(settings.umask, 8))  # it has SQL, and was opened before
-    for name in (
-        "TARGET",
-        "target",
-    ):  # `lakeops` names it, and dbt parses everything anew where it is spelled otherwise
+    # `lakeops` names the target, and dbt parses everything anew where the last command spelled it otherwise.
+    for name in ("TARGET", "target"):
         object.__setattr__(flags, name, settings.target)
     if not flags.TARGET_PATH:
         project.target_path = str(settings.artifacts)

@@ -308,7 +308,10 @@ def _type(values: Sequence[Any], format_: str) -> str | None:
             return name
     if all(isinstance(value, int | Decimal | float) and not isinstance(value, bool) for value in values):
         # Debezium writes decimals as texts; ingestion takes no double of its for one.
-        return None if format_ == "debezium_json" else _decimal(str(value) for value in values)
+        narrowest = None if format_ == "debezium_json" else _decimal(str(value) for value in values)
+        # A sample's doubles do not show the digits of others.
+        roomy = all(isinstance(value, float) and value == round(value, 10) and abs(value) < 1e15 for value in values)
+        return "decimal(38,10)" if narrowest and roomy else narrowest
     if all(isinstance(value, bytes | uuid.UUID) for value in values):
         return "string"
     texts = [value for value in values if isinstance(value, str)]
