@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import yaml
 from jinja2 import Environment, StrictUndefined
@@ -111,8 +111,12 @@ def own_session(settings: Settings) -> SparkSession:
         ) from exc
 
 
-def _check_server(settings: Settings) -> None:
-    """Raises where SPARK_REMOTE does not say where the server is, or it does not answer."""
+def server_place(settings: Settings) -> SplitResult:
+    """Where SPARK_REMOTE says that the Spark Connect server is. The server is not asked.
+
+    Raises:
+        ConfigError: it does not say so.
+    """
     place = urlsplit(os.environ.get("SPARK_REMOTE", ""))
     if place.scheme != "sc" or not place.hostname:
         raise ConfigError(
@@ -121,6 +125,12 @@ def _check_server(settings: Settings) -> None:
         )
     if place.hostname == "127.0.0.1" and "use_ssl=true" not in place.path:
         raise ConfigError("Spark's client sends no token to 127.0.0.1 without TLS. Write localhost in SPARK_REMOTE.")
+    return place
+
+
+def _check_server(settings: Settings) -> None:
+    """Raises where SPARK_REMOTE does not say where the server is, or it does not answer."""
+    place = server_place(settings)
     try:
         socket.create_connection((place.hostname, place.port or 15002), timeout=5).close()
     except OSError as exc:

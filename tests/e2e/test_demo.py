@@ -75,7 +75,7 @@ def test_the_demo_builds_publishes_and_documents(home: Path) -> None:
     nodes = load_run_results(home / "target").nodes.values()
     assert any(node.counts.get("inserted") for node in nodes), "what CDC models counted, as data"
     page = (home / "target" / "static_index.html").read_text(encoding="utf-8")
-    assert "fct_orders" in page and "Change feeds of the CRM and the shop" in page
+    assert "fct_orders" in page and "change feeds of the CRM, the shop" in page
 
 
 def test_the_demos_lake_is_what_postgresql_held(home: Path, spark: SparkSession) -> None:

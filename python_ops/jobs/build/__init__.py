@@ -15,7 +15,7 @@ from python_ops.lake.config import PROJECT_ROOT, Settings, load_settings
 from python_ops.lake.errors import ConfigError
 from python_ops.lake.home import require
 from python_ops.lake.lock import in_use
-from python_ops.lake.spark import PROFILES, export_environment, session
+from python_ops.lake.spark import PROFILES, export_environment, is_connect, server_place, session
 
 # dbt's commands that need no Spark; every other one does.
 _WITHOUT_SPARK = frozenset({"clean", "debug", "deps", "init", "list", "parse", "serve"})
@@ -76,6 +76,8 @@ def before(context: Any) -> None:
     if not flags.TARGET_PATH:
         project.target_path = str(settings.artifacts)
     if flags.WHICH not in _WITHOUT_SPARK:
+        if is_connect(settings):
+            server_place(settings)  # before anything is made under the home
         context.with_resource(in_use(settings, f"dbt {flags.WHICH}"))
         spark = session(settings)
         if flags.WHICH in _LOADS:
