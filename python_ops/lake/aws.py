@@ -7,6 +7,19 @@ from typing import Any
 from python_ops.lake.errors import missing_extra
 
 
+def boto3() -> Any:
+    """The module of that name, which only an extra installs.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import boto3 as sdk
+    except ImportError as exc:
+        raise missing_extra("boto3", "aws") from exc
+    return sdk
+
+
 def client(
     service: str,
     region: str | None = None,
@@ -28,15 +41,13 @@ def client(
     Raises:
         ConfigError: boto3 is not installed.
     """
-    try:
-        import boto3
-        from botocore.config import Config
-    except ImportError as exc:
-        raise missing_extra("boto3", "aws") from exc
+    sdk = boto3()
+    from botocore.config import Config
+
     limits = Config(
         connect_timeout=connect_seconds,
         read_timeout=answer_seconds,
         retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=connections,
     )
-    return boto3.client(service, config=limits, region_name=region or None)  # type: ignore[call-overload]
+    return sdk.client(service, config=limits, region_name=region or None)

@@ -20,7 +20,7 @@ from python_ops.jobs.publish import Action, publish
 from python_ops.lake import interrupts, refused
 from python_ops.lake.artifacts import load_manifest
 from python_ops.lake.config import Settings
-from python_ops.lake.errors import BusyError, ConfigError, Interrupted, OpsError
+from python_ops.lake.errors import BusyError, ConfigError, Interrupted, OpsError, together
 from python_ops.lake.lineage.sink import waiting
 from python_ops.lake.lock import PUBLISH, fence, leased
 from python_ops.lake.metrics import record
@@ -316,8 +316,7 @@ def _together(failures: Sequence[OpsError], waiting: str) -> OpsError:
     told = [str(failure) for failure in failures]
     if waiting:
         told.append(f"Left out of the build and served as before: {waiting}. All else was built.")
-    kinds = {type(failure) for failure in failures}
-    return (kinds.pop() if len(kinds) == 1 else OpsError)(" ".join(told))
+    return together(failures, " ".join(told))
 
 
 def aftermath(settings: Settings, say: Callable[[str], None], unchanged: bool = False) -> list[Breach]:

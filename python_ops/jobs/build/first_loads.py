@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from python_ops.lake.config import Settings
+from python_ops.lake.home import tables
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -39,10 +40,10 @@ def set_aside(settings: Settings, spark: SparkSession) -> list[str]:
 
 
 def _candidates(settings: Settings) -> Iterator[tuple[str, Path]]:
-    for layer in ("silver", "gold"):
-        for log in sorted(settings.table_path(layer, "_").parent.glob("*/_delta_log")):
-            if _holds_nothing(log):
-                yield settings.schema_name(layer), log.parent
+    own = {settings.schema_name(layer) for layer in ("silver", "gold")}
+    for schema, _, folder in tables(settings):
+        if schema in own and _holds_nothing(folder / "_delta_log"):
+            yield schema, folder
 
 
 def _holds_nothing(log: Path) -> bool:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from python_ops.lake import refused
 from python_ops.lake.artifacts import Manifest
-from python_ops.lake.aws import client
+from python_ops.lake.aws import boto3, client
 from python_ops.lake.config import Settings
 from python_ops.lake.contracts import sources
-from python_ops.lake.errors import ConfigError, OpsError, missing_extra
+from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.files import write_whole
 from python_ops.lake.metrics import Metric, metrics_file, read
 
@@ -43,7 +43,7 @@ def push(settings: Settings, client: CloudWatchClient | None = None) -> int:
         ConfigError: no AWS region is set.
         OpsError: CloudWatch did not take them all within five seconds.
     """
-    _boto3()
+    boto3()
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
 
@@ -117,7 +117,7 @@ def put_dashboard(settings: Settings, body: dict[str, Any], client: CloudWatchCl
         ConfigError: no AWS region is set.
         OpsError: CloudWatch refuses it.
     """
-    _boto3()
+    boto3()
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
 
@@ -198,11 +198,11 @@ def _region() -> str:
     Raises:
         ConfigError: none is set.
     """
-    boto3 = _boto3()
+    sdk = boto3()
     from botocore.exceptions import BotoCoreError
 
     try:
-        found: str | None = os.environ.get("AWS_REGION") or boto3.Session().region_name
+        found: str | None = os.environ.get("AWS_REGION") or sdk.Session().region_name
     except BotoCoreError as exc:
         raise ConfigError(f"The AWS settings cannot be used: {exc}. Correct AWS_PROFILE or ~/.aws/config.") from exc
     if not found:
@@ -211,11 +211,3 @@ def _region() -> str:
             "profile. Set one, such as `export AWS_REGION=eu-west-1`."
         )
     return found
-
-
-def _boto3() -> Any:
-    try:
-        import boto3
-    except ImportError as exc:
-        raise missing_extra("boto3", "aws") from exc
-    return boto3

@@ -49,12 +49,13 @@ def delimited(lines: DataFrame, contract: Contract, layout: tuple[str, ...], for
         f"{_extra(extra)} as _extra",
         *format_.given(contract, lambda name: _field(name, layout)),
     )  # fmt: skip
+    if positions := format_.positions():
+        named = named.selectExpr("*", *positions)
     if format_.null_text:
         texts = [f"`_text_{column.name}`" for column in contract.columns]
         named = named.selectExpr(
             f"* except ({', '.join(texts)})",
             *[f"nullif({text}, '{format_.null_text}') as {text}" for text in texts],
-            *format_.positions(),
         )
     typed = named.selectExpr(
         "*", *[f"{_clean(c)} as `{c.name}`" for c in format_.read_as(contract).columns]
