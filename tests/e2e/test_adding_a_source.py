@@ -84,6 +84,7 @@ def test_the_contract_of_the_guide_is_drafted_checked_exported_and_released(proj
 
 
 @pytest.mark.spark
+@pytest.mark.campaign
 def test_the_guide_leads_from_a_file_to_a_tested_table(
     project: Path, spark: SparkSession, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

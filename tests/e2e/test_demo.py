@@ -15,17 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from canaries import PLANTED, found_in
 from deltalake import DeltaTable
-from recording import (
-    BATCHES,
-    ENTITIES,
-    differences,
-    snapshot_time,
-    stored_history,
-    stored_rows,
-    truth_after,
-    truth_history,
-    visible,
-)
+from recorded_truth import BATCHES, ENTITIES, differences, truth_after, truth_history
+from recording import snapshot_time, stored_history, stored_rows, visible
 
 from python_ops.lake.artifacts import load_run_results
 from python_ops.lake.config import PROJECT_ROOT

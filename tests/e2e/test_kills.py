@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from recording import ENTITIES, deliver, differences, stored_rows, truth_after
+from recorded_truth import ENTITIES, differences, truth_after
+from recording import deliver, stored_rows
 
 from python_ops.lake.config import PROJECT_ROOT, Settings
 from python_ops.lake.ledger import Ledger

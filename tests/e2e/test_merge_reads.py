@@ -117,6 +117,7 @@ def test_a_model_runs_again_when_anything_that_it_reads_has_changed_and_only_the
     assert desk.messages["by_run"] == "nothing new"
 
 
+@pytest.mark.campaign
 def test_empty_a_sample_and_a_table_made_anew_leave_nothing_behind(desk: Desk) -> None:
     desk.sql("up", "select * from {{ source('raw', 'base') }}", materialized="table")
     desk.sql("star", f"select k, n from {BASE}", **MERGE, replace_by="*")
@@ -197,6 +198,7 @@ UNIT_TEST = """
 """
 
 
+@pytest.mark.campaign
 def test_a_unit_test_of_a_model_of_changed_keys_takes_the_given_keys(keyed: Desk) -> None:
     tests = "".join(UNIT_TEST.replace("WAY", way) for way in ("true", "false"))
     keyed.write("models/_unit.yml", f"unit_tests:{tests}")
@@ -205,6 +207,7 @@ def test_a_unit_test_of_a_model_of_changed_keys_takes_the_given_keys(keyed: Desk
     assert keyed.messages["keyed"] == "nothing new", "it is built after its unit tests"
 
 
+@pytest.mark.campaign
 def test_defer_and_clone_read_the_other_environment_and_say_nothing_of_their_own(keyed: Desk) -> None:
     keyed.sql("whole", "select k, a as n from {{ ref('current') }}", **MERGE, replace_by="*")
     keyed.build()
@@ -269,6 +272,7 @@ def shape(desk: Desk, name: str) -> dict[str, str]:
     return {field.name: field.dataType.simpleString() for field in desk.spark.table(f"{desk.schema}.{name}").schema}
 
 
+@pytest.mark.campaign
 def test_on_schema_change_does_what_dbt_says_and_a_failed_run_alters_nothing(desk: Desk) -> None:
     edits = {  # name: on_schema_change, the columns before, the columns after
         "ignores": ("ignore", "k, n", "k, n, n + 1 as more"),
@@ -319,6 +323,7 @@ def test_on_schema_change_does_what_dbt_says_and_a_failed_run_alters_nothing(des
     assert all(desk.pairs(name) == [("a", 1), ("c", 3)] for name in names)
 
 
+@pytest.mark.campaign
 def test_an_enforced_contract_is_checked_before_every_write(keyed: Desk) -> None:
     keyed.sql("money", "select k, cast(n as decimal(12, 2)) as n from {{ source('raw', 'base') }}",
         **MERGE, replace_by="*", on_schema_change="append_new_columns")  # fmt: skip
