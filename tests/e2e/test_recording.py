@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from cdc_lab import install_package
 from recording import (
     BATCHES,
     ENTITIES,
@@ -193,6 +194,7 @@ def test_the_analysts_guide_does_what_it_says(in_order: Lake, tmp_path: Path) ->
     for name in ("dbt_project", "macros", "tests/contracts"):
         shutil.copytree(PROJECT_ROOT / name, project / name)
     shutil.copy(PROJECT_ROOT / "dbt_project.yml", project)
+    install_package(project)
     apply_guide(project)
     export_environment(in_order.settings)
     for options in (["slv_contacts_history", "--full-refresh"], ["slv_contacts_history+"]):
