@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from cdc_lab import install_package
 
 from python_ops.jobs.build import invoke
 from python_ops.jobs.ingest import ingest
@@ -40,6 +41,7 @@ def project(tmp_path: Path) -> Path:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(PROJECT_ROOT / name, tmp_path / "project" / name, ignore=ignored)
     shutil.copy(PROJECT_ROOT / "dbt_project.yml", tmp_path / "project")
+    install_package(tmp_path / "project")
     return tmp_path / "project"
 
 

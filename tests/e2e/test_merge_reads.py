@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cdc_lab import ROOT, Lab
+from cdc_lab import Lab
 from test_cdc_scenarios import SCD1, SELECT, event
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ class Desk(Lab):
 
     def __init__(self, spark: SparkSession, folder: Path, schema: str) -> None:
         super().__init__(spark, folder, schema)
-        self.write("dbt_project.yml", (folder / "dbt_project.yml").read_text().replace(
-            f'"{ROOT / "macros"}"', f'"{ROOT / "macros"}", macros') + PROJECT.format(schema))  # fmt: skip
+        self.write("dbt_project.yml", (folder / "dbt_project.yml").read_text() + PROJECT.format(schema))
         self.write("models/_raw.yml", f"sources: [{{name: raw, schema: {schema}, tables: [{{name: base}}]}}]\n")
 
     def write(self, path: str, text: str) -> None:
@@ -148,7 +147,9 @@ def test_empty_a_sample_and_a_table_made_anew_leave_nothing_behind(desk: Desk) -
 
 KEYED = """
 {% if is_incremental() -%}
-with touched as (select * from {{ touched_keys('select k from (' ~ changed_keys('current') ~ ')') }})
+with touched as (
+    select * from {{ delta_cdc.touched_keys('select k from (' ~ delta_cdc.changed_keys('current') ~ ')') }}
+)
 {% endif -%}
 select current.k, EXPRESSION as n
 from {{ ref('current') }} as current

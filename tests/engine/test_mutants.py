@@ -15,8 +15,8 @@ SEED, KEYS, BATCHES = 7, 300, 3
 MUTANTS: dict[str, tuple[str, str, str, str]] = {
     "no clamp": (
         "versions", "cdc_timeline.sql",
-        "max({{ _cdc_time(o) }}) over ({{ in_order }} rows between unbounded preceding and current row) as _cdc_effective_at",
-        "{{ _cdc_time(o) }} as _cdc_effective_at",
+        "max({{ delta_cdc._cdc_time(o) }}) over ({{ in_order }} rows between unbounded preceding and current row) as _cdc_effective_at",
+        "{{ delta_cdc._cdc_time(o) }} as _cdc_effective_at",
     ),
     "no collapse": (
         "versions", "cdc_timeline.sql",
@@ -36,7 +36,7 @@ MUTANTS: dict[str, tuple[str, str, str, str]] = {
     "equality not null-safe": (
         "versions", "cdc_timeline.sql",
         "not (lag({{ tracked }}) over ({{ shown_in_order }}) <=> {{ tracked }}) as _cdc_head",
-        "not coalesce({% for name in o.tracked %}lag({{ _cdc_value(o, name) }}) over ({{ shown_in_order }}) = {{ _cdc_value(o, name) }} and "
+        "not coalesce({% for name in o.tracked %}lag({{ delta_cdc._cdc_value(o, name) }}) over ({{ shown_in_order }}) = {{ delta_cdc._cdc_value(o, name) }} and "
         "{% endfor %} not lag(_cdc_deleted) over ({{ shown_in_order }}), false) as _cdc_head",
     ),
     "a run shows its first event": (
@@ -46,9 +46,9 @@ MUTANTS: dict[str, tuple[str, str, str, str]] = {
     ),
     "what arrives last is the state": (
         "states", "cdc_timeline.sql",
-        "partition by {{ _cdc_columns(o.unique_key) }}, _cdc_overridden order by {{ _cdc_columns(o.sequence) }}, _cdc_synthetic\n"
+        "partition by {{ delta_cdc._cdc_columns(o.unique_key) }}, _cdc_overridden order by {{ delta_cdc._cdc_columns(o.sequence) }}, _cdc_synthetic\n"
         "            ) is null as _cdc_now_visible",
-        "partition by {{ _cdc_columns(o.unique_key) }}, _cdc_overridden order by `_batch_id`, {{ _cdc_columns(o.sequence) }}, _cdc_synthetic\n"
+        "partition by {{ delta_cdc._cdc_columns(o.unique_key) }}, _cdc_overridden order by `_batch_id`, {{ delta_cdc._cdc_columns(o.sequence) }}, _cdc_synthetic\n"
         "            ) is null as _cdc_now_visible",
     ),
     "stored versions stay as they are": (
@@ -69,13 +69,13 @@ MUTANTS: dict[str, tuple[str, str, str, str]] = {
     ),
     "the stored time always stays": (
         "versions", "cdc_timeline.sql",
-        "min(`{{ o.effective_at }}`) over (partition by {{ keys }}, {{ sequence }}{{ _cdc_repeats(o, schemas) }})",
+        "min(`{{ o.effective_at }}`) over (partition by {{ keys }}, {{ sequence }}{{ delta_cdc._cdc_repeats(o, schemas) }})",
         "coalesce(max(case when _cdc_stored then `{{ o.effective_at }}` end) over (partition by {{ keys }}, {{ sequence }}), "
         "`{{ o.effective_at }}`)",
     ),
     "an earlier time of a stored event is not written": (
         "versions", "cdc_timeline.sql",
-        "or not (`{{ o.effective_at }}` <=> {{ _cdc_time(o) }})", "",
+        "or not (`{{ o.effective_at }}` <=> {{ delta_cdc._cdc_time(o) }})", "",
     ),
     "fill across a delete": (
         "versions_ignoring_null", "cdc_timeline.sql",
@@ -83,7 +83,7 @@ MUTANTS: dict[str, tuple[str, str, str, str]] = {
     ),
     "an unsent value is NULL": (
         "states_moved", "cdc_timeline.sql",
-        "{%- if o.unsent %} and not coalesce(array_contains(`{{ o.unsent }}`, '{{ _cdc_escape(name) }}'), false){% endif -%}", "",
+        "{%- if o.unsent %} and not coalesce(array_contains(`{{ o.unsent }}`, '{{ delta_cdc._cdc_escape(name) }}'), false){% endif -%}", "",
     ),
     "a key change gives nothing": (
         "states_moved", "cdc_state.sql",
@@ -95,7 +95,7 @@ MUTANTS: dict[str, tuple[str, str, str, str]] = {
     ),
     "a key that gave values is not read again with the key that took them": (
         "versions_moved", "cdc_state.sql",
-        "moves and not everything and _cdc_any_moved(o, '(' ~ staged_keys ~ ')', moves)", "false",
+        "moves and not everything and delta_cdc._cdc_any_moved(o, '(' ~ staged_keys ~ ')', moves)", "false",
     ),
     "truncate filtered out by the key range": (
         "versions", "cdc_state.sql",
@@ -112,10 +112,10 @@ MUTANTS: dict[str, tuple[str, str, str, str]] = {
     ),
     "one end of the key range is left out": (
         "states", "cdc_key_ranges.sql",
-        "between {{ cdc_literal(lowest, data_type) }} and", "> {{ cdc_literal(lowest, data_type) }} and {{ alias }}.`{{ key }}` <=",
+        "between {{ delta_cdc.cdc_literal(lowest, data_type) }} and", "> {{ delta_cdc.cdc_literal(lowest, data_type) }} and {{ alias }}.`{{ key }}` <=",
     ),
     "MERGE only inserts": (
-        "versions", "cdc_apply.sql", "_cdc_physical_columns(o) if counts.updated > 0 else []", "[]",
+        "versions", "cdc_apply.sql", "delta_cdc._cdc_physical_columns(o) if counts.updated > 0 else []", "[]",
     ),
 }  # fmt: skip
 
@@ -126,10 +126,10 @@ MUTANTS_IN_ORDER: dict[str, tuple[str, str, str, str]] = {
         "min(_cdc_first) > {{ _cdc_reached_sequence", "min(_cdc_first) >= {{ _cdc_reached_sequence",
     ),
     "late events are in order": (
-        "states", "cdc_in_order.sql", "and min(_cdc_first) > {{ _cdc_reached_sequence(o, reach) }}", "",
+        "states", "cdc_in_order.sql", "and min(_cdc_first) > {{ delta_cdc._cdc_reached_sequence(o, reach) }}", "",
     ),
     "times that were reached are in order": (
-        "versions", "cdc_in_order.sql", "and min(_cdc_first_at) > {{ _cdc_reached_time(o, reach) }}", "",
+        "versions", "cdc_in_order.sql", "and min(_cdc_first_at) > {{ delta_cdc._cdc_reached_time(o, reach) }}", "",
     ),
     "nothing is there twice": (
         "versions", "cdc_in_order.sql", "not max(_cdc_repeats)\n        and", "",

@@ -30,10 +30,9 @@ from cdc_scenarios import (
 from dbt.adapters.base import BaseRelation
 from dbt.adapters.contracts.connection import AdapterResponse
 from dbt_common.clients.jinja import MacroReturn, get_environment
+from rendering import PACKAGE
 
 from python_ops.lake.artifacts import load_run_results
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def made(select: str = SELECT, **config: Any) -> Duck:
@@ -416,7 +415,8 @@ def test_the_counts_of_a_model_are_data_in_run_results(tmp_path: Path) -> None:
         "check_config_keys": lambda config, strategy: "", "model": {"config": {}},
         "this": BaseRelation.create(schema="lab", identifier="history"),
     }  # fmt: skip
-    text = (ROOT / "macros" / "overrides" / "incremental.sql").read_text()
+    context["delta_cdc"] = dict(context)
+    text = (PACKAGE / "macros/overrides/incremental.sql").read_text()
     with pytest.raises(MacroReturn):
         get_environment(None).from_string(text).make_module(context).dbt_macro__materialization_incremental_spark()
 

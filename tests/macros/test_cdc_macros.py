@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from rendering import ROOT, WARNINGS, CompilationError, load, squeeze
+from rendering import PACKAGE, ROOT, WARNINGS, CompilationError, load, squeeze
 
 MACROS = load("cdc")
 COLUMNS = [
@@ -216,7 +216,7 @@ def test_every_key_that_dbt_or_the_engine_reads_is_known() -> None:
     asked = {key for text in texts for key in re.findall(r"config\.get\(['\"](\w+)", text)}
     assert fields | asked <= known, sorted((fields | asked) - known)
 
-    source = (ROOT / "macros/cdc/cdc_options.sql").read_text()
+    source = (PACKAGE / "macros/cdc/cdc_options.sql").read_text()
     read = set(re.findall(r"settings\.get\('(\w+)'", source)) - {"incremental_strategy", "unique_key"}
     assert read == set(MACROS["_cdc_option_names"]())
     assert set(MACROS["_other_names"]()).isdisjoint(known | read)
@@ -412,7 +412,7 @@ def test_view_comments_are_escaped() -> None:
 def test_every_public_macro_is_described() -> None:
     described = {
         macro["name"]: macro
-        for path in (ROOT / "macros").rglob("_macros.yml")
+        for path in (PACKAGE / "macros").rglob("_macros.yml")
         for macro in yaml.safe_load(path.read_text())["macros"]
     }
     public = {name for name, macro in MACROS.items() if callable(macro) and name.startswith("cdc_")}
@@ -423,6 +423,6 @@ def test_every_public_macro_is_described() -> None:
 
 def test_the_documented_options_are_the_ones_the_engine_reads() -> None:
     page = (ROOT / "docs" / "cdc.md").read_text()
-    source = (ROOT / "macros" / "cdc" / "cdc_options.sql").read_text()
+    source = (PACKAGE / "macros/cdc/cdc_options.sql").read_text()
     read = set(re.findall(r"settings\.get\('(\w+)'", source)) - {"incremental_strategy"}
     assert [name for name in sorted(read) if f"`{name}`" not in page] == []

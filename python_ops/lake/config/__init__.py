@@ -126,7 +126,7 @@ class Settings(BaseSettings):
         return self.home_path / "target" / self.schema_prefix
 
     def schema_name(self, layer: str) -> str:
-        """Name of a layer's schema, as macros/overrides/generate_schema_name.sql gives it."""
+        """Name of a layer's schema, as macros/generate_schema_name.sql gives it."""
         return f"{self.schema_prefix}_{layer}" if self.schema_prefix else layer
 
     def table_path(self, layer: str, table: str) -> Path:
