@@ -61,11 +61,11 @@ MUTANTS: dict[str, tuple[str, str, str, str]] = {
     ),
     "stored row always wins a tie": (
         "versions_tied", "cdc_timeline.sql",
-        "        _cdc_deleted desc, {{ _cdc_known_hash", "        _cdc_stored desc, _cdc_deleted desc, {{ _cdc_known_hash",
+        "        _cdc_deleted desc, {{ delta_cdc._cdc_known_hash", "        _cdc_stored desc, _cdc_deleted desc, {{ delta_cdc._cdc_known_hash",
     ),
     "a delete wins no tie": (
         "versions_tied", "cdc_timeline.sql",
-        "        _cdc_deleted desc, {{ _cdc_known_hash", "        {{ _cdc_known_hash",
+        "        _cdc_deleted desc, {{ delta_cdc._cdc_known_hash", "        {{ delta_cdc._cdc_known_hash",
     ),
     "the stored time always stays": (
         "versions", "cdc_timeline.sql",
@@ -123,7 +123,7 @@ MUTANTS: dict[str, tuple[str, str, str, str]] = {
 MUTANTS_IN_ORDER: dict[str, tuple[str, str, str, str]] = {
     "the last sequence again is in order": (
         "states", "cdc_in_order.sql",
-        "min(_cdc_first) > {{ _cdc_reached_sequence", "min(_cdc_first) >= {{ _cdc_reached_sequence",
+        "min(_cdc_first) > {{ delta_cdc._cdc_reached_sequence", "min(_cdc_first) >= {{ delta_cdc._cdc_reached_sequence",
     ),
     "late events are in order": (
         "states", "cdc_in_order.sql", "and min(_cdc_first) > {{ delta_cdc._cdc_reached_sequence(o, reach) }}", "",
