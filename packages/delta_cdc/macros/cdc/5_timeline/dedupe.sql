@@ -46,16 +46,19 @@ compared as (
 counted as (
     select
         *,
-        count_if(not _cdc_stored) over (partition by {{ keys }}, {{ sequence }}) as _cdc_new_copies,
-        max(_cdc_conflict) over (partition by {{ keys }}, {{ sequence }}) as _cdc_tied,
+        count_if(not _cdc_stored) over at_sequence as _cdc_new_copies,
+        max(_cdc_conflict) over at_sequence as _cdc_tied,
         {%- if o.earliest %}
         min(`{{ o.effective_at }}`) over (partition by {{ keys }}, {{ sequence }}{{ delta_cdc._cdc_repeats(o, schemas) }}) as _cdc_earliest_at,
         {%- endif %}
-        max(_cdc_stored) over (partition by {{ keys }}, {{ sequence }}) as _cdc_was_stored,
+        max(_cdc_stored) over at_sequence as _cdc_was_stored,
         max(case when not _cdc_stored then {{ '`' ~ o.watermark ~ '`' if o.watermark else 'cast(null as bigint)' }} end)
-            over (partition by {{ keys }}) as _cdc_key_batch,
-        max(case when _cdc_stored then struct({{ sequence }}) end) over (partition by {{ keys }}) as _cdc_last_stored
+            over of_key as _cdc_key_batch,
+        max(case when _cdc_stored then struct({{ sequence }}) end) over of_key as _cdc_last_stored
     from compared
+    window
+        at_sequence as (partition by {{ keys }}, {{ sequence }}),
+        of_key as (partition by {{ keys }})
 ),
 
 distinct_events as (
