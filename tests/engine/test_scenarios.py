@@ -182,7 +182,7 @@ def test_what_is_applied_is_read_from_the_last_commit_and_from_the_rows_after_an
 NOTES: dict[str, tuple[dict[str, Any], str]] = {
     "of another table": ({"table": "lab.other__cdc"}, "note.get('table') == storage | string and"),
     "of another version": ({"version": 7}, "and note.get('version') == stored.version"),
-    "of an engine that kept no reach": ({"reach": None}, "and (note.get('reach') or not _cdc_has_reach(o))"),
+    "of an engine that kept no reach": ({"reach": None}, "and (note.get('reach') or not delta_cdc._cdc_has_reach(o))"),
 }
 
 

@@ -57,7 +57,7 @@ def load(
     context = {"return": _return, "exceptions": _Exceptions(), "modules": {"re": re}, "config": {}, **(context or {})}
     context["delta_cdc"] = _Namespace(context)
     for folder in folders:
-        for path in sorted((PACKAGE / "macros" / folder).glob("*.sql")):
+        for path in sorted((PACKAGE / "macros" / folder).rglob("*.sql")):
             text = edit(path.name, path.read_text()) if edit else path.read_text()
             template = _compiled(text)
             for name in re.findall(r"{%-?\s*macro\s+(\w+)", text):

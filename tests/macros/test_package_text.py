@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 from dbt_common.clients.jinja import get_environment
 from jinja2 import nodes
 from rendering import PACKAGE, ROOT
@@ -39,7 +41,7 @@ def test_macros_call_each_other_by_the_packages_name(path: Path) -> None:
 
 
 def test_a_call_without_prefix_is_found(tmp_path: Path) -> None:
-    text = (PACKAGE / "macros/cdc/cdc_changes.sql").read_text(encoding="utf-8")
+    text = (PACKAGE / "macros/cdc/7_views/cdc_changes.sql").read_text(encoding="utf-8")
     assert "delta_cdc._cdc_node(relation)" in text
     (tmp_path / "cdc_changes.sql").write_text(text.replace("delta_cdc._cdc_node(", "_cdc_node("), encoding="utf-8")
     assert calls_without_prefix(tmp_path / "cdc_changes.sql") == ["cdc_changes.sql, cdc_changes: _cdc_node"]
@@ -56,3 +58,33 @@ def test_this_projects_sql_asks_the_package_too() -> None:
         if called.name in NAMES - shim
     }
     assert found == set()
+
+
+DESCRIBED = {
+    described["name"]: described
+    for path in (PACKAGE / "macros").rglob("_macros.yml")
+    for described in yaml.safe_load(path.read_text(encoding="utf-8"))["macros"]
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_macros_are_short_and_described(path: Path) -> None:
+    """At most 60 lines. Public ones in _macros.yml, with their arguments; helpers there, or in a comment above."""
+    text = path.read_text(encoding="utf-8")
+    found = re.findall(r"(#}\n)?{% (macro|materialization) (\w+)(.*?){%- end\2 ", text, re.DOTALL)
+    assert len(found) == len(macros(path))
+    assert [called for _, _, called, body in found if body.count("\n") >= 60] == []
+    assert [
+        called for comment, _, called, _ in found if called.startswith("_") and not (comment or called in DESCRIBED)
+    ] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_public_macros_are_described_with_their_arguments(path: Path) -> None:
+    """The signatures of what dbt calls (`spark__…`, materializations) are dbt's."""
+    for macro in (macro for macro in macros(path) if not name(macro).startswith("_")):
+        described = DESCRIBED[name(macro)]
+        assert described["description"].strip(), name(macro)
+        if not name(macro).startswith(("spark__", "materialization_")):
+            listed = [argument["name"] for argument in described.get("arguments", [])]
+            assert listed == [argument.name for argument in macro.args], name(macro)

@@ -1,8 +1,9 @@
 {#-- Applies the new events of a CDC model: the runner behind both strategies. Every statement's SQL comes from the macros
-     beside this one; here is only their order. Returns the counts, and the message for dbt's console line.
+     in the numbered folders; here is only their order. Returns the counts, and the message for dbt's console line.
 
        1 validate, 2 read what is applied, 3 stage the new events (source evaluated once) and survey them,
-       4 one MERGE: of the events in order (cdc_in_order.sql), else of their keys' whole timeline (cdc_timeline.sql), 5 views
+       4 one MERGE: of the events in order (5_timeline/in_order.sql), else of their keys' whole timeline
+         (5_timeline/cdc_timeline.sql), 5 views
 
      `run` is what the steps hand on: options `o`, `storage`, `exists`, `first_load`, `stored` (cdc_reconcile_storage), the
      table's `version`, what is `applied` (cdc_applied) and its mark `low`, the cached events `staged`, their `profile`, how
@@ -59,6 +60,29 @@
 {%- endmacro %}
 
 
+{#-- Whether a run goes the short way: never after a commit that is not a noted one, which may have changed rows by hand. --#}
+{% macro cdc_may_go_in_order(run) -%}
+    {{ return(run.profile.get('in_order') and run.applied.is_noted and not run.stored.rederive) }}
+{%- endmacro %}
+
+
+{#-- The short way: every open version of a touched key is closed or, as a run goes on, hidden; so the counts are those of MERGE. --#}
+{% macro cdc_apply_in_order(run) -%}
+    {%- set o, profile = run.o, run.profile -%}
+    {%- set predicate = delta_cdc.cdc_range_predicate(delta_cdc._cdc_range_key(o), o.types[delta_cdc._cdc_range_key(o)], delta_cdc._cdc_listed_ranges(profile['ranges']), 'stored') -%}
+    {%- set timeline = delta_cdc.cdc_timeline_in_order(run, predicate) -%}
+    {#- Few rows are sent to where the table's are; MERGE cannot know how few, and would sort the table's for the join. -#}
+    {%- set source = '(select ' ~ ('/*+ broadcast(timeline) */ ' if profile['rows_read'] <= 100000) ~ '* from (\n' ~ timeline ~ '\n) as timeline)' -%}
+    {%- set derived = ['_cdc_batch_id', '_cdc_valid_from', '_cdc_valid_to', '_cdc_visible'] + (['_cdc_filled'] if o.fill else []) -%}
+    {%- set merged = delta_cdc._cdc_merge_once(run, delta_cdc.cdc_merge(o, run.storage, source, predicate, derived)) -%}
+    {{ return({
+        'read': profile['rows_read'], 'inserted': merged['num_inserted_rows'], 'updated': merged['num_updated_rows'],
+        'opened': profile['opened'], 'closed': merged['num_updated_rows'], 'deletes': profile['deletes'], 'clamped': profile['clamped'],
+        'newest': run.marks.high_text,
+    }) }}
+{%- endmacro %}
+
+
 {#-- The long way, right for events in any order: the whole timeline of every touched key. Returns the counts. --#}
 {% macro cdc_apply_timeline(run, clock) -%}
     {%- set o, profile, stored = run.o, run.profile, run.stored -%}
@@ -66,8 +90,7 @@
     {%- set counts = {'read': profile['rows_read'], 'inserted': 0, 'updated': 0, 'newest': none} -%}
     {%- if run.first_load or profile['rows_read'] > 0 or stored.rederive -%}
         {%- set plan = delta_cdc.cdc_plan(run) -%}
-        {%- do run_query('cache lazy table ' ~ run.diff ~ ' as ' ~ delta_cdc.cdc_timeline(
-            o, plan.state, run.stage, run.marks.high_or_run, stored.schemas, plan.truncations, plan.chains, plan.moves)) -%}
+        {%- do run_query('cache lazy table ' ~ run.diff ~ ' as ' ~ delta_cdc.cdc_timeline(run, plan)) -%}
         {%- do counts.update(delta_cdc._cdc_count_diff(o, run.diff, delta_cdc.cdc_tied_columns(o, plan.state, run.stage, run.diff))) -%}
         {%- do delta_cdc._cdc_lap(clock, 'timeline') -%}
         {%- if run.first_load -%}
@@ -90,6 +113,7 @@
 {%- endmacro %}
 
 
+{#-- Names and types of a query's columns. --#}
 {% macro _cdc_describe_query(model_sql) -%}
     {%- set columns = [] -%}
     {%- for row in run_query('describe query\n' ~ model_sql).rows -%}
@@ -99,11 +123,13 @@
 {%- endmacro %}
 
 
+{#-- Sets table properties, in a commit of their own. --#}
 {% macro _cdc_set_properties(storage, properties) -%}
     {%- do run_query('alter table ' ~ storage ~ ' set tblproperties (' ~ delta_cdc._cdc_properties(properties) ~ ')') -%}
 {%- endmacro %}
 
 
+{#-- Notes the seconds since the step before. --#}
 {% macro _cdc_lap(clock, step) -%}
     {%- set now = modules.datetime.datetime.now() -%}
     {%- do clock.steps.append(step ~ ' ' ~ '%.1f' % (now - clock.last).total_seconds()) -%}
@@ -111,6 +137,7 @@
 {%- endmacro %}
 
 
+{#-- The seconds of each step, for the console line. --#}
 {% macro _cdc_seconds(clock) -%}
     {{ return(' [' ~ clock.steps | join(', ') ~ ' s]') }}
 {%- endmacro %}
@@ -126,6 +153,7 @@
 {%- endmacro %}
 
 
+{#-- The counts as a text. --#}
 {% macro _cdc_message(told) -%}
     {%- set parts = [] -%}
     {%- for name, count in told.items() -%}{%- do parts.append(name ~ ' ' ~ count) -%}{%- endfor -%}

@@ -15,11 +15,13 @@
 {%- endmacro %}
 
 
+{#-- A text for a SQL literal in apostrophes; without `$`, which Spark may take for a variable. --#}
 {% macro _cdc_escape(text) -%}
     {{ text | replace('\\', '\\\\') | replace("'", "\\'") | replace('$', '\\u0024') }}
 {%- endmacro %}
 
 
+{#-- Whether values of a type can be written as literals. --#}
 {% macro _cdc_has_literal(data_type) -%}
     {%- set type = data_type | lower -%}
     {{ return(type in ['int', 'bigint', 'smallint', 'tinyint', 'date', 'timestamp', 'timestamp_ntz', 'string']
@@ -53,4 +55,12 @@
 {#-- A value as JSON text, for a macro to read with `fromjson(_cdc_text(…))`. --#}
 {% macro _cdc_json(value) -%}
     concat('=', to_json({{ value }}))
+{%- endmacro %}
+
+
+{#-- The same names, each once, in their order. --#}
+{% macro _cdc_distinct(names) -%}
+    {%- set once = [] -%}
+    {%- for name in names if name not in once -%}{%- do once.append(name) -%}{%- endfor -%}
+    {{ return(once) }}
 {%- endmacro %}

@@ -20,15 +20,18 @@
     {%- endfor -%}
     {%- do delta_cdc.alter_for_merge(target, plan) -%}
     {%- set replace_by = none if delta_cdc.reads_a_part() else config.get('replace_by') -%}
-    {%- set ranges = none if replace_by == '*' else delta_cdc._merge_ranges(key, plan.types, source, replace_by) -%}
-    {{ delta_cdc.explain_duplicates(
-        delta_cdc.merge_rows(target, source, key, plan.columns, replace_by, ranges, incremental_predicates, plan.new), target, source, key) }}
+    {%- set predicates = [] if replace_by == '*' else [delta_cdc._merge_ranges(key, plan.types, source, replace_by)] -%}
+    {%- set plan = dict(plan, key=key, replace_by=replace_by, predicates=predicates + (incremental_predicates or [])) -%}
+    {{ delta_cdc.explain_duplicates(delta_cdc.merge_rows(target, source, plan), target, source, key) }}
 {%- endmacro %}
 
 
-{% macro merge_rows(target, source, key, columns, replace_by, range_predicate, incremental_predicates=none, new=[]) -%}
+{#-- The MERGE. `plan` is merge_schema_plan's, with the `key`, `replace_by`, and `predicates` on the target, none among them for
+     nothing. --#}
+{% macro merge_rows(target, source, plan) -%}
+{%- set key, columns, replace_by = plan.key, plan.columns, plan.replace_by -%}
 {%- set attributes = columns | reject('in', key) | list -%}
-merge {{ 'with schema evolution ' if new }}into {{ target }} as target
+merge {{ 'with schema evolution ' if plan.new }}into {{ target }} as target
 using (
     {%- if replace_by and replace_by != '*' %}
     -- One evaluation of the query: rows of touched keys that it no longer gives come out of the same join.
@@ -49,15 +52,14 @@ using (
     {%- endif %}
 ) as source
 on {{ delta_cdc._cdc_equal(key, 'target', 'source') }}
-    {%- if range_predicate %} and {{ range_predicate }}{% endif %}
-    {%- for predicate in incremental_predicates or [] %} and {{ predicate }}{% endfor %}
+    {%- for predicate in plan.predicates if predicate %} and {{ predicate }}{% endfor %}
 {%- if replace_by and replace_by != '*' %}
 when matched and source._gone then delete
 {%- endif %}
 {%- if attributes %}
 when matched and not (
     {%- for name in attributes %}
-    {{ 'source.`' ~ name ~ '` is null' if name in new else delta_cdc._cdc_equal([name], 'target', 'source') }}{{ ' and' if not loop.last }}
+    {{ 'source.`' ~ name ~ '` is null' if name in plan.new else delta_cdc._cdc_equal([name], 'target', 'source') }}{{ ' and' if not loop.last }}
     {%- endfor %}) then update set
     {%- for name in attributes %}
     `{{ name }}` = source.`{{ name }}`{{ ',' if not loop.last }}

@@ -16,6 +16,7 @@
 {%- endmacro %}
 
 
+{#-- The model's SQL as a first load and as an incremental run, without what differs every time. --#}
 {% macro _rendered_for_hash() -%}
     {%- if model.language == 'python' -%}
         {{ return([modules.re.sub('is_incremental = \\w+', '', model.compiled_code or model.raw_code)]) }}
@@ -32,6 +33,7 @@
 {%- endmacro %}
 
 
+{#-- What of the model's config and columns its rows depend on. --#}
 {% macro _shape_for_hash() -%}
     {%- set columns = [] -%}
     {%- for column in model.columns.values() -%}

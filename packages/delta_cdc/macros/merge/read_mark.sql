@@ -20,6 +20,7 @@
 {%- endmacro %}
 
 
+{#-- Whether an upstream is as it was at the last run. --#}
 {% macro _is_unchanged(state, was) -%}
     {{ return(was and state.version is not none and was.get('table') == state.table and was.get('version') == state.version) }}
 {%- endmacro %}
@@ -35,6 +36,7 @@
 {%- endmacro %}
 
 
+{#-- The same, asked anew. --#}
 {% macro _asks_for_every_key() -%}
     {%- if delta_cdc.leaves_no_mark() or not delta_cdc.is_incremental() -%}{{ return(true) }}{%- endif -%}
     {%- set applied = delta_cdc.upstreams_applied() -%}

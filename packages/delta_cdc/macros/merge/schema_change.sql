@@ -39,6 +39,7 @@
 {%- endmacro %}
 
 
+{#-- Stops on what on_schema_change, a contract or Delta does not allow. --#}
 {% macro _refuse_schema_change(target, on_schema_change, is_contracted, key, plan) -%}
     {%- set rebuild = 'run the model with --full-refresh, which writes the table anew' -%}
     {%- set told = [] -%}
@@ -69,6 +70,7 @@
 {%- endmacro %}
 
 
+{#-- Stops the merge, with nothing altered. --#}
 {% macro _schema_change_fails(target, expected, got, fix) -%}
     {%- do exceptions.raise_compiler_error(target ~ ': expected ' ~ expected ~ ', got ' ~ got ~ '. Nothing was altered. Fix: ' ~ fix ~ '.') -%}
 {%- endmacro %}

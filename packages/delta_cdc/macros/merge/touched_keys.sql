@@ -21,11 +21,13 @@
 {%- endmacro %}
 
 
+{#-- Name of the temporary view of touched keys. --#}
 {% macro _touched_view(relation) -%}
     {{ return(relation.schema ~ '__' ~ relation.identifier ~ '__touched') }}
 {%- endmacro %}
 
 
+{#-- Condition: none of these columns is NULL. --#}
 {% macro _all_present(names) -%}
     {%- for name in ([names] if names is string else names) -%}
         `{{ name }}` is not null{{ ' and ' if not loop.last }}

@@ -9,6 +9,7 @@
 {%- endmacro %}
 
 
+{#-- Adds these nodes to `found`, and what lies behind views and ephemeral models. --#}
 {% macro _add_upstreams(ids, found) -%}
     {%- for id in ids if id not in found -%}
         {%- set node = graph.nodes.get(id) or graph.sources.get(id) -%}
@@ -39,6 +40,7 @@
 {%- endmacro %}
 
 
+{#-- Asks Spark what one upstream is now. --#}
 {% macro _read_upstream(node, table, kind) -%}
     {%- set state = {'table': table | string, 'version': none, 'kind': kind} -%}
     {%- set known = none if node.resource_type == 'source' else load_cached_relation(table) -%}

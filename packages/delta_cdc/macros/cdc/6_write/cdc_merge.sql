@@ -67,6 +67,7 @@ sort by {{ delta_cdc._cdc_columns(o.unique_key) }}
 {%- endmacro %}
 
 
+{#-- Table properties as SQL. --#}
 {% macro _cdc_properties(properties) -%}
     {%- for name, value in properties.items() -%}
         '{{ name }}' = '{{ delta_cdc._cdc_escape(value) }}'{{ ', ' if not loop.last }}

@@ -19,6 +19,7 @@
 {%- endmacro %}
 
 
+{#-- Options that only CDC models have. --#}
 {% macro _cdc_option_names() -%}
     {{ return(['sequence_by', 'effective_at', 'delete_when', 'truncate_when', 'watermark', 'track_history', 'track_history_except',
         'ignore_null_updates', 'unsent', 'moved_from', 'except_columns', 'on_tie', 'cluster_by']) }}

@@ -37,17 +37,20 @@
 {%- endmacro %}
 
 
+{#-- Settings of the transaction number that only one run can write. --#}
 {% macro _cdc_guard(storage, version) -%}
     {{ return({'spark.databricks.delta.write.txnAppId': 'cdc:' ~ storage.schema ~ '.' ~ storage.identifier, 'spark.databricks.delta.write.txnVersion': version}) }}
 {%- endmacro %}
 
 
+{#-- The setting that puts the note on the next commit. --#}
 {% macro _cdc_note_setting(run, version) -%}
     {%- set note = delta_cdc.cdc_note(run, version) -%}
     {{ return({'spark.databricks.delta.commitInfo.userMetadata': note} if note else {}) }}
 {%- endmacro %}
 
 
+{#-- Sets all of these on the session, in one statement. --#}
 {% macro _cdc_set_session(settings) -%}
     {%- set statements = [] -%}
     {%- for name, value in settings.items() -%}{%- do statements.append('set ' ~ name ~ ' = ' ~ value) -%}{%- endfor -%}

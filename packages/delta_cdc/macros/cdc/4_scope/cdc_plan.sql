@@ -1,37 +1,45 @@
-{#-- What the timeline reads of the storage table, and under which literal predicate; key changes among it. --#}
+{#-- What the timeline reads of the storage table, and under which literal predicate; key changes among it. It returns the plan
+     that the timeline is handed: relations or sub-queries `state` (stored events; none on a first load), `truncations`, `moves`
+     and `chains`, each none where there is none, and the `predicate` of the MERGE. --#}
 {% macro cdc_plan(run) -%}
-    {%- set o, storage, stage, stored, profile = run.o, run.storage, run.stage, run.stored, run.profile -%}
-    {%- set pinned = none if run.first_load else '(select * from ' ~ storage ~ ' version as of ' ~ stored.version ~ ')' -%}
+    {%- set o, stage, stored, profile = run.o, run.stage, run.stored, run.profile -%}
+    {%- set pinned = none if run.first_load else '(select * from ' ~ run.storage ~ ' version as of ' ~ stored.version ~ ')' -%}
     {%- set has_truncates = o.truncate_when and (profile['truncates'] > 0 or run.marks.truncates) -%}
-    {%- set truncations = delta_cdc.cdc_truncations(o, pinned, stage) if has_truncates else none -%}
     {%- set everything = run.first_load or stored.rederive or profile['truncates'] > 0 -%}
     {%- set staged_keys = 'select ' ~ delta_cdc._cdc_columns(o.unique_key) ~ ' from ' ~ stage ~ ' where not _cdc_truncate' -%}
 
     {%- set moves = delta_cdc._cdc_find_moves(o, pinned, stage, run.found) if o.moved_from and o.fill else none -%}
     {%- set has_moved = moves and not everything and delta_cdc._cdc_any_moved(o, '(' ~ staged_keys ~ ')', moves) -%}
     {%- set touched = '(' ~ staged_keys ~ (' union all ' ~ delta_cdc.cdc_moved_keys(o, moves) if has_moved else '') ~ ')' -%}
-    {%- set moves = moves if everything or has_moved else none -%}
 
     {%- set ranges = [] if everything else delta_cdc._cdc_listed_ranges(profile['ranges']) if 'ranges' in profile and not has_moved
         else delta_cdc._cdc_find_ranges(o, touched) -%}
-    {%- set predicate = delta_cdc.cdc_range_predicate(delta_cdc._cdc_range_key(o), o.types[delta_cdc._cdc_range_key(o)], ranges, 'stored', has_truncates) if ranges else 'true' -%}
-    {%- set state = pinned ~ ' as stored' if everything and pinned else none if run.first_load
-        else delta_cdc.cdc_state(o, storage, stored.version, touched, predicate, has_truncates) -%}
-    {%- set chains = delta_cdc._cdc_find_chains(o, state, stage, stored.schemas, truncations, moves) if moves else none -%}
-    {{ return({'state': state, 'predicate': predicate, 'truncations': truncations, 'moves': moves, 'chains': chains}) }}
+    {%- set key = delta_cdc._cdc_range_key(o) -%}
+    {%- set plan = {
+        'has_truncates': has_truncates,
+        'truncations': delta_cdc.cdc_truncations(o, pinned, stage) if has_truncates else none,
+        'moves': moves if everything or has_moved else none,
+        'touched': touched,
+        'predicate': delta_cdc.cdc_range_predicate(key, o.types[key], ranges, 'stored', has_truncates) if ranges else 'true',
+        'chains': none,
+    } -%}
+    {%- do plan.update({'state': none if run.first_load else pinned ~ ' as stored' if everything else delta_cdc.cdc_state(run, plan)}) -%}
+    {%- if plan.moves -%}{%- do plan.update({'chains': delta_cdc._cdc_find_chains(run, plan)}) -%}{%- endif -%}
+    {{ return(plan) }}
 {%- endmacro %}
 
 
 {#-- Stored events of the touched keys; stored truncates belong to every key. --#}
-{% macro cdc_state(o, storage, version, touched, predicate, has_truncates) -%}
+{% macro cdc_state(run, plan) -%}
+{%- set key, stored = run.o.unique_key, run.storage ~ ' version as of ' ~ run.stored.version -%}
 (
     select stored.*
-    from {{ storage }} version as of {{ version }} as stored
-    left semi join {{ touched }} as touched on {{ delta_cdc._cdc_equal(o.unique_key, 'stored', 'touched') }}
-    where {{ predicate }}
-    {%- if has_truncates %}
+    from {{ stored }} as stored
+    left semi join {{ plan.touched }} as touched on {{ delta_cdc._cdc_equal(key, 'stored', 'touched') }}
+    where {{ plan.predicate }}
+    {%- if plan.has_truncates %}
     union all
-    select * from {{ storage }} version as of {{ version }} where `{{ o.unique_key[0] }}` is null and _cdc_truncate
+    select * from {{ stored }} where `{{ key[0] }}` is null and _cdc_truncate
     {%- endif %}
 ) as state
 {%- endmacro %}

@@ -33,6 +33,7 @@ where `{{ o.watermark }}` > {{ low }} or `{{ o.watermark }}` is null
 {%- endmacro %}
 
 
+{#-- Condition: one of these columns is NULL. --#}
 {% macro _cdc_any_null(names) -%}
     {%- for name in names -%}`{{ name }}` is null{{ ' or ' if not loop.last }}{%- endfor -%}
 {%- endmacro %}

@@ -23,19 +23,20 @@
 
 {#-- Follows each chain of key changes to its root, in doubling steps, until no root is itself a link. Nearly always the
      first look is enough: a key changes, and its new one has not changed since. --#}
-{% macro _cdc_find_chains(o, state, stage, schemas, truncations, moves) -%}
+{% macro _cdc_find_chains(run, plan) -%}
     {%- set now = namespace(
-        name=delta_cdc._cdc_write_scratch('chains0', delta_cdc.cdc_chains(o, state, stage, schemas, truncations, moves)), more=true) -%}
+        name=delta_cdc._cdc_write_scratch('chains0', delta_cdc.cdc_chains(run, plan)), more=true) -%}
     {%- for step in range(1, 30) if now.more -%}
-        {%- set now.more = run_query(delta_cdc.cdc_unfinished_chains(o, now.name)).rows[0][0] > 0 -%}
+        {%- set now.more = run_query(delta_cdc.cdc_unfinished_chains(run.o, now.name)).rows[0][0] > 0 -%}
         {%- if now.more -%}
-            {%- set now.name = delta_cdc._cdc_write_scratch('chains' ~ step, delta_cdc.cdc_lengthen_chains(o, now.name)) -%}
+            {%- set now.name = delta_cdc._cdc_write_scratch('chains' ~ step, delta_cdc.cdc_lengthen_chains(run.o, now.name)) -%}
         {%- endif -%}
     {%- endfor -%}
     {{ return(now.name) }}
 {%- endmacro %}
 
 
+{#-- Writes a query's rows to a scratch table, and returns its name. --#}
 {% macro _cdc_write_scratch(name, sql) -%}
     {%- set scratch = delta_cdc._cdc_sibling(this, 'cdc_scratch_' ~ name) -%}
     {%- do run_query('drop table if exists ' ~ scratch) -%}
@@ -44,6 +45,7 @@
 {%- endmacro %}
 
 
+{#-- Drops the model's scratch tables. --#}
 {% macro _cdc_drop_scratch() -%}
     {%- for row in run_query("show tables in " ~ this.schema ~ " like '" ~ this.identifier ~ "__cdc_scratch_*'").rows -%}
         {%- do run_query('drop table if exists ' ~ this.schema ~ '.' ~ row['tableName']) -%}

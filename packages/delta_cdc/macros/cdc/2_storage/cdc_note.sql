@@ -66,11 +66,13 @@ from {{ storage }}
 {%- endmacro %}
 
 
+{#-- The highest applied sequence, as a struct of literals. --#}
 {% macro _cdc_reached_sequence(o, reach) -%}
 struct({% for name in o.sequence %}{{ delta_cdc._cdc_from_lasting_text(reach[loop.index0], o.types[name]) }} as `{{ name }}`{{ ', ' if not loop.last }}{% endfor %})
 {%- endmacro %}
 
 
+{#-- The highest applied effective time, as a literal. --#}
 {% macro _cdc_reached_time(o, reach) -%}
     {{ delta_cdc._cdc_from_lasting_text(reach[-1], o.types[o.effective_at]) if o.scd2 }}
 {%- endmacro %}
@@ -82,6 +84,7 @@ struct({% for name in o.sequence %}{{ delta_cdc._cdc_from_lasting_text(reach[loo
 {%- endmacro %}
 
 
+{#-- A value's literal from its text in a note. --#}
 {% macro _cdc_from_lasting_text(text, type) -%}
     {%- if type == 'timestamp' -%}timestamp_micros({{ text }}L)
     {%- elif type.startswith('decimal') -%}cast({{ delta_cdc.cdc_literal(text, type) }} as {{ type }})

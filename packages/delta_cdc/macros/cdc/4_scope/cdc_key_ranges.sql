@@ -96,6 +96,7 @@ bucketed as (
 {%- endmacro %}
 
 
+{#-- The ranges of a query's answer, as (lowest, highest) texts. --#}
 {% macro _cdc_listed_ranges(text) -%}
     {%- set ranges = [] -%}
     {%- for range in fromjson(delta_cdc._cdc_text(text) or '[]') -%}{%- do ranges.append((range.lowest, range.highest)) -%}{%- endfor -%}

@@ -38,10 +38,11 @@ inner join givers
 
 
 {#-- Which segment continues which: one row per moved event, its own segment and, as root, the old key's segment that ended. --#}
-{% macro cdc_chains(o, state, stage, schemas, truncations, moves) -%}
+{% macro cdc_chains(run, plan) -%}
+{%- set o = run.o -%}
 {%- set keys = delta_cdc._cdc_columns(o.unique_key) -%}
 with
-{{ delta_cdc.cdc_segmented(o, state, stage, schemas, truncations, moves) }},
+{{ delta_cdc.cdc_segmented(run, plan) }},
 
 placed_segments as (
     select
@@ -57,7 +58,7 @@ select
     taker._cdc_segment,
     struct({{ delta_cdc._cdc_columns(o.unique_key, 'giver') }}, giver._cdc_segment_before as _cdc_segment) as _cdc_root,
     1 as _cdc_depth
-from {{ moves }} as moves
+from {{ plan.moves }} as moves
 inner join placed_segments as taker
     on {{ delta_cdc._cdc_equal(o.unique_key + o.sequence, 'taker', 'moves') }}
     and not taker._cdc_synthetic
@@ -95,11 +96,4 @@ left semi join {{ chains }} as further
 select {{ delta_cdc._cdc_columns(o.unique_key) }} from {{ moves }}
 union all
 select {% for key in o.unique_key %}_cdc_old_key.`{{ key }}` as `{{ key }}`{{ ', ' if not loop.last }}{% endfor %} from {{ moves }}
-{%- endmacro %}
-
-
-{% macro _cdc_distinct(names) -%}
-    {%- set once = [] -%}
-    {%- for name in names if name not in once -%}{%- do once.append(name) -%}{%- endfor -%}
-    {{ return(once) }}
 {%- endmacro %}

@@ -57,11 +57,13 @@
 {%- endmacro %}
 
 
+{#-- An option that may be a name, a list or nothing, as a list. --#}
 {% macro _cdc_as_list(value) -%}
     {{ return([] if not value else [value] if value is string else value | list) }}
 {%- endmacro %}
 
 
+{#-- Stops the model: what was expected, what was got, and the fix. --#}
 {% macro _cdc_fail(option, expected, got, fix) -%}
     {%- do exceptions.raise_compiler_error(
         option ~ ': expected ' ~ expected ~ ', got ' ~ got ~ '. Fix: ' ~ fix ~ '.') -%}

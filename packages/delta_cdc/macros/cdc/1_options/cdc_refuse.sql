@@ -1,3 +1,4 @@
+{#-- Refuses, before anything is read, runs that would lose changes. --#}
 {% macro _cdc_refuse_what_cannot_work(o) -%}
     {%- if target.threads > 1 and not delta_cdc._cdc_has_own_session() -%}
         {%- do delta_cdc._cdc_fail('threads', '1 for a CDC model (the mark and the guard of its commit are settings of the Spark session, which all'
