@@ -112,6 +112,23 @@ def test_s10_a_stored_row_that_loses_is_replaced_and_not_doubled() -> None:
     assert "1 tie(s) resolved by on_tie=warn" in lab.warnings[0]
 
 
+def test_what_an_option_asks_for_belongs_to_the_payload() -> None:
+    """Given two events at one position that differ in a tracked `_status`, Then they are a tie, in both orders."""
+    shown = []
+    for order in (("open", "closed"), ("closed", "open")):
+        lab = Duck()
+        lab.bronze("t", COLUMNS)
+        select = SELECT.replace(" c,", " c as _status,")
+        lab.model("warned", "t", select, **SCD2, track_history=["_status"], on_tie="warn")
+        lab.model("tied", "t", select, **SCD2, track_history=["_status"])
+        for batch, value in enumerate(order, 1):
+            lab.deliver("t", [event("k", 10, "A", batch, c=value)])
+        failed = lab.build(check=False)
+        assert list(failed) == ["tied"] and "They differ in: _status." in failed["tied"]
+        shown.append([row["_status"] for row in lab.rows("warned")])
+    assert shown[0] == shown[1]
+
+
 @pytest.mark.parametrize("case", BAD_EVENTS)
 def test_an_event_that_the_engine_cannot_place_stops_the_model(case: str) -> None:
     row, text = BAD_EVENTS[case]
