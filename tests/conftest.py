@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from python_ops.lake.config import PROJECT_ROOT, Settings
-from python_ops.lake.spark import session
+from python_ops.lake.lake import Lake
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -79,8 +79,13 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def spark(settings: Settings) -> Iterator[SparkSession]:
+def lake(settings: Settings) -> Lake:
+    """The lake of that environment."""
+    return Lake(settings)
+
+
+@pytest.fixture(scope="session")
+def spark(lake: Lake) -> Iterator[SparkSession]:
     """The process's Spark session."""
-    running = session(settings)
-    yield running
-    running.stop()
+    yield lake.spark
+    lake.spark.stop()

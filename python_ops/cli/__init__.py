@@ -14,9 +14,10 @@ from typing import Annotated, Any
 import typer
 
 from python_ops.lake import interrupts
-from python_ops.lake.config import Settings, environments, load_settings, local_path
+from python_ops.lake.config import environments, load_settings, local_path
 from python_ops.lake.errors import OpsError, Terminated
 from python_ops.lake.home import require
+from python_ops.lake.lake import Lake
 from python_ops.lake.secrets import mask
 
 
@@ -31,8 +32,8 @@ Env = Annotated[Environment, typer.Option("--env", help="Environment: a file of 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
 
-def settings_for(env: Environment) -> Settings:
-    """Settings of an environment, on a home that is its own.
+def lake_of(env: Environment) -> Lake:
+    """The lake of an environment, on a home that is its own.
 
     Raises:
         ConfigError: a LAKEHOUSE_* variable has a value that it cannot have, or the home is another environment's, or
@@ -41,7 +42,7 @@ def settings_for(env: Environment) -> Settings:
     settings = load_settings(env.value)
     require(settings)
     os.umask(int(settings.umask, 8))
-    return settings
+    return Lake(settings)
 
 
 def local_file(given: Path | None) -> Path | None:

@@ -6,14 +6,13 @@ from typing import Annotated
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.cli import AsJson, Env, Environment, lake_of, print_json
 from python_ops.cli.ingest import line as ingest_line
 from python_ops.cli.tables import print_rows
-from python_ops.jobs.ingest import dead_letters, session_for_files
+from python_ops.jobs.ingest import dead_letters
 from python_ops.jobs.ingest.tables import tables_of
 from python_ops.lake.contracts import load
 from python_ops.lake.lock import exclusive
-from python_ops.lake.spark import session
 
 app = typer.Typer(help="Rejected records: see why, take them again, remove old ones.", no_args_is_help=True)
 
@@ -30,7 +29,7 @@ def list_(
 
     Example: lakeops dlq list shop_orders
     """
-    found = dead_letters.groups(settings_for(env), sources or ())
+    found = dead_letters.groups(lake_of(env), sources or ())
     if as_json:
         print_json(found)
     elif found:
@@ -54,7 +53,7 @@ def show(
 
     Example: lakeops dlq show shop_orders --batch 7 --raw
     """
-    found = dead_letters.letters(settings_for(env), source, batch, closed, raw, limit)
+    found = dead_letters.letters(lake_of(env), source, batch, closed, raw, limit)
     if as_json:
         print_json(found)
         return
@@ -84,10 +83,10 @@ def replay(
 
     Example: lakeops dlq replay shop_orders --batch 7
     """
-    settings = settings_for(env)
-    names = tables_of(settings, load(source))
-    with exclusive(settings, "dlq replay", names):
-        result = dead_letters.replay(settings, session_for_files(session(settings)), source, batch or ())
+    lake = lake_of(env)
+    names = tables_of(lake, load(source))
+    with exclusive(lake, "dlq replay", names):
+        result = dead_letters.replay(lake, source, batch or ())
     if as_json:
         print_json(result)
     else:
@@ -109,13 +108,13 @@ def purge(
 
     Example: lakeops dlq purge shop_orders --older-than 90 --execute
     """
-    settings = settings_for(env)
+    lake = lake_of(env)
 
     def remove() -> dead_letters.Purge:
-        return dead_letters.purge(settings, lambda: session(settings), source, older_than, with_open, execute)
+        return dead_letters.purge(lake, source, older_than, with_open, execute)
 
     if execute:
-        with exclusive(settings, "dlq purge", tables_of(settings, load(source))):
+        with exclusive(lake, "dlq purge", tables_of(lake, load(source))):
             done = remove()
     else:
         done = remove()

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.cli import AsJson, Env, Environment, lake_of, print_json
 from python_ops.jobs.ingest import IngestResult, generations
 from python_ops.jobs.ingest import discard as discard_batch
 from python_ops.jobs.ingest import ingest as run_ingest
 from python_ops.lake.contracts import require
 from python_ops.lake.contracts import sources as known_sources
 from python_ops.lake.errors import ConfigError, OpsError, together
+from python_ops.lake.lake import Lake
 from python_ops.lake.landing import printable
-from python_ops.lake.ledger import Ledger
 from python_ops.lake.lock import exclusive
 from python_ops.lake.spark import session
 from python_ops.watch import quality
@@ -42,15 +42,14 @@ def run(
 
     Example: lakeops ingest run shop_orders shop_order_items
     """
-    settings = settings_for(env)
+    lake = lake_of(env)
     if approve is not None and discard is not None:
         raise ConfigError("Give --approve or --discard, not both.")
-    with exclusive(settings, "ingest run", names=()):  # each source's tables are leased as it comes to them
+    with exclusive(lake, "ingest run", names=()):  # each source's tables are leased as it comes to them
         if discard is not None:
-            discard_batch(settings, sources or (), discard)
+            discard_batch(lake, sources or (), discard)
         results = run_ingest(
-            settings,
-            lambda: session(settings),
+            lake,
             sources or (),
             None if as_json else lambda r: typer.echo(line(r)),
             approve,
@@ -68,8 +67,8 @@ def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 
     Example: lakeops ingest status --json
     """
-    settings = settings_for(env)
-    shown = [source_status(settings, source) for source in known_sources()]
+    lake = lake_of(env)
+    shown = [source_status(lake, source) for source in known_sources()]
     if as_json:
         print_json(shown)
         return
@@ -98,14 +97,14 @@ def generation(
 
     Example: lakeops ingest generation shop_orders --new --execute
     """
-    settings = settings_for(env)
+    lake = lake_of(env)
     require([source])
-    ledger = Ledger.of(settings, source)
-    before = generations.current(settings, ledger)
+    ledger = lake.ledger(source)
+    before = generations.current(lake, ledger)
     after = None
     if new and execute:
-        with exclusive(settings, "ingest generation", names=()):
-            after = generations.declare(settings, ledger)
+        with exclusive(lake, "ingest generation", names=()):
+            after = generations.declare(lake, ledger)
     if as_json:
         print_json({"source": source, "before": before, "after": after, "executed": after is not None})
         return
@@ -140,21 +139,22 @@ def report(
 
     Example: lakeops ingest report shop_orders --batch 3
     """
-    settings = settings_for(env)
+    lake = lake_of(env)
     if batch is not None and len(sources or ()) != 1:
         raise ConfigError("--batch is the number of one source's batch: name that source.")
-    asked = list(dict.fromkeys(sources or quality.judgeable(settings)))
+    asked = list(dict.fromkeys(sources or quality.judgeable(lake)))
     require(asked)
     verdicts, failed = [], []
     with ExitStack() as held:
 
-        def spark() -> SparkSession:
-            held.enter_context(exclusive(settings, "ingest report"))
-            return session(settings)
+        def start() -> SparkSession:
+            held.enter_context(exclusive(lake, "ingest report"))
+            return session(lake.settings)
 
+        locking = Lake(lake.settings, start=start)  # a verdict without Spark needs no lock
         for source in asked:
             try:
-                verdicts.append(quality.judge(settings, source, spark, batch, engine))
+                verdicts.append(quality.judge(locking, source, batch, engine))
             except OpsError as exc:
                 if len(asked) == 1:
                     raise

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.cli import AsJson, Env, Environment, lake_of, print_json
 from python_ops.jobs.ingest import IngestResult
 from python_ops.jobs.ingest import discard as discard_batch
 from python_ops.jobs.ingest.streaming import Applied, Options, StreamResult, lag, stream
@@ -47,17 +47,17 @@ def run(
 
     Example: lakeops stream run kafka_events --apply 60
     """
-    settings = settings_for(env)
+    lake = lake_of(env)
     if approve is not None and discard is not None:
         raise ConfigError("Give --approve or --discard, not both.")
     stop = _stop_on_signals()
     options = Options(once, every, max_records, skip_lost, approve)
-    with exclusive(settings, "stream run", names=()):  # the tables are leased while they are written
+    with exclusive(lake, "stream run", names=()):  # the tables are leased while they are written
         if discard is not None:
-            discard_batch(settings, sources or (), discard)
-        models = models_behind(settings, sources or (), apply) if apply is not None else None
+            discard_batch(lake, sources or (), discard)
+        models = models_behind(lake, sources or (), apply) if apply is not None else None
         results, applied = stream(
-            settings,
+            lake,
             sources or (),
             options,
             lambda what: None if as_json else typer.echo(line(what)),
@@ -81,7 +81,7 @@ def status(sources: Sources = None, env: Env = Environment.LOCAL, as_json: AsJso
 
     Example: lakeops stream status shop_orders --json
     """
-    shown = lag(settings_for(env), sources or ())
+    shown = lag(lake_of(env), sources or ())
     if as_json:
         print_json(shown)
         return

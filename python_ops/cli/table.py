@@ -6,13 +6,12 @@ from typing import Annotated
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.cli import AsJson, Env, Environment, lake_of, print_json
 from python_ops.cli.tables import print_rows
 from python_ops.jobs.maintenance.versions import diff as find_diff
 from python_ops.jobs.maintenance.versions import history as read_history
 from python_ops.jobs.maintenance.versions import restore as restore_table
 from python_ops.lake.lock import exclusive
-from python_ops.lake.spark import session
 
 app = typer.Typer(help="Versions of a table: show them, compare them, go back to one.", no_args_is_help=True)
 
@@ -30,7 +29,7 @@ def history(
 
     Example: lakeops table history gold.fct_orders
     """
-    found = read_history(settings_for(env), table, limit)
+    found = read_history(lake_of(env), table, limit)
     if as_json:
         print_json(found)
     else:
@@ -49,9 +48,9 @@ def diff(
 
     Example: lakeops table diff gold.fct_orders --from 3
     """
-    settings = settings_for(env)
-    with exclusive(settings, "table diff", names=()):  # it writes nothing; Spark's metastore admits one process
-        found = find_diff(settings, lambda: session(settings), table, before, after)
+    lake = lake_of(env)
+    with exclusive(lake, "table diff", names=()):  # it writes nothing; Spark's metastore admits one process
+        found = find_diff(lake, table, before, after)
     if as_json:
         print_json(found)
         return
@@ -74,12 +73,12 @@ def restore(
 
     Example: lakeops table restore gold.fct_orders --version 3 --execute
     """
-    settings = settings_for(env)
+    lake = lake_of(env)
     if execute:
-        with exclusive(settings, "table restore"):
-            done = restore_table(settings, lambda: session(settings), table, version, execute)
+        with exclusive(lake, "table restore"):
+            done = restore_table(lake, table, version, execute)
     else:
-        done = restore_table(settings, lambda: session(settings), table, version)
+        done = restore_table(lake, table, version)
     if as_json:
         print_json(done)
         return

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.cli import AsJson, Env, Environment, lake_of, print_json
 from python_ops.cli.tables import print_rows
 from python_ops.jobs.ingest.repair import Disagreement, Fault, compare
 from python_ops.jobs.ingest.repair import repair as repair_ledger
@@ -17,7 +17,6 @@ from python_ops.lake.contracts import require
 from python_ops.lake.contracts import sources as known_sources
 from python_ops.lake.errors import ConfigError
 from python_ops.lake.lock import exclusive, leased
-from python_ops.lake.state import store_for
 from python_ops.lake.state.watermarks import Watermark, advance, read
 from python_ops.watch.status import TakenSoFar, ingestion_progress
 
@@ -43,10 +42,10 @@ def list_(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 
     Example: lakeops watermark list
     """
-    settings = settings_for(env)
-    store = store_for(settings)
+    lake = lake_of(env)
+    store = lake.store
     marks = {source: read(store, source)[0] for source in store.names("watermark")}
-    batches = ingestion_progress(settings)
+    batches = ingestion_progress(lake)
     if as_json:
         print_json({"extraction": marks, "ingestion": batches})
         return
@@ -63,7 +62,7 @@ def get(source: Source, env: Env = Environment.LOCAL, as_json: AsJson = False) -
 
     Example: lakeops watermark get snowflake_orders
     """
-    mark, _ = read(store_for(settings_for(env)), source)
+    mark, _ = read(lake_of(env).store, source)
     if mark is None:
         raise ConfigError(f"{source} has no watermark: its first extraction takes everything.")
     if as_json:
@@ -86,7 +85,7 @@ def set_(
 
     Example: lakeops watermark set snowflake_orders 2025-03-01T00:00:00Z --execute
     """
-    store = store_for(settings_for(env))
+    store = lake_of(env).store
     before, revision = read(store, source)
     after = Watermark(at, key)
     if execute:
@@ -100,7 +99,7 @@ def reset(source: Source, execute: Execute = False, env: Env = Environment.LOCAL
 
     Example: lakeops watermark reset snowflake_orders --execute
     """
-    store = store_for(settings_for(env))
+    store = lake_of(env).store
     before, revision = read(store, source)
     if before is None:
         raise ConfigError(f"{source} has no watermark.")
@@ -120,17 +119,17 @@ def repair(
 
     Example: lakeops watermark repair shop_orders --execute
     """
-    settings = settings_for(env)
+    lake = lake_of(env)
     asked = sources or list(known_sources())
     require(asked)
     found: list[Disagreement] = []
-    with exclusive(settings, "watermark repair", names=()) if execute else nullcontext():
+    with exclusive(lake, "watermark repair", names=()) if execute else nullcontext():
         for contract in map(load_contract, asked):
-            tables = [f"{settings.schema_name(layer)}.{contract.source}" for layer in ("bronze", "dlq")]
-            with leased(settings, tables if execute else [], "lakeops watermark repair"):
-                findings = compare(settings, contract)
+            tables = [f"{lake.schema_name(layer)}.{contract.source}" for layer in ("bronze", "dlq")]
+            with leased(lake, tables if execute else [], "lakeops watermark repair"):
+                findings = compare(lake, contract)
                 if execute:
-                    repair_ledger(settings, contract, findings)
+                    repair_ledger(lake, contract, findings)
             found += findings
     if as_json:
         print_json([{**asdict(finding), "executed": execute} for finding in found])

@@ -14,7 +14,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from python_ops.lake.config import Settings
 from python_ops.lake.errors import OpsError
 from python_ops.lake.files import write_whole
 from python_ops.lake.landing import LandingFile
@@ -90,11 +89,6 @@ class Ledger:
         self.folder = folder / source
         self.source = source
         self.manifests = [self._read(path) for path in sorted(self.folder.glob("batch_*.json"))]
-
-    @classmethod
-    def of(cls, settings: Settings, source: str) -> Ledger:
-        """The ledger of a source of an environment."""
-        return cls(settings.state / "ingest", source)
 
     @property
     def open_batch(self) -> Batch | None:

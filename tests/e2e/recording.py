@@ -13,8 +13,9 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
-from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.config import PROJECT_ROOT
 from python_ops.lake.contracts import Contract, load
+from python_ops.lake.lake import Lake
 
 TRUTH = PROJECT_ROOT / "tests" / "fixtures" / "cdc_recording" / "truth"
 LANDING = PROJECT_ROOT / "seeds" / "landing"
@@ -54,12 +55,12 @@ HISTORIES = [entity for entity in ENTITIES if entity.history]
 Row = tuple[Any, ...]
 
 
-def deliver(settings: Settings, batch: int) -> None:
+def deliver(lake: Lake, batch: int) -> None:
     """Puts one bundled batch of every source into the landing folder."""
     for folder in sorted(path for path in LANDING.iterdir() if path.is_dir()):
-        (settings.landing / folder.name).mkdir(parents=True, exist_ok=True)
+        (lake.landing / folder.name).mkdir(parents=True, exist_ok=True)
         for file in folder.glob(f"batch_{batch}.*"):
-            shutil.copyfile(file, settings.landing / folder.name / file.name)
+            shutil.copyfile(file, lake.landing / folder.name / file.name)
 
 
 def lines(path: Path) -> Iterator[dict[str, Any]]:

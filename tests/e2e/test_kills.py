@@ -17,7 +17,7 @@ import pytest
 from recording import ENTITIES, deliver, differences, stored_rows, truth_after
 
 from python_ops.lake.config import PROJECT_ROOT, Settings
-from python_ops.lake.ledger import Ledger
+from python_ops.lake.lake import Lake
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -36,14 +36,14 @@ import dbt_spark_sessions as dbt_session
 from python_ops.run import daily
 from python_ops.cli import main
 from python_ops.lake.config import Settings
+from python_ops.lake.lake import Lake
 from python_ops.jobs.build import arguments, failure, invoke
 from python_ops.jobs.ingest import ingest
 from python_ops.jobs.ingest.tables import AppendOnlyTable
-from python_ops.lake.spark import session
 
 point, home, result = sys.argv[1:]
-settings = Settings(home=home)
-spark = session(settings)
+lake = Lake(Settings(home=home))
+spark = lake.spark
 java = int(spark._jvm.java.lang.ProcessHandle.current().pid())
 
 
@@ -84,13 +84,13 @@ def execute_or_die(self, sql, *parameters):
 
 AppendOnlyTable.append, dbt_session.Cursor.execute = append_or_die, execute_or_die
 if point == "told to stop":
-    daily.ingest = lambda settings, spark, on_event: ingest(settings, spark, ["crm_accounts"], on_event)
-    daily.arguments = lambda command, settings, exclude: arguments(command, settings, ["slv_accounts_history"])
+    daily.ingest = lambda lake, on_event: ingest(lake, ["crm_accounts"], on_event)
+    daily.arguments = lambda command, lake, exclude: arguments(command, lake, ["slv_accounts_history"])
     sys.argv = ["lakeops", "run"]
     main()
-while (taken := ingest(settings, lambda: spark, ["crm_accounts"])[0]).files:
+while (taken := ingest(lake, ["crm_accounts"])[0]).files:
     assert not taken.error, taken.error
-built = invoke(settings, ["--quiet", *arguments(["run"], settings, ["slv_accounts_history"])])
+built = invoke(lake, ["--quiet", *arguments(["run"], lake, ["slv_accounts_history"])])
 assert built.success, failure(built)
 spark.table("silver.slv_accounts_history").where("is_current").write.parquet(f"{result}/current")
 spark.table("silver.slv_accounts_history__cdc").write.parquet(f"{result}/stored")
@@ -119,18 +119,18 @@ EVERY = {
 def test_every_run_after_a_kill_takes_up_what_was_left(
     spark: SparkSession, tmp_path: Path, points: dict[str, int | None]
 ) -> None:
-    settings = Settings(home=tmp_path / "lake")
-    landing = settings.landing / ACCOUNTS.source
+    lake = Lake(Settings(home=tmp_path / "lake"))
+    landing = lake.landing / ACCOUNTS.source
     for point, batch in points.items():
         if batch is not None:
-            deliver(settings, batch)
+            deliver(lake, batch)
         if batch == 1:
             (landing / "bad.jsonl").write_text("not an event\n")
         given = {
-            **os.environ, "LAKEHOUSE_HOME": str(settings.home), "LAKEHOUSE_SCHEMA_PREFIX": "",
+            **os.environ, "LAKEHOUSE_HOME": str(lake.settings.home), "LAKEHOUSE_SCHEMA_PREFIX": "",
             "LAKEHOUSE_DRIVER_MEMORY": "1g",
         }  # fmt: skip
-        command = [sys.executable, "-c", JOB, point, str(settings.home), str(tmp_path / "result")]
+        command = [sys.executable, "-c", JOB, point, str(lake.settings.home), str(tmp_path / "result")]
         done = subprocess.run(command, env=given, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=240)
         expected = {"never": 0, "told to stop": 128 + signal.SIGTERM}.get(point, -signal.SIGKILL)
         assert done.returncode == expected, f"{point}: {done.stdout}{done.stderr}"
@@ -145,7 +145,7 @@ def test_every_run_after_a_kill_takes_up_what_was_left(
     assert spark.sql(twice.format("stored", "account_id, _source_generation, _source_lsn")).count() == 0
     assert spark.sql(twice.format("bronze", "_file, _line")).count() == 0
     assert [row["file"] for row in spark.table("killed_dlq").collect()] == ["bad.jsonl"]
-    manifests = Ledger.of(settings, ACCOUNTS.source).manifests
+    manifests = lake.ledger(ACCOUNTS.source).manifests
     assert {manifest.state for manifest in manifests} <= {"committed", "lost"}
     taken = [file.name for manifest in manifests if manifest.state == "committed" for file in manifest.files]
     assert sorted(taken) == sorted(path.name for path in landing.iterdir()), "every file once"

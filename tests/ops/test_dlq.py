@@ -21,16 +21,17 @@ from python_ops.jobs.ingest.result import together
 from python_ops.lake.config import Settings
 from python_ops.lake.contracts import Thresholds, load
 from python_ops.lake.errors import ConfigError
+from python_ops.lake.lake import Lake
 from python_ops.lake.landing import LandingFile
 from python_ops.lake.ledger import BatchState, Ledger
 
 
 @pytest.fixture
-def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
     """A home with three dead letters of shop_orders, one of them replayed, written as Delta."""
     monkeypatch.setenv("LAKEHOUSE_HOME", str(tmp_path))
     monkeypatch.setenv("LAKEHOUSE_SCHEMA_PREFIX", "")
-    settings = Settings(home=tmp_path)
+    lake = Lake(Settings(home=tmp_path))
     then = datetime(2025, 3, 3, 6, tzinfo=UTC)
     rows: dict[str, Any] = {
         "_batch_id": pa.array([7, 7, 8], pa.int64()),
@@ -43,15 +44,15 @@ def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
         "arrived_at": pa.array([then] * 3, pa.timestamp("us", "UTC")),
         "replayed_batch": pa.array([None, 9, None], pa.int64()),
     }
-    write_deltalake(str(settings.table_path("dlq", "shop_orders")), pa.table(rows))
-    return settings
+    write_deltalake(str(lake.table_path("dlq", "shop_orders")), pa.table(rows))
+    return lake
 
 
 def lakeops(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments))
 
 
-def test_dead_letters_are_listed_by_reason(lake: Settings) -> None:
+def test_dead_letters_are_listed_by_reason(lake: Lake) -> None:
     found = json.loads(lakeops("dlq", "list", "--json").stdout)
     assert [(g["source"], g["batch_id"], g["reason"], g["records"], g["open"]) for g in found] == [
         ("shop_orders", 8, "truncated gzip", 1, 1), ("shop_orders", 7, "not a bigint", 2, 1),
@@ -61,7 +62,7 @@ def test_dead_letters_are_listed_by_reason(lake: Settings) -> None:
     assert "No dead letters." in lakeops("dlq", "list", "fx_rates").stdout
 
 
-def test_a_dead_letter_is_shown_without_its_record_unless_asked(lake: Settings) -> None:
+def test_a_dead_letter_is_shown_without_its_record_unless_asked(lake: Lake) -> None:
     """Given raw text with terminal codes, Then it is shown only with --raw, and escaped."""
     plain = lakeops("dlq", "show", "shop_orders").stdout
     assert "batch 7  a.jsonl:41  not a bigint (order_id), contract 1.0.0" in plain and "x" not in plain.split("\n")[1]
@@ -70,7 +71,7 @@ def test_a_dead_letter_is_shown_without_its_record_unless_asked(lake: Settings) 
     assert r"\x1b[31m\u202e" in raw and "\x1b" not in raw and "in bronze as batch 9" in raw
 
 
-def test_a_purge_plans_first(lake: Settings) -> None:
+def test_a_purge_plans_first(lake: Lake) -> None:
     planned = json.loads(lakeops("dlq", "purge", "shop_orders", "--json").stdout)
     assert planned == {"source": "shop_orders", "closed": 1, "open": 0, "executed": False}
     assert json.loads(lakeops("dlq", "purge", "shop_orders", "--with-open", "--json").stdout)["open"] == 2
@@ -94,13 +95,13 @@ def test_a_purge_plans_first(lake: Settings) -> None:
         (("ingest", "run", "shop_orders", "--approve", "1", "--discard", "1"), "not both"),
     ],
 )
-def test_wrong_usage_is_named(lake: Settings, arguments: tuple[str, ...], told: str) -> None:
+def test_wrong_usage_is_named(lake: Lake, arguments: tuple[str, ...], told: str) -> None:
     done = lakeops(*arguments)
     assert isinstance(done.exception, ConfigError) and done.exception.exit_code == 2
     assert told in str(done.exception)
 
 
-def test_a_generation_is_declared_with_execute(lake: Settings) -> None:
+def test_a_generation_is_declared_with_execute(lake: Lake) -> None:
     assert "shop_orders: generation 1" in lakeops("ingest", "generation", "shop_orders").stdout
     assert "Nothing was done" in lakeops("ingest", "generation", "shop_orders", "--new").stdout
     assert "generation 2 begins" in lakeops("ingest", "generation", "shop_orders", "--new", "--execute").stdout
@@ -108,31 +109,31 @@ def test_a_generation_is_declared_with_execute(lake: Settings) -> None:
     assert (shown["before"]["number"], shown["executed"]) == (2, False)
 
 
-def test_a_halted_batch_keeps_the_source_halted_until_it_is_decided_on(lake: Settings) -> None:
+def test_a_halted_batch_keeps_the_source_halted_until_it_is_decided_on(lake: Lake) -> None:
     """Given a halted batch, Then every run says so without Spark; discarding it lets the source go on."""
     contract = load("shop_orders")
-    ledger = Ledger.of(lake, "shop_orders")
+    ledger = lake.ledger("shop_orders")
     frozen = ledger.freeze(3, contract.version, [LandingFile("a.jsonl", 1, "x")])
     ledger.set_state(frozen, BatchState.HALTED, halted_by="9 of 9 records.", judged_by=fingerprint(contract, 1))
 
     def no_spark() -> Any:
         raise AssertionError("Spark was asked for")
 
-    (result,) = ingest(lake, no_spark, ["shop_orders"])
+    (result,) = ingest(lake, ["shop_orders"])
     assert result.halted == 3 and "batch 3 is halted, nothing of it is visible: 9 of 9 records." in str(result.error)
     assert line(result).startswith("ingest  shop_orders          HALTED")
     assert has_new_files(lake, "shop_orders"), "a run must not say that nothing is to be done"
     assert "batch 3 is halted: 9 of 9 records." in lakeops("ingest", "status").stdout
     done = lakeops("ingest", "run", "shop_orders", "--discard", "3")
     assert done.exception is None and "nothing new" in done.stdout
-    ledger = Ledger.of(lake, "shop_orders")
+    ledger = lake.ledger("shop_orders")
     assert ledger.halted is None and ledger.taken().keys() == {"a.jsonl"}
 
 
-def test_a_changed_contract_is_judged_again(lake: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_contract_is_judged_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     contract = load("shop_orders")
     assert fingerprint(contract, 1) == fingerprint(contract, 1) != fingerprint(contract, 2)
-    ledger = Ledger.of(lake, "shop_orders")
+    ledger = lake.ledger("shop_orders")
     frozen = ledger.freeze(3, contract.version, [LandingFile("a.jsonl", 1, "x")])
     ledger.set_state(frozen, BatchState.HALTED, halted_by="x", judged_by="another")
     assert ingest_module._still_halted(lake, contract) is None

@@ -19,11 +19,11 @@ from typing import Any
 
 from python_ops.jobs.ingest.inspection import inspect
 from python_ops.jobs.ingest.tables import AppendOnlyTable
-from python_ops.lake.config import Settings
 from python_ops.lake.contracts import Contract
 from python_ops.lake.delta import open_log, query
+from python_ops.lake.lake import Lake
 from python_ops.lake.landing import LandingFile
-from python_ops.lake.ledger import BatchState, Ledger
+from python_ops.lake.ledger import BatchState
 from python_ops.lake.offsets import Offsets, of_rows, parse
 
 
@@ -72,14 +72,14 @@ class Disagreement:
         return told + (f", whose log knows numbers up to {self.table_number}" if self.fault is Fault.AHEAD else "")
 
 
-def compare(settings: Settings, contract: Contract) -> list[Disagreement]:
+def compare(lake: Lake, contract: Contract) -> list[Disagreement]:
     """What a source's ledger and its tables disagree on. Rows are read only if counts or numbers differ.
 
     Raises:
         OpsError: a table cannot be read without Spark, or a manifest is none.
     """
-    ledger = Ledger.of(settings, contract.source)
-    bronze, dlq = (AppendOnlyTable(settings, layer, contract) for layer in ("bronze", "dlq"))
+    ledger = lake.ledger(contract.source)
+    bronze, dlq = (AppendOnlyTable(lake, layer, contract) for layer in ("bronze", "dlq"))
     number = max(bronze.last_number(), dlq.last_number())
     if ledger.committed_rows == bronze.row_count() and number <= ledger.last_number:
         return []
@@ -107,10 +107,10 @@ def compare(settings: Settings, contract: Contract) -> list[Disagreement]:
     return sorted(found, key=lambda finding: finding.batch_id)
 
 
-def repair(settings: Settings, contract: Contract, findings: Sequence[Disagreement]) -> None:
+def repair(lake: Lake, contract: Contract, findings: Sequence[Disagreement]) -> None:
     """Makes the ledger agree with the tables. Call it with the source's tables leased."""
-    folder, ledger = settings.landing / contract.source, Ledger.of(settings, contract.source)
-    offsets = _offsets(settings, contract) if any(parse(name) for f in findings for name in f.files) else {}
+    folder, ledger = lake.landing / contract.source, lake.ledger(contract.source)
+    offsets = _offsets(lake, contract) if any(parse(name) for f in findings for name in f.files) else {}
     for finding in findings:
         if finding.fault is not Fault.UNKNOWN:
             (manifest,) = [m for m in ledger.manifests if m.batch_id == finding.batch_id]
@@ -141,11 +141,11 @@ def _file(folder: Path, name: str, contract: Contract, finding: Disagreement) ->
     return replace(found, fault=finding.whole_files.get(name))
 
 
-def _offsets(settings: Settings, contract: Contract) -> dict[int, tuple[Offsets, ...]]:
+def _offsets(lake: Lake, contract: Contract) -> dict[int, tuple[Offsets, ...]]:
     """Which records of a topic each batch of the tables holds."""
     found = []
     for layer, file, line in (("bronze", "_file", "_line"), ("dlq", "file", "line")):
-        table = AppendOnlyTable(settings, layer, contract)
+        table = AppendOnlyTable(lake, layer, contract)
         lines: dict[int, dict[str, tuple[int, int]]] = {}
         if table.exists():
             sql = (

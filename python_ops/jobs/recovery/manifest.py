@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from python_ops.lake.config import PROJECT_ROOT, Settings, is_address
+from python_ops.lake.config import PROJECT_ROOT, is_address
 from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.lake import Lake
 from python_ops.lake.storage import Checksum, Folder, LocalFolder, MissingFile, folder_at
 
 FORMAT = 1
@@ -146,16 +147,16 @@ class Snapshot:
         return tuple(table for table in self.tables if not tables or table.name in tables)
 
 
-def store_of(settings: Settings) -> Folder:
+def store_of(lake: Lake) -> Folder:
     """The folder that holds an environment's snapshots.
 
     Raises:
         ConfigError: `recovery` is neither a path nor an `s3://` address.
     """
-    if not settings.recovery:
-        return LocalFolder(settings.home_path / "snapshots" / settings.schema_prefix)
-    place = f"{settings.recovery.rstrip('/')}/{settings.schema_prefix}".rstrip("/")
-    return folder_at(place if is_address(place) else PROJECT_ROOT / place, settings.recovery_region)
+    if not lake.settings.recovery:
+        return LocalFolder(lake.home / "snapshots" / lake.settings.schema_prefix)
+    place = f"{lake.settings.recovery.rstrip('/')}/{lake.settings.schema_prefix}".rstrip("/")
+    return folder_at(place if is_address(place) else PROJECT_ROOT / place, lake.settings.recovery_region)
 
 
 def identifiers(store: Folder) -> list[str]:

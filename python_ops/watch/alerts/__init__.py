@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from python_ops.jobs.maintenance.state import read_state
-from python_ops.lake.artifacts import Manifest, Model, NodeResult, RunResults, load_manifest, load_run_results
-from python_ops.lake.config import Settings
+from python_ops.lake.artifacts import Manifest, Model, NodeResult, RunResults
 from python_ops.lake.contracts import load as load_contract
 from python_ops.lake.contracts import sources
 from python_ops.lake.delta import current_rows, exists
 from python_ops.lake.errors import ConfigError, OpsError
-from python_ops.lake.ledger import Batch, Ledger
+from python_ops.lake.lake import Lake
+from python_ops.lake.ledger import Batch
 from python_ops.lake.metrics import history, read, rows_before
 from python_ops.lake.run_record import last_run, waits
 from python_ops.watch.alerts.acknowledged import acknowledged
@@ -86,7 +86,7 @@ class Breach:
         return f"{self.kind.value}: {self.subject}"
 
 
-def check(settings: Settings, artifacts: Path | None = None, now: datetime | None = None) -> list[Breach]:
+def check(lake: Lake, now: datetime | None = None) -> list[Breach]:
     """All breaches, causes first. Starts no JVM.
 
     Raises:
@@ -94,18 +94,18 @@ def check(settings: Settings, artifacts: Path | None = None, now: datetime | Non
         OpsError: there is no manifest.
     """
     now = now or datetime.now(UTC)
-    manifest = load_manifest(artifacts or settings.artifacts)
+    manifest = lake.manifest()
     try:
-        results = load_run_results(artifacts or settings.artifacts)
+        results = lake.run_results()
     except OpsError:
         results = None
     found = [
-        *_run(settings, manifest, results, now),
+        *_run(lake, manifest, results, now),
         *_tests(manifest, results),
-        *(breach for source in sources() for breach in _source(settings, manifest, source, now)),
-        *_models(settings, manifest, results, now),
+        *(breach for source in sources() for breach in _source(lake, manifest, source, now)),
+        *_models(lake, manifest, results, now),
     ]
-    known = acknowledged(settings, now)
+    known = acknowledged(lake, now)
     found = [replace(breach, acknowledged_until=known.get(breach.identity)) for breach in found]
     order = list(Cause)
     return sorted(found, key=lambda breach: (order.index(breach.kind), breach.subject))
@@ -116,11 +116,11 @@ def pressing(breaches: Iterable[Breach]) -> list[Breach]:
     return [breach for breach in breaches if breach.acknowledged_until is None]
 
 
-def _run(settings: Settings, manifest: Manifest, results: RunResults | None, now: datetime) -> Iterator[Breach]:
+def _run(lake: Lake, manifest: Manifest, results: RunResults | None, now: datetime) -> Iterator[Breach]:
     daily = manifest.exposures.get("daily_run")
     meta, owner = (daily.meta, daily.owner) if daily else ({}, "nobody")
     limit = _limit(meta, "sla_minutes", "exposure daily_run")
-    record = last_run(settings)
+    record = last_run(lake)
     # A stream that applies what it takes builds without a daily run, and so may a person.
     began = [record["started_at"]] if record else []
     began += [results.generated_at] if results and results.command in ("build", "run") else []
@@ -168,10 +168,10 @@ def _tests(manifest: Manifest, results: RunResults | None) -> Iterator[Breach]:
             )
 
 
-def _source(settings: Settings, manifest: Manifest, source: str, now: datetime) -> Iterator[Breach]:
+def _source(lake: Lake, manifest: Manifest, source: str, now: datetime) -> Iterator[Breach]:
     meta, where = manifest.source_meta.get(source, {}), f"source {source}"
     owner = load_contract(source).owner
-    done = Ledger.of(settings, source).committed
+    done = lake.ledger(source).committed
     if not done:
         return  # a source that never delivered anything has not begun
     limit = _limit(meta, "sla_minutes", where)
@@ -218,8 +218,8 @@ def _types(batch: Batch, most: float | None, owner: str) -> Iterator[Breach]:
     )  # fmt: skip
 
 
-def _models(settings: Settings, manifest: Manifest, results: RunResults | None, now: datetime) -> Iterator[Breach]:
-    figures = read(settings)
+def _models(lake: Lake, manifest: Manifest, results: RunResults | None, now: datetime) -> Iterator[Breach]:
+    figures = read(lake)
     recorded = history(figures, "rows", "table")
     built_at = datetime.fromisoformat(results.generated_at) if results else None
     before = rows_before(figures, results.began(manifest) if results else {})
@@ -228,7 +228,7 @@ def _models(settings: Settings, manifest: Manifest, results: RunResults | None, 
             continue
         owner, build = _owner(manifest, model), f"`dbt build --select {model.name}`"
         result = results.nodes.get(model.unique_id) if results else None
-        path = settings.table_path(model.layer, model.storage)
+        path = lake.table_path(model.layer, model.storage)
         if not exists(path):
             if limits.keys() != {"sla_max_shrink"}:  # what never was did not shrink
                 yield Breach(Cause.ROWS, model.name, "a table", "none", owner, build)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from python_ops.lake.artifacts import Manifest, Model
 from python_ops.lake.contracts import load, sources
 from python_ops.lake.contracts.metadata import METADATA
 from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.lake import Lake
 
 Origin = tuple[str, str]
 """(schema.table, column)."""
@@ -21,14 +21,13 @@ class ColumnLineage:
     """The columns of every model and what each is made from.
 
     Args:
+        lake: The environment; dbt writes a model's SQL to `compiled/` of its artifacts before the manifest has it.
         manifest: The project, compiled.
-        artifacts: Where `compiled/` is: dbt writes a model's SQL there before the manifest has it.
-        schema_prefix: Of the environment; bronze tables are `<prefix>_bronze.<source>`.
     """
 
-    def __init__(self, manifest: Manifest, artifacts: Path, schema_prefix: str = "") -> None:
-        self.manifest, self.artifacts = manifest, artifacts
-        other = f"{schema_prefix}_bronze" if schema_prefix else "bronze"
+    def __init__(self, lake: Lake, manifest: Manifest) -> None:
+        self.manifest, self.artifacts = manifest, lake.artifacts
+        other = lake.schema_name("bronze")
         # As the manifest has them, whatever the prefix is now: the compiled SQL has the same names.
         self.by_source = {name: f"{manifest.source_schema.get(name, other)}.{name}" for name in sources()}
         self.by_table = {model.table: model for model in manifest.models.values()}
