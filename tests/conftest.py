@@ -13,6 +13,7 @@ import pytest
 
 from python_ops.lake.config import PROJECT_ROOT, Settings
 from python_ops.lake.lake import Lake
+from python_ops.lake.spark import session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -85,7 +86,8 @@ def lake(settings: Settings) -> Lake:
 
 
 @pytest.fixture(scope="session")
-def spark(lake: Lake) -> Iterator[SparkSession]:
+def spark(settings: Settings) -> Iterator[SparkSession]:
     """The process's Spark session."""
-    yield lake.spark
-    lake.spark.stop()
+    running = session(settings)
+    yield running
+    running.stop()

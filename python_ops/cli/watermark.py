@@ -17,6 +17,7 @@ from python_ops.lake.contracts import require
 from python_ops.lake.contracts import sources as known_sources
 from python_ops.lake.errors import ConfigError
 from python_ops.lake.lock import exclusive, leased
+from python_ops.lake.rejections import by_text
 from python_ops.lake.state.watermarks import Watermark, advance, read
 from python_ops.watch.status import TakenSoFar, ingestion_progress
 
@@ -132,7 +133,7 @@ def repair(
                     repair_ledger(lake, contract, findings)
             found += findings
     if as_json:
-        print_json([{**asdict(finding), "executed": execute} for finding in found])
+        print_json([{**asdict(f), "reasons": by_text(f.rejected), "executed": execute} for f in found])
         return
     for finding in found:
         then = "entered again" if finding.fault is Fault.UNKNOWN else "given up; its files are taken again"

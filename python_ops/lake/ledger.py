@@ -18,6 +18,7 @@ from python_ops.lake.errors import OpsError
 from python_ops.lake.files import write_whole
 from python_ops.lake.landing import LandingFile
 from python_ops.lake.offsets import Offsets
+from python_ops.lake.rejections import Kind, Rejection, from_texts
 
 
 class BatchState(StrEnum):
@@ -48,7 +49,7 @@ class Batch:
         snapshot_at: When the source was as these files say, if they are a complete snapshot; ISO 8601, UTC.
         approves: Halted batch that this one takes after all.
         replays: Dead letters that this batch takes again: the table's version, and batch numbers (all when empty).
-        reasons: Rejected records by reason and column.
+        rejected: Rejected records by reason and column.
         changes: Accepted records by what was changed to take them.
         positions: Lowest and highest source position.
         origins: Schemas of the tables whose events it holds.
@@ -69,7 +70,7 @@ class Batch:
     snapshot_at: str | None = None
     approves: int | None = None
     replays: dict[str, Any] | None = None
-    reasons: dict[str, int] = field(default_factory=dict)
+    rejected: tuple[Rejection, ...] = ()
     changes: dict[str, int] = field(default_factory=dict)
     positions: tuple[int, int] | None = None
     origins: tuple[str, ...] = ()
@@ -161,8 +162,12 @@ class Ledger:
             if data.get("positions"):
                 data["positions"] = tuple(data["positions"])
             data["origins"] = tuple(data.get("origins", ()))
+            earlier = from_texts(data.pop("reasons", {}))
+            rejected = tuple(Rejection(**{**given, "kind": Kind(given["kind"])}) for given in data.pop("rejected", ()))
             state, extra = BatchState(data.pop("state")), tuple(data.pop("extra_columns"))
-            return Batch(files=files, state=state, extra_columns=extra, offsets=offsets, **data)
+            return Batch(
+                files=files, state=state, extra_columns=extra, offsets=offsets, rejected=rejected or earlier, **data
+            )
         except (ValueError, KeyError, TypeError, RecursionError) as exc:
             raise OpsError(
                 f"{path} is not a batch manifest ({exc}). Move it away: the next run rebuilds the ledger from bronze "

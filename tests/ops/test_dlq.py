@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,17 @@ from python_ops.cli.ingest import line
 from python_ops.jobs import ingest as ingest_module
 from python_ops.jobs.ingest import IngestResult, has_new_files, ingest
 from python_ops.jobs.ingest.batch_checks import Findings, fingerprint, reasons_to_halt, warnings
+from python_ops.jobs.ingest.formats import delimited, envelopes, format_of
+from python_ops.jobs.ingest.formats.rows import check_record, column_checks
+from python_ops.jobs.ingest.formats.values import Check
 from python_ops.jobs.ingest.result import together
 from python_ops.lake.config import Settings
-from python_ops.lake.contracts import Thresholds, load
+from python_ops.lake.contracts import Thresholds, load, sources
 from python_ops.lake.errors import ConfigError
 from python_ops.lake.lake import Lake
 from python_ops.lake.landing import LandingFile
 from python_ops.lake.ledger import BatchState, Ledger
+from python_ops.lake.rejections import Kind, Rejection, by_text, kind_of
 
 
 @pytest.fixture
@@ -161,16 +167,13 @@ def test_a_changed_contract_is_judged_again(lake: Lake, monkeypatch: pytest.Monk
 def test_what_halts(
     tmp_path: Path, thresholds: dict[str, Any], counts: tuple[int, int], others: dict[str, Any], told: str | None
 ) -> None:
-    from dataclasses import replace
-
     contract = replace(load("shop_orders"), thresholds=Thresholds(**thresholds))
     ledger = Ledger(tmp_path, "shop_orders")
     before = ledger.freeze(1, "1.0.0", [])
     ledger.set_state(before, BatchState.COMMITTED, positions=(100, 2000))
     manifest = ledger.freeze(2, "1.0.0", [])
-    found = Findings(
-        {"accepted": counts[0], "quarantined": counts[1]}, {"not a bigint (order_id)": counts[1]}, **others
-    )
+    rejected = (Rejection(Kind.TYPE, "not a bigint", "order_id", counts[1]),)
+    found = Findings({"accepted": counts[0], "quarantined": counts[1]}, rejected, **others)
 
     halting = reasons_to_halt(contract, ledger, manifest, found)
 
@@ -188,3 +191,40 @@ def test_batches_of_one_run_are_told_together() -> None:
     assert (told.batch_id, told.files, told.read, told.accepted, told.generated) == (2, 2, 5, 4, 2)
     assert told.changes == {"x": 3} and told.extra_columns == ("a", "b")
     assert "complete snapshot: 2 keys that it lacks are deleted" in line(told) and "x: 3" in line(told)
+
+
+def every_check() -> Iterator[Check]:
+    """The checks of each contract's columns in every format, and those of every record."""
+    yield from check_record()
+    for source in sources():
+        contract = load(source)
+        yield from format_of(replace(contract, format="dms")).checks()
+        for column in contract.columns:
+            for checks in (column_checks, delimited._column_checks):
+                yield from checks(contract, column, "true")
+            dated = replace(column, accepts=(), earliest="2000-01-01", latest="2100-01-01")
+            yield from envelopes._column_checks(contract, dated)
+
+
+def test_a_reason_that_was_written_without_its_kind_has_the_kind_of_todays_check() -> None:
+    """Given ledgers and dead letters from before there was a kind, Then each check's words give the check's kind."""
+    checks = list(every_check())
+    assert {check.kind for check in checks} == set(Kind) - {Kind.LAYOUT, Kind.FILE}
+    assert [check for check in checks if kind_of(check.reason) is not check.kind] == []
+    assert kind_of("unknown layout version 3") is Kind.LAYOUT
+
+
+def test_an_earlier_ledger_is_read_and_a_later_one_says_the_same(lake: Lake) -> None:
+    earlier = {"not a decimal(12,2) (total_amount)": 4, "not a commit time": 2, "not valid UTF-8": 1}
+    ledger = lake.ledger("shop_orders")
+    path = ledger.folder / "batch_000001.json"
+    ledger.freeze(1, "1.0.0")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "reasons": earlier}))
+    (found,) = lake.ledger("shop_orders").manifests
+    assert [(each.kind, each.reason, each.column, each.records) for each in found.rejected] == [
+        (Kind.TYPE, "not a decimal(12,2)", "total_amount", 4), (Kind.EVENT, "not a commit time", None, 2),
+        (Kind.RECORD, "not valid UTF-8", None, 1),
+    ]  # fmt: skip
+    assert by_text(found.rejected) == earlier
+    ledger.save(found)
+    assert "reasons" not in json.loads(path.read_text()) and lake.ledger("shop_orders").manifests == [found]

@@ -190,8 +190,8 @@ def test_a_drafted_contract_takes_its_own_sample(spark: SparkSession, lake: Lake
         (registry / f"partner_{kind}.yml").write_text(finished)
     taken = {batch.source.removeprefix("partner_"): batch for batch in ingest(lake)}
     ledgers = {kind: Ledger(lake.state / "ingest", batch.source).manifests for kind, batch in taken.items()}
-    refused = {kind: (taken[kind].error, ledgers[kind] and ledgers[kind][-1].reasons) for kind in kinds}
-    assert refused == dict.fromkeys(kinds, (None, {}))
+    refused = {kind: (taken[kind].error, ledgers[kind] and ledgers[kind][-1].rejected) for kind in kinds}
+    assert refused == dict.fromkeys(kinds, (None, ()))
     assert all(taken[kind].accepted == count for kind, count in kinds.items() if count)
     assert taken["debezium"].quarantined == 0 < taken["debezium"].accepted
     kept = spark.sql("select _extra from extracted_bronze.partner_jsonl order by id").collect()

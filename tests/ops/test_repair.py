@@ -22,6 +22,7 @@ from python_ops.lake.errors import OpsError
 from python_ops.lake.lake import Lake
 from python_ops.lake.landing import LandingFile
 from python_ops.lake.ledger import BatchState, Ledger
+from python_ops.lake.rejections import by_text
 
 FX = load("fx_rates")
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -145,7 +146,7 @@ def test_what_guards_later_batches_is_entered_again_with_them(tmp_path: Path) ->
     first, second = ledger.manifests
     assert (first.positions, first.generation, second.positions, second.generation) == ((100, 600), 2, (5, 5), 3)
     assert first.counts == {"read": 4, "accepted": 2, "quarantined": 2, "ignored": 0, "generated": 1}
-    assert first.reasons == {"not a bigint (order_id)": 1, "not valid UTF-8": 1}
+    assert by_text(first.rejected) == {"not a bigint (order_id)": 1, "not valid UTF-8": 1}
     assert first.snapshot_at == taken.isoformat(timespec="microseconds") and second.snapshot_at is None
     assert (first.extra_columns, first.contract_version) == (("x",), "0.9.0")
     assert [(file.name, file.fault) for file in first.files] == [("a.jsonl", None), ("b.gz", "truncated gzip")]

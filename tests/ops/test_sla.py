@@ -24,6 +24,7 @@ from python_ops.lake.lake import Lake
 from python_ops.lake.landing import LandingFile
 from python_ops.lake.ledger import BatchState
 from python_ops.lake.metrics import Metric, history, read, record
+from python_ops.lake.rejections import from_texts
 from python_ops.run.daily import Job, Step
 from python_ops.run.pending import remember
 from python_ops.watch.alerts import Breach, Cause, check, pressing
@@ -98,7 +99,7 @@ class Place:
         manifest = ledger.freeze(ledger.last_number + 1, "1.0.0", [LandingFile("f", 1, "")])
         counts = {"read": read, "accepted": read - quarantined, "quarantined": quarantined, "ignored": 0}
         ledger.set_state(
-            manifest, BatchState.COMMITTED, counts=counts, arrived_at=at.isoformat(), reasons=dict(reasons or {})
+            manifest, BatchState.COMMITTED, counts=counts, arrived_at=at.isoformat(), rejected=from_texts(reasons or {})
         )
 
     def kinds(self, now: datetime = NOW) -> list[tuple[Cause, str]]:
@@ -186,7 +187,7 @@ def test_values_of_another_type_name_their_columns_and_not_themselves(place: Pla
     place.batch(100, 20, reasons={**reasons, "required (e)": 5, "not a commit time": 7})
     (breach,) = check(place.lake, NOW)
     assert breach.got == (
-        "in batch 2: b is no decimal(18,6) in 4, c is no int in 2, a is no date in 1, and 1 more columns"
+        "in batch 2: b is not a decimal(18,6) in 4, c is not a int in 2, a is not a date in 1, and 1 more columns"
     )
     assert (breach.kind, breach.expected) == (
         Cause.TYPES,

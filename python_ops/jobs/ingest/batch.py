@@ -196,7 +196,7 @@ class BatchWriter:
         """The result of a batch that is in the tables; `close` records it."""
         found = found or Findings(counts)
         self._done = manifest, {
-            "counts": counts, "extra_columns": found.extra, "reasons": found.reasons, "changes": found.changes,
+            "counts": counts, "extra_columns": found.extra, "rejected": found.rejected, "changes": found.changes,
             "positions": found.positions, "origins": found.origins,
         }  # fmt: skip
         return IngestResult(
@@ -336,7 +336,7 @@ class BatchWriter:
     def _halt(self, manifest: Batch, found: Findings, why: Sequence[str]) -> IngestResult:
         reason = " Also: ".join(why)
         self.ledger.set_state(
-            manifest, BatchState.HALTED, counts=found.counts, reasons=found.reasons, halted_by=reason,
+            manifest, BatchState.HALTED, counts=found.counts, rejected=found.rejected, halted_by=reason,
             judged_by=fingerprint(self.contract, manifest.generation),
         )  # fmt: skip
         error = OpsError(halt_text(self.contract.source, manifest, reason))

@@ -25,6 +25,7 @@ from python_ops.lake.lake import Lake
 from python_ops.lake.landing import LandingFile
 from python_ops.lake.ledger import BatchState
 from python_ops.lake.offsets import Offsets, of_rows, parse
+from python_ops.lake.rejections import Kind, Rejection, kind_of
 
 
 class Fault(StrEnum):
@@ -44,7 +45,7 @@ class Disagreement:
         files: What it was made of.
         generated: Deletes that a complete snapshot implied.
         positions: Lowest and highest source position.
-        reasons: Dead letters by reason and column.
+        rejected: Dead letters by reason and column.
         whole_files: Files that were rejected as a whole, with the reason.
         is_replay: It took dead letters again.
     """
@@ -63,7 +64,7 @@ class Disagreement:
     positions: tuple[int, int] | None = None
     snapshot_at: str | None = None
     extra_columns: tuple[str, ...] = ()
-    reasons: dict[str, int] = field(default_factory=dict)
+    rejected: tuple[Rejection, ...] = ()
     whole_files: dict[str, str] = field(default_factory=dict)
     is_replay: bool = False
 
@@ -130,7 +131,7 @@ def repair(lake: Lake, contract: Contract, findings: Sequence[Disagreement]) -> 
         frozen = ledger.freeze(finding.batch_id, version, files, taken, **given)
         changes: dict[str, Any] = {"arrived_at": finding.arrived_at} if finding.arrived_at else {}
         ledger.set_state(
-            frozen, BatchState.COMMITTED, counts=counts, positions=finding.positions, reasons=finding.reasons,
+            frozen, BatchState.COMMITTED, counts=counts, positions=finding.positions, rejected=finding.rejected,
             extra_columns=finding.extra_columns, **changes,
         )  # fmt: skip
 
@@ -202,21 +203,22 @@ def _dead_batches(table: AppendOnlyTable) -> tuple[dict[int, dict[str, Any]], se
     if not table.exists():
         return {}, set()
     names = {column.name for column in open_log(table.path).schema().fields}
-    line, reason, column, version, replayed = (
+    line, kind, reason, column, version, replayed = (
         f'"{name}"' if name in names else "null"
-        for name in ("line", "reason", "column", "contract_version", "replayed_batch")
+        for name in ("line", "kind", "reason", "column", "contract_version", "replayed_batch")
     )
     sql = (
-        f'select _batch_id, "file", {reason} as reason, {column} as col, {line} is null as whole, {replayed} as again,'
+        f'select _batch_id, "file", {kind} as kind, {reason} as reason, {column} as col, {line} is null as whole,'
+        f" {replayed} as again,"
         f" max({version}) as version, max(arrived_at) as arrived, count(*) as n from t"
-        " group by 1, 2, 3, 4, 5, 6"
+        " group by 1, 2, 3, 4, 5, 6, 7"
     )
     found: dict[int, dict[str, Any]] = {}
     replays = set()
     for row in query(table.path, sql).to_pylist():
         if row["again"] is not None:
             replays.add(int(row["again"]))
-        batch = found.setdefault(int(row["_batch_id"]), {"quarantined": 0, "reasons": {}, "whole_files": {}})
+        batch = found.setdefault(int(row["_batch_id"]), {"quarantined": 0, "rejected": (), "whole_files": {}})
         batch["files"] = batch.get("files", frozenset()) | {row["file"]}
         batch["arrived_at"] = max(batch.get("arrived_at", ""), _utc(row["arrived"]) or "")
         batch["contract_version"] = row["version"] or ""
@@ -225,8 +227,8 @@ def _dead_batches(table: AppendOnlyTable) -> tuple[dict[int, dict[str, Any]], se
             continue
         batch["quarantined"] += int(row["n"])
         if row["reason"]:
-            text = f"{row['reason']} ({row['col']})" if row["col"] else row["reason"]
-            batch["reasons"][text] = batch["reasons"].get(text, 0) + int(row["n"])
+            kind_given = Kind(row["kind"]) if row["kind"] else kind_of(row["reason"])
+            batch["rejected"] += (Rejection(kind_given, row["reason"], row["col"], int(row["n"])),)
     return found, replays
 
 

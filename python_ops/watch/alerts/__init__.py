@@ -7,7 +7,6 @@ source (`sla_minutes`, `sla_min_records`, `sla_max_rejected`, `sla_max_mistyped`
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
 from python_ops.lake.ledger import Batch
 from python_ops.lake.metrics import history, read, rows_before
+from python_ops.lake.rejections import MISTYPED
 from python_ops.lake.run_record import last_run, waits
 from python_ops.watch.alerts.acknowledged import acknowledged
 
@@ -34,8 +34,6 @@ _LEAST_SAMPLE = 8  # runs before the volume of the next is judged
 _DEVIATIONS = 6.0  # of the median absolute deviation, scaled to a standard deviation
 _FLOOR_SHARE, _FLOOR_ROWS = 0.05, 10  # a steady history must not make a small change an alarm
 
-# Why a record was rejected, as ingestion notes it in the ledger: `not a decimal(12,2) (total_amount)`.
-_MISTYPED = re.compile(r"not a (?P<type>.+) \((?P<column>\w+)\)")
 _COLUMNS_SHOWN = 3
 
 
@@ -204,11 +202,11 @@ def _source(lake: Lake, manifest: Manifest, source: str, now: datetime) -> Itera
 
 def _types(batch: Batch, most: float | None, owner: str) -> Iterator[Breach]:
     """Columns whose values arrive in another type than the contract's: one breach per source."""
-    found = {match: count for text, count in batch.reasons.items() if (match := _MISTYPED.fullmatch(text))}
-    if most is None or not found or sum(found.values()) <= most * batch.counts["read"]:
+    found = [each for each in batch.rejected if each.kind in MISTYPED and each.column]
+    if most is None or not found or sum(each.records for each in found) <= most * batch.counts["read"]:
         return
-    worst = sorted(found.items(), key=lambda item: -item[1])
-    told = [f"{match['column']} is no {match['type']} in {count}" for match, count in worst[:_COLUMNS_SHOWN]]
+    worst = sorted(found, key=lambda each: -each.records)
+    told = [f"{each.column} is {each.reason} in {each.records}" for each in worst[:_COLUMNS_SHOWN]]
     if len(worst) > _COLUMNS_SHOWN:
         told.append(f"and {len(worst) - _COLUMNS_SHOWN} more columns")
     yield Breach(
