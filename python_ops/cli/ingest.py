@@ -30,11 +30,15 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Take landing files into bronze, checked against contracts.", no_args_is_help=True)
 
 
+Approve = Annotated[int | None, typer.Option(help="Take a halted batch of the source after all.")]
+Discard = Annotated[int | None, typer.Option(help="Give up a halted batch of the source.")]
+
+
 @app.command()
 def run(
     sources: Annotated[list[str] | None, typer.Argument(help="Sources; all when none is named.")] = None,
-    approve: Annotated[int | None, typer.Option(help="Take a halted batch of the source after all.")] = None,
-    discard: Annotated[int | None, typer.Option(help="Give up a halted batch of the source.")] = None,
+    approve: Approve = None,
+    discard: Discard = None,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
@@ -43,8 +47,7 @@ def run(
     Example: lakeops ingest run shop_orders shop_order_items
     """
     lake = lake_of(env)
-    if approve is not None and discard is not None:
-        raise ConfigError("Give --approve or --discard, not both.")
+    refuse_both(approve, discard)
     with exclusive(lake, "ingest run", names=()):  # each source's tables are leased as it comes to them
         if discard is not None:
             discard_batch(lake, sources or (), discard)
@@ -172,6 +175,12 @@ def report(
     told += [f"{len(failed)} could not be judged: {', '.join(failed)}"] if failed else []
     if told:
         raise OpsError("; ".join(told) + ".")
+
+
+def refuse_both(approve: int | None, discard: int | None) -> None:
+    """One decision at a time."""
+    if approve is not None and discard is not None:
+        raise ConfigError("Give --approve or --discard, not both.")
 
 
 def verdict_lines(verdict: Verdict) -> str:

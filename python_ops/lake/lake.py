@@ -27,6 +27,7 @@ class Lake:
         landing: Folder of the delivered files, `<landing>/<source>/<file>`; the home's when None.
         state: Folder of ledgers and records; the home's when None, one per schema prefix, as the tables are.
         artifacts: Folder of dbt's artifacts; the home's when None, one per schema prefix.
+        secrets: Credentials; those of the environment when None.
         start: Gives the Spark session; that of the environment when None.
     """
 
@@ -37,10 +38,12 @@ class Lake:
         landing: Path | None = None,
         state: Path | None = None,
         artifacts: Path | None = None,
+        secrets: Secrets | None = None,
         start: Callable[[], SparkSession] | None = None,
     ) -> None:
         self.settings = settings
-        self._landing, self._state, self._artifacts, self._start = landing, state, artifacts, start
+        self._landing, self._state, self._artifacts = landing, state, artifacts
+        self._secrets, self._start = secrets, start
 
     def with_settings(self, **changed: Any) -> Lake:
         """The same folders and the same Spark under settings of which some are changed."""
@@ -109,6 +112,8 @@ class Lake:
     @cached_property
     def secrets(self) -> Secrets:
         """Credentials: variables first, then the home's file or AWS Secrets Manager."""
+        if self._secrets:
+            return self._secrets
         aws = self.settings.secrets == "aws"
         place = AwsProvider(self.settings.secrets_prefix) if aws else FileProvider(self.home / "secrets.json")
         return Secrets([EnvironmentProvider(), place])

@@ -18,7 +18,8 @@ from python_ops.lake.errors import OpsError
 from python_ops.lake.files import write_whole
 from python_ops.lake.landing import LandingFile
 from python_ops.lake.offsets import Offsets
-from python_ops.lake.rejections import Kind, Rejection, from_texts
+from python_ops.lake.records import made
+from python_ops.lake.rejections import Rejection, from_texts
 
 
 class BatchState(StrEnum):
@@ -155,20 +156,10 @@ class Ledger:
     def _read(self, path: Path) -> Batch:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            files = tuple(
-                LandingFile(**{**file, "layout": tuple(file.get("layout", ()))}) for file in data.pop("files")
-            )
-            offsets = tuple(Offsets(**given) for given in data.pop("offsets", ()))
-            if data.get("positions"):
-                data["positions"] = tuple(data["positions"])
-            data["origins"] = tuple(data.get("origins", ()))
-            earlier = from_texts(data.pop("reasons", {}))
-            rejected = tuple(Rejection(**{**given, "kind": Kind(given["kind"])}) for given in data.pop("rejected", ()))
-            state, extra = BatchState(data.pop("state")), tuple(data.pop("extra_columns"))
-            return Batch(
-                files=files, state=state, extra_columns=extra, offsets=offsets, rejected=rejected or earlier, **data
-            )
-        except (ValueError, KeyError, TypeError, RecursionError) as exc:
+            if "reasons" in data:  # of before 2026-11-28
+                data["rejected"] = from_texts(data.pop("reasons"))
+            return made(Batch, data)
+        except (ValueError, TypeError, AttributeError, RecursionError) as exc:
             raise OpsError(
                 f"{path} is not a batch manifest ({exc}). Move it away: the next run rebuilds the ledger from bronze "
                 "when all manifests of the source are gone."

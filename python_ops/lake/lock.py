@@ -50,7 +50,6 @@ def exclusive(lake: Lake, command: str, names: Sequence[str] = (ENVIRONMENT,), c
     """Holds the home's lock and leases while `command` works, as one run of the job `lakeops <command>` in the lineage.
 
     Args:
-        lake: The environment.
         command: What is being done, for those who wait.
         names: Leases for its whole time; none for a command that leases each table as it comes to it.
         claim: The home must be this environment's, and is from now on; not so for the command that makes it so.
@@ -80,7 +79,6 @@ def in_use(lake: Lake, command: str) -> Iterator[None]:
     """Holds the home's lock; what this process holds already stays as it is.
 
     Args:
-        lake: The environment.
         command: What is being done, for those who wait.
 
     Raises:
@@ -124,7 +122,6 @@ def leased(lake: Lake, names: Sequence[str], command: str) -> Iterator[list[Leas
     That needs a `leased` or `exclusive` of the main thread's own, in this process; without it `check_held` alone tells.
 
     Args:
-        lake: The environment.
         names: Tables as `schema.table`, or `environment`, `publish`; what this process holds already stays as it is.
         command: What the holder does, for those who wait.
 

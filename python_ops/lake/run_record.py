@@ -27,7 +27,6 @@ def left_out(lake: Lake, invocation: str) -> tuple[str, ...]:
     """Sources whose readers `lakeops run` left out of a dbt command; none where it was not the one that ran it.
 
     Args:
-        lake: The environment.
         invocation: dbt's identifier of the command, as run_results.json has it.
     """
     told = (last_run(lake) or {}).get("left_out", {})

@@ -51,7 +51,6 @@ class Job:
     """Steps that share one Spark session, each recorded.
 
     Args:
-        lake: The environment.
         report: Called as ("step", Step) when a step begins and ends, ("node", dbt's event) when a node does,
             ("extract", ExtractResult), ("ingest", IngestResult) and ("publish", PublishResult) with each result,
             ("reason", text) with why it runs, ("waiting", text) with what a build left out.
@@ -248,7 +247,6 @@ def run(lake: Lake, report: Report, always: bool = False) -> Job:
     run fails at its end.
 
     Args:
-        lake: The environment.
         report: As in `Job`.
         always: Run although nothing has changed.
 
@@ -314,7 +312,6 @@ def aftermath(lake: Lake, say: Callable[[str], None], unchanged: bool = False) -
     It never raises. A part that fails is printed as a warning, and the next ones go on.
 
     Args:
-        lake: The environment.
         say: Prints a line.
         unchanged: The run had nothing to do. Only service levels are checked, alerts sent, and what no receiver takes
             told, which starts no JVM.

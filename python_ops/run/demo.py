@@ -47,7 +47,6 @@ def demo(lake: Lake, report: Report, every_batch: bool = False) -> tuple[Job, Pa
     """Batch 0 and a build; then the four change days, not in order, and a build; publish; the docs site.
 
     Args:
-        lake: The environment.
         report: As in `python_ops.run.daily.Job`.
         every_batch: Build and publish after each change day, rather than once after all.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from python_ops.jobs.build import arguments, failure, invoke
-from python_ops.jobs.ingest.streaming import Applied, Models, checked
+from python_ops.jobs.ingest.streaming import Applied, Models
 from python_ops.lake.artifacts import Model
 from python_ops.lake.errors import BusyError
 from python_ops.lake.lake import Lake
@@ -19,10 +19,9 @@ def models_behind(lake: Lake, sources: Sequence[str], every: float) -> Models | 
     """The models that read the sources, to be run every so many seconds; None if there are none.
 
     Raises:
-        ConfigError: a source is unknown or has no topic.
         OpsError: the project has not been built yet.
     """
-    models = affected(lake, checked(lake, sources))
+    models = affected(lake, sources)
     return Models(partial(apply, lake, models=models), every) if models else None
 
 

@@ -59,7 +59,6 @@ def checks(lake: Lake) -> list[Check]:
     """Every check, in the order in which faults should be corrected.
 
     Args:
-        lake: The environment.
         artifacts: Folder of dbt's artifacts, the environment's when None; without a manifest there is nothing to
             compare storage with.
     """

@@ -38,7 +38,8 @@ class Desk:
         self.said: list[str] = []
 
     def notify(self, *breaches: Breach, hours: float = 0) -> list[str]:
-        return notify(self.lake, breaches, self.said.append, now=NOW + timedelta(hours=hours))
+        lake = Lake(self.lake.settings)  # each time is a command of its own
+        return notify(lake, breaches, self.said.append, now=NOW + timedelta(hours=hours))
 
 
 @pytest.fixture

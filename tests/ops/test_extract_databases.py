@@ -218,9 +218,7 @@ def test_refused_credentials_are_named_and_not_shown(desk: Desk, tmp_path: Path,
 
 
 @pytest.mark.parametrize("desk", ["postgres", "redshift"], indirect=True)
-def test_a_password_rotated_while_a_pull_runs_is_read_afresh(
-    desk: Desk, lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_password_rotated_while_a_pull_runs_is_read_afresh(desk: Desk, lake: Lake) -> None:
     """Given a cached secret that was rotated, When the server refuses it, Then it is read again."""
     from python_ops.lake.secrets import Secrets
 
@@ -237,8 +235,7 @@ def test_a_password_rotated_while_a_pull_runs_is_read_afresh(
     secrets = Secrets([Rotating()])
     secrets.get("tickets")
     given[0] = right
-    monkeypatch.setattr("python_ops.jobs.extract.secrets_for", lambda lake: secrets)
-    assert pull(lake).rows == 1
+    assert pull(Lake(lake.settings, secrets=secrets)).rows == 1
 
 
 class Cutting:

@@ -95,7 +95,6 @@ def extract(
     """Pulls what is new from each source.
 
     Args:
-        lake: The environment.
         names: Sources; those that the environment extracts when empty.
         on_event: Called with each source's result as it comes.
 

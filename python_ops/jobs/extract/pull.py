@@ -49,7 +49,6 @@ class Pull:
     """A pull of one source; its lease is held by the caller.
 
     Args:
-        lake: The environment.
         source: What is pulled.
         store: Where the watermark is.
         check: Raises when this process must stop. Called at every page, and right before a file becomes visible.

@@ -59,7 +59,6 @@ def ingest(
     """Takes the new landing files of each source: one batch per source, and one for each complete snapshot.
 
     Args:
-        lake: The environment.
         sources: Names; all that have a contract when empty.
         on_event: Called with each source's result as it comes.
         approve: Number of a halted or discarded batch of the one source, which is to be taken after all.

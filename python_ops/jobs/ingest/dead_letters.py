@@ -108,7 +108,6 @@ def letters(
     """Single dead letters in the order of their files. Starts no JVM.
 
     Args:
-        lake: The environment.
         source: Name of the source.
         batch: Only of this batch.
         closed: Also those that were replayed.
@@ -141,7 +140,6 @@ def replay(lake: Lake, source: str, batches: Sequence[int] = ()) -> IngestResult
     when they are in the landing folder and whole now.
 
     Args:
-        lake: The environment.
         source: Name of the source.
         batches: Only the dead letters of these batches.
 
@@ -197,7 +195,6 @@ def purge(lake: Lake, source: str, older_than_days: int, with_open: bool = False
     """Removes dead letters that arrived before a time: those that were replayed, and the open ones if asked to.
 
     Args:
-        lake: The environment.
         source: Name of the source.
         older_than_days: Younger ones stay.
         with_open: Also those that were never replayed; they are then lost.

@@ -24,7 +24,6 @@ class AppendOnlyTable:
     """A Delta table that one batch number is appended to at most once.
 
     Args:
-        lake: The environment.
         layer: `bronze` or `dlq`.
         contract: The source's contract.
     """

@@ -20,7 +20,7 @@ from python_ops.jobs.maintenance.state import SMALL_BYTES, TableState, read_stat
 from python_ops.lake.artifacts import Manifest
 from python_ops.lake.contracts import sources
 from python_ops.lake.delta import exists
-from python_ops.lake.errors import BusyError, ConfigError, OpsError
+from python_ops.lake.errors import BusyError, ConfigError, OpsError, first_line
 from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset, job_run
 from python_ops.lake.lock import check_held, leased
@@ -91,7 +91,6 @@ def policies(lake: Lake, manifest: Manifest, tables: Sequence[str] = ()) -> list
     """Every Delta table of the environment with its policy, by name.
 
     Args:
-        lake: The environment.
         manifest: The project.
         tables: Only these, as `schema.table`; all when empty.
 
@@ -130,7 +129,6 @@ def run(
     """Does what `plan` says, table by table.
 
     Args:
-        lake: The environment.
         tables: Only these, as `schema.table`; all when empty.
         on_event: Told of each table when it is done.
 
@@ -241,7 +239,7 @@ def _act(spark: SparkSession, policy: Policy, act: Act) -> None:
             return
         except PySparkException as exc:
             if "CONCURRENT" not in str(exc).upper() or attempt == _TRIES:
-                text = str(exc).splitlines()[0][:300]
+                text = first_line(exc)
                 raise OpsError(
                     f"{act.value} of {policy.table} failed: {text} Its rows are as they were. Run "
                     f"`lakeops maintain run {policy.table} --execute` again."

@@ -11,7 +11,7 @@ from python_ops.jobs.maintenance import Policy, policies
 from python_ops.lake.artifacts import Manifest
 from python_ops.lake.delta import open_log
 from python_ops.lake.deltalog import damage, read_version
-from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.errors import ConfigError, OpsError, first_line
 from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset, job_run
 from python_ops.lake.lock import check_held, leased
@@ -103,7 +103,7 @@ def diff(
             changed = gone.select(*key).intersect(come.select(*key)).count()
     except PySparkException as exc:
         raise OpsError(
-            f"Versions {before} and {after} of {policy.table} cannot be read: {str(exc).splitlines()[0][:200]} "
+            f"Versions {before} and {after} of {policy.table} cannot be read: {first_line(exc, 200)} "
             f"Files are kept for {policy.retain_hours} hours after they were removed."
         ) from exc
     return Difference(policy.table, before, after, added - (changed or 0), removed - (changed or 0), changed)
@@ -159,7 +159,7 @@ def restore(
             session.sql(f"restore table {policy.table} to version as of {version}").collect()
         except PySparkException as exc:
             raise OpsError(
-                f"{policy.table} was not restored to version {version}: {str(exc).splitlines()[0][:200]} It is as it "
+                f"{policy.table} was not restored to version {version}: {first_line(exc, 200)} It is as it "
                 "was. An older state may be in a snapshot: docs/runbooks/dr_restore.md."
             ) from exc
     return replace(planned, version=open_log(policy.path).version())
@@ -169,7 +169,6 @@ def unreadable(lake: Lake, manifest: Manifest, content: bool = False) -> dict[st
     """Tables whose newest version has lost a file, and what is wrong with the first of them; starts no JVM.
 
     Args:
-        lake: The environment.
         manifest: The project.
         content: Look into the files too.
     """

@@ -107,7 +107,6 @@ def publish(
     as they are served.
 
     Args:
-        lake: The environment.
         on_event: Told of each table when it is staged, and of each result.
 
     Returns:

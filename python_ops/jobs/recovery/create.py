@@ -70,7 +70,6 @@ def create(
     """Copies the environment's tables, ledgers and waiting files to its store. Starts no JVM.
 
     Args:
-        lake: The environment.
         tier: Tables up to this `dr_tier`.
         full: Copy every file again, also those that the store has; this repairs damaged files in it.
         on_progress: Told after each file.

@@ -20,6 +20,7 @@ from typing import Any
 from python_ops.lake.config import PROJECT_ROOT, is_address
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
+from python_ops.lake.records import made
 from python_ops.lake.storage import Checksum, Folder, LocalFolder, MissingFile, folder_at
 
 FORMAT = 1
@@ -212,19 +213,9 @@ def _read(store: Folder, kind: str, identifier: str) -> Snapshot:
             raise _garbled(store, kind, identifier, f"has format {data['format']}, not {FORMAT}")
         if data["sha256"] != _hash(body):
             raise _garbled(store, kind, identifier, "does not have the checksum that it was written with")
-        tables = tuple(
-            StoredTable(**{**table, "files": _files(table["files"]), "log": _files(table["log"])})
-            for table in body["tables"]
-        )
-        return Snapshot(
-            **{**body, "tables": tables, "state": _files(body["state"]), "landing": _files(body["landing"])}
-        )
-    except (KeyError, TypeError) as exc:
+        return made(Snapshot, body)
+    except (KeyError, TypeError, ValueError) as exc:
         raise _garbled(store, kind, identifier, f"lacks what a manifest has ({exc!r})") from exc
-
-
-def _files(listed: list[dict[str, Any]]) -> tuple[StoredFile, ...]:
-    return tuple(StoredFile(**file) for file in listed)
 
 
 def _hash(body: Any) -> str:

@@ -42,7 +42,6 @@ def prune(lake: Lake, keep: int, execute: bool = False) -> Prune:
     removes them.
 
     Args:
-        lake: The environment.
         keep: How many stay.
         execute: Act; without it nothing is changed.
 

@@ -201,11 +201,7 @@ def parse(text: str, path: Path) -> Contract:
         data: Any = yaml.safe_load(text)
     except yaml.YAMLError as exc:
         raise ContractError(f"{path.name} is not YAML: {exc}") from exc
-    schema = json.loads((FOLDER / "contract.schema.json").read_text(encoding="utf-8"))
-    faults = [
-        f"at {'/'.join(str(step) for step in fault.absolute_path) or 'the top'}: {fault.message}"
-        for fault in Draft202012Validator(schema).iter_errors(data)
-    ]
+    faults = schema_faults(data, FOLDER / "contract.schema.json")
     if not faults:
         names = [column["name"] for column in data["columns"]]
         required = {column["name"] for column in data["columns"] if column.get("required")}
@@ -231,6 +227,15 @@ def parse(text: str, path: Path) -> Contract:
             "expectations": _expectations(data.get("expectations", {})),
         }
     )
+
+
+def schema_faults(data: Any, schema: Path) -> list[str]:
+    """Where data breaks a JSON Schema, which is a file."""
+    validator = Draft202012Validator(json.loads(schema.read_text(encoding="utf-8")))
+    return [
+        f"at {'/'.join(str(step) for step in fault.absolute_path) or 'the top'}: {fault.message}"
+        for fault in validator.iter_errors(data)
+    ]
 
 
 def _too_wide(column: Mapping[str, Any]) -> bool:

@@ -79,7 +79,6 @@ def job_run(
     """A run of a job: START now, COMPLETE at the end, FAIL when an exception passes.
 
     Args:
-        lake: The environment.
         job: Name of the job.
         inputs: What it reads.
         outputs: What it writes; replace `run.outputs` when counts are known.

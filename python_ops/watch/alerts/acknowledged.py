@@ -36,7 +36,6 @@ def acknowledge(lake: Lake, open_now: Iterable[str], name: str, until: str, now:
     """Acknowledges open breaches.
 
     Args:
-        lake: The environment.
         open_now: Identities of the breaches that are open.
         name: One of them (`stale: fx_rates`), or their subject (`fx_rates`), which may have several.
         until: Date or time, ISO 8601; UTC where it says no zone. Empty takes the acknowledgement back.

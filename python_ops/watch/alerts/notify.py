@@ -45,7 +45,6 @@ def notify(
     All targets together get five seconds. Each may take an equal share of what is left.
 
     Args:
-        lake: The environment.
         breaches: What is open now; acknowledged breaches are not sent.
         say: Prints for the console target.
         targets: Of the environment, when None.

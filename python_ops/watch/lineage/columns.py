@@ -10,7 +10,7 @@ from typing import Any
 from python_ops.lake.artifacts import Manifest, Model
 from python_ops.lake.contracts import load, sources
 from python_ops.lake.contracts.metadata import METADATA
-from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.errors import ConfigError, OpsError, first_line
 from python_ops.lake.lake import Lake
 
 Origin = tuple[str, str]
@@ -135,7 +135,7 @@ class ColumnLineage:
                 for name in qualified.named_selects
             }
         except SqlglotError as exc:
-            text = str(exc).splitlines()[0][:200]
+            text = first_line(exc, 200)
             raise OpsError(f"The compiled SQL of {model.name} ({model.path}) cannot be read: {text}") from exc
         return _as_served(model, found)
 

@@ -23,11 +23,7 @@ _KINDS = ("model.", "test.", "unit_test.", "seed.", "snapshot.")
 
 @dataclass
 class NodeEvents:
-    """START and COMPLETE or FAIL of each node of one dbt invocation.
-
-    Args:
-        lake: The environment.
-    """
+    """START and COMPLETE or FAIL of each node of one dbt invocation."""
 
     lake: Lake
     parent: JobRun | None = field(default_factory=current_run)

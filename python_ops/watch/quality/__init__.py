@@ -43,7 +43,6 @@ def judge(
     """Judges one committed batch and keeps the verdict.
 
     Args:
-        lake: The environment.
         source: Name.
         batch: Its number; the last committed one when None.
         engine: What judges.

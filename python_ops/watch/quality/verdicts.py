@@ -10,6 +10,7 @@ from pathlib import Path
 from python_ops.lake.contracts import sources
 from python_ops.lake.files import write_whole
 from python_ops.lake.lake import Lake
+from python_ops.lake.records import made
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,8 @@ class Verdict:
 def read(lake: Lake, source: str, batch: int) -> Verdict | None:
     """The kept verdict on a batch; None if it was not judged or its file cannot be read (judging again renews it)."""
     try:
-        data = json.loads(_path(lake, source, batch).read_text(encoding="utf-8"))
-        findings = tuple(Finding(**finding) for finding in data.pop("findings"))
-        return Verdict(findings=findings, not_judged=tuple(data.pop("not_judged")), **data)
-    except (OSError, ValueError, TypeError, KeyError):
+        return made(Verdict, json.loads(_path(lake, source, batch).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
         return None
 
 

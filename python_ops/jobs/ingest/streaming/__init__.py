@@ -25,7 +25,7 @@ from python_ops.lake.lock import check_held, leased
 from python_ops.lake.offsets import next_offsets
 from python_ops.lake.spark import is_connect
 
-__all__ = ["Applied", "Lag", "Models", "Options", "Report", "StreamResult", "lag", "stream"]
+__all__ = ["Applied", "Lag", "Models", "Options", "Report", "StreamResult", "checked", "lag", "stream"]
 
 _POLL_SECONDS = 0.2
 
@@ -75,8 +75,7 @@ def stream(
     """Takes topics into bronze until it is told to stop, until `seconds` are over, or with `once` until all is taken.
 
     Args:
-        lake: The environment.
-        sources: Which.
+        sources: Which, as `checked` gives them.
         options: How.
         report: Called as things happen.
         stop: Set it to end the streams at the next safe point.
@@ -87,23 +86,22 @@ def stream(
         A result per source, in the order asked for, and the last run of the models.
 
     Raises:
-        ConfigError: a source is unknown or has no topic, or no brokers are set.
+        ConfigError: no brokers are set, or Spark is a server.
         OpsError: Spark did not start, or a jar is missing.
     """
-    asked = checked(lake, sources)
     if options.approve is not None:
-        _check_halted(lake, asked, options.approve)
+        _check_halted(lake, sources, options.approve)
     broker = Broker(lake)
-    for source in asked:
+    for source in sources:
         broker.offsets(lake.settings.kafka_topics[source])  # before a JVM is started for nothing
     if is_connect(lake.settings):
         raise ConfigError(
             f"Environment {lake.settings.target} works on a Spark Connect server, which cannot run streams for a "
             "client. Run them in an environment whose target in profiles.yml has Spark in the process."
         )
-    streams = [TopicStream(lake, load(source), broker, options, report) for source in asked]
+    streams = [TopicStream(lake, load(source), broker, options, report) for source in sources]
     pacer = _Pacer(models, report)
-    tables = [f"{lake.schema_name(layer)}.{source}" for source in asked for layer in ("bronze", "dlq")]
+    tables = [f"{lake.schema_name(layer)}.{source}" for source in sources for layer in ("bronze", "dlq")]
     with leased(lake, tables, "lakeops stream run"), ExitStack() as stack:
         parent = current_run()
         runs = {

@@ -21,7 +21,7 @@ from python_ops.jobs.ingest import IngestResult, ingest
 from python_ops.jobs.ingest.streaming.batch import TopicBatch
 from python_ops.jobs.ingest.streaming.broker import Broker, Held
 from python_ops.lake.contracts import Contract
-from python_ops.lake.errors import OpsError
+from python_ops.lake.errors import OpsError, first_line
 from python_ops.lake.lake import Lake
 from python_ops.lake.offsets import Offsets, gaps, next_offsets
 
@@ -76,7 +76,6 @@ class TopicStream:
     """A source's stream.
 
     Args:
-        lake: The environment.
         contract: The source's contract.
         broker: The cluster.
         options: How it runs.
@@ -143,7 +142,7 @@ class TopicStream:
     def end(self) -> StreamResult:
         """The result, after the query has ended."""
         if self._query is not None and self.result.error is None and (failure := self._query.exception()) is not None:
-            self._fail(f"{_first_line(failure)}. Details are in {self.lake.home / 'logs' / 'spark.log'}.")
+            self._fail(f"{first_line(failure)}. Details are in {self.lake.home / 'logs' / 'spark.log'}.")
         taken = next_offsets(self.batch.ledger.taken_offsets(), self.topic)
         return replace(self.result, offsets=taken)
 
@@ -156,7 +155,7 @@ class TopicStream:
             self._fail(str(exc))
             raise
         except Exception as exc:  # one source never stops the others, whatever happened to it
-            self._fail(f"{_first_line(exc)}. A batch that was frozen is finished by the next run.")
+            self._fail(f"{first_line(exc)}. A batch that was frozen is finished by the next run.")
             raise
 
     def _fail(self, reason: str) -> None:
@@ -230,7 +229,3 @@ class TopicStream:
             )
         self.batch.give_up([lost])
         self.result = replace(self.result, warnings=(*self.result.warnings, f"{told}; they were skipped."))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300]
