@@ -46,9 +46,10 @@ class Lake:
         self._secrets, self._start = secrets, start
 
     def with_settings(self, **changed: Any) -> Lake:
-        """The same folders and the same Spark under settings of which some are changed."""
+        """The same with other settings; parts that were given stay."""
         settings = self.settings.model_copy(update=changed)
-        return Lake(settings, landing=self._landing, state=self._state, artifacts=self._artifacts, start=self._start)
+        folders = {"landing": self._landing, "state": self._state, "artifacts": self._artifacts}
+        return Lake(settings, **folders, secrets=self._secrets, start=self._start)
 
     @property
     def home(self) -> Path:
