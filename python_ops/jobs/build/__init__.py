@@ -63,22 +63,21 @@ def before(context: Any) -> None:
     from dbt_common.events.functions import fire_event
     from dbt_common.events.types import Note
 
-    lake = Lake(load_settings(context.obj["profile"].target_name))
+    settings = load_settings(context.obj["profile"].target_name)
+    lake = Lake(settings)
     refuse_other_variables(lake)
-    require(lake.settings)
-    os.umask(int(lake.settings.umask, 8))
+    require(settings)
+    os.umask(int(settings.umask, 8))
     with suppress(FileNotFoundError, PermissionError):  # there is none, or it is another user's
-        (Path(flags.LOG_PATH) / "dbt.log").chmod(
-            0o666 & ~int(lake.settings.umask, 8)
-        )  # it has SQL, and was opened before
+        (Path(flags.LOG_PATH) / "dbt.log").chmod(0o666 & ~int(settings.umask, 8))  # it has SQL, and was opened before
     # `lakeops` names the target, and dbt parses everything anew where the last command spelled it otherwise.
     for name in ("TARGET", "target"):
-        object.__setattr__(flags, name, lake.settings.target)
+        object.__setattr__(flags, name, settings.target)
     if not flags.TARGET_PATH:
         project.target_path = str(lake.artifacts)
     if flags.WHICH not in _WITHOUT_SPARK:
-        if is_connect(lake.settings):
-            server_place(lake.settings)  # before anything is made under the home
+        if is_connect(settings):
+            server_place(settings)  # before anything is made under the home
         context.with_resource(in_use(lake, f"dbt {flags.WHICH}"))
         _ = lake.spark  # dbt takes the process's session
         if flags.WHICH in _LOADS:

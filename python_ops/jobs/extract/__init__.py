@@ -105,11 +105,11 @@ def extract(
         ConfigError: sources.yml is not valid, or has no such source.
     """
     asked = chosen(tuple(names) or lake.settings.extract)
-    secrets, parent, stop = lake.secrets, current_run(), threading.Event()
+    parent, stop = current_run(), threading.Event()
     results = []
     with ThreadPoolExecutor(max_workers=max(1, min(4, len(asked)))) as pool:
         try:
-            for result in pool.map(lambda source: _extract_safely(lake, source, secrets, parent, stop), asked):
+            for result in pool.map(lambda source: _extract_safely(lake, source, parent, stop), asked):
                 results.append(result)
                 if on_event:
                     on_event(result)
@@ -137,9 +137,7 @@ def status(lake: Lake) -> list[PullStatus]:
     return found
 
 
-def _extract_safely(
-    lake: Lake, source: Source, secrets: Secrets, parent: JobRun | None, stop: threading.Event
-) -> ExtractResult:
+def _extract_safely(lake: Lake, source: Source, parent: JobRun | None, stop: threading.Event) -> ExtractResult:
     started, counts = time.monotonic(), Counts()
     error: OpsError | None = None
     origin = Dataset(f"{source.system}/{source.name}", _uri(source))
@@ -147,9 +145,9 @@ def _extract_safely(
     try:
         with job_run(lake, f"extract.{source.name}", [origin], parent=parent) as run:
             try:
-                if source.system != "fx" or secrets.source(source.secret):
-                    checked(secrets.get(source.secret), f"extract.{source.system}")  # before anything is connected
-                _extract(lake, source, secrets, counts, stop)
+                if source.system != "fx" or lake.secrets.source(source.secret):
+                    checked(lake.secrets.get(source.secret), f"extract.{source.system}")  # before anything is connected
+                _extract(lake, source, counts, stop)
             finally:
                 columns = tuple((column.name, column.type) for column in source.contract.columns)
                 run.outputs = [
@@ -176,7 +174,7 @@ def _extract_safely(
     return result
 
 
-def _extract(lake: Lake, source: Source, secrets: Secrets, counts: Counts, stop: threading.Event) -> None:
+def _extract(lake: Lake, source: Source, counts: Counts, stop: threading.Event) -> None:
     """Extracts one source under its lease. If the source goes away, it is asked again from the end of its last file."""
     store = lake.store
     with lease(store, f"extract.{source.name}", f"extract {source.name}", lake.settings.lease_seconds) as held:
@@ -190,9 +188,9 @@ def _extract(lake: Lake, source: Source, secrets: Secrets, counts: Counts, stop:
             _sleep(stop, seconds)
 
         def once() -> None:
-            pull = Pull(lake, source, store, check, counts)
+            pull = Pull(lake, source, check, counts)
             pull.resume()
-            with _opened(source, secrets, sleep) as reader:
+            with _opened(source, lake.secrets, sleep) as reader:
                 pull.run(reader)
 
         tries = Retrying(

@@ -19,7 +19,6 @@ from python_ops.jobs.extract.sources import Source
 from python_ops.lake import landing
 from python_ops.lake.errors import OpsError
 from python_ops.lake.lake import Lake
-from python_ops.lake.state import Store
 from python_ops.lake.state.watermarks import Watermark, advance, read
 
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
@@ -50,16 +49,15 @@ class Pull:
 
     Args:
         source: What is pulled.
-        store: Where the watermark is.
         check: Raises when this process must stop. Called at every page, and right before a file becomes visible.
         counts: Filled as files land, so that a pull that fails says what it did.
     """
 
-    def __init__(self, lake: Lake, source: Source, store: Store, check: Callable[[], None], counts: Counts) -> None:
-        self.lake, self.source, self.store, self.check, self.counts = lake, source, store, check, counts
+    def __init__(self, lake: Lake, source: Source, check: Callable[[], None], counts: Counts) -> None:
+        self.lake, self.source, self.store, self.check, self.counts = lake, source, lake.store, check, counts
         self.folder = lake.landing / source.name
         self.pull_state = PullState(lake.state / "extract", source.name)
-        self.mark, self.revision = read(store, source.name)
+        self.mark, self.revision = read(self.store, source.name)
         self.draft: LandingDraft | None = None
         self.recent: dict[int, tuple[datetime, int]] = {}
         self.last: tuple[datetime, str] | None = None

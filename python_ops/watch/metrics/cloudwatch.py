@@ -182,7 +182,7 @@ def _is_sent(lake: Lake, name: str, kind: str, subject: str) -> bool:
 
 
 def _remember(lake: Lake, last: Metric) -> None:
-    write_whole(_mark(lake), json.dumps(last.__dict__))
+    write_whole(_mark(lake), json.dumps(asdict(last)))
 
 
 def _mark(lake: Lake) -> Any:

@@ -70,9 +70,7 @@ def judge(
             contract, manifest, before, lambda names: recent_values(lake, contract, numbers, names)
         )
         frame: Any = (
-            with_pandas(lake, contract, manifest)
-            if engine is Engine.PANDAS
-            else with_spark(lake, contract, manifest, lake.spark)
+            with_pandas(lake, contract, manifest) if engine is Engine.PANDAS else with_spark(lake, contract, manifest)
         )
         findings, page = validate(folder(lake), source, manifest.batch_id, frame, judged, engine.value)
     verdict = Verdict(

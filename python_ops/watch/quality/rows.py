@@ -15,7 +15,7 @@ from python_ops.lake.ledger import Batch
 from python_ops.watch.quality.rules import AGE, HAS_KEY, HAS_VALUES
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
 _MARKUP = '<>&"{}`'
 _LONGEST = 60
@@ -36,9 +36,9 @@ def with_pandas(lake: Lake, contract: Contract, manifest: Batch) -> Any:
         raise missing_extra("pandas", "quality") from exc
 
 
-def with_spark(lake: Lake, contract: Contract, manifest: Batch, spark: SparkSession) -> DataFrame:
+def with_spark(lake: Lake, contract: Contract, manifest: Batch) -> DataFrame:
     """A batch as a Spark frame."""
-    rows = spark.read.format("delta").load(str(lake.table_path("bronze", contract.source)))
+    rows = lake.spark.read.format("delta").load(str(lake.table_path("bronze", contract.source)))
     projection = _projection(contract, manifest, "`", "unix_seconds")
     return rows.where(f"_batch_id = {manifest.batch_id:d}").selectExpr(*projection)
 
