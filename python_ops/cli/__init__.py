@@ -30,6 +30,9 @@ class Environment(StrEnum):
 
 Env = Annotated[Environment, typer.Option("--env", help="Environment: a file of python_ops/lake/config.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Execute = Annotated[bool, typer.Option("--execute", help="Act; without it the plan is shown.")]
+Source = Annotated[str, typer.Argument(help="Name of the source.")]
+Sources = Annotated[list[str] | None, typer.Argument(help="Sources; all when none is named.")]
 
 
 def lake_of(env: Environment) -> Lake:
@@ -53,6 +56,12 @@ def local_file(given: Path | None) -> Path | None:
 def print_json(value: Any) -> None:
     """Prints dataclasses, lists and dictionaries as JSON."""
     typer.echo(json.dumps(value, default=_as_data, indent=2))
+
+
+def say_if_planned(executed: bool) -> None:
+    """Says that a plan is a plan."""
+    if not executed:
+        typer.echo("Nothing was done. `--execute` acts.")
 
 
 def _as_data(item: Any) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, lake_of, print_json
+from python_ops.cli import AsJson, Env, Environment, Execute, Source, Sources, lake_of, print_json, say_if_planned
 from python_ops.cli.ingest import line as ingest_line
 from python_ops.cli.tables import print_rows
 from python_ops.jobs.ingest import dead_letters
@@ -16,12 +17,10 @@ from python_ops.lake.lock import exclusive
 
 app = typer.Typer(help="Rejected records: see why, take them again, remove old ones.", no_args_is_help=True)
 
-Source = Annotated[str, typer.Argument(help="Name of the source.")]
-
 
 @app.command("list")
 def list_(
-    sources: Annotated[list[str] | None, typer.Argument(help="Sources; all when none is named.")] = None,
+    sources: Sources = None,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
@@ -100,7 +99,7 @@ def purge(
     source: Source,
     older_than: Annotated[int, typer.Option(help="Remove those that arrived more than so many days ago.")] = 30,
     with_open: Annotated[bool, typer.Option("--with-open", help="Also those never replayed; they are lost.")] = False,
-    execute: Annotated[bool, typer.Option("--execute", help="Act; without it the plan is shown.")] = False,
+    execute: Execute = False,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
@@ -109,19 +108,11 @@ def purge(
     Example: lakeops dlq purge shop_orders --older-than 90 --execute
     """
     lake = lake_of(env)
-
-    def remove() -> dead_letters.Purge:
-        return dead_letters.purge(lake, source, older_than, with_open, execute)
-
-    if execute:
-        with exclusive(lake, "dlq purge", tables_of(lake, load(source))):
-            done = remove()
-    else:
-        done = remove()
+    with exclusive(lake, "dlq purge", tables_of(lake, load(source))) if execute else nullcontext():
+        done = dead_letters.purge(lake, source, older_than, with_open, execute)
     if as_json:
         print_json(done)
         return
     word = "removed" if execute else "would be removed"
     typer.echo(f"{source}: {done.closed} replayed and {done.open} open dead letters {word}.")
-    if not execute:
-        typer.echo("Nothing was done. `--execute` acts.")
+    say_if_planned(execute)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, print_json
+from python_ops.cli import AsJson, Env, Environment, print_json, say_if_planned
 from python_ops.cli.tables import print_rows
 from python_ops.lake import home
 from python_ops.lake.config import load_settings
@@ -52,5 +52,4 @@ def adopt(
     print_rows(["table", "folder"], [[each["table"], each["folder"]] for each in found])
     if execute:
         typer.echo(f"{lake.home} is the home of environment {lake.settings.target}. Next: `lakeops run --always`.")
-    else:
-        typer.echo("Nothing was done. `--execute` acts.")
+    say_if_planned(execute)

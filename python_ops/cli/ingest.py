@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, lake_of, print_json
+from python_ops.cli import AsJson, Env, Environment, Execute, Source, Sources, lake_of, print_json
 from python_ops.jobs.ingest import IngestResult, generations
 from python_ops.jobs.ingest import discard as discard_batch
 from python_ops.jobs.ingest import ingest as run_ingest
@@ -36,7 +36,7 @@ Discard = Annotated[int | None, typer.Option(help="Give up a halted batch of the
 
 @app.command()
 def run(
-    sources: Annotated[list[str] | None, typer.Argument(help="Sources; all when none is named.")] = None,
+    sources: Sources = None,
     approve: Approve = None,
     discard: Discard = None,
     env: Env = Environment.LOCAL,
@@ -90,9 +90,9 @@ def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 
 @app.command()
 def generation(
-    source: Annotated[str, typer.Argument(help="Name of the source.")],
+    source: Source,
     new: Annotated[bool, typer.Option("--new", help="Begin a new generation.")] = False,
-    execute: Annotated[bool, typer.Option("--execute", help="Act; without it the change is shown.")] = False,
+    execute: Execute = False,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, lake_of, print_json
+from python_ops.cli import AsJson, Env, Environment, Execute, lake_of, print_json, say_if_planned
 from python_ops.jobs.maintenance import TablePlan
 from python_ops.jobs.maintenance import plan as plan_maintenance
 from python_ops.jobs.maintenance import run as run_maintenance
@@ -30,7 +30,7 @@ def plan(tables: Tables = None, env: Env = Environment.LOCAL, as_json: AsJson = 
 @app.command()
 def run(
     tables: Tables = None,
-    execute: Annotated[bool, typer.Option("--execute", help="Act; without it the plan is shown.")] = False,
+    execute: Execute = False,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
@@ -42,7 +42,7 @@ def run(
     if not execute:
         _show(plan_maintenance(lake, tables or ()), as_json)
         if not as_json:
-            typer.echo("Nothing was done. `--execute` acts.")
+            say_if_planned(execute)
         return
     with exclusive(lake, "maintain run"):
         tell = None if as_json else lambda done: typer.echo(line(done)) if done.actions else None

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, lake_of, local_file, print_json
+from python_ops.cli import AsJson, Env, Environment, Execute, lake_of, local_file, print_json, say_if_planned
 from python_ops.cli.tables import print_rows
 from python_ops.jobs.recovery.create import CopyProgress
 from python_ops.jobs.recovery.create import create as create_snapshot
@@ -34,7 +34,6 @@ from python_ops.run.drill import drill as run_drill
 app = typer.Typer(help="Copies of the lake for disaster recovery: make, check, restore.", no_args_is_help=True)
 
 Identifier = Annotated[str | None, typer.Argument(help="Snapshot; by default the newest.", show_default=False)]
-Execute = Annotated[bool, typer.Option("--execute", help="Act; without it the plan is shown.")]
 Tables = Annotated[list[str] | None, typer.Option("--table", help="Only this table, as layer.table; repeatable.")]
 
 _EVERY_SECONDS = 5.0
@@ -204,7 +203,7 @@ def prune(
     typer.echo(
         f"{len(done.keep)} snapshots stay; {done.files} files, {done.bytes} bytes, are then referred to by none."
     )
-    _say_if_planned(execute)
+    say_if_planned(execute)
 
 
 class _Ticker:
@@ -270,7 +269,7 @@ def _show_restore(done: SnapshotRestore) -> None:
             typer.echo(
                 f"What was replaced is in {done.replaced}; remove it when it is not needed. Next: `lakeops run`."
             )
-    _say_if_planned(done.executed)
+    say_if_planned(done.executed)
 
 
 def _show_drill(done: Drill) -> None:
@@ -285,11 +284,6 @@ def _show_drill(done: Drill) -> None:
     typer.echo(f"RPO {_age(done.rpo_seconds)}: what a loss now would have cost. RTO {_age(done.rto_seconds)}.")
     if done.scratch:
         typer.echo(f"The restored lake is in {done.scratch}.")
-
-
-def _say_if_planned(executed: bool) -> None:
-    if not executed:
-        typer.echo("Nothing was done. `--execute` acts.")
 
 
 def _age(seconds: float) -> str:

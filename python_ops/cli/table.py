@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, lake_of, print_json
+from python_ops.cli import AsJson, Env, Environment, Execute, lake_of, print_json
 from python_ops.cli.tables import print_rows
 from python_ops.jobs.maintenance.versions import diff as find_diff
 from python_ops.jobs.maintenance.versions import history as read_history
@@ -65,7 +66,7 @@ def diff(
 def restore(
     table: Table,
     version: Annotated[int, typer.Option("--version", help="The version to go back to.")],
-    execute: Annotated[bool, typer.Option("--execute", help="Act; without it the plan is shown.")] = False,
+    execute: Execute = False,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
@@ -74,11 +75,8 @@ def restore(
     Example: lakeops table restore gold.fct_orders --version 3 --execute
     """
     lake = lake_of(env)
-    if execute:
-        with exclusive(lake, "table restore"):
-            done = restore_table(lake, table, version, execute)
-    else:
-        done = restore_table(lake, table, version)
+    with exclusive(lake, "table restore") if execute else nullcontext():
+        done = restore_table(lake, table, version, execute)
     if as_json:
         print_json(done)
         return

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, lake_of, print_json
+from python_ops.cli import AsJson, Env, Environment, Execute, Source, Sources, lake_of, print_json, say_if_planned
 from python_ops.cli.tables import print_rows
 from python_ops.jobs.ingest.repair import Disagreement, Fault, compare
 from python_ops.jobs.ingest.repair import repair as repair_ledger
@@ -22,9 +22,6 @@ from python_ops.lake.state.watermarks import Watermark, advance, read
 from python_ops.watch.status import TakenSoFar, ingestion_progress
 
 app = typer.Typer(help="How far sources were extracted and ingested.", no_args_is_help=True)
-
-Execute = Annotated[bool, typer.Option("--execute", help="Act; without it the change is shown.")]
-Source = Annotated[str, typer.Argument(help="Name of the source.")]
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,7 @@ def reset(source: Source, execute: Execute = False, env: Env = Environment.LOCAL
 
 @app.command()
 def repair(
-    sources: Annotated[list[str] | None, typer.Argument(help="Sources; all when none is named.")] = None,
+    sources: Sources = None,
     execute: Execute = False,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
@@ -140,8 +137,8 @@ def repair(
         typer.echo(f"{finding}: {'' if execute else 'would be '}{then}")
     if not found:
         typer.echo("Ledgers and tables agree.")
-    elif not execute:
-        typer.echo("Nothing was done. `--execute` acts.")
+    else:
+        say_if_planned(execute)
 
 
 def _show(change: WatermarkChange, as_json: bool) -> None:
@@ -150,8 +147,7 @@ def _show(change: WatermarkChange, as_json: bool) -> None:
         return
     done = "is" if change.executed else "would be"
     typer.echo(f"{change.source}: {_text(change.before)} {done} replaced by {_text(change.after)}")
-    if not change.executed:
-        typer.echo("Nothing was done. `--execute` acts.")
+    say_if_planned(change.executed)
 
 
 def _verdict(batch: TakenSoFar) -> str:
