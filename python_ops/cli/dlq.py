@@ -12,7 +12,6 @@ from python_ops.cli.ingest import line as ingest_line
 from python_ops.cli.tables import print_rows
 from python_ops.jobs.ingest import dead_letters
 from python_ops.jobs.ingest.tables import tables_of
-from python_ops.lake.contracts import load
 from python_ops.lake.lock import exclusive
 
 app = typer.Typer(help="Rejected records: see why, take them again, remove old ones.", no_args_is_help=True)
@@ -83,7 +82,7 @@ def replay(
     Example: lakeops dlq replay shop_orders --batch 7
     """
     lake = lake_of(env)
-    names = tables_of(lake, load(source))
+    names = tables_of(lake, lake.contracts.load(source))
     with exclusive(lake, "dlq replay", names):
         result = dead_letters.replay(lake, source, batch or ())
     if as_json:
@@ -108,7 +107,7 @@ def purge(
     Example: lakeops dlq purge shop_orders --older-than 90 --execute
     """
     lake = lake_of(env)
-    with exclusive(lake, "dlq purge", tables_of(lake, load(source))) if execute else nullcontext():
+    with exclusive(lake, "dlq purge", tables_of(lake, lake.contracts.load(source))) if execute else nullcontext():
         done = dead_letters.purge(lake, source, older_than, with_open, execute)
     if as_json:
         print_json(done)

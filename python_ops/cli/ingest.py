@@ -13,8 +13,6 @@ from python_ops.cli import AsJson, Env, Environment, Execute, Source, Sources, l
 from python_ops.jobs.ingest import IngestResult, generations
 from python_ops.jobs.ingest import discard as discard_batch
 from python_ops.jobs.ingest import ingest as run_ingest
-from python_ops.lake.contracts import require
-from python_ops.lake.contracts import sources as known_sources
 from python_ops.lake.errors import ConfigError, OpsError, together
 from python_ops.lake.lake import Lake
 from python_ops.lake.landing import printable
@@ -71,7 +69,7 @@ def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
     Example: lakeops ingest status --json
     """
     lake = lake_of(env)
-    shown = [source_status(lake, source) for source in known_sources()]
+    shown = [source_status(lake, source) for source in lake.contracts.sources]
     if as_json:
         print_json(shown)
         return
@@ -101,7 +99,7 @@ def generation(
     Example: lakeops ingest generation shop_orders --new --execute
     """
     lake = lake_of(env)
-    require([source])
+    lake.contracts.require([source])
     ledger = lake.ledger(source)
     before = generations.current(lake, ledger)
     after = None
@@ -146,7 +144,7 @@ def report(
     if batch is not None and len(sources or ()) != 1:
         raise ConfigError("--batch is the number of one source's batch: name that source.")
     asked = list(dict.fromkeys(sources or quality.judgeable(lake)))
-    require(asked)
+    lake.contracts.require(asked)
     verdicts, failed = [], []
     with ExitStack() as held:
 

@@ -12,9 +12,6 @@ from python_ops.cli import AsJson, Env, Environment, Execute, Source, Sources, l
 from python_ops.cli.tables import print_rows
 from python_ops.jobs.ingest.repair import Disagreement, Fault, compare
 from python_ops.jobs.ingest.repair import repair as repair_ledger
-from python_ops.lake.contracts import load as load_contract
-from python_ops.lake.contracts import require
-from python_ops.lake.contracts import sources as known_sources
 from python_ops.lake.errors import ConfigError
 from python_ops.lake.lock import exclusive, leased
 from python_ops.lake.rejections import by_text
@@ -118,11 +115,11 @@ def repair(
     Example: lakeops watermark repair shop_orders --execute
     """
     lake = lake_of(env)
-    asked = sources or list(known_sources())
-    require(asked)
+    asked = sources or list(lake.contracts.sources)
+    lake.contracts.require(asked)
     found: list[Disagreement] = []
     with exclusive(lake, "watermark repair", names=()) if execute else nullcontext():
-        for contract in map(load_contract, asked):
+        for contract in map(lake.contracts.load, asked):
             tables = [f"{lake.schema_name(layer)}.{contract.source}" for layer in ("bronze", "dlq")]
             with leased(lake, tables if execute else [], "lakeops watermark repair"):
                 findings = compare(lake, contract)

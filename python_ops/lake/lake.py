@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from python_ops.lake.artifacts import Manifest, RunResults, load_manifest, load_run_results
 from python_ops.lake.config import Settings
+from python_ops.lake.contracts import Contracts
 from python_ops.lake.ledger import Ledger
 from python_ops.lake.secrets import Secrets
 from python_ops.lake.secrets.providers import AwsProvider, EnvironmentProvider, FileProvider
@@ -27,6 +28,7 @@ class Lake:
         landing: Folder of the delivered files, `<landing>/<source>/<file>`; the home's when None.
         state: Folder of ledgers and records; the home's when None, one per schema prefix, as the tables are.
         artifacts: Folder of dbt's artifacts; the home's when None, one per schema prefix.
+        contracts: Of the sources; those of this package when None.
         secrets: Credentials; those of the environment when None.
         start: Gives the Spark session; that of the environment when None.
     """
@@ -38,10 +40,12 @@ class Lake:
         landing: Path | None = None,
         state: Path | None = None,
         artifacts: Path | None = None,
+        contracts: Contracts | None = None,
         secrets: Secrets | None = None,
         start: Callable[[], SparkSession] | None = None,
     ) -> None:
         self.settings = settings
+        self.contracts = contracts or Contracts()
         self._landing, self._state, self._artifacts = landing, state, artifacts
         self._secrets, self._start = secrets, start
 
@@ -49,7 +53,7 @@ class Lake:
         """The same with other settings; parts that were given stay."""
         settings = self.settings.model_copy(update=changed)
         folders = {"landing": self._landing, "state": self._state, "artifacts": self._artifacts}
-        return Lake(settings, **folders, secrets=self._secrets, start=self._start)
+        return Lake(settings, **folders, contracts=self.contracts, secrets=self._secrets, start=self._start)
 
     @property
     def home(self) -> Path:

@@ -29,8 +29,6 @@ from python_ops.jobs.recovery.restore import restore
 from python_ops.jobs.recovery.tables import table_folder
 from python_ops.lake import landing
 from python_ops.lake.config import Settings
-from python_ops.lake.contracts import load as load_contract
-from python_ops.lake.contracts import sources
 from python_ops.lake.deltalog import LOG, last_version
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
@@ -200,8 +198,8 @@ def _deliveries(lake: Lake, snapshot: Snapshot, batch: Path | None) -> list[tupl
     known = {file.path for file in snapshot.landing} | _taken(snapshot, store_of(lake))
     return [
         (source, root / source / name)
-        for source in sources()
-        for name in landing.names(root / source, load_contract(source))
+        for source in lake.contracts.sources
+        for name in landing.names(root / source, lake.contracts.load(source))
         if f"{source}/{name}" not in known
     ]
 

@@ -19,7 +19,6 @@ from python_ops.jobs.publish import Publication
 from python_ops.jobs.publish import status as publish_status
 from python_ops.lake.artifacts import Manifest
 from python_ops.lake.config import PROJECT_ROOT
-from python_ops.lake.contracts import sources
 from python_ops.lake.delta import exists, open_log, rows_changed_since
 from python_ops.lake.errors import OpsError
 from python_ops.lake.files import write_whole
@@ -48,7 +47,7 @@ def reason_to_run(lake: Lake) -> str | None:
     if then.get("project") != now["project"]:
         return "the project has changed"
     try:
-        if waiting := [source for source in sources() if has_new_files(lake, source)]:
+        if waiting := [source for source in lake.contracts.sources if has_new_files(lake, source)]:
             return f"new files of {', '.join(waiting)}"
         manifest = lake.manifest()
         if failed := lake.run_results().failed():
@@ -115,7 +114,7 @@ def _tables(lake: Lake, manifest: Manifest) -> dict[str, list[Any]]:
 
 
 def _paths(lake: Lake, manifest: Manifest) -> dict[str, Path]:
-    paths = {f"bronze.{source}": lake.table_path("bronze", source) for source in sources()}
+    paths = {f"bronze.{source}": lake.table_path("bronze", source) for source in lake.contracts.sources}
     for model in manifest.models.values():
         if model.storage:
             paths[f"{model.layer}.{model.storage}"] = lake.table_path(model.layer, model.storage)

@@ -10,7 +10,6 @@ from python_ops.jobs.maintenance.versions import unreadable
 from python_ops.jobs.publish.target import Served
 from python_ops.jobs.publish.warehouses import warehouse
 from python_ops.lake import landing
-from python_ops.lake.contracts import load, sources
 from python_ops.lake.errors import OpsError
 from python_ops.lake.lake import Lake
 from python_ops.lake.ledger import BatchState
@@ -60,7 +59,7 @@ class Status:
 
 def source_status(lake: Lake, source: str) -> SourceStatus:
     """One source's ledger and landing folder."""
-    ledger, folder, contract = lake.ledger(source), lake.landing / source, load(source)
+    ledger, folder, contract = lake.ledger(source), lake.landing / source, lake.contracts.load(source)
     done = [manifest for manifest in ledger.manifests if manifest.state is BatchState.COMMITTED]
     return SourceStatus(
         source=source,
@@ -96,8 +95,8 @@ class TakenSoFar:
 def ingestion_progress(lake: Lake) -> list[TakenSoFar]:
     """How far each source was ingested. Starts no JVM."""
     found = []
-    for source in sources():
-        contract = load(source)
+    for source in lake.contracts.sources:
+        contract = lake.contracts.load(source)
         done = [m.batch_id for m in lake.ledger(source).committed]
         tables = [AppendOnlyTable(lake, layer, contract) for layer in ("bronze", "dlq")]
         found.append(TakenSoFar(source, max(done, default=0), max(table.last_number() for table in tables)))
@@ -120,7 +119,7 @@ def status(lake: Lake) -> Status:
     return Status(
         home=str(lake.home),
         last_run=last_run(lake),
-        sources=[source_status(lake, source) for source in sources()],
+        sources=[source_status(lake, source) for source in lake.contracts.sources],
         published=published,
         unreachable=unreachable,
         unreadable=lacking,

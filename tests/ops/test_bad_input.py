@@ -17,13 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from python_ops.jobs import ingest as ingest_module
 from python_ops.jobs.ingest import IngestResult, dead_letters, discard, generations, ingest
 from python_ops.jobs.ingest.batch import BatchWriter
 from python_ops.jobs.ingest.formats import values
-from python_ops.lake import contracts
 from python_ops.lake.config import Settings
-from python_ops.lake.contracts import Column, Contract, SchemaVersion, Thresholds
+from python_ops.lake.contracts import Column, Contract, Contracts, SchemaVersion, Thresholds
 from python_ops.lake.lake import Lake
 from python_ops.lake.ledger import BatchState, Ledger
 
@@ -310,29 +308,26 @@ def yard(spark: SparkSession, settings: Settings, tmp_path_factory: pytest.TempP
     changed = settings.model_copy(update={"schema_prefix": "badinput"})
     opened = Lake(changed, landing=folder / "landing", state=folder / "state", start=lambda: spark)
     found = Yard(spark, opened)
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (ingest_module, dead_letters):
-            patch.setattr(module, "load", lambda source: found.contracts[source])
-        patch.setattr(contracts, "sources", lambda: tuple(found.contracts))
-        for source, cases in TABLES.items():
-            found.write(source, "a." + ("csv" if source == "csv" else "jsonl"), *[case.record for case in cases])
-        found.write("jsonl", "b.jsonl.gz", {"thing_id": 100})
-        found.write("jsonl", "c.jsonl.zst", {"thing_id": 101}, b"garbage")
-        found.write("jsonl", "c[1] {é}*?%20\\.jsonl", {"thing_id": 102})
-        (opened.landing / "jsonl" / "d.jsonl").write_bytes(b"")
-        (opened.landing / "jsonl" / "e.jsonl.gz").write_bytes(gzip.compress(b"{}\n" * 9999)[:-9])
-        _binary_files(found)
-        _dms_files(found)
-        _own_names(found)
-        keys = range(1, 11)
-        found.write("guarded", "a.jsonl", *[envelope(key, "r", 100) for key in keys])
-        found.write("extract", "a.csv", b"thing_id,name", *[f"{key},x".encode() for key in keys])
-        found.write("parts", "a.csv", b"thing_id,name", *[f"{key},x".encode() for key in keys])
-        found.write("versions", "a.jsonl", {"thing_id": 1, "v": "1"}, {"thing_id": 2, "v": "2"})
-        found.write("all_bad", "a.jsonl", *[{"name": "x"}] * 6)
-        found.write("share", "a.jsonl", {"thing_id": 1}, {"thing_id": 2}, {"thing_id": 3}, b"bad")
-        found.rounds.append(found.ingest())
-        yield found
+    opened.contracts = Contracts(found.contracts)
+    for source, cases in TABLES.items():
+        found.write(source, "a." + ("csv" if source == "csv" else "jsonl"), *[case.record for case in cases])
+    found.write("jsonl", "b.jsonl.gz", {"thing_id": 100})
+    found.write("jsonl", "c.jsonl.zst", {"thing_id": 101}, b"garbage")
+    found.write("jsonl", "c[1] {é}*?%20\\.jsonl", {"thing_id": 102})
+    (opened.landing / "jsonl" / "d.jsonl").write_bytes(b"")
+    (opened.landing / "jsonl" / "e.jsonl.gz").write_bytes(gzip.compress(b"{}\n" * 9999)[:-9])
+    _binary_files(found)
+    _dms_files(found)
+    _own_names(found)
+    keys = range(1, 11)
+    found.write("guarded", "a.jsonl", *[envelope(key, "r", 100) for key in keys])
+    found.write("extract", "a.csv", b"thing_id,name", *[f"{key},x".encode() for key in keys])
+    found.write("parts", "a.csv", b"thing_id,name", *[f"{key},x".encode() for key in keys])
+    found.write("versions", "a.jsonl", {"thing_id": 1, "v": "1"}, {"thing_id": 2, "v": "2"})
+    found.write("all_bad", "a.jsonl", *[{"name": "x"}] * 6)
+    found.write("share", "a.jsonl", {"thing_id": 1}, {"thing_id": 2}, {"thing_id": 3}, b"bad")
+    found.rounds.append(found.ingest())
+    yield found
     for layer in ("bronze", "dlq"):
         spark.sql(f"drop schema if exists {opened.schema_name(layer)} cascade")
 

@@ -15,7 +15,7 @@ from deltalake import write_deltalake
 
 from python_ops.cli.app import app
 from python_ops.lake.config import Settings
-from python_ops.lake.contracts import Contract, load, parse
+from python_ops.lake.contracts import Contract, Contracts, parse
 from python_ops.lake.contracts.metadata import METADATA
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
@@ -62,16 +62,16 @@ Row = dict[str, Any]
 @pytest.fixture
 def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JudgedLake:
     contract = parse(CONTRACT, Path("crm_contacts.yml"))
-    monkeypatch.setattr(quality, "load", lambda source: contract if source == "crm_contacts" else load(source))
-    monkeypatch.setenv("LAKEHOUSE_HOME", str(tmp_path))
-    return JudgedLake(Settings(home=tmp_path), contract)
+    lake = JudgedLake(Settings(home=tmp_path), contract)
+    monkeypatch.setattr("python_ops.cli.ingest.lake_of", lambda env: lake)
+    return lake
 
 
 class JudgedLake(Lake):
     """Bronze and ledger of one source, as ingestion leaves them."""
 
     def __init__(self, settings: Settings, contract: Contract) -> None:
-        super().__init__(settings, start=no_spark)
+        super().__init__(settings, contracts=Contracts({contract.source: contract}), start=no_spark)
         self.contract = contract
         self.batches = self.ledger(contract.source)
 

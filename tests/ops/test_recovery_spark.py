@@ -33,8 +33,8 @@ PREFIX = "dr"
 def own(spark: SparkSession, settings: Settings, tmp_path: Path) -> Iterator[Lake]:
     """Schemas of the test in the shared warehouse; landing and state in its folder."""
     changed = settings.model_copy(update={"schema_prefix": PREFIX, "recovery": str(tmp_path / "store")})
-    place = {name: tmp_path / name for name in ("landing", "state")}
-    yield Lake(changed, **place, artifacts=tmp_path / "target", start=lambda: spark)
+    landing, state, artifacts = (tmp_path / name for name in ("landing", "state", "target"))
+    yield Lake(changed, landing=landing, state=state, artifacts=artifacts, start=lambda: spark)
     for prefix in (PREFIX, "dr_back"):
         for layer in ("bronze", "dlq", "silver"):
             spark.sql(f"drop schema if exists {prefix}_{layer} cascade")

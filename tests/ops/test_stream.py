@@ -24,12 +24,12 @@ from deltalake import DeltaTable, QueryBuilder
 from kafka import TopicPartition
 from kafka_broker import KafkaServer
 
-from python_ops.jobs.ingest import IngestResult, discard, ingest, streaming
+from python_ops.jobs.ingest import IngestResult, discard, ingest
 from python_ops.jobs.ingest.streaming import Applied, Options, StreamResult, lag, stream
 from python_ops.jobs.ingest.tables import AppendOnlyTable
 from python_ops.lake.artifacts import Model
 from python_ops.lake.config import Settings
-from python_ops.lake.contracts import Thresholds, load
+from python_ops.lake.contracts import Contracts, Thresholds, load
 from python_ops.lake.contracts.export import avro_schema
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
@@ -317,7 +317,7 @@ def test_models_behind_the_source_are_applied_in_the_same_session(
     """Given --apply, Then the models hold what was taken, run again only for something new, and a model that fails does
     not end the stream.
     """
-    monkeypatch.setattr(behind, "affected", lambda sources, artifacts: models("slv_accounts", "slv_accounts_history"))
+    monkeypatch.setattr(behind, "affected", lambda lake, sources: models("slv_accounts", "slv_accounts_history"))
     view = f"{desk.lake.schema_name('silver')}.slv_accounts"
     applied_every = partial(behind.models_behind, desk.lake, [SOURCE])
     names: list[list[str]] = []
@@ -344,7 +344,7 @@ def test_models_behind_the_source_are_applied_in_the_same_session(
     runner.join(timeout=60)
     assert ended[0][0][0].error is None and ended[0][1].error is None
 
-    monkeypatch.setattr(behind, "affected", lambda sources, artifacts: models("dim_customer"))
+    monkeypatch.setattr(behind, "affected", lambda lake, sources: models("dim_customer"))
     desk.send(event(4, "A3", name="third"))
     (result,), last = stream(
         desk.lake, [SOURCE], Options(once=True), lambda _: None, threading.Event(), models=applied_every(60)
@@ -382,14 +382,12 @@ def test_events_come_as_json_or_as_avro(desk: Desk) -> None:
     assert [letter["raw"] for letter in events.dlq()][-2:] == ["base64:AAAAAAFmcmFtZWQ=", "base64:e30="]
 
 
-def test_a_batch_over_the_contracts_limit_halts_until_someone_decides(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_over_the_contracts_limit_halts_until_someone_decides(desk: Desk) -> None:
     """Given more rejected records than the contract allows, Then nothing of the batch is visible and the rest waits in
     the topic; approved it goes through under another number, discarded it is never taken.
     """
     strict = replace(load(SOURCE), thresholds=Thresholds(max_rejected_share=0.3))
-    monkeypatch.setattr(streaming, "load", lambda source: strict)
+    desk.lake.contracts = Contracts({SOURCE: strict})
     desk.send(event(1), (None, b"poison"), event(2), (None, b"poison"))
     for _ in range(2):
         halted = desk.run(max_records=2)

@@ -23,8 +23,7 @@ from python_ops.jobs.ingest.reasons import reason_of
 from python_ops.jobs.ingest.result import IngestResult
 from python_ops.jobs.ingest.tables import AppendOnlyTable, tables_of
 from python_ops.lake import landing
-from python_ops.lake.contracts import Contract, load, require
-from python_ops.lake.contracts import sources as known_sources
+from python_ops.lake.contracts import Contract
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
 from python_ops.lake.ledger import Batch, BatchState
@@ -39,7 +38,7 @@ __all__ = ["IngestResult", "discard", "has_new_files", "ingest", "replaced"]
 
 def has_new_files(lake: Lake, source: str) -> bool:
     """Whether a run would find something to do for the source, or to complain about. Starts no JVM."""
-    contract, ledger = load(source), lake.ledger(source)
+    contract, ledger = lake.contracts.load(source), lake.ledger(source)
     table = AppendOnlyTable(lake, "bronze", contract)
     return (
         ledger.open_batch is not None
@@ -69,9 +68,9 @@ def ingest(
     Raises:
         ConfigError: a source is unknown, a contract is not valid, or there is no such batch to approve.
     """
-    asked = tuple(dict.fromkeys(sources)) or known_sources()
-    require(asked)
-    contracts = [load(name) for name in asked]
+    asked = tuple(dict.fromkeys(sources)) or lake.contracts.sources
+    lake.contracts.require(asked)
+    contracts = [lake.contracts.load(name) for name in asked]
     if approve is not None:
         _waiting(lake, asked, approve, BatchState.HALTED, BatchState.DISCARDED)
     results: dict[str, IngestResult] = {}
@@ -106,7 +105,7 @@ def ingest(
 
 def replaced(lake: Lake) -> list[IngestResult]:
     """Sources of which a taken file was replaced, each with the warnings. Starts no JVM."""
-    found = [IngestResult(name, warnings=_replaced(lake, load(name))) for name in known_sources()]
+    found = [IngestResult(name, warnings=_replaced(lake, lake.contracts.load(name))) for name in lake.contracts.sources]
     return [result for result in found if result.warnings]
 
 
@@ -165,7 +164,7 @@ def discard(lake: Lake, sources: Sequence[str], number: int) -> None:
 def _waiting(lake: Lake, sources: Sequence[str], number: int, *states: BatchState) -> Batch:
     if len(sources) != 1:
         raise ConfigError("Name the one source whose batch is decided on.")
-    require(sources)
+    lake.contracts.require(sources)
     for manifest in lake.ledger(sources[0]).manifests:
         if manifest.batch_id == number and manifest.state in states:
             return manifest

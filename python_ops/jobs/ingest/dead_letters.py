@@ -20,7 +20,6 @@ from python_ops.jobs.ingest.result import IngestResult
 from python_ops.jobs.ingest.rows import find, rows_of
 from python_ops.jobs.ingest.tables import AppendOnlyTable
 from python_ops.lake import landing
-from python_ops.lake.contracts import load, require, sources
 from python_ops.lake.delta import open_log
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
@@ -79,7 +78,7 @@ def groups(lake: Lake, asked: Sequence[str] = ()) -> list[Group]:
         ConfigError: a source is unknown.
     """
     found = []
-    for source in asked or sources():
+    for source in asked or lake.contracts.sources:
         count: Counter[tuple[int, str, str | None]] = Counter()
         still: Counter[tuple[int, str, str | None]] = Counter()
         for row in _rows(lake, source, ["_batch_id", "reason", "column", "replayed_batch"]):
@@ -146,7 +145,7 @@ def replay(lake: Lake, source: str, batches: Sequence[int] = ()) -> IngestResult
     Raises:
         OpsError: an ingest run was interrupted and must be finished first.
     """
-    batch = BatchWriter(lake, session_for_files(lake), load(source))
+    batch = BatchWriter(lake, session_for_files(lake), lake.contracts.load(source))
     batch.told += batch.prepare()
     lost = [m.batch_id for m in batch.ledger.manifests if m.state is BatchState.LOST and m.replays is not None]
     batch.reopen(lost)  # also where `lakeops watermark repair`, which starts no JVM, gave them up
@@ -210,7 +209,7 @@ def purge(lake: Lake, source: str, older_than_days: int, with_open: bool = False
     still = sum(row["replayed_batch"] is None for row in old)
     found = Purge(source, len(old) - still, still if with_open else 0, execute)
     if execute and found.closed + found.open:
-        table = AppendOnlyTable(lake, "dlq", load(source))
+        table = AppendOnlyTable(lake, "dlq", lake.contracts.load(source))
         closed_only = "" if with_open else " and replayed_batch is not null"
         lake.spark.sql(
             f"delete from {table.name} where arrived_at <= timestamp '{before.isoformat()}'{closed_only}"
@@ -272,8 +271,8 @@ def _records(batch: BatchWriter, manifest: Batch) -> list[Records]:
 
 
 def _rows(lake: Lake, source: str, columns: list[str]) -> Iterator[dict[str, Any]]:
-    require([source])
-    table = AppendOnlyTable(lake, "dlq", load(source))
+    lake.contracts.require([source])
+    table = AppendOnlyTable(lake, "dlq", lake.contracts.load(source))
     if not table.exists():
         return
     import pyarrow

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from python_ops.jobs.maintenance.state import SMALL_BYTES, TableState, read_state
 from python_ops.lake.artifacts import Manifest
-from python_ops.lake.contracts import sources
 from python_ops.lake.delta import exists
 from python_ops.lake.errors import BusyError, ConfigError, OpsError, first_line
 from python_ops.lake.lake import Lake
@@ -101,7 +100,7 @@ def policies(lake: Lake, manifest: Manifest, tables: Sequence[str] = ()) -> list
     for model in manifest.models.values():
         if model.storage:
             found.append(_policy(lake, model.layer, model.storage, model.meta, model.path))
-    for source in sources():
+    for source in lake.contracts.sources:
         meta = manifest.source_meta.get(source, {})
         found += [_policy(lake, layer, source, meta, f"source {source}") for layer in ("bronze", "dlq")]
     found = sorted((policy for policy in found if exists(policy.path)), key=lambda policy: policy.table)

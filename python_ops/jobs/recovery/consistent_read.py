@@ -10,7 +10,6 @@ from typing import Any
 
 from python_ops.jobs.recovery.tables import Table, home_folder
 from python_ops.lake import landing
-from python_ops.lake.contracts import load, sources
 from python_ops.lake.deltalog import LOG, TableVersion, UnreadableLog, last_version, read_version
 from python_ops.lake.errors import OpsError
 from python_ops.lake.lake import Lake
@@ -83,10 +82,12 @@ def _ledgers(lake: Lake) -> dict[str, bytes]:
 
 
 def _pin_sources(lake: Lake, pinned: Pinned) -> None:
-    for source in sources():
+    for source in lake.contracts.sources:
         manifests = lake.ledger(source).manifests
         done = {file.name for m in manifests if m.state is BatchState.COMMITTED for file in m.files}
-        waiting = [name for name in landing.names(lake.landing / source, load(source)) if name not in done]
+        waiting = [
+            name for name in landing.names(lake.landing / source, lake.contracts.load(source)) if name not in done
+        ]
         marks = [f"{name}{landing.SNAPSHOT}" for name in waiting]
         marks = [mark for mark in marks if (lake.landing / source / mark).exists()]
         pinned.landing += [f"{source}/{name}" for name in (*marks, *waiting)]

@@ -29,8 +29,6 @@ from python_ops.jobs.recovery.manifest import Snapshot, StoredFile, StoredTable,
 from python_ops.jobs.recovery.tables import dataset, home_folder, table_folder
 from python_ops.jobs.recovery.verify import Verification, require, verify
 from python_ops.lake import landing
-from python_ops.lake.contracts import load as load_contract
-from python_ops.lake.contracts import sources as known_sources
 from python_ops.lake.deltalog import LOG, UnreadableLog, last_version, read_version
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
@@ -345,7 +343,8 @@ class _Restoring:
         landed, missing = LocalFolder(self.target.landing), []
         for file in self.waiting:
             source, name = file.path.split("/", 1)
-            contract = load_contract(source) if source in known_sources() else None
+            known = self.target.contracts
+            contract = known.load(source) if source in known.sources else None
             if name not in landing.names(self.target.landing / source, contract):
                 missing.append(file)
             elif file.checksum.differs(replace(landed.checksum(file.path), etag=file.etag)):

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from python_ops.lake.artifacts import Manifest
-from python_ops.lake.contracts import sources
 from python_ops.lake.errors import ConfigError
 from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset
@@ -74,7 +73,7 @@ def tables_to_copy(lake: Lake, manifest: Manifest, tier: int = TIERS[-1]) -> lis
     for model in manifest.models.values():
         if model.storage:
             found.append((model.layer, model.storage, _tier(model.meta, model.path)))
-    for source in sources():
+    for source in lake.contracts.sources:
         rank = _tier(manifest.source_meta.get(source, {}), f"source {source}")
         found += [(layer, source, rank) for layer in ("bronze", "dlq")]
     return [

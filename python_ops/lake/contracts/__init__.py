@@ -168,16 +168,6 @@ def sources() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yml")))
 
 
-def require(names: Iterable[str]) -> None:
-    """Makes sure that every name is a source.
-
-    Raises:
-        ConfigError: one has no contract.
-    """
-    if unknown := [name for name in names if name not in sources()]:
-        raise ConfigError(f"Unknown source {', '.join(unknown)}. Known sources: {', '.join(sources())}.")
-
-
 @cache
 def load(source: str) -> Contract:
     """The contract of a source.
@@ -189,6 +179,39 @@ def load(source: str) -> Contract:
     if source not in sources():
         raise ContractError(f"There is no contract for source {source!r}. Known sources: {', '.join(sources())}.")
     return parse(path.read_text(encoding="utf-8"), path)
+
+
+class Contracts:
+    """What the sources of an environment deliver: the contracts of this package, or those that are given.
+
+    Args:
+        given: Contracts by source.
+    """
+
+    def __init__(self, given: Mapping[str, Contract] | None = None) -> None:
+        self._given = given
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of all sources, sorted."""
+        return sources() if self._given is None else tuple(sorted(self._given))
+
+    def load(self, source: str) -> Contract:
+        """The contract of a source.
+
+        Raises:
+            ContractError: there is none, or it is not valid; the text names the place.
+        """
+        return load(source) if self._given is None else self._given[source]
+
+    def require(self, names: Iterable[str]) -> None:
+        """Makes sure that every name is a source.
+
+        Raises:
+            ConfigError: one has no contract.
+        """
+        if unknown := [name for name in names if name not in self.sources]:
+            raise ConfigError(f"Unknown source {', '.join(unknown)}. Known sources: {', '.join(self.sources)}.")
 
 
 def parse(text: str, path: Path) -> Contract:

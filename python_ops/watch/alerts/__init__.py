@@ -17,8 +17,6 @@ from typing import Any
 
 from python_ops.jobs.maintenance.state import read_state
 from python_ops.lake.artifacts import Manifest, Model, NodeResult, RunResults
-from python_ops.lake.contracts import load as load_contract
-from python_ops.lake.contracts import sources
 from python_ops.lake.delta import current_rows, exists
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
@@ -100,7 +98,7 @@ def check(lake: Lake, now: datetime | None = None) -> list[Breach]:
     found = [
         *_run(lake, manifest, results, now),
         *_tests(manifest, results),
-        *(breach for source in sources() for breach in _source(lake, manifest, source, now)),
+        *(breach for source in lake.contracts.sources for breach in _source(lake, manifest, source, now)),
         *_models(lake, manifest, results, now),
     ]
     known = acknowledged(lake, now)
@@ -168,7 +166,7 @@ def _tests(manifest: Manifest, results: RunResults | None) -> Iterator[Breach]:
 
 def _source(lake: Lake, manifest: Manifest, source: str, now: datetime) -> Iterator[Breach]:
     meta, where = manifest.source_meta.get(source, {}), f"source {source}"
-    owner = load_contract(source).owner
+    owner = lake.contracts.load(source).owner
     done = lake.ledger(source).committed
     if not done:
         return  # a source that never delivered anything has not begun

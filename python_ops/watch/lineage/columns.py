@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 from python_ops.lake.artifacts import Manifest, Model
-from python_ops.lake.contracts import load, sources
 from python_ops.lake.contracts.metadata import METADATA
 from python_ops.lake.errors import ConfigError, OpsError, first_line
 from python_ops.lake.lake import Lake
@@ -26,10 +25,10 @@ class ColumnLineage:
     """
 
     def __init__(self, lake: Lake, manifest: Manifest) -> None:
-        self.manifest, self.artifacts = manifest, lake.artifacts
+        self.manifest, self.artifacts, self.contracts = manifest, lake.artifacts, lake.contracts
         other = lake.schema_name("bronze")
         # As the manifest has them, whatever the prefix is now: the compiled SQL has the same names.
-        self.by_source = {name: f"{manifest.source_schema.get(name, other)}.{name}" for name in sources()}
+        self.by_source = {name: f"{manifest.source_schema.get(name, other)}.{name}" for name in lake.contracts.sources}
         self.by_table = {model.table: model for model in manifest.models.values()}
         self._done: dict[str, dict[str, tuple[Origin, ...]]] = {}
 
@@ -37,7 +36,7 @@ class ColumnLineage:
     def source_columns(self) -> dict[str, list[str]]:
         """Columns of each bronze table."""
         return {
-            table: [column.name for column in (*load(name).columns, *METADATA)]
+            table: [column.name for column in (*self.contracts.load(name).columns, *METADATA)]
             for name, table in self.by_source.items()
         }
 

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from python_ops.lake.artifacts import GREEN, Manifest, Model
-from python_ops.lake.contracts import sources
 from python_ops.lake.delta import written_since
 from python_ops.lake.errors import OpsError
 from python_ops.lake.lake import Lake
@@ -73,7 +72,7 @@ class NodeEvents:
     def _table(self, node: str) -> str | None:
         if node.startswith("source."):
             name = node.rsplit(".", 1)[1]
-            return f"{self.lake.schema_name('bronze')}.{name}" if name in sources() else None
+            return f"{self.lake.schema_name('bronze')}.{name}" if name in self.lake.contracts.sources else None
         model = self._project().models.get(node)
         return model.table if model else None
 

@@ -9,7 +9,6 @@ from python_ops.jobs.maintenance import policies
 from python_ops.jobs.maintenance.state import read_state
 from python_ops.jobs.publish import status as publish_status
 from python_ops.jobs.recovery.last import snapshot_age
-from python_ops.lake.contracts import sources
 from python_ops.lake.delta import written_since
 from python_ops.lake.errors import OpsError
 from python_ops.lake.lake import Lake
@@ -41,7 +40,7 @@ def collect(lake: Lake) -> list[Metric]:
     add("job", str(record["command"]), run_seconds=sum(steps.values()),
         failed_steps=sum(step["outcome"] != "ok" for step in record["steps"]))  # fmt: skip
     add("job", "snapshot", snapshot_age_seconds=snapshot_age(lake))
-    for source in sources():
+    for source in lake.contracts.sources:
         done = lake.ledger(source).committed
         if done:
             counts = {f"rows_{name}": float(count) for name, count in done[-1].counts.items()}

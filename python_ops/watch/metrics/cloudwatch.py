@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from python_ops.lake import refused
 from python_ops.lake.artifacts import Manifest
 from python_ops.lake.aws import boto3, client
-from python_ops.lake.contracts import sources
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.files import write_whole
 from python_ops.lake.lake import Lake
@@ -95,9 +94,12 @@ def dashboard(lake: Lake, manifest: Manifest) -> dict[str, Any]:
     tables = [f"{lake.schema_name('gold')}.{name}" for name in gold]
     rows = [
         ("Seconds per step", [("run_seconds", "job", job) for job in ("ingest", "dbt build", "publish", "run")]),
-        ("Rows accepted", [("rows_accepted", "source", source) for source in sources()]),
-        ("Rows quarantined", [("rows_quarantined", "source", source) for source in sources()]),
-        ("Seconds since the last delivery", [("watermark_lag_seconds", "source", source) for source in sources()]),
+        ("Rows accepted", [("rows_accepted", "source", source) for source in lake.contracts.sources]),
+        ("Rows quarantined", [("rows_quarantined", "source", source) for source in lake.contracts.sources]),
+        (
+            "Seconds since the last delivery",
+            [("watermark_lag_seconds", "source", source) for source in lake.contracts.sources],
+        ),
         ("Seconds per gold model", [("build_seconds", "model", name) for name in gold]),
         ("Rows applied by gold models", [("rows_applied", "model", name) for name in gold]),
         ("Rows of gold tables", [("rows", "table", table) for table in tables]),

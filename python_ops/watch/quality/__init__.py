@@ -12,7 +12,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from python_ops.lake.contracts import load, sources
 from python_ops.lake.errors import ConfigError
 from python_ops.lake.lake import Lake
 from python_ops.lake.ledger import Batch
@@ -51,7 +50,7 @@ def judge(
         ConfigError: there is no such source or batch, or Great Expectations is not installed.
         OpsError: the batch cannot be read.
     """
-    contract = load(source)
+    contract = lake.contracts.load(source)
     done = _committed(lake, source)
     manifest = _chosen(source, done, batch)
     rows = manifest.rows
@@ -94,7 +93,7 @@ def judge(
 def judgeable(lake: Lake, new: bool = False) -> list[str]:
     """Sources that have a committed batch; with `new`, those whose last one has no verdict yet."""
     found = []
-    for source in sources():
+    for source in lake.contracts.sources:
         done = _committed(lake, source)
         if done and not (new and read(lake, source, done[-1].batch_id)):
             found.append(source)

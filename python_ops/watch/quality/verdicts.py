@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from python_ops.lake.contracts import sources
 from python_ops.lake.files import write_whole
 from python_ops.lake.lake import Lake
 from python_ops.lake.records import made
@@ -63,7 +62,7 @@ def read(lake: Lake, source: str, batch: int) -> Verdict | None:
 
 def read_all(lake: Lake) -> Iterator[Verdict]:
     """Every kept verdict."""
-    for source in sources():
+    for source in lake.contracts.sources:
         for path in sorted(_path(lake, source, 0).parent.glob("batch_*.json")):
             if found := read(lake, source, int(path.stem.removeprefix("batch_"))):
                 yield found

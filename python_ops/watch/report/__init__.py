@@ -20,8 +20,6 @@ from python_ops.jobs.publish import PublishStatus
 from python_ops.jobs.publish import status as publish_status
 from python_ops.jobs.recovery.last import last
 from python_ops.lake.artifacts import Manifest, NodeResult, RunResults
-from python_ops.lake.contracts import load as load_contract
-from python_ops.lake.contracts import sources
 from python_ops.lake.delta import last_change, written_since
 from python_ops.lake.errors import OpsError
 from python_ops.lake.files import write_whole
@@ -102,8 +100,8 @@ def gather(lake: Lake) -> Report:
         generated_at=datetime.now(UTC),
         verdict=_verdict(record, failed, published, breaches),
         last_run=record,
-        sources=[(source_status(lake, source), _history(lake, source)) for source in sources()],
-        open_letters={source: count_open(lake, source) for source in sources()},
+        sources=[(source_status(lake, source), _history(lake, source)) for source in lake.contracts.sources],
+        open_letters={source: count_open(lake, source) for source in lake.contracts.sources},
         build=results,
         models=_models(lake, manifest, results, tables, rows_before(figures, results.began(manifest))),
         tests=sorted(tests, key=lambda test: (test.green, test.unique_id)),
@@ -117,7 +115,7 @@ def gather(lake: Lake) -> Report:
         failed=failed,
         tables=[(planned, changed.get(planned.table)) for planned in tables],
         published=published,
-        graph=svg(_lineage(manifest)),
+        graph=svg(_lineage(lake, manifest)),
         snapshot_at=(last(lake, "snapshot") or {}).get("pinned_at"),
     )
 
@@ -190,8 +188,11 @@ def _history(lake: Lake, source: str) -> Markup:
     return sparkline([manifest.counts["accepted"] for manifest in done])
 
 
-def _lineage(manifest: Manifest) -> dict[str, Node]:
-    nodes = {f"source.{name}": Node(name, "bronze", load_contract(name).description, ()) for name in sources()}
+def _lineage(lake: Lake, manifest: Manifest) -> dict[str, Node]:
+    nodes = {
+        f"source.{name}": Node(name, "bronze", lake.contracts.load(name).description, ())
+        for name in lake.contracts.sources
+    }
     for identifier, model in manifest.models.items():
         parents = [
             f"source.{parent.rsplit('.', 1)[1]}" if parent.startswith("source.") else parent

@@ -17,7 +17,6 @@ from python_ops.jobs.ingest import IngestResult
 from python_ops.jobs.ingest.streaming.broker import Broker
 from python_ops.jobs.ingest.streaming.records import FORMATS
 from python_ops.jobs.ingest.streaming.topic import Options, StreamResult, TopicStream
-from python_ops.lake.contracts import load, require
 from python_ops.lake.errors import ConfigError
 from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset, current_run, job_run
@@ -99,7 +98,7 @@ def stream(
             f"Environment {lake.settings.target} works on a Spark Connect server, which cannot run streams for a "
             "client. Run them in an environment whose target in profiles.yml has Spark in the process."
         )
-    streams = [TopicStream(lake, load(source), broker, options, report) for source in sources]
+    streams = [TopicStream(lake, lake.contracts.load(source), broker, options, report) for source in sources]
     pacer = _Pacer(models, report)
     tables = [f"{lake.schema_name(layer)}.{source}" for source in sources for layer in ("bronze", "dlq")]
     with leased(lake, tables, "lakeops stream run"), ExitStack() as stack:
@@ -166,14 +165,14 @@ def checked(lake: Lake, sources: Sequence[str]) -> tuple[str, ...]:
         ConfigError: one is unknown, has no topic, or has a format that no record of a topic has.
     """
     asked = tuple(dict.fromkeys(sources)) or tuple(sorted(lake.settings.kafka_topics))
-    require(asked)
+    lake.contracts.require(asked)
     if without := [source for source in asked if source not in lake.settings.kafka_topics]:
         raise ConfigError(
             f"{', '.join(without)} has no topic. The setting kafka_topics names those of "
             f"{', '.join(sorted(lake.settings.kafka_topics))}."
         )
     for source in asked:
-        if (given := load(source).format) not in FORMATS:
+        if (given := lake.contracts.load(source).format) not in FORMATS:
             raise ConfigError(f"{source} is {given}, which a topic does not carry. Formats: {', '.join(FORMATS)}.")
     return asked
 
