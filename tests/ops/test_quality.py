@@ -287,7 +287,8 @@ def test_spark_gives_the_same_verdict(lake: JudgedLake, spark: SparkSession) -> 
     lake.take([*people(30, stages="lost", updated_at=NOW - timedelta(hours=3)), {"_op": "d", "contact_id": "C1"}])
 
     small = lake.judge()
-    large = quality.judge(lake, "crm_contacts", engine=quality.Engine.SPARK)
+    on_spark = Lake(lake.settings, contracts=lake.contracts, start=lambda: spark)
+    large = quality.judge(on_spark, "crm_contacts", engine=quality.Engine.SPARK)
 
     assert large.engine == "spark" and large.expectations == small.expectations
     assert [finding.expected for finding in large.findings] == [finding.expected for finding in small.findings]
