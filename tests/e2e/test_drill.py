@@ -38,7 +38,7 @@ def lake(spark: SparkSession, settings: Settings, tmp_path: Path) -> Iterator[La
     shutil.copy(BUNDLED / "batch_0.jsonl.gz", own.landing / SOURCE)
     (taken,) = ingest(own, [SOURCE])
     assert taken.error is None and taken.accepted > 0
-    listed = arguments(["run"], own, [MODEL], target_path=tmp_path / "target")
+    listed = arguments(["run"], own, [MODEL])
     assert invoke(own, ["--quiet", *listed]).success
     yield own
     for layer in ("bronze", "dlq", "silver"):
@@ -47,7 +47,7 @@ def lake(spark: SparkSession, settings: Settings, tmp_path: Path) -> Iterator[La
 
 def test_a_drill_restores_compares_and_applies_the_next_batch_once(lake: Lake, tmp_path: Path) -> None:
     """Given a snapshot and the next batch, When drilled, Then a new home with an empty catalog has all of it, once."""
-    made = create(lake, artifacts=tmp_path / "target")
+    made = create(lake)
     assert [table.name for table in made.tables] == [
         f"bronze.{SOURCE}", f"dlq.{SOURCE}", f"silver.{MODEL}__cdc"
     ]  # fmt: skip

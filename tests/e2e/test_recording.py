@@ -176,7 +176,7 @@ def test_other_orders_batchings_and_replays_give_the_same(
 
 def test_the_analyses_compile_and_run(in_order: RecordedLake, tmp_path: Path) -> None:
     export_environment(in_order.settings)
-    listed = arguments(["compile"], in_order, ["resource_type:analysis"])
+    listed = arguments(["compile"], Lake(in_order.settings, artifacts=tmp_path), ["resource_type:analysis"])
     result = invoke(in_order, ["--quiet", *listed])
     assert result.success, result.exception
     found = {r.node.name: in_order.spark.sql(r.node.compiled_code).count() for r in result.result}
