@@ -30,8 +30,13 @@ $(VENV)/jars/installed: profiles/jars.lock $(VENV)/installed
 	$(BIN)/python -m python_ops.lake.jars
 	@touch $@
 
+# The packages of packages.yml. The stamp lies among them, so it goes when they go.
+dbt_packages/installed: packages.yml package-lock.yml $(VENV)/installed
+	$(BIN)/dbt --quiet --log-path target/deps deps
+	@touch $@
+
 .PHONY: setup
-setup: $(VENV)/installed $(VENV)/jars/installed ## Make .venv from requirements.lock, and Spark's jars (pins and hashes)
+setup: $(VENV)/installed $(VENV)/jars/installed dbt_packages/installed ## Make .venv, Spark's jars (both pinned, with hashes), dbt_packages
 
 .PHONY: demo
 demo: setup ## Run the job on the bundled batches: load, build, four late batches, build, publish, docs

@@ -23,8 +23,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tests run most of Spark's code a few times; the JVM's second compiler costs more than it saves. A session and three
-# small MERGEs took 50 s of processor time with it, and 28 s without (2026-11-28).
-os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1")
+# small MERGEs took 50 s of processor time with it, and 28 s without (2026-11-28). Spark's generated code stays: without
+# it a wide projection is sent to its tasks as trees of objects, which took ingestion's tests longer.
+os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:ParallelGCThreads=1")
 
 for folder in ("e2e", "engine", "macros", "ops"):
     sys.path.insert(0, str(Path(__file__).parent / folder))

@@ -5,7 +5,7 @@ with before as (
     select
         order_id,
         status
-    from {{ cdc_storage(ref('slv_shop_orders')) }} version as of 0
+    from {{ delta_cdc.cdc_storage(ref('slv_shop_orders')) }} version as of 0
     where _cdc_visible
 ),
 

@@ -1,6 +1,6 @@
 -- Contacts touched by the last batch, vanished ones included, with what they look like now.
 with changes as (
-    select * from {{ cdc_changes(ref('slv_contacts_history')) }}
+    select * from {{ delta_cdc.cdc_changes(ref('slv_contacts_history')) }}
 ),
 
 slv_contacts as (

@@ -268,7 +268,7 @@ def _model(node: Mapping[str, Any]) -> Model:
     return Model(
         unique_id=node["unique_id"],
         name=node["name"],
-        layer=config.get("schema") or "ops",  # as macros/overrides/generate_schema_name.sql
+        layer=config.get("schema") or "ops",  # as macros/generate_schema_name.sql
         schema=node["schema"],
         alias=node["alias"],
         materialized=config["materialized"],
@@ -288,7 +288,7 @@ def _model(node: Mapping[str, Any]) -> Model:
 
 
 def _counts(response: Mapping[str, Any]) -> dict[str, int]:
-    """What macros/overrides/incremental.sql put into dbt's response of a CDC model."""
+    """What packages/delta_cdc put into dbt's response of a CDC model."""
     code = response.get("code")
     if not isinstance(code, str) or not code.startswith("{"):
         return {}

@@ -26,8 +26,8 @@ from python_ops.lake.lake import Lake
 
 # What a build's result depends on, besides the data.
 _PROJECT = (
-    "dbt_project", "macros", "profiles", "python_ops", "seeds/reference", "tests/contracts", "dbt_project.yml",
-    "requirements.lock",
+    "dbt_project", "macros", "packages", "profiles", "python_ops", "seeds/reference", "tests/contracts",
+    "dbt_project.yml", "packages.yml", "requirements.lock",
 )  # fmt: skip
 
 

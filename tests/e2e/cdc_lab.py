@@ -1,4 +1,4 @@
-"""A laboratory for the CDC engine: a throw-away dbt project on real Delta with the project's own macros.
+"""A laboratory for the CDC engine: a throw-away dbt project on real Delta with the package of this checkout.
 
 One `Lab` holds bronze tables and the models on them; `build` runs dbt in this process, so the Spark session is shared.
 `play` takes scenarios through one laboratory together: a dbt run costs seconds whatever it builds.
@@ -28,11 +28,17 @@ name: lab
 version: "1.0.0"
 profile: lakehouse
 model-paths: [models]
-macro-paths: ["{macros}"]
+macro-paths: [macros, "{macros}"]
 flags: {{send_anonymous_usage_stats: false}}
-on-run-end: "{{{{ cdc_release_session() }}}}"
+dispatch: [{{macro_namespace: dbt, search_order: [lab, delta_cdc, dbt]}}]
 models: {{+schema: {schema}, +file_format: delta, +materialized: incremental}}
 """
+
+
+def install_package(project: Path) -> None:
+    """What `dbt deps` does for `local: packages/delta_cdc`, without its second: a link."""
+    (project / "dbt_packages").mkdir(parents=True, exist_ok=True)
+    (project / "dbt_packages" / "delta_cdc").symlink_to(ROOT / "packages" / "delta_cdc")
 
 
 class Lab:
@@ -49,6 +55,7 @@ class Lab:
         self.folder = folder
         self.schema = schema
         (folder / "models").mkdir(parents=True, exist_ok=True)
+        install_package(folder)
         (folder / "dbt_project.yml").write_text(PROJECT.format(macros=ROOT / "macros", schema=schema))
         spark.sql(f"create schema if not exists {schema}")
         self.prefix = ""

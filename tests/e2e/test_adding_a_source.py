@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from cdc_lab import install_package
 
 from python_ops.jobs.build import invoke
 from python_ops.jobs.ingest import ingest
@@ -41,6 +42,7 @@ def project(tmp_path: Path) -> Path:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(PROJECT_ROOT / name, tmp_path / "project" / name, ignore=ignored)
     shutil.copy(PROJECT_ROOT / "dbt_project.yml", tmp_path / "project")
+    install_package(tmp_path / "project")
     return tmp_path / "project"
 
 
@@ -85,6 +87,7 @@ def test_the_contract_of_the_guide_is_drafted_checked_exported_and_released(proj
 
 
 @pytest.mark.spark
+@pytest.mark.campaign
 def test_the_guide_leads_from_a_file_to_a_tested_table(
     project: Path, spark: SparkSession, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -14,18 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from canaries import PLANTED, found_in
+from cdc_lab import install_package
 from deltalake import DeltaTable
-from recording import (
-    BATCHES,
-    ENTITIES,
-    differences,
-    snapshot_time,
-    stored_history,
-    stored_rows,
-    truth_after,
-    truth_history,
-    visible,
-)
+from recorded_truth import BATCHES, ENTITIES, differences, truth_after, truth_history
+from recording import snapshot_time, stored_history, stored_rows, visible
 
 from python_ops.lake.artifacts import load_run_results
 from python_ops.lake.config import PROJECT_ROOT
@@ -165,14 +158,20 @@ def test_every_model_has_column_lineage_and_every_job_its_events(home: Path) -> 
     assert rows[0] == 5000, "the first build writes every order once"
 
 
-def test_a_copy_is_refused_until_it_is_adopted_and_dbt_typed_by_hand_is_quiet(home: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def copy(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the demo's lake, adopted."""
+    copied = tmp_path_factory.mktemp("copied") / "lake"
+    shutil.copytree(home, copied)
+    refused = lakeops(copied, "run")
+    assert refused.returncode == 2 and f"{copied} is registered at {home}" in refused.stderr, refused.stderr
+    assert lakeops(copied, "home", "adopt", "--execute").returncode == 0
+    return copied
+
+
+def test_dbt_typed_by_hand_is_quiet_and_reads_the_copy_alone(home: Path, copy: Path, tmp_path: Path) -> None:
     """Given a copy of the lake, When it is adopted and the lake is away, Then dbt reads the copy and finds it whole."""
-    copy, away = tmp_path / "copy", home.with_name("away")
-    shutil.copytree(home, copy)
-    refused = lakeops(copy, "run")
-    assert refused.returncode == 2 and f"{copy} is registered at {home}" in refused.stderr, refused.stderr
-    assert lakeops(copy, "home", "adopt", "--execute").returncode == 0
-    before = versions(copy)
+    before, away = versions(copy), home.with_name("away")
     home.rename(away)
     try:
         typed = subprocess.run(
@@ -186,6 +185,80 @@ def test_a_copy_is_refused_until_it_is_adopted_and_dbt_typed_by_hand_is_quiet(ho
     assert "full parse" not in typed.stdout, "what `lakeops run` has parsed is taken"
     assert "resolution" not in typed.stderr + typed.stdout and len(typed.stdout.splitlines()) < 30, typed.stdout
     assert versions(copy) == before
+
+
+# The analyses, then the guide's commands, on one Spark. Says the rows of each analysis, and what the guide speaks of.
+ANALYST = """
+import json, sys
+from dbt.cli.main import dbtRunner
+from pyspark.sql import SparkSession
+
+project, folder = sys.argv[1:]
+places = ["--log-path", folder, "--target-path", f"{folder}/target"]
+
+
+def dbt(*line):
+    done = dbtRunner().invoke(["--quiet", *line, *places])
+    assert done.success, done.exception or [f"{r.node.name}: {r.message}" for r in done.result if r.message]
+    return done.result
+
+
+compiled = dbt("compile", "--select", "resource_type:analysis")
+spark = SparkSession.getActiveSession() or SparkSession.builder.enableHiveSupport().getOrCreate()
+count = lambda query: spark.sql(query).count()
+analyses = {result.node.name: count(result.node.compiled_code) for result in compiled}
+dbt("build", "--project-dir", project, "--select", "slv_contacts_history", "--full-refresh")
+dbt("build", "--project-dir", project, "--select", "slv_contacts_history+")
+history, report = "from silver.slv_contacts_history where", "from gold.rpt_customers_by_domain"
+print(json.dumps({
+    "analyses": analyses,
+    "orders": count("select 1 from gold.fct_orders"),
+    "without_domain": count(f"select 1 {history} email like '%@%' and email_domain is null"),
+    "current": count(f"select 1 {history} is_current"),
+    "domains": count(f"select 1 {report}"),
+    "customers": spark.sql(f"select sum(customer_count) {report}").collect()[0][0],
+}))
+"""
+
+
+def test_the_analyses_run_and_the_analysts_guide_does_what_it_says(copy: Path, tmp_path: Path) -> None:
+    """Given the project, When the guide's edits are made and its commands run, Then both tables hold what it says."""
+    project = tmp_path / "project"
+    for name in ("dbt_project", "macros", "tests/contracts"):
+        shutil.copytree(PROJECT_ROOT / name, project / name)
+    shutil.copy(PROJECT_ROOT / "dbt_project.yml", project)
+    install_package(project)
+    apply_guide(project)
+    done = subprocess.run(
+        [sys.executable, "-c", ANALYST, str(project), str(tmp_path)], cwd=PROJECT_ROOT,
+        env={**os.environ, "LAKEHOUSE_HOME": str(copy), "LAKEHOUSE_SCHEMA_PREFIX": ""}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert set(found["analyses"]) == {path.stem for path in (PROJECT_ROOT / "dbt_project" / "analyses").glob("*.sql")}
+    joined = found["analyses"]["customer_of_an_order_at_its_time"]
+    assert joined == found["orders"] > 0, "a point-in-time join neither loses nor doubles"
+    assert found["without_domain"] == 0 and found["domains"] > 1
+    assert found["customers"] == found["current"]
+
+
+def apply_guide(project: Path) -> None:
+    """Makes the edits of docs/guides/analyst.md: a place in backticks, then the text to put there."""
+    guide = (PROJECT_ROOT / "docs" / "guides" / "analyst.md").read_text(encoding="utf-8")
+    edits = re.findall(
+        r"`(dbt_project/\S+)`([^`]*(?:`[^`\n]+`[^`\n]*)?):\n\n```(?:sql|yaml)\n(.*?)```", guide, re.DOTALL
+    )
+    assert len(edits) == 4
+    for file, place, text in edits:
+        path = project / file
+        if anchor := re.search(r"(after|before)\s[^`]*`([^`]+)`", place):
+            given = path.read_text(encoding="utf-8")
+            assert f"{anchor[2]}\n" in given, f"{file} has no {anchor[2]!r}"
+            old = f"{anchor[2]}\n"
+            path.write_text(given.replace(old, old + text if anchor[1] == "after" else text + old, 1), encoding="utf-8")
+        else:
+            with path.open("a", encoding="utf-8") as end:
+                end.write(text)
 
 
 def test_no_secret_is_in_any_artifact(home: Path) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from recording import ENTITIES, deliver, differences, stored_rows, truth_after
+from recorded_truth import ENTITIES, differences, truth_after
+from recording import deliver, stored_rows
 
 from python_ops.lake.config import PROJECT_ROOT, Settings
 from python_ops.lake.lake import Lake
@@ -34,14 +35,15 @@ from pathlib import Path
 import dbt_spark_sessions as dbt_session
 
 from python_ops.run import daily
+from python_ops.run.demo import deliver
 from python_ops.cli import main
 from python_ops.lake.config import Settings
-from python_ops.lake.lake import Lake
 from python_ops.jobs.build import arguments, failure, invoke
 from python_ops.jobs.ingest import ingest
 from python_ops.jobs.ingest.tables import AppendOnlyTable
+from python_ops.lake.lake import Lake
 
-point, home, result = sys.argv[1:]
+point, home, result, *later = sys.argv[1:]
 lake = Lake(Settings(home=home))
 spark = lake.spark
 java = int(spark._jvm.java.lang.ProcessHandle.current().pid())
@@ -82,34 +84,42 @@ def execute_or_die(self, sql, *parameters):
         die()
 
 
+def take_up():
+    while (taken := ingest(lake, ["crm_accounts"])[0]).files:
+        assert not taken.error, taken.error
+    built = invoke(lake, ["--quiet", *arguments(["run"], lake, ["slv_accounts_history"])])
+    assert built.success, failure(built)
+
+
+for batch in later:
+    take_up()
+    deliver(lake, int(batch))
 AppendOnlyTable.append, dbt_session.Cursor.execute = append_or_die, execute_or_die
 if point == "told to stop":
     daily.ingest = lambda lake, on_event: ingest(lake, ["crm_accounts"], on_event)
     daily.arguments = lambda command, lake, exclude: arguments(command, lake, ["slv_accounts_history"])
     sys.argv = ["lakeops", "run"]
     main()
-while (taken := ingest(lake, ["crm_accounts"])[0]).files:
-    assert not taken.error, taken.error
-built = invoke(lake, ["--quiet", *arguments(["run"], lake, ["slv_accounts_history"])])
-assert built.success, failure(built)
+take_up()
 spark.table("silver.slv_accounts_history").where("is_current").write.parquet(f"{result}/current")
 spark.table("silver.slv_accounts_history__cdc").write.parquet(f"{result}/stored")
 spark.table("bronze.crm_accounts").write.parquet(f"{result}/bronze")
 spark.table("dlq.crm_accounts").write.parquet(f"{result}/dlq")
 """
 
-# In their order, each with the recorded batch that arrives before it, between a death and the run that takes it up too.
-SOME = {"before the commit": 0, "between the views": 1, "told to stop": 2, "during the merge": 3, "never": 4}
+# In their order, each with the recorded batches that arrive before it, between a death and the run that takes it up.
+SOME = {"during the merge": [0], "told to stop": [2, 3], "never": [4]}
+LATER = {"during the merge": ["1"]}  # arrive in the same process, after what came before was taken up
 EVERY = {
-    "before the commit": 0,
-    "before the ledger": None,
-    "after the dead letters": 1,
-    "between the views": 2,
-    "told to stop": 3,
-    "before the merge": 4,
-    "during the merge": None,
-    "after the merge": None,
-    "never": None,
+    "before the commit": [0],
+    "before the ledger": [],
+    "after the dead letters": [1],
+    "between the views": [2],
+    "told to stop": [3],
+    "before the merge": [4],
+    "during the merge": [],
+    "after the merge": [],
+    "never": [],
 }
 
 
@@ -117,20 +127,21 @@ EVERY = {
     "points", [pytest.param(SOME, id="some"), pytest.param(EVERY, id="every", marks=pytest.mark.campaign)]
 )
 def test_every_run_after_a_kill_takes_up_what_was_left(
-    spark: SparkSession, tmp_path: Path, points: dict[str, int | None]
+    spark: SparkSession, tmp_path: Path, points: dict[str, list[int]]
 ) -> None:
     lake = Lake(Settings(home=tmp_path / "lake"))
     landing = lake.landing / ACCOUNTS.source
-    for point, batch in points.items():
-        if batch is not None:
+    for number, (point, batches) in enumerate(points.items()):
+        for batch in batches:
             deliver(lake, batch)
-        if batch == 1:
+        if number == 2:
             (landing / "bad.jsonl").write_text("not an event\n")
         given = {
             **os.environ, "LAKEHOUSE_HOME": str(lake.settings.home), "LAKEHOUSE_SCHEMA_PREFIX": "",
             "LAKEHOUSE_DRIVER_MEMORY": "1g",
         }  # fmt: skip
         command = [sys.executable, "-c", JOB, point, str(lake.settings.home), str(tmp_path / "result")]
+        command += LATER.get(point, []) if points is SOME else []
         done = subprocess.run(command, env=given, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=240)
         expected = {"never": 0, "told to stop": 128 + signal.SIGTERM}.get(point, -signal.SIGKILL)
         assert done.returncode == expected, f"{point}: {done.stdout}{done.stderr}"

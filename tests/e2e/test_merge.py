@@ -17,7 +17,9 @@ Steps = Generator[str | None, None, None]
 # One row per key and letter of the key's text: a key's set of rows grows and shrinks.
 LETTERS = """
 {% if is_incremental() -%}
-with touched as (select * from {{ touched_keys('select k from (' ~ changed_keys('PREFIX_current') ~ ')') }})
+with touched as (
+    select * from {{ delta_cdc.touched_keys('select k from (' ~ delta_cdc.changed_keys('PREFIX_current') ~ ')') }}
+)
 {% endif %}
 select k, letter, COLUMNS
 from (

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cdc_lab import ROOT, Lab
+from cdc_lab import Lab
 from test_cdc_scenarios import SCD1, SELECT, event
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ class Desk(Lab):
 
     def __init__(self, spark: SparkSession, folder: Path, schema: str) -> None:
         super().__init__(spark, folder, schema)
-        self.write("dbt_project.yml", (folder / "dbt_project.yml").read_text().replace(
-            f'"{ROOT / "macros"}"', f'"{ROOT / "macros"}", macros') + PROJECT.format(schema))  # fmt: skip
+        self.write("dbt_project.yml", (folder / "dbt_project.yml").read_text() + PROJECT.format(schema))
         self.write("models/_raw.yml", f"sources: [{{name: raw, schema: {schema}, tables: [{{name: base}}]}}]\n")
 
     def write(self, path: str, text: str) -> None:
@@ -117,6 +116,7 @@ def test_a_model_runs_again_when_anything_that_it_reads_has_changed_and_only_the
     assert desk.messages["by_run"] == "nothing new"
 
 
+@pytest.mark.campaign
 def test_empty_a_sample_and_a_table_made_anew_leave_nothing_behind(desk: Desk) -> None:
     desk.sql("up", "select * from {{ source('raw', 'base') }}", materialized="table")
     desk.sql("star", f"select k, n from {BASE}", **MERGE, replace_by="*")
@@ -147,7 +147,9 @@ def test_empty_a_sample_and_a_table_made_anew_leave_nothing_behind(desk: Desk) -
 
 KEYED = """
 {% if is_incremental() -%}
-with touched as (select * from {{ touched_keys('select k from (' ~ changed_keys('current') ~ ')') }})
+with touched as (
+    select * from {{ delta_cdc.touched_keys('select k from (' ~ delta_cdc.changed_keys('current') ~ ')') }}
+)
 {% endif -%}
 select current.k, EXPRESSION as n
 from {{ ref('current') }} as current
@@ -197,6 +199,7 @@ UNIT_TEST = """
 """
 
 
+@pytest.mark.campaign
 def test_a_unit_test_of_a_model_of_changed_keys_takes_the_given_keys(keyed: Desk) -> None:
     tests = "".join(UNIT_TEST.replace("WAY", way) for way in ("true", "false"))
     keyed.write("models/_unit.yml", f"unit_tests:{tests}")
@@ -205,6 +208,7 @@ def test_a_unit_test_of_a_model_of_changed_keys_takes_the_given_keys(keyed: Desk
     assert keyed.messages["keyed"] == "nothing new", "it is built after its unit tests"
 
 
+@pytest.mark.campaign
 def test_defer_and_clone_read_the_other_environment_and_say_nothing_of_their_own(keyed: Desk) -> None:
     keyed.sql("whole", "select k, a as n from {{ ref('current') }}", **MERGE, replace_by="*")
     keyed.build()
@@ -269,6 +273,7 @@ def shape(desk: Desk, name: str) -> dict[str, str]:
     return {field.name: field.dataType.simpleString() for field in desk.spark.table(f"{desk.schema}.{name}").schema}
 
 
+@pytest.mark.campaign
 def test_on_schema_change_does_what_dbt_says_and_a_failed_run_alters_nothing(desk: Desk) -> None:
     edits = {  # name: on_schema_change, the columns before, the columns after
         "ignores": ("ignore", "k, n", "k, n, n + 1 as more"),
@@ -319,6 +324,7 @@ def test_on_schema_change_does_what_dbt_says_and_a_failed_run_alters_nothing(des
     assert all(desk.pairs(name) == [("a", 1), ("c", 3)] for name in names)
 
 
+@pytest.mark.campaign
 def test_an_enforced_contract_is_checked_before_every_write(keyed: Desk) -> None:
     keyed.sql("money", "select k, cast(n as decimal(12, 2)) as n from {{ source('raw', 'base') }}",
         **MERGE, replace_by="*", on_schema_change="append_new_columns")  # fmt: skip

@@ -1,46 +1,35 @@
-"""The recorded batches through ingestion, silver and gold, against PostgreSQL's own contents."""
+"""The recorded batches through ingestion, silver and gold, one by one, against PostgreSQL's own contents.
+
+`make test` has the same truth at less cost: tests/engine/test_recording.py takes every batch through the silver models
+on DuckDB, and test_demo.py compares what the two commands leave.
+"""
 
 from __future__ import annotations
 
 import gzip
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from recording import (
-    BATCHES,
-    ENTITIES,
-    HISTORIES,
-    LANDING,
-    deliver,
-    differences,
-    snapshot_time,
-    stored_history,
-    stored_rows,
-    truth_after,
-    truth_history,
-)
+from recorded_truth import BATCHES, ENTITIES, HISTORIES, LANDING, differences, truth_after, truth_history
+from recording import deliver, snapshot_time, stored_history, stored_rows
 
 from python_ops.jobs.build import arguments, invoke
 from python_ops.jobs.ingest import ingest
-from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.config import Settings
 from python_ops.lake.lake import Lake
 from python_ops.lake.spark import export_environment
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-pytestmark = pytest.mark.spark
-CAMPAIGN = pytest.mark.campaign
+pytestmark = [pytest.mark.spark, pytest.mark.campaign]
 
 
 class RecordedLake(Lake):
     """Ingestion, silver and gold in schemas of their own, on the shared session."""
-
-    built_each_time = True
 
     def ingest(self) -> dict[str, int]:
         results = ingest(self)
@@ -94,34 +83,28 @@ class RecordedLake(Lake):
         }
 
 
-@pytest.fixture(scope="module", params=[pytest.param(False, id="twice"), pytest.param(True, id="each", marks=CAMPAIGN)])
+@pytest.fixture(scope="module")
 def in_order(
-    request: pytest.FixtureRequest, spark: SparkSession, settings: Settings, tmp_path_factory: pytest.TempPathFactory
+    spark: SparkSession, settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RecordedLake]:
-    """A lake that takes the batches as recorded, one by one; built after each, or after every other and gold twice."""
+    """A lake that takes the batches as recorded, built after each."""
     shutil.rmtree(settings.home_path / "landing", ignore_errors=True)
-    prefix = f"inorder{request.param:d}"
-    own = settings.model_copy(update={"schema_prefix": prefix})
-    lake = RecordedLake(own, artifacts=tmp_path_factory.mktemp("target"), start=lambda: spark)
-    lake.built_each_time = request.param
-    yield lake
+    own = settings.model_copy(update={"schema_prefix": "inorder"})
+    yield RecordedLake(own, artifacts=tmp_path_factory.mktemp("target"), start=lambda: spark)
     export_environment(settings)
 
 
-def test_after_a_build_silver_is_what_postgresql_held(in_order: RecordedLake) -> None:
-    """Its dumps, row for row and value for value; with a build after each of the five, 102 110 rows, 0 wrong."""
-    compared, is_each = 0, in_order.built_each_time
-    models = [model for entity in ENTITIES for model in (entity.history, entity.current) if model]
+def test_after_every_batch_silver_is_what_postgresql_held(in_order: RecordedLake) -> None:
+    """Its dumps, row for row and value for value: 102 110 rows, 0 wrong."""
+    compared = 0
     for batch in BATCHES:
         deliver(in_order, batch)
         in_order.ingest()
-        if batch % 2 and not is_each:
-            continue
-        in_order.build(*([] if is_each or batch in (BATCHES[0], BATCHES[-1]) else models))
+        in_order.build()
         rows, wrong = in_order.wrong_rows(batch)
         assert not wrong, f"after batch {batch}: {len(wrong)} wrong, the first: {wrong[:3]}"
         compared += rows
-    assert compared == (102_110 if is_each else 61_015)
+    assert compared == 102_110
 
 
 def test_histories_are_the_fold_of_the_audit(in_order: RecordedLake) -> None:
@@ -146,7 +129,6 @@ def test_a_full_refresh_gives_the_same(in_order: RecordedLake) -> None:
     assert in_order.gold() == merged
 
 
-@pytest.mark.campaign
 def test_other_orders_batchings_and_replays_give_the_same(
     spark: SparkSession, settings: Settings, tmp_path: Path, in_order: RecordedLake
 ) -> None:
@@ -155,8 +137,7 @@ def test_other_orders_batchings_and_replays_give_the_same(
     Then every table is what PostgreSQL held, and every history the fold of the audit.
     """
     shutil.rmtree(settings.home_path / "landing")
-    prefix = f"shuffled{in_order.built_each_time:d}"
-    own = settings.model_copy(update={"schema_prefix": prefix})
+    own = settings.model_copy(update={"schema_prefix": "shuffled"})
     lake = RecordedLake(own, artifacts=tmp_path / "target", start=lambda: spark)
     deliver_halves(lake, [4], "first")
     lake.ingest()
@@ -172,56 +153,6 @@ def test_other_orders_batchings_and_replays_give_the_same(
     assert not wrong, f"{len(wrong)} wrong, the first: {wrong[:3]}"
     assert not lake.wrong_versions()
     assert lake.gold() == in_order.gold()
-
-
-def test_the_analyses_compile_and_run(in_order: RecordedLake, tmp_path: Path) -> None:
-    export_environment(in_order.settings)
-    listed = arguments(["compile"], Lake(in_order.settings, artifacts=tmp_path), ["resource_type:analysis"])
-    result = invoke(in_order, ["--quiet", *listed])
-    assert result.success, result.exception
-    found = {r.node.name: in_order.spark.sql(r.node.compiled_code).count() for r in result.result}
-    assert set(found) == {path.stem for path in (PROJECT_ROOT / "dbt_project" / "analyses").glob("*.sql")}
-    orders = in_order.spark.table(f"{in_order.schema_name('gold')}.fct_orders").count()
-    assert found["customer_of_an_order_at_its_time"] == orders, "a point-in-time join neither loses nor doubles"
-
-
-def test_the_analysts_guide_does_what_it_says(in_order: RecordedLake, tmp_path: Path) -> None:
-    """Given the project, When the guide's edits are made and its commands run, Then both tables hold what it says."""
-    project = tmp_path / "project"
-    for name in ("dbt_project", "macros", "tests/contracts"):
-        shutil.copytree(PROJECT_ROOT / name, project / name)
-    shutil.copy(PROJECT_ROOT / "dbt_project.yml", project)
-    apply_guide(project)
-    export_environment(in_order.settings)
-    for options in (["slv_contacts_history", "--full-refresh"], ["slv_contacts_history+"]):
-        listed = ["--quiet", "build", "--project-dir", str(project), "--select", *options]
-        result = invoke(in_order, [*listed, "--log-path", str(tmp_path)])
-        assert result.success, [f"{r.node.name}: {r.message}" for r in result.result if r.failures or r.message]
-
-    contacts = in_order.spark.table(in_order.silver("slv_contacts_history"))
-    assert contacts.where("email like '%@%' and email_domain is null").count() == 0
-    report = in_order.spark.table(f"{in_order.schema_name('gold')}.rpt_customers_by_domain")
-    assert report.count() > 1
-    assert report.selectExpr("sum(customer_count) as n").collect()[0]["n"] == contacts.where("is_current").count()
-
-
-def apply_guide(project: Path) -> None:
-    """Makes the edits of docs/guides/analyst.md: a place in backticks, then the text to put there."""
-    guide = (PROJECT_ROOT / "docs" / "guides" / "analyst.md").read_text(encoding="utf-8")
-    edits = re.findall(
-        r"`(dbt_project/\S+)`([^`]*(?:`[^`\n]+`[^`\n]*)?):\n\n```(?:sql|yaml)\n(.*?)```", guide, re.DOTALL
-    )
-    assert len(edits) == 4
-    for file, place, text in edits:
-        path = project / file
-        if anchor := re.search(r"(after|before)\s[^`]*`([^`]+)`", place):
-            given = path.read_text(encoding="utf-8")
-            assert f"{anchor[2]}\n" in given, f"{file} has no {anchor[2]!r}"
-            old = f"{anchor[2]}\n"
-            path.write_text(given.replace(old, old + text if anchor[1] == "after" else text + old, 1), encoding="utf-8")
-        else:
-            with path.open("a", encoding="utf-8") as end:
-                end.write(text)
 
 
 def deliver_halves(lake: Lake, batches: list[int], prefix: str) -> None:

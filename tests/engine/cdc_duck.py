@@ -377,7 +377,11 @@ class Duck:
 
     def model(self, name: str, source: str, select: str, **config: Any) -> None:
         """A CDC model: a plain projection of the bronze table."""
-        self.models[name] = Model(source, f"select {select} from {self.schema}.{source}", config)
+        self.sql(name, source, f"select {select} from {self.schema}.{source}", **config)
+
+    def sql(self, name: str, source: str, query: str, **config: Any) -> None:
+        """A CDC model by its query."""
+        self.models[name] = Model(source, query, config)
 
     def build(self, *select: str, full_refresh: bool = False, check: bool = True) -> dict[str, str]:
         """Runs the models, or those named. Gives the errors by model; keeps `messages` and `counts`.

@@ -30,10 +30,9 @@ from cdc_scenarios import (
 from dbt.adapters.base import BaseRelation
 from dbt.adapters.contracts.connection import AdapterResponse
 from dbt_common.clients.jinja import MacroReturn, get_environment
+from rendering import PACKAGE
 
 from python_ops.lake.artifacts import load_run_results
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def made(select: str = SELECT, **config: Any) -> Duck:
@@ -183,7 +182,7 @@ def test_what_is_applied_is_read_from_the_last_commit_and_from_the_rows_after_an
 NOTES: dict[str, tuple[dict[str, Any], str]] = {
     "of another table": ({"table": "lab.other__cdc"}, "note.get('table') == storage | string and"),
     "of another version": ({"version": 7}, "and note.get('version') == stored.version"),
-    "of an engine that kept no reach": ({"reach": None}, "and (note.get('reach') or not _cdc_has_reach(o))"),
+    "of an engine that kept no reach": ({"reach": None}, "and (note.get('reach') or not delta_cdc._cdc_has_reach(o))"),
 }
 
 
@@ -416,7 +415,8 @@ def test_the_counts_of_a_model_are_data_in_run_results(tmp_path: Path) -> None:
         "check_config_keys": lambda config, strategy: "", "model": {"config": {}},
         "this": BaseRelation.create(schema="lab", identifier="history"),
     }  # fmt: skip
-    text = (ROOT / "macros" / "overrides" / "incremental.sql").read_text()
+    context["delta_cdc"] = dict(context)
+    text = (PACKAGE / "macros/overrides/incremental.sql").read_text()
     with pytest.raises(MacroReturn):
         get_environment(None).from_string(text).make_module(context).dbt_macro__materialization_incremental_spark()
 

@@ -11,6 +11,7 @@ from typing import Any
 from dbt_common.clients.jinja import MacroReturn, get_environment
 
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "packages" / "delta_cdc"
 
 
 class CompilationError(Exception):
@@ -30,6 +31,16 @@ class _Exceptions:
         WARNINGS.append(message)
 
 
+class _Namespace:
+    """The package's macros, as they stand in a context when they are called."""
+
+    def __init__(self, context: Mapping[str, Any]) -> None:
+        self._context = context
+
+    def __getitem__(self, name: str) -> Any:
+        return self._context[name]
+
+
 def _return(value: Any) -> None:
     raise MacroReturn(value)
 
@@ -37,15 +48,16 @@ def _return(value: Any) -> None:
 def load(
     *folders: str, context: Mapping[str, Any] | None = None, edit: Callable[[str, str], str] | None = None
 ) -> dict[str, Callable[..., Any]]:
-    """Every macro of the folders below macros/, by name.
+    """Every macro of these folders of packages/delta_cdc/macros, by name; among themselves they say `delta_cdc.<name>`.
 
     Args:
         context: What else the macros may call.
         edit: Takes a file's name and text, and gives the text to load instead.
     """
     context = {"return": _return, "exceptions": _Exceptions(), "modules": {"re": re}, "config": {}, **(context or {})}
+    context["delta_cdc"] = _Namespace(context)
     for folder in folders:
-        for path in sorted((ROOT / "macros" / folder).glob("*.sql")):
+        for path in sorted((PACKAGE / "macros" / folder).rglob("*.sql")):
             text = edit(path.name, path.read_text()) if edit else path.read_text()
             template = _compiled(text)
             for name in re.findall(r"{%-?\s*macro\s+(\w+)", text):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from rendering import ROOT, WARNINGS, CompilationError, load, squeeze
+from rendering import PACKAGE, ROOT, WARNINGS, CompilationError, load, squeeze
 
 MACROS = load("cdc")
 COLUMNS = [
@@ -216,7 +216,7 @@ def test_every_key_that_dbt_or_the_engine_reads_is_known() -> None:
     asked = {key for text in texts for key in re.findall(r"config\.get\(['\"](\w+)", text)}
     assert fields | asked <= known, sorted((fields | asked) - known)
 
-    source = (ROOT / "macros/cdc/cdc_options.sql").read_text()
+    source = (PACKAGE / "macros/cdc/1_options/cdc_options.sql").read_text()
     read = set(re.findall(r"settings\.get\('(\w+)'", source)) - {"incremental_strategy", "unique_key"}
     assert read == set(MACROS["_cdc_option_names"]())
     assert set(MACROS["_other_names"]()).isdisjoint(known | read)
@@ -266,7 +266,10 @@ def test_names_are_listed_by_one_pattern() -> None:
 def test_an_apostrophe_in_a_column_name_stays_in_its_literal() -> None:
     columns = [*COLUMNS, {"name": "it's", "type": "string"}, {"name": "_unsent", "type": "array<string>"}]
     o = MACROS["cdc_options"](SCD2, columns)
-    sql = MACROS["cdc_timeline"](o, "state", "stage", "1L", [o["payload"]])
+    sql = MACROS["cdc_timeline"](
+        {"o": o, "stage": "stage", "marks": {"high_or_run": "1L"}, "stored": {"schemas": [o["payload"]]}},
+        {"state": "state", "truncations": None, "moves": None, "chains": None},
+    )
     assert "array_contains(`_unsent`, 'it\\'s')" in sql
     assert "'it's'" not in sql and "named_struct('a'" in sql
 
@@ -350,7 +353,12 @@ def test_statements_of_a_script_are_quoted() -> None:
 
 def test_an_open_version_is_read_in_key_sequence_and_effective_values_alone() -> None:
     o = options(ignore_null_updates=["c"], track_history=["a"])
-    sql = squeeze(MACROS["cdc_timeline_in_order"](o, "s.x__cdc", "(stage)", [o["payload"]], "true", "3L"))
+    sql = squeeze(
+        MACROS["cdc_timeline_in_order"](
+            {"o": o, "storage": "s.x__cdc", "stage": "(stage)", "stored": {"schemas": [o["payload"]]}, "low": "3L"},
+            "true",
+        )
+    )
     assert "stored.`k` as `k`, stored.`a` as `a`, case when stored._cdc_filled is null then stored.`c`" in sql
     assert "cast(null as timestamp) as `ts`, cast(null as bigint) as `_batch_id`" in sql
     assert "stored._cdc_valid_from as _cdc_earliest_at" in sql
@@ -412,7 +420,7 @@ def test_view_comments_are_escaped() -> None:
 def test_every_public_macro_is_described() -> None:
     described = {
         macro["name"]: macro
-        for path in (ROOT / "macros").rglob("_macros.yml")
+        for path in (PACKAGE / "macros").rglob("_macros.yml")
         for macro in yaml.safe_load(path.read_text())["macros"]
     }
     public = {name for name, macro in MACROS.items() if callable(macro) and name.startswith("cdc_")}
@@ -423,6 +431,6 @@ def test_every_public_macro_is_described() -> None:
 
 def test_the_documented_options_are_the_ones_the_engine_reads() -> None:
     page = (ROOT / "docs" / "cdc.md").read_text()
-    source = (ROOT / "macros" / "cdc" / "cdc_options.sql").read_text()
+    source = (PACKAGE / "macros/cdc/1_options/cdc_options.sql").read_text()
     read = set(re.findall(r"settings\.get\('(\w+)'", source)) - {"incremental_strategy"}
     assert [name for name in sorted(read) if f"`{name}`" not in page] == []

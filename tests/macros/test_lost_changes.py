@@ -56,10 +56,12 @@ def lost(lacking: str = "", change: tuple[int, ...] = (), built: Container[str] 
                 lake.execute(f"insert into silver.{model}__cdc values ({marks})", row)
     context = {
         "graph": {"nodes": {f"model.lakehouse.{name}": {"config": config} for name, config in models.items()}},
-        "execute": True, "project_name": "lakehouse", "_cdc_as_list": MACROS["_cdc_as_list"],
+        "execute": True, "project_name": "lakehouse",
         "source": lambda schema, name: f"{schema}.{name}", "ref": lambda name: f"silver.{name}",
-        "cdc_storage": lambda table: f"{table}__cdc",
-        "stored_as": lambda storage: "table" if storage.split(".")[1].removesuffix("__cdc") in built else None,
+        "delta_cdc": {
+            "_cdc_as_list": MACROS["_cdc_as_list"], "cdc_storage": lambda table: f"{table}__cdc",
+            "stored_as": lambda storage: "table" if storage.split(".")[1].removesuffix("__cdc") in built else None,
+        },
     }  # fmt: skip
     return [row[0] for row in lake.sql(get_environment(None).from_string(TEST.read_text()).render(context)).fetchall()]
 

@@ -11,15 +11,8 @@ MACROS = load("cdc", "merge")
 
 
 def merge(**changes: Any) -> str:
-    arguments: dict[str, Any] = {
-        "target": "gold.t",
-        "source": "t__dbt_tmp",
-        "key": ["k", "line"],
-        "columns": ["k", "line", "a", "b"],
-        "replace_by": None,
-        "range_predicate": None,
-    }
-    return squeeze(MACROS["merge_rows"](**(arguments | changes)))
+    plan = {"key": ["k", "line"], "columns": ["k", "line", "a", "b"], "replace_by": None, "predicates": [], "new": []}
+    return squeeze(MACROS["merge_rows"](changes.pop("target", "gold.t"), "t__dbt_tmp", plan | changes))
 
 
 def test_keys_are_null_safe_and_equal_rows_are_left_alone() -> None:
@@ -35,9 +28,7 @@ def test_a_table_of_keys_alone_has_nothing_to_update() -> None:
 
 
 def test_the_target_is_limited_by_ranges_and_the_models_own_predicates() -> None:
-    sql = merge(
-        range_predicate="target.`k` between 1L and 5L", incremental_predicates=["target.day > date '2025-01-01'"]
-    )
+    sql = merge(predicates=[None, "target.`k` between 1L and 5L", "target.day > date '2025-01-01'"])
     assert "<=> source.`line` and target.`k` between 1L and 5L and target.day > date '2025-01-01' when" in sql
 
 

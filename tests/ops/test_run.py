@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,8 +15,9 @@ from typing import Any
 
 import artifact_files as files
 import pytest
+from dbt.exceptions import UninstalledPackagesFoundError
 
-from python_ops.jobs.build import arguments, readers_of
+from python_ops.jobs.build import arguments, failure, readers_of
 from python_ops.jobs.ingest import IngestResult
 from python_ops.jobs.publish.gate import refuse_untested
 from python_ops.lake import interrupts
@@ -216,3 +218,24 @@ def test_dbt_leaves_out_exactly_what_reads_the_sources(tmp_path: Path) -> None:
     nodes = {node for node in manifest.parents if not node.startswith(("operation.", "analysis."))}
     assert listed & nodes == nodes - waiting
     assert "model.lakehouse.fct_orders" in listed
+
+
+def test_dbt_packages_that_are_not_there_are_asked_for_by_name(tmp_path: Path) -> None:
+    """Given a checkout without them, Then dbt and lakeops say `dbt deps`, which needs no environment."""
+    for name in ("dbt_project.yml", "packages.yml", "package-lock.yml"):
+        shutil.copy(PROJECT_ROOT / name, tmp_path)
+    for name in ("macros", "packages/delta_cdc", "profiles"):
+        shutil.copytree(PROJECT_ROOT / name, tmp_path / name)
+
+    def dbt(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).with_name("dbt")), *words, "--log-path", str(tmp_path / "logs")]
+        given = {**os.environ, "LAKEHOUSE_HOME": str(tmp_path / "lake"), "DBT_PROFILES_DIR": "profiles"}
+        return subprocess.run(command, cwd=tmp_path, env=given, capture_output=True, text=True)
+
+    lacking = dbt("parse", "--no-partial-parse")
+    assert lacking.returncode == 2 and 'Run "dbt deps"' in lacking.stdout, lacking
+    for words in (["deps"], ["clean"], ["parse"]):
+        done = dbt(*words)
+        assert done.returncode == 0, done.stdout
+    error = UninstalledPackagesFoundError(1, 0, "packages.yml", "dbt_packages")
+    assert 'Run "dbt deps"' in failure(SimpleNamespace(result=None, exception=error))

@@ -226,6 +226,7 @@ def test_a_lost_ledger_and_a_restored_table_lose_nothing_and_double_nothing(desk
     assert desk.offsets() == [("0", n) for n in (0, 1, 2, 4, 5, 6, 8, 9, 10, 12)]
 
 
+@pytest.mark.campaign
 def test_a_partition_that_is_added_while_it_runs_is_read_from_its_start(desk: Desk) -> None:
     """Given a running stream, When a partition is added and the consumers rebalance, Then its records come too, and
     stopping loses nothing.
@@ -274,6 +275,7 @@ def test_records_that_retention_dropped_stop_the_stream_until_someone_decides(de
     assert desk.run().error is None and desk.run().warnings == ()
 
 
+@pytest.mark.campaign
 def test_a_topic_that_was_made_anew_is_refused(desk: Desk) -> None:
     """Given a topic deleted and made again under its name, Then its offsets are not mistaken for those taken before."""
     desk.send(event(1), event(2))
@@ -311,6 +313,7 @@ def models(*names: str) -> tuple[Model, ...]:
     return tuple(found)
 
 
+@pytest.mark.campaign
 def test_models_behind_the_source_are_applied_in_the_same_session(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from python_ops.lake.spark import PROFILES, export_environment, is_connect, serv
 
 # dbt's commands that need no Spark; every other one does.
 _WITHOUT_SPARK = frozenset({"clean", "debug", "deps", "init", "list", "parse", "serve"})
+_WITHOUT_PROFILE = frozenset({"clean", "deps", "init"})  # these read no profile, so they have no environment
 _LOADS = frozenset({"build", "retry", "run", "seed", "snapshot"})
 
 
@@ -60,6 +61,8 @@ def before(context: Any) -> None:
         OpsError: the settings, the home or Spark do not allow it; nothing was read or written.
     """
     flags, project = context.obj["flags"], context.obj["project"]
+    if flags.WHICH in _WITHOUT_PROFILE:
+        return
     from dbt_common.events.functions import fire_event
     from dbt_common.events.types import Note
 

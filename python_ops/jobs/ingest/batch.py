@@ -15,7 +15,7 @@ from python_ops.jobs.ingest.reading import Records, read
 from python_ops.jobs.ingest.reasons import is_of_the_machine, reason_of
 from python_ops.jobs.ingest.repair import Fault, compare, repair
 from python_ops.jobs.ingest.result import IngestResult, together
-from python_ops.jobs.ingest.rows import dead_letters, find, implied_deletes, rows_of
+from python_ops.jobs.ingest.rows import compute, dead_letters, find, implied_deletes, rows_of
 from python_ops.jobs.ingest.snapshots import Delivery, deleted_keys, deliveries, living_keys, missing_keys
 from python_ops.jobs.ingest.tables import AppendOnlyTable
 from python_ops.lake import landing
@@ -272,7 +272,7 @@ class BatchWriter:
         broken: dict[str, str] = {}
         try:
             with _naming_failures():
-                find(rows_of([Records(empty, (), manifest.generation)], self.contract, manifest))
+                compute(rows_of([Records(empty, (), manifest.generation)], self.contract, manifest))
             broken = self.broken([file for file in manifest.files if file.fault is None and file.bytes], manifest)
         except _NotReadError as exc:
             failure = exc
@@ -293,7 +293,7 @@ class BatchWriter:
         try:
             with _naming_failures():
                 records = read(self.spark, self.folder, files, manifest.generation)
-                find(rows_of(records, self.contract, manifest))
+                compute(rows_of(records, self.contract, manifest))
             return {}
         except _NotReadError as exc:
             if is_of_the_machine(exc):

@@ -111,7 +111,7 @@ class Settings(BaseSettings):
         return PROJECT_ROOT / local_path(self.home, "The home")
 
     def schema_name(self, layer: str) -> str:
-        """Name of a layer's schema, as macros/overrides/generate_schema_name.sql gives it."""
+        """Name of a layer's schema, as macros/generate_schema_name.sql gives it."""
         return f"{self.schema_prefix}_{layer}" if self.schema_prefix else layer
 
 

@@ -154,13 +154,13 @@ def _origins(node: object) -> tuple[Origin, ...]:
 
 
 def _touched_columns(model: Model, table: str) -> Iterable[str]:
-    """Columns of the temporary view that touched_keys() makes (macros/merge): those of `replace_by`."""
+    """Columns of the temporary view that touched_keys() makes (packages/delta_cdc): those of `replace_by`."""
     keys = model.config.get("replace_by") or ()
     return ([keys] if isinstance(keys, str) else list(keys)) if table.endswith("__touched") else ()
 
 
 def _as_served(model: Model, found: Mapping[str, tuple[Origin, ...]]) -> dict[str, tuple[Origin, ...]]:
-    """A CDC model's view hides engine columns and adds its own (macros/cdc/cdc_views.sql)."""
+    """A CDC model's view hides engine columns and adds its own (packages/delta_cdc)."""
     if not (model.strategy or "").startswith("cdc_scd"):
         return dict(found)
     config = model.config

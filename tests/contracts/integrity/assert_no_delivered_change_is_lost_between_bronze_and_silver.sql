@@ -19,16 +19,16 @@
 with counts as (
     select '' as model_name, 0 as delivered, 0 as stored
     {% for source_name, model_name in readers.items() -%}
-    {% set changes, storage = source('bronze', source_name), cdc_storage(ref(model_name)) -%}
+    {% set changes, storage = source('bronze', source_name), delta_cdc.cdc_storage(ref(model_name)) -%}
     {% set options = graph.nodes['model.' ~ project_name ~ '.' ~ model_name].config if execute else {} -%}
-    {% if execute and stored_as(storage) is not none -%}
+    {% if execute and delta_cdc.stored_as(storage) is not none -%}
     union all
     select
         '{{ model_name }}' as model_name,
         (
             select count(*)
             from (
-                select distinct {{ (_cdc_as_list(options.unique_key) + _cdc_as_list(options.sequence_by)) | join(', ') }}
+                select distinct {{ (delta_cdc._cdc_as_list(options.unique_key) + delta_cdc._cdc_as_list(options.sequence_by)) | join(', ') }}
                 from {{ changes }}
                 where _batch_id <= (select coalesce(max(_batch_id), 0) from {{ storage }})
             ) as changes

@@ -59,13 +59,16 @@ compared as (
 counted as (
     select
         *,
-        count_if(not _cdc_stored) over (partition by `k`, `seq`) as _cdc_new_copies,
-        max(_cdc_conflict) over (partition by `k`, `seq`) as _cdc_tied,
-        max(_cdc_stored) over (partition by `k`, `seq`) as _cdc_was_stored,
+        count_if(not _cdc_stored) over at_sequence as _cdc_new_copies,
+        max(_cdc_conflict) over at_sequence as _cdc_tied,
+        max(_cdc_stored) over at_sequence as _cdc_was_stored,
         max(case when not _cdc_stored then `_batch_id` end)
-            over (partition by `k`) as _cdc_key_batch,
-        max(case when _cdc_stored then struct(`seq`) end) over (partition by `k`) as _cdc_last_stored
+            over of_key as _cdc_key_batch,
+        max(case when _cdc_stored then struct(`seq`) end) over of_key as _cdc_last_stored
     from compared
+    window
+        at_sequence as (partition by `k`, `seq`),
+        of_key as (partition by `k`)
 ),
 distinct_events as (
     select * from counted where _cdc_first
@@ -391,13 +394,16 @@ compared as (
 counted as (
     select
         *,
-        count_if(not _cdc_stored) over (partition by `k`, `seq`) as _cdc_new_copies,
-        max(_cdc_conflict) over (partition by `k`, `seq`) as _cdc_tied,
-        max(_cdc_stored) over (partition by `k`, `seq`) as _cdc_was_stored,
+        count_if(not _cdc_stored) over at_sequence as _cdc_new_copies,
+        max(_cdc_conflict) over at_sequence as _cdc_tied,
+        max(_cdc_stored) over at_sequence as _cdc_was_stored,
         max(case when not _cdc_stored then `_batch_id` end)
-            over (partition by `k`) as _cdc_key_batch,
-        max(case when _cdc_stored then struct(`seq`) end) over (partition by `k`) as _cdc_last_stored
+            over of_key as _cdc_key_batch,
+        max(case when _cdc_stored then struct(`seq`) end) over of_key as _cdc_last_stored
     from compared
+    window
+        at_sequence as (partition by `k`, `seq`),
+        of_key as (partition by `k`)
 ),
 distinct_events as (
     select * from counted where _cdc_first
@@ -677,13 +683,16 @@ compared as (
 counted as (
     select
         *,
-        count_if(not _cdc_stored) over (partition by `k`, `seq`) as _cdc_new_copies,
-        max(_cdc_conflict) over (partition by `k`, `seq`) as _cdc_tied,
-        max(_cdc_stored) over (partition by `k`, `seq`) as _cdc_was_stored,
+        count_if(not _cdc_stored) over at_sequence as _cdc_new_copies,
+        max(_cdc_conflict) over at_sequence as _cdc_tied,
+        max(_cdc_stored) over at_sequence as _cdc_was_stored,
         max(case when not _cdc_stored then `_batch_id` end)
-            over (partition by `k`) as _cdc_key_batch,
-        max(case when _cdc_stored then struct(`seq`) end) over (partition by `k`) as _cdc_last_stored
+            over of_key as _cdc_key_batch,
+        max(case when _cdc_stored then struct(`seq`) end) over of_key as _cdc_last_stored
     from compared
+    window
+        at_sequence as (partition by `k`, `seq`),
+        of_key as (partition by `k`)
 ),
 distinct_events as (
     select * from counted where _cdc_first

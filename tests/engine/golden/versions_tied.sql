@@ -60,14 +60,17 @@ compared as (
 counted as (
     select
         *,
-        count_if(not _cdc_stored) over (partition by `k`, `seq`) as _cdc_new_copies,
-        max(_cdc_conflict) over (partition by `k`, `seq`) as _cdc_tied,
+        count_if(not _cdc_stored) over at_sequence as _cdc_new_copies,
+        max(_cdc_conflict) over at_sequence as _cdc_tied,
         min(`ts`) over (partition by `k`, `seq`, _cdc_deleted, sha2(to_json(struct(`_unsent`, `a`, `b`, `c`), map('timestampFormat', "yyyy-MM-dd'T'HH:mm:ss.SSSSSS")), 256)) as _cdc_earliest_at,
-        max(_cdc_stored) over (partition by `k`, `seq`) as _cdc_was_stored,
+        max(_cdc_stored) over at_sequence as _cdc_was_stored,
         max(case when not _cdc_stored then `_batch_id` end)
-            over (partition by `k`) as _cdc_key_batch,
-        max(case when _cdc_stored then struct(`seq`) end) over (partition by `k`) as _cdc_last_stored
+            over of_key as _cdc_key_batch,
+        max(case when _cdc_stored then struct(`seq`) end) over of_key as _cdc_last_stored
     from compared
+    window
+        at_sequence as (partition by `k`, `seq`),
+        of_key as (partition by `k`)
 ),
 distinct_events as (
     select * from counted where _cdc_first
@@ -443,14 +446,17 @@ compared as (
 counted as (
     select
         *,
-        count_if(not _cdc_stored) over (partition by `k`, `seq`) as _cdc_new_copies,
-        max(_cdc_conflict) over (partition by `k`, `seq`) as _cdc_tied,
+        count_if(not _cdc_stored) over at_sequence as _cdc_new_copies,
+        max(_cdc_conflict) over at_sequence as _cdc_tied,
         min(`ts`) over (partition by `k`, `seq`, _cdc_deleted, sha2(to_json(struct(`_unsent`, `a`, `b`, `c`), map('timestampFormat', "yyyy-MM-dd'T'HH:mm:ss.SSSSSS")), 256)) as _cdc_earliest_at,
-        max(_cdc_stored) over (partition by `k`, `seq`) as _cdc_was_stored,
+        max(_cdc_stored) over at_sequence as _cdc_was_stored,
         max(case when not _cdc_stored then `_batch_id` end)
-            over (partition by `k`) as _cdc_key_batch,
-        max(case when _cdc_stored then struct(`seq`) end) over (partition by `k`) as _cdc_last_stored
+            over of_key as _cdc_key_batch,
+        max(case when _cdc_stored then struct(`seq`) end) over of_key as _cdc_last_stored
     from compared
+    window
+        at_sequence as (partition by `k`, `seq`),
+        of_key as (partition by `k`)
 ),
 distinct_events as (
     select * from counted where _cdc_first

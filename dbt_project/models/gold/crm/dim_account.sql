@@ -12,7 +12,9 @@ with slv_accounts as (
 
 {% if is_incremental() -%}
 changed_accounts as (
-    select * from {{ touched_keys('select account_id from (' ~ changed_keys('slv_accounts_history') ~ ')') }}
+    select * from {{ delta_cdc.touched_keys(
+        'select account_id from (' ~ delta_cdc.changed_keys('slv_accounts_history') ~ ')'
+    ) }}
 ),
 
 {% endif -%}

@@ -12,8 +12,8 @@ with slv_contacts_history as (
 
 {% if is_incremental() -%}
 changed_customers as (
-    select * from {{ touched_keys(
-        'select contact_id as customer_id from (' ~ changed_keys('slv_contacts_history') ~ ')'
+    select * from {{ delta_cdc.touched_keys(
+        'select contact_id as customer_id from (' ~ delta_cdc.changed_keys('slv_contacts_history') ~ ')'
     ) }}
 ),
 

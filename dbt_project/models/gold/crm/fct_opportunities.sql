@@ -12,7 +12,9 @@ with slv_opportunities as (
 
 {% if is_incremental() -%}
 changed_opportunities as (
-    select * from {{ touched_keys('select opportunity_id from (' ~ changed_keys('slv_opportunities_history') ~ ')') }}
+    select * from {{ delta_cdc.touched_keys(
+        'select opportunity_id from (' ~ delta_cdc.changed_keys('slv_opportunities_history') ~ ')'
+    ) }}
 ),
 
 {% endif -%}

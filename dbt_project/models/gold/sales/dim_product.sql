@@ -11,7 +11,9 @@ with slv_products_history as (
 
 {% if is_incremental() -%}
 changed_products as (
-    select * from {{ touched_keys('select product_id from (' ~ changed_keys('slv_products_history') ~ ')') }}
+    select * from {{ delta_cdc.touched_keys(
+        'select product_id from (' ~ delta_cdc.changed_keys('slv_products_history') ~ ')'
+    ) }}
 ),
 
 {% endif -%}

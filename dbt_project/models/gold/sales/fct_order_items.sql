@@ -22,17 +22,17 @@ dim_product as (
 
 {% if is_incremental() -%}
 {% set touched -%}
-    select order_id from ({{ changed_keys('slv_shop_order_items') }})
+    select order_id from ({{ delta_cdc.changed_keys('slv_shop_order_items') }})
     union all
-    select order_id from ({{ changed_keys('slv_shop_orders') }})
+    select order_id from ({{ delta_cdc.changed_keys('slv_shop_orders') }})
     union all
     select slv_shop_order_items.order_id
     from {{ ref('slv_shop_order_items') }} as slv_shop_order_items
-    left semi join ({{ changed_keys('slv_products_history') }}) as changed_products
+    left semi join ({{ delta_cdc.changed_keys('slv_products_history') }}) as changed_products
         on slv_shop_order_items.product_id = changed_products.product_id
 {%- endset -%}
 touched_orders as (
-    select * from {{ touched_keys(touched) }}
+    select * from {{ delta_cdc.touched_keys(touched) }}
 ),
 
 {% endif -%}

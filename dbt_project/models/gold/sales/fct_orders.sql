@@ -18,15 +18,15 @@ dim_customer as (
 
 {% if is_incremental() -%}
 {% set touched -%}
-    select order_id from ({{ changed_keys('slv_shop_orders') }})
+    select order_id from ({{ delta_cdc.changed_keys('slv_shop_orders') }})
     union all
     select slv_shop_orders.order_id
     from {{ ref('slv_shop_orders') }} as slv_shop_orders
-    left semi join ({{ changed_keys('slv_contacts_history') }}) as changed_contacts
+    left semi join ({{ delta_cdc.changed_keys('slv_contacts_history') }}) as changed_contacts
         on slv_shop_orders.customer_id = changed_contacts.contact_id
 {%- endset -%}
 touched_orders as (
-    select * from {{ touched_keys(touched) }}
+    select * from {{ delta_cdc.touched_keys(touched) }}
 ),
 
 {% endif -%}

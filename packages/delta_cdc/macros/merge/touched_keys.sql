@@ -1,0 +1,35 @@
+{#-- The keys that a run of a merge model is about, as a relation that both the model's query and the merge read: with
+     `replace_by`, rows of a touched key that the query no longer gives are deleted.
+
+       {% if is_incremental() %}
+       touched as (
+           select * from {{ delta_cdc.touched_keys(query) }}
+       ),
+       {% endif %}
+
+     While dbt runs the model it is a cached temporary view, evaluated once; elsewhere (compile, docs, unit tests) the query
+     itself. --#}
+{% macro touched_keys(query) -%}
+    {%- set runs = execute and flags.WHICH in ['run', 'build'] and model.resource_type == 'model' and not context.get('merge_rendering') -%}
+    {%- if runs and delta_cdc.is_incremental() -%}
+        {%- set view = delta_cdc._touched_view(this) -%}
+        {%- do run_query('drop view if exists ' ~ view) -%}
+        {%- do run_query('cache lazy table ' ~ view ~ ' as select distinct * from (' ~ query ~ ') where ' ~ delta_cdc._all_present(config.require('replace_by'))) -%}
+        {{ return(view) }}
+    {%- endif -%}
+    {{ return('(' ~ query ~ ')') }}
+{%- endmacro %}
+
+
+{#-- Name of the temporary view of touched keys. --#}
+{% macro _touched_view(relation) -%}
+    {{ return(relation.schema ~ '__' ~ relation.identifier ~ '__touched') }}
+{%- endmacro %}
+
+
+{#-- Condition: none of these columns is NULL. --#}
+{% macro _all_present(names) -%}
+    {%- for name in ([names] if names is string else names) -%}
+        `{{ name }}` is not null{{ ' and ' if not loop.last }}
+    {%- endfor -%}
+{%- endmacro %}
