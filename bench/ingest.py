@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import pyspark
 from figures import machine, save
 
-from python_ops.jobs.ingest import session_for_files
 from python_ops.jobs.ingest.batch import BatchWriter
+from python_ops.jobs.ingest.reading import session_for_files
 from python_ops.lake.config import PROJECT_ROOT, Settings
 from python_ops.lake.contracts import load
-from python_ops.lake.spark import session
+from python_ops.lake.lake import Lake
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -39,16 +39,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
     (PROJECT_ROOT / "target").mkdir(exist_ok=True)
-    settings = Settings(home=Path(tempfile.mkdtemp(prefix="bench", dir=PROJECT_ROOT / "target")))
-    spark = session_for_files(session(settings))
+    lake = Lake(Settings(home=Path(tempfile.mkdtemp(prefix="bench", dir=PROJECT_ROOT / "target"))))
+    spark = session_for_files(lake)
     spark.sql("create schema plain")
     seconds: dict[str, list[float]] = {"ingest": [], "plain": []}
     for number in range(asked.rounds + 1):
-        path = deliver(settings, number, asked.rows)
+        path = deliver(lake, number, asked.rows)
         sides = ("ingest", "plain") if number % 2 else ("plain", "ingest")
         for side in sides:
             started = time.monotonic()
-            take(side, settings, spark, path)
+            take(side, lake, spark, path)
             seconds[side].append(time.monotonic() - started)
         print(
             f"round {number} of {asked.rounds}: " + ", ".join(f"{s} {seconds[s][-1]:.1f} s" for s in sides), flush=True
@@ -72,9 +72,9 @@ def main() -> None:
     save("ingest", result, seconds=seconds)
 
 
-def deliver(settings: Settings, number: int, rows: int) -> Path:
+def deliver(lake: Lake, number: int, rows: int) -> Path:
     """Writes a landing file whose every hundredth line is bad."""
-    folder = settings.landing / SOURCE
+    folder = lake.landing / SOURCE
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{number}.jsonl"
     with path.open("w", encoding="utf-8") as file:
@@ -93,10 +93,10 @@ def deliver(settings: Settings, number: int, rows: int) -> Path:
     return path
 
 
-def take(side: str, settings: Settings, spark: SparkSession, path: Path) -> None:
+def take(side: str, lake: Lake, spark: SparkSession, path: Path) -> None:
     """One append of one file."""
     if side == "ingest":
-        result = BatchWriter(settings, spark, load(SOURCE)).run()
+        result = BatchWriter(lake, spark, load(SOURCE)).run()
         if result.error:
             raise SystemExit(result.error)
         return

@@ -20,7 +20,7 @@ from figures import machine, save
 
 from python_ops.jobs.maintenance import Policy, maintain_table
 from python_ops.lake.config import PROJECT_ROOT, Settings
-from python_ops.lake.spark import session
+from python_ops.lake.lake import Lake
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -33,15 +33,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--merges", type=int, default=200)
     merges = parser.parse_args().merges
-    settings = Settings(home=Path(tempfile.mkdtemp(prefix="bench", dir=PROJECT_ROOT / "target")))
-    spark = session(settings)
+    lake = Lake(Settings(home=Path(tempfile.mkdtemp(prefix="bench", dir=PROJECT_ROOT / "target"))))
+    spark = lake.spark
     spark.sql("create schema if not exists gold")
     for name in ("kept", "left"):
         spark.sql(
             f"create table gold.{name} using delta cluster by (id) as "
             f"select id, id % 97 as value, repeat('x', 40) as text from range({ROWS})"
         )
-    policy = Policy("gold.kept", settings.table_path("gold", "kept"), optimize_after_files=EVERY, retain_hours=168)
+    policy = Policy("gold.kept", lake.table_path("gold", "kept"), optimize_after_files=EVERY, retain_hours=168)
     seconds: dict[str, list[float]] = {"kept": [], "left": []}
     upkeep = []
     for number in range(merges):

@@ -27,6 +27,7 @@ from figures import machine, save
 from python_ops.jobs.recovery.create import create
 from python_ops.jobs.recovery.restore import restore
 from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.lake import Lake
 
 FILES, ROWS, ROUNDS = 100, 20_000, 6
 
@@ -35,15 +36,14 @@ def main() -> None:
     """Runs the benchmark and writes bench/results/recovery.json."""
     (PROJECT_ROOT / "target").mkdir(exist_ok=True)
     root = Path(tempfile.mkdtemp(prefix="bench", dir=PROJECT_ROOT / "target"))
-    settings = Settings(home=root / "lake")
-    artifacts = root / "artifacts"
-    artifacts.mkdir(parents=True)
-    (artifacts / "manifest.json").write_text(json.dumps({"nodes": {}}))
-    place = settings.table_path("bronze", "shop_orders")
+    lake = Lake(Settings(home=root / "lake"), artifacts=root / "artifacts")
+    lake.artifacts.mkdir(parents=True)
+    (lake.artifacts / "manifest.json").write_text(json.dumps({"nodes": {}}))
+    place = lake.table_path("bronze", "shop_orders")
     for number in range(FILES):
         write_deltalake(str(place), rows(number, number), mode="append")
     DeltaTable(str(place)).create_checkpoint()
-    first = create(settings, artifacts=artifacts)
+    first = create(lake)
     figures: dict[str, list[float]] = {"unchanged": [], "changed": [], "full": []}
     counters: dict[str, list[int]] = {"unchanged_bytes": [], "changed_bytes": [], "log_bytes": [], "table_bytes": []}
     for number in range(ROUNDS):
@@ -51,13 +51,13 @@ def main() -> None:
             if name == "changed":
                 change(place, number)
             started = time.monotonic()
-            made = create(settings, artifacts=artifacts)
+            made = create(lake)
             figures[name].append(time.monotonic() - started)
             keep(counters, f"{name}_bytes", made)
         figures["full"].append(timed(lambda: shutil.copytree(place, root / "full")))
         shutil.rmtree(root / "full")
-    took = timed(lambda: restore(settings, Settings(home=root / "restored"), execute=True))
-    back = Settings(home=root / "restored").table_path("bronze", "shop_orders")
+    took = timed(lambda: restore(lake, Lake(Settings(home=root / "restored")), execute=True))
+    back = Lake(Settings(home=root / "restored")).table_path("bronze", "shop_orders")
     if DeltaTable(str(back)).to_pyarrow_table().sort_by("id") != DeltaTable(str(place)).to_pyarrow_table().sort_by(
         "id"
     ):

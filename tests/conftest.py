@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.lake import Lake
 from python_ops.lake.spark import session
 
 if TYPE_CHECKING:
@@ -77,6 +78,12 @@ def own_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Settings of an environment that lives in a temporary home."""
     return Settings(home=tmp_path_factory.mktemp("lake"))
+
+
+@pytest.fixture(scope="session")
+def lake(settings: Settings) -> Lake:
+    """The lake of that environment."""
+    return Lake(settings)
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,10 @@ from typing import Annotated, Any
 import typer
 
 from python_ops.lake import interrupts
-from python_ops.lake.config import Settings, environments, load_settings, local_path
+from python_ops.lake.config import environments, load_settings, local_path
 from python_ops.lake.errors import OpsError, Terminated
 from python_ops.lake.home import require
+from python_ops.lake.lake import Lake
 from python_ops.lake.secrets import mask
 
 
@@ -29,10 +30,13 @@ class Environment(StrEnum):
 
 Env = Annotated[Environment, typer.Option("--env", help="Environment: a file of python_ops/lake/config.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Execute = Annotated[bool, typer.Option("--execute", help="Act; without it the plan is shown.")]
+Source = Annotated[str, typer.Argument(help="Name of the source.")]
+Sources = Annotated[list[str] | None, typer.Argument(help="Sources; all when none is named.")]
 
 
-def settings_for(env: Environment) -> Settings:
-    """Settings of an environment, on a home that is its own.
+def lake_of(env: Environment) -> Lake:
+    """The lake of an environment, on a home that is its own.
 
     Raises:
         ConfigError: a LAKEHOUSE_* variable has a value that it cannot have, or the home is another environment's, or
@@ -41,7 +45,7 @@ def settings_for(env: Environment) -> Settings:
     settings = load_settings(env.value)
     require(settings)
     os.umask(int(settings.umask, 8))
-    return settings
+    return Lake(settings)
 
 
 def local_file(given: Path | None) -> Path | None:
@@ -52,6 +56,12 @@ def local_file(given: Path | None) -> Path | None:
 def print_json(value: Any) -> None:
     """Prints dataclasses, lists and dictionaries as JSON."""
     typer.echo(json.dumps(value, default=_as_data, indent=2))
+
+
+def say_if_planned(executed: bool) -> None:
+    """Says that a plan is a plan."""
+    if not executed:
+        typer.echo("Nothing was done. `--execute` acts.")
 
 
 def _as_data(item: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, local_file, print_json
+from python_ops.cli import AsJson, Env, Environment, Sources, local_file, print_json
 from python_ops.lake.contracts import export as exports
 from python_ops.lake.contracts import infer as inference
 from python_ops.lake.contracts import load, releases
@@ -18,8 +18,6 @@ from python_ops.lake.contracts.compatibility import Change, changes
 from python_ops.lake.errors import ConfigError, ContractError
 
 app = typer.Typer(help="Data contracts of the sources: check, release, export.", no_args_is_help=True)
-
-Sources = Annotated[list[str] | None, typer.Argument(help="Sources; all when none is named.")]
 
 
 @app.command()

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.cli import AsJson, Env, Environment, Execute, Source, Sources, lake_of, print_json, say_if_planned
 from python_ops.cli.ingest import line as ingest_line
 from python_ops.cli.tables import print_rows
-from python_ops.jobs.ingest import dead_letters, session_for_files
+from python_ops.jobs.ingest import dead_letters
 from python_ops.jobs.ingest.tables import tables_of
-from python_ops.lake.contracts import load
 from python_ops.lake.lock import exclusive
-from python_ops.lake.spark import session
 
 app = typer.Typer(help="Rejected records: see why, take them again, remove old ones.", no_args_is_help=True)
-
-Source = Annotated[str, typer.Argument(help="Name of the source.")]
 
 
 @app.command("list")
 def list_(
-    sources: Annotated[list[str] | None, typer.Argument(help="Sources; all when none is named.")] = None,
+    sources: Sources = None,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
@@ -30,7 +27,7 @@ def list_(
 
     Example: lakeops dlq list shop_orders
     """
-    found = dead_letters.groups(settings_for(env), sources or ())
+    found = dead_letters.groups(lake_of(env), sources or ())
     if as_json:
         print_json(found)
     elif found:
@@ -54,7 +51,7 @@ def show(
 
     Example: lakeops dlq show shop_orders --batch 7 --raw
     """
-    found = dead_letters.letters(settings_for(env), source, batch, closed, raw, limit)
+    found = dead_letters.letters(lake_of(env), source, batch, closed, raw, limit)
     if as_json:
         print_json(found)
         return
@@ -84,10 +81,10 @@ def replay(
 
     Example: lakeops dlq replay shop_orders --batch 7
     """
-    settings = settings_for(env)
-    names = tables_of(settings, load(source))
-    with exclusive(settings, "dlq replay", names):
-        result = dead_letters.replay(settings, session_for_files(session(settings)), source, batch or ())
+    lake = lake_of(env)
+    names = tables_of(lake, lake.contracts.load(source))
+    with exclusive(lake, "dlq replay", names):
+        result = dead_letters.replay(lake, source, batch or ())
     if as_json:
         print_json(result)
     else:
@@ -101,7 +98,7 @@ def purge(
     source: Source,
     older_than: Annotated[int, typer.Option(help="Remove those that arrived more than so many days ago.")] = 30,
     with_open: Annotated[bool, typer.Option("--with-open", help="Also those never replayed; they are lost.")] = False,
-    execute: Annotated[bool, typer.Option("--execute", help="Act; without it the plan is shown.")] = False,
+    execute: Execute = False,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
@@ -109,20 +106,12 @@ def purge(
 
     Example: lakeops dlq purge shop_orders --older-than 90 --execute
     """
-    settings = settings_for(env)
-
-    def remove() -> dead_letters.Purge:
-        return dead_letters.purge(settings, lambda: session(settings), source, older_than, with_open, execute)
-
-    if execute:
-        with exclusive(settings, "dlq purge", tables_of(settings, load(source))):
-            done = remove()
-    else:
-        done = remove()
+    lake = lake_of(env)
+    with exclusive(lake, "dlq purge", tables_of(lake, lake.contracts.load(source))) if execute else nullcontext():
+        done = dead_letters.purge(lake, source, older_than, with_open, execute)
     if as_json:
         print_json(done)
         return
     word = "removed" if execute else "would be removed"
     typer.echo(f"{source}: {done.closed} replayed and {done.open} open dead letters {word}.")
-    if not execute:
-        typer.echo("Nothing was done. `--execute` acts.")
+    say_if_planned(execute)

@@ -8,6 +8,7 @@ from python_ops.cli import AsJson, Env, Environment, print_json
 from python_ops.cli.tables import print_rows
 from python_ops.lake.config import load_settings
 from python_ops.lake.errors import OpsError
+from python_ops.lake.lake import Lake
 from python_ops.watch.doctor import Outcome, checks
 
 
@@ -16,7 +17,7 @@ def doctor(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 
     Example: lakeops doctor --json
     """
-    found = checks(load_settings(env.value))
+    found = checks(Lake(load_settings(env.value)))
     if as_json:
         print_json(found)
     else:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.cli import AsJson, Env, Environment, lake_of, print_json
 from python_ops.cli.tables import print_rows
 from python_ops.jobs.extract import ExtractResult, PullStatus, extract
 from python_ops.jobs.extract import status as extract_status
@@ -28,9 +28,9 @@ def run(
 
     Example: lakeops extract run snowflake_orders --env prod
     """
-    settings = settings_for(env)
-    with exclusive(settings, "extract run", names=()):  # each source has a lease of its own
-        results = extract(settings, sources or (), None if as_json else lambda result: typer.echo(line(result)))
+    lake = lake_of(env)
+    with exclusive(lake, "extract run", names=()):  # each source has a lease of its own
+        results = extract(lake, sources or (), None if as_json else lambda result: typer.echo(line(result)))
     if as_json:
         print_json(results)
     elif not results:
@@ -47,7 +47,7 @@ def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 
     Example: lakeops extract status --json
     """
-    found = extract_status(settings_for(env))
+    found = extract_status(lake_of(env))
     if as_json:
         print_json(found)
         return

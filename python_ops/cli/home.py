@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, print_json
+from python_ops.cli import AsJson, Env, Environment, print_json, say_if_planned
 from python_ops.cli.tables import print_rows
 from python_ops.lake import home
 from python_ops.lake.config import load_settings
 from python_ops.lake.errors import BusyError
+from python_ops.lake.lake import Lake
 from python_ops.lake.lock import exclusive
 from python_ops.lake.spark import own_session
 from python_ops.watch.doctor import Outcome, check_metastore
@@ -35,19 +36,20 @@ def adopt(
 
     Example: lakeops home adopt --execute
     """
-    settings = load_settings(env.value)
-    found = [{"table": f"{schema}.{name}", "folder": str(folder)} for schema, name, folder in home.tables(settings)]
+    lake = Lake(load_settings(env.value))
+    found = [
+        {"table": f"{schema}.{name}", "folder": str(folder)} for schema, name, folder in home.tables(lake.settings)
+    ]
     if execute:
-        with exclusive(settings, "home adopt", claim=False):
-            derby = check_metastore(home.metastore(settings))
+        with exclusive(lake, "home adopt", claim=False):
+            derby = check_metastore(home.metastore(lake.settings))
             if derby.outcome is not Outcome.OK:
                 raise BusyError(f"{derby.found}. Stop it (a Spark Connect server?), then run again.")
-            home.adopt(settings, own_session)
+            home.adopt(lake.settings, own_session)
     if as_json:
-        print_json({"home": str(settings.home_path), "tables": found, "executed": execute})
+        print_json({"home": str(lake.home), "tables": found, "executed": execute})
         return
     print_rows(["table", "folder"], [[each["table"], each["folder"]] for each in found])
     if execute:
-        typer.echo(f"{settings.home_path} is the home of environment {settings.target}. Next: `lakeops run --always`.")
-    else:
-        typer.echo("Nothing was done. `--execute` acts.")
+        typer.echo(f"{lake.home} is the home of environment {lake.settings.target}. Next: `lakeops run --always`.")
+    say_if_planned(execute)

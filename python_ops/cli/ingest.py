@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.cli import AsJson, Env, Environment, Execute, Source, Sources, lake_of, print_json
 from python_ops.jobs.ingest import IngestResult, generations
 from python_ops.jobs.ingest import discard as discard_batch
 from python_ops.jobs.ingest import ingest as run_ingest
-from python_ops.lake.contracts import require
-from python_ops.lake.contracts import sources as known_sources
 from python_ops.lake.errors import ConfigError, OpsError, together
+from python_ops.lake.lake import Lake
 from python_ops.lake.landing import printable
-from python_ops.lake.ledger import Ledger
 from python_ops.lake.lock import exclusive
 from python_ops.lake.spark import session
 from python_ops.watch import quality
@@ -30,11 +28,15 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Take landing files into bronze, checked against contracts.", no_args_is_help=True)
 
 
+Approve = Annotated[int | None, typer.Option(help="Take a halted batch of the source after all.")]
+Discard = Annotated[int | None, typer.Option(help="Give up a halted batch of the source.")]
+
+
 @app.command()
 def run(
-    sources: Annotated[list[str] | None, typer.Argument(help="Sources; all when none is named.")] = None,
-    approve: Annotated[int | None, typer.Option(help="Take a halted batch of the source after all.")] = None,
-    discard: Annotated[int | None, typer.Option(help="Give up a halted batch of the source.")] = None,
+    sources: Sources = None,
+    approve: Approve = None,
+    discard: Discard = None,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
@@ -42,15 +44,13 @@ def run(
 
     Example: lakeops ingest run shop_orders shop_order_items
     """
-    settings = settings_for(env)
-    if approve is not None and discard is not None:
-        raise ConfigError("Give --approve or --discard, not both.")
-    with exclusive(settings, "ingest run", names=()):  # each source's tables are leased as it comes to them
+    lake = lake_of(env)
+    refuse_both(approve, discard)
+    with exclusive(lake, "ingest run", names=()):  # each source's tables are leased as it comes to them
         if discard is not None:
-            discard_batch(settings, sources or (), discard)
+            discard_batch(lake, sources or (), discard)
         results = run_ingest(
-            settings,
-            lambda: session(settings),
+            lake,
             sources or (),
             None if as_json else lambda r: typer.echo(line(r)),
             approve,
@@ -68,8 +68,8 @@ def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 
     Example: lakeops ingest status --json
     """
-    settings = settings_for(env)
-    shown = [source_status(settings, source) for source in known_sources()]
+    lake = lake_of(env)
+    shown = [source_status(lake, source) for source in lake.contracts.sources]
     if as_json:
         print_json(shown)
         return
@@ -88,9 +88,9 @@ def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 
 @app.command()
 def generation(
-    source: Annotated[str, typer.Argument(help="Name of the source.")],
+    source: Source,
     new: Annotated[bool, typer.Option("--new", help="Begin a new generation.")] = False,
-    execute: Annotated[bool, typer.Option("--execute", help="Act; without it the change is shown.")] = False,
+    execute: Execute = False,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
@@ -98,14 +98,14 @@ def generation(
 
     Example: lakeops ingest generation shop_orders --new --execute
     """
-    settings = settings_for(env)
-    require([source])
-    ledger = Ledger.of(settings, source)
-    before = generations.current(settings, ledger)
+    lake = lake_of(env)
+    lake.contracts.require([source])
+    ledger = lake.ledger(source)
+    before = generations.current(lake, ledger)
     after = None
     if new and execute:
-        with exclusive(settings, "ingest generation", names=()):
-            after = generations.declare(settings, ledger)
+        with exclusive(lake, "ingest generation", names=()):
+            after = generations.declare(lake, ledger)
     if as_json:
         print_json({"source": source, "before": before, "after": after, "executed": after is not None})
         return
@@ -140,21 +140,22 @@ def report(
 
     Example: lakeops ingest report shop_orders --batch 3
     """
-    settings = settings_for(env)
+    lake = lake_of(env)
     if batch is not None and len(sources or ()) != 1:
         raise ConfigError("--batch is the number of one source's batch: name that source.")
-    asked = list(dict.fromkeys(sources or quality.judgeable(settings)))
-    require(asked)
+    asked = list(dict.fromkeys(sources or quality.judgeable(lake)))
+    lake.contracts.require(asked)
     verdicts, failed = [], []
     with ExitStack() as held:
 
-        def spark() -> SparkSession:
-            held.enter_context(exclusive(settings, "ingest report"))
-            return session(settings)
+        def start() -> SparkSession:
+            held.enter_context(exclusive(lake, "ingest report"))
+            return session(lake.settings)
 
+        locking = Lake(lake.settings, start=start)  # a verdict without Spark needs no lock
         for source in asked:
             try:
-                verdicts.append(quality.judge(settings, source, spark, batch, engine))
+                verdicts.append(quality.judge(locking, source, batch, engine))
             except OpsError as exc:
                 if len(asked) == 1:
                     raise
@@ -172,6 +173,12 @@ def report(
     told += [f"{len(failed)} could not be judged: {', '.join(failed)}"] if failed else []
     if told:
         raise OpsError("; ".join(told) + ".")
+
+
+def refuse_both(approve: int | None, discard: int | None) -> None:
+    """One decision at a time."""
+    if approve is not None and discard is not None:
+        raise ConfigError("Give --approve or --discard, not both.")
 
 
 def verdict_lines(verdict: Verdict) -> str:

@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
-from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
-from python_ops.lake.artifacts import load_manifest
+from python_ops.cli import AsJson, Env, Environment, lake_of, print_json
 from python_ops.lake.errors import ConfigError
 from python_ops.lake.lineage.sink import waiting
 from python_ops.lake.lock import exclusive
@@ -31,8 +30,8 @@ def show(
 
     Example: lakeops lineage show rpt_daily_revenue.revenue_eur
     """
-    settings = settings_for(env)
-    columns = ColumnLineage(load_manifest(settings.artifacts), settings.artifacts, settings.schema_prefix)
+    lake = lake_of(env)
+    columns = ColumnLineage(lake, lake.manifest())
     table, column = columns.find(name)
     walk = columns.downstream if downstream else columns.upstream
     found = {chosen: walk(table, chosen) for chosen in ([column] if column else columns.columns(table))}
@@ -55,8 +54,8 @@ def export(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 
     Example: lakeops lineage export
     """
-    settings = settings_for(env)
-    columns = ColumnLineage(load_manifest(settings.artifacts), settings.artifacts, settings.schema_prefix)
+    lake = lake_of(env)
+    columns = ColumnLineage(lake, lake.manifest())
     models = sorted(columns.manifest.models.values(), key=lambda model: model.table)
     print_json({m.table: {n: [".".join(o) for o in made] for n, made in columns.of(m).items()} for m in models})
 
@@ -67,14 +66,14 @@ def emit(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 
     Example: lakeops lineage emit
     """
-    settings = settings_for(env)
-    with exclusive(settings, "lineage emit"):
-        sent = emit_events(settings)
+    lake = lake_of(env)
+    with exclusive(lake, "lineage emit"):
+        sent = emit_events(lake)
     if as_json:
         print_json({"nodes": sent})
     else:
-        typer.echo(f"events of {sent} nodes sent to the {settings.lineage} sink")
-    if text := waiting(settings):
+        typer.echo(f"events of {sent} nodes sent to the {lake.settings.lineage} sink")
+    if text := waiting(lake):
         typer.echo(f"warning: {text}", err=True)
 
 

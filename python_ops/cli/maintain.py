@@ -6,13 +6,12 @@ from typing import Annotated
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.cli import AsJson, Env, Environment, Execute, lake_of, print_json, say_if_planned
 from python_ops.jobs.maintenance import TablePlan
 from python_ops.jobs.maintenance import plan as plan_maintenance
 from python_ops.jobs.maintenance import run as run_maintenance
 from python_ops.lake.errors import together
 from python_ops.lake.lock import exclusive
-from python_ops.lake.spark import session
 
 app = typer.Typer(help="OPTIMIZE, REORG, VACUUM and checkpoints, for the tables that need them.", no_args_is_help=True)
 
@@ -25,13 +24,13 @@ def plan(tables: Tables = None, env: Env = Environment.LOCAL, as_json: AsJson = 
 
     Example: lakeops maintain plan gold.fct_orders
     """
-    _show(plan_maintenance(settings_for(env), tables or ()), as_json)
+    _show(plan_maintenance(lake_of(env), tables or ()), as_json)
 
 
 @app.command()
 def run(
     tables: Tables = None,
-    execute: Annotated[bool, typer.Option("--execute", help="Act; without it the plan is shown.")] = False,
+    execute: Execute = False,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
@@ -39,15 +38,15 @@ def run(
 
     Example: lakeops maintain run --execute
     """
-    settings = settings_for(env)
+    lake = lake_of(env)
     if not execute:
-        _show(plan_maintenance(settings, tables or ()), as_json)
+        _show(plan_maintenance(lake, tables or ()), as_json)
         if not as_json:
-            typer.echo("Nothing was done. `--execute` acts.")
+            say_if_planned(execute)
         return
-    with exclusive(settings, "maintain run"):
+    with exclusive(lake, "maintain run"):
         tell = None if as_json else lambda done: typer.echo(line(done)) if done.actions else None
-        done = run_maintenance(settings, lambda: session(settings), tables or (), tell)
+        done = run_maintenance(lake, tables or (), tell)
     if as_json:
         print_json(done)
     else:

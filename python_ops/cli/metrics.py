@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
-from python_ops.lake.artifacts import load_manifest
+from python_ops.cli import AsJson, Env, Environment, lake_of, print_json
 from python_ops.lake.metrics import record
 from python_ops.watch.metrics import collect
 from python_ops.watch.metrics.cloudwatch import dashboard as make_dashboard
@@ -23,10 +22,10 @@ def push(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 
     Example: lakeops metrics push --env prod
     """
-    settings = settings_for(env)
-    found = collect(settings)
-    path = record(settings, found)
-    sent = push_to_cloudwatch(settings) if settings.metrics == "cloudwatch" else 0
+    lake = lake_of(env)
+    found = collect(lake)
+    path = record(lake, found)
+    sent = push_to_cloudwatch(lake) if lake.settings.metrics == "cloudwatch" else 0
     if as_json:
         print_json({"recorded": found, "sent": sent})
     else:
@@ -45,11 +44,11 @@ def dashboard(
 
     Example: lakeops metrics dashboard --env prod --execute
     """
-    settings = settings_for(env)
-    body = make_dashboard(settings, load_manifest(settings.artifacts))
+    lake = lake_of(env)
+    body = make_dashboard(lake, lake.manifest())
     if not execute or as_json:
         print_json(body)
     if execute:
-        name = put_dashboard(settings, body)
+        name = put_dashboard(lake, body)
         if not as_json:
             typer.echo(f"dashboard {name} has {len(body['widgets'])} widgets")

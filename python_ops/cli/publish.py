@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.cli import AsJson, Env, Environment, lake_of, print_json
 from python_ops.cli.tables import print_rows
 from python_ops.jobs.publish import Action, PublishResult, publish
 from python_ops.jobs.publish import status as publish_status
 from python_ops.lake.errors import OpsError
 from python_ops.lake.lock import PUBLISH, exclusive
-from python_ops.lake.spark import session
 
 app = typer.Typer(help="Send gold tables to the warehouses, each in one transaction.", no_args_is_help=True)
 
@@ -23,15 +22,13 @@ def run(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 
     Example: lakeops publish run
     """
-    settings = settings_for(env)
-    with exclusive(settings, "publish run", names=(PUBLISH,)):
-        results = publish(
-            settings, lambda: session(settings), None if as_json else lambda event: typer.echo(line(event))
-        )
+    lake = lake_of(env)
+    with exclusive(lake, "publish run", names=(PUBLISH,)):
+        results = publish(lake, None if as_json else lambda event: typer.echo(line(event)))
     if as_json:
         print_json(results)
     elif not results:
-        typer.echo(f"publish  no model's `publish_to` names one of {', '.join(settings.publish)}")
+        typer.echo(f"publish  no model's `publish_to` names one of {', '.join(lake.settings.publish)}")
 
 
 @app.command()
@@ -42,7 +39,7 @@ def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 
     Example: lakeops publish status --json
     """
-    found = publish_status(settings_for(env))
+    found = publish_status(lake_of(env))
     if as_json:
         print_json(found)
     else:

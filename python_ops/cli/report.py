@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, local_file, print_json, settings_for
+from python_ops.cli import AsJson, Env, Environment, lake_of, local_file, print_json
 from python_ops.watch.report import gather, write
 
 
@@ -22,9 +22,9 @@ def report(
 
     Example: lakeops report --output report.html
     """
-    settings = settings_for(env)
-    found = gather(settings)
-    path = write(found, output or settings.home_path / "report.html")
+    lake = lake_of(env)
+    found = gather(lake)
+    path = write(found, output or lake.home / "report.html")
     if as_json:
         print_json({"path": str(path), "verdict": found.verdict})
         return

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.cli import AsJson, Env, Environment, lake_of, print_json
 from python_ops.cli.progress import Progress
 from python_ops.lake.errors import SlaBreached
 from python_ops.lake.lock import exclusive
@@ -33,18 +33,18 @@ def run(
 
     Example: lakeops run --json
     """
-    settings = settings_for(env)
-    with exclusive(settings, "run"), Progress(quiet=as_json) as progress:
+    lake = lake_of(env)
+    with exclusive(lake, "run"), Progress(quiet=as_json) as progress:
         started = time.monotonic()
         say: Callable[[str], None] = partial(typer.echo, err=as_json)
         try:
-            job = run_job(settings, progress, always)
+            job = run_job(lake, progress, always)
         except BaseException:
-            aftermath(settings, say)
+            aftermath(lake, say)
             raise
-        breaches = aftermath(settings, say, unchanged=job.unchanged_since is not None)
+        breaches = aftermath(lake, say, unchanged=job.unchanged_since is not None)
     if as_json:
-        print_json(last_run(settings))
+        print_json(last_run(lake))
     elif job.unchanged_since:
         typer.echo(f"nothing new since the green run of {job.unchanged_since}; `lakeops run --always` runs anyway.")
     else:
@@ -62,20 +62,20 @@ def demo(
 
     Example: lakeops demo --every-batch
     """
-    settings = settings_for(env)
-    allow(settings)
-    with exclusive(settings, "demo"), Progress(quiet=as_json) as progress:
+    lake = lake_of(env)
+    allow(lake)
+    with exclusive(lake, "demo"), Progress(quiet=as_json) as progress:
         started = time.monotonic()
-        _, docs = run_demo(settings, progress, every_batch)
-        aftermath(settings, partial(typer.echo, err=as_json))
+        _, docs = run_demo(lake, progress, every_batch)
+        aftermath(lake, partial(typer.echo, err=as_json))
     if as_json:
-        print_json(last_run(settings))
+        print_json(last_run(lake))
         return
-    database = settings.home_path / "published" / "lakehouse.duckdb"
+    database = lake.home / "published" / "lakehouse.duckdb"
     typer.echo(
         f"done    in {time.monotonic() - started:.0f} s\n\n"
         "What to look at\n"
-        f"  {settings.home_path / 'report.html'}  how everything stands, for a browser\n"
+        f"  {lake.home / 'report.html'}  how everything stands, for a browser\n"
         f"  {docs}  the dbt docs site: every table, column and the lineage graph\n"
         f"  {database}  the served tables; try\n"
         f"      .venv/bin/python -c \"import duckdb; print(duckdb.connect('{database}', read_only=True)"
@@ -90,7 +90,7 @@ def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 
     Example: lakeops status --json
     """
-    shown = read_status(settings_for(env))
+    shown = read_status(lake_of(env))
     if as_json:
         print_json(shown)
         return

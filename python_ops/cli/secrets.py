@@ -6,10 +6,10 @@ from dataclasses import asdict
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.cli import AsJson, Env, Environment, lake_of, print_json
 from python_ops.cli.tables import print_rows
 from python_ops.lake.errors import ConfigError
-from python_ops.lake.secrets import Secrets, secrets_for
+from python_ops.lake.secrets import Secrets
 from python_ops.lake.secrets.forms import faults
 from python_ops.watch.credentials import Found, where_found
 
@@ -22,7 +22,7 @@ def list_(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 
     Example: lakeops secrets list --env prod
     """
-    found = where_found(settings_for(env))
+    found = where_found(lake_of(env))
     if as_json:
         print_json(found)
     elif found:
@@ -37,9 +37,9 @@ def check(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 
     Example: lakeops secrets check --env prod
     """
-    settings = settings_for(env)
-    found = where_found(settings)
-    wrong = {secret.name: _faults(secrets_for(settings), secret) for secret in found}
+    lake = lake_of(env)
+    found = where_found(lake)
+    wrong = {secret.name: _faults(lake.secrets, secret) for secret in found}
     if as_json:
         print_json([asdict(secret) | {"faults": wrong[secret.name]} for secret in found])
     elif found:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.cli import AsJson, Env, Environment, lake_of, print_json
 from python_ops.lake.errors import ConfigError, SlaBreached
 from python_ops.watch.alerts import Breach, pressing
 from python_ops.watch.alerts import check as check_levels
@@ -35,15 +35,15 @@ def check(
 
     Example: lakeops sla check --notify
     """
-    settings = settings_for(env)
-    breaches = check_levels(settings)
+    lake = lake_of(env)
+    breaches = check_levels(lake)
     if as_json:
         print_json(breaches)
     else:
         typer.echo(text(env.value, breaches))
     if notify:
-        targets = tuple(name for name in settings.alerts if name != "console")  # it has just been printed
-        for warning in send(settings.model_copy(update={"alerts": targets}), breaches, typer.echo):
+        targets = tuple(name for name in lake.settings.alerts if name != "console")  # it has just been printed
+        for warning in send(lake.with_settings(alerts=targets), breaches, typer.echo):
             typer.echo(f"warning: {warning}", err=True)
     if loud := pressing(breaches):
         raise SlaBreached(f"{len(loud)} service levels are breached; the first: {loud[0].identity}.")
@@ -63,9 +63,9 @@ def ack(
     """
     if bool(until) == remove:
         raise ConfigError("Give either --until or --remove.")
-    settings = settings_for(env)
-    open_now = [breach.identity for breach in check_levels(settings)]
-    chosen = acknowledge(settings, open_now, name, until, datetime.now(UTC))
+    lake = lake_of(env)
+    open_now = [breach.identity for breach in check_levels(lake)]
+    chosen = acknowledge(lake, open_now, name, until, datetime.now(UTC))
     if as_json:
         print_json({"acknowledged": [] if remove else chosen, "until": until or None})
     for identity in () if as_json else chosen:

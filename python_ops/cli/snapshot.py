@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, local_file, print_json, settings_for
+from python_ops.cli import AsJson, Env, Environment, Execute, lake_of, local_file, print_json, say_if_planned
 from python_ops.cli.tables import print_rows
 from python_ops.jobs.recovery.create import CopyProgress
 from python_ops.jobs.recovery.create import create as create_snapshot
@@ -26,18 +25,15 @@ from python_ops.jobs.recovery.verify import Verification, require
 from python_ops.jobs.recovery.verify import verify as verify_snapshot
 from python_ops.lake import home
 from python_ops.lake.config import Settings, local_path
+from python_ops.lake.lake import Lake
 from python_ops.lake.lock import exclusive
-from python_ops.lake.spark import is_connect, session
+from python_ops.lake.spark import is_connect
 from python_ops.run.drill import Drill, record_drill
 from python_ops.run.drill import drill as run_drill
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 app = typer.Typer(help="Copies of the lake for disaster recovery: make, check, restore.", no_args_is_help=True)
 
 Identifier = Annotated[str | None, typer.Argument(help="Snapshot; by default the newest.", show_default=False)]
-Execute = Annotated[bool, typer.Option("--execute", help="Act; without it the plan is shown.")]
 Tables = Annotated[list[str] | None, typer.Option("--table", help="Only this table, as layer.table; repeatable.")]
 
 _EVERY_SECONDS = 5.0
@@ -54,17 +50,15 @@ def create(
 
     Example: lakeops snapshot create --env prod
     """
-    settings = settings_for(env)
-    with exclusive(settings, "snapshot create"):
-        made = create_snapshot(settings, tier, full, None if as_json else _Ticker("copied"))
-        record_snapshot(settings, made)
+    lake = lake_of(env)
+    with exclusive(lake, "snapshot create"):
+        made = create_snapshot(lake, tier, full, None if as_json else _Ticker("copied"))
+        record_snapshot(lake, made)
     if as_json:
         print_json(_summary(made))
         return
-    if not settings.recovery:
-        typer.echo(
-            f"note     {store_of(settings).url} is on the lake's own disk; LAKEHOUSE_RECOVERY names another place."
-        )
+    if not lake.settings.recovery:
+        typer.echo(f"note     {store_of(lake).url} is on the lake's own disk; LAKEHOUSE_RECOVERY names another place.")
     rows = [[t.name, t.version, t.rows, len(t.files), t.bytes] for t in made.tables]
     print_rows(["table", "version", "rows", "files", "bytes"], rows)
     typer.echo(
@@ -79,7 +73,7 @@ def list_(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 
     Example: lakeops snapshot list --json
     """
-    store = store_of(settings_for(env))
+    store = store_of(lake_of(env))
     found = [load(store, name) for name in identifiers(store)]
     if as_json:
         print_json([_summary(snapshot) for snapshot in found])
@@ -102,7 +96,7 @@ def verify(
 
     Example: lakeops snapshot verify
     """
-    store = store_of(settings_for(env))
+    store = store_of(lake_of(env))
     tick = None if as_json else _Ticker("checked")
     told = (lambda done, files, size: tick(CopyProgress(done, files, size))) if tick else None
     verdict = verify_snapshot(store, load(store, snapshot), thorough=not quick, on_progress=told)
@@ -134,18 +128,18 @@ def restore(
 
     Example: lakeops snapshot restore --to restored --execute
     """
-    settings = settings_for(env)
-    target = _at(settings, to) if to else settings
+    lake = lake_of(env)
+    target = _at(lake, to) if to else lake
     with ExitStack() as stack:
-        stack.enter_context(exclusive(settings, "snapshot restore"))
-        if target.home_path != settings.home_path:
+        stack.enter_context(exclusive(lake, "snapshot restore"))
+        if target.home != lake.home:
             stack.enter_context(exclusive(target, "snapshot restore"))
         tick = None if as_json else _Ticker("checked or copied")
-        done = restore_snapshot(settings, target, snapshot, table or (), overwrite, execute, tick)
+        done = restore_snapshot(lake, target, snapshot, table or (), overwrite, execute, tick)
         created = {each.table for each in done.tables if each.move is Move.CREATE}
         if execute and created and with_catalog and _has_catalog(target, to is not None):
-            stored = load(store_of(settings), done.snapshot).tables
-            register(session(target), target, [each for each in stored if each.name in created])
+            stored = load(store_of(lake), done.snapshot).tables
+            register(target, [each for each in stored if each.name in created])
     if as_json:
         print_json(done)
     else:
@@ -174,11 +168,11 @@ def drill(
 
     Example: lakeops snapshot drill --batch next_batch
     """
-    settings = settings_for(env)
-    with exclusive(settings, "snapshot drill"):
+    lake = lake_of(env)
+    with exclusive(lake, "snapshot drill"):
         say = partial(typer.echo, err=as_json)
-        done = run_drill(settings, _own_session, snapshot, batch, scratch, keep, build, select or (), say)
-        record_drill(settings, done)
+        done = run_drill(lake, snapshot, batch, scratch, keep, build, select or (), say)
+        record_drill(lake, done)
     if as_json:
         print_json(done)
     else:
@@ -196,9 +190,9 @@ def prune(
 
     Example: lakeops snapshot prune --keep 14 --execute
     """
-    settings = settings_for(env)
-    with exclusive(settings, "snapshot prune"):
-        done = prune_snapshots(settings, keep, execute)
+    lake = lake_of(env)
+    with exclusive(lake, "snapshot prune"):
+        done = prune_snapshots(lake, keep, execute)
     if as_json:
         print_json(done)
         return
@@ -209,7 +203,7 @@ def prune(
     typer.echo(
         f"{len(done.keep)} snapshots stay; {done.files} files, {done.bytes} bytes, are then referred to by none."
     )
-    _say_if_planned(execute)
+    say_if_planned(execute)
 
 
 class _Ticker:
@@ -225,26 +219,20 @@ class _Ticker:
             typer.echo(f"{self.verb}  {progress.done} of {progress.files} files, {progress.bytes} bytes")
 
 
-def _at(settings: Settings, place: str) -> Settings:
+def _at(lake: Lake, place: str) -> Lake:
     """The environment with another home.
 
     Raises:
         ConfigError: the place is an address, another environment's home, or a copy.
     """
-    target = Settings(**{**settings.model_dump(), "home": local_path(place, "--to")})
-    home.require(target)
-    return target
+    settings = Settings(**{**lake.settings.model_dump(), "home": local_path(place, "--to")})
+    home.require(settings)
+    return Lake(settings)
 
 
-def _has_catalog(target: Settings, is_another_home: bool) -> bool:
+def _has_catalog(target: Lake, is_another_home: bool) -> bool:
     """Whether restored tables may be registered: a server's catalog is of its own home."""
-    return not (is_another_home and is_connect(target))
-
-
-def _own_session(scratch: Settings) -> SparkSession:
-    """A session in this process, on the scratch home."""
-    os.environ.pop("SPARK_REMOTE", None)
-    return session(scratch)
+    return not (is_another_home and is_connect(target.settings))
 
 
 def _summary(snapshot: Snapshot) -> dict[str, Any]:
@@ -281,7 +269,7 @@ def _show_restore(done: SnapshotRestore) -> None:
             typer.echo(
                 f"What was replaced is in {done.replaced}; remove it when it is not needed. Next: `lakeops run`."
             )
-    _say_if_planned(done.executed)
+    say_if_planned(done.executed)
 
 
 def _show_drill(done: Drill) -> None:
@@ -296,11 +284,6 @@ def _show_drill(done: Drill) -> None:
     typer.echo(f"RPO {_age(done.rpo_seconds)}: what a loss now would have cost. RTO {_age(done.rto_seconds)}.")
     if done.scratch:
         typer.echo(f"The restored lake is in {done.scratch}.")
-
-
-def _say_if_planned(executed: bool) -> None:
-    if not executed:
-        typer.echo("Nothing was done. `--execute` acts.")
 
 
 def _age(seconds: float) -> str:

@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.cli import AsJson, Env, Environment, lake_of, print_json
+from python_ops.cli.ingest import Approve, Discard, refuse_both
 from python_ops.jobs.ingest import IngestResult
 from python_ops.jobs.ingest import discard as discard_batch
-from python_ops.jobs.ingest.streaming import Applied, Options, StreamResult, lag, stream
-from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.jobs.ingest.streaming import Applied, Options, StreamResult, checked, lag, stream
+from python_ops.lake.errors import OpsError
 from python_ops.lake.lock import exclusive
 from python_ops.run.stream import models_behind
 
@@ -36,8 +37,8 @@ def run(
     skip_lost: Annotated[
         bool, typer.Option("--skip-lost", help="Go on after records that the topic dropped before they were taken.")
     ] = False,
-    approve: Annotated[int | None, typer.Option(help="Take a halted batch of the source after all.")] = None,
-    discard: Annotated[int | None, typer.Option(help="Give up a halted batch of the source.")] = None,
+    approve: Approve = None,
+    discard: Discard = None,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
@@ -47,18 +48,18 @@ def run(
 
     Example: lakeops stream run kafka_events --apply 60
     """
-    settings = settings_for(env)
-    if approve is not None and discard is not None:
-        raise ConfigError("Give --approve or --discard, not both.")
+    lake = lake_of(env)
+    refuse_both(approve, discard)
+    asked = checked(lake, sources or ())
     stop = _stop_on_signals()
     options = Options(once, every, max_records, skip_lost, approve)
-    with exclusive(settings, "stream run", names=()):  # the tables are leased while they are written
+    with exclusive(lake, "stream run", names=()):  # the tables are leased while they are written
         if discard is not None:
-            discard_batch(settings, sources or (), discard)
-        models = models_behind(settings, sources or (), apply) if apply is not None else None
+            discard_batch(lake, sources or (), discard)
+        models = models_behind(lake, asked, apply) if apply is not None else None
         results, applied = stream(
-            settings,
-            sources or (),
+            lake,
+            asked,
             options,
             lambda what: None if as_json else typer.echo(line(what)),
             stop,
@@ -81,7 +82,7 @@ def status(sources: Sources = None, env: Env = Environment.LOCAL, as_json: AsJso
 
     Example: lakeops stream status shop_orders --json
     """
-    shown = lag(settings_for(env), sources or ())
+    shown = lag(lake_of(env), sources or ())
     if as_json:
         print_json(shown)
         return

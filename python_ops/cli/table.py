@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.cli import AsJson, Env, Environment, Execute, lake_of, print_json
 from python_ops.cli.tables import print_rows
 from python_ops.jobs.maintenance.versions import diff as find_diff
 from python_ops.jobs.maintenance.versions import history as read_history
 from python_ops.jobs.maintenance.versions import restore as restore_table
 from python_ops.lake.lock import exclusive
-from python_ops.lake.spark import session
 
 app = typer.Typer(help="Versions of a table: show them, compare them, go back to one.", no_args_is_help=True)
 
@@ -30,7 +30,7 @@ def history(
 
     Example: lakeops table history gold.fct_orders
     """
-    found = read_history(settings_for(env), table, limit)
+    found = read_history(lake_of(env), table, limit)
     if as_json:
         print_json(found)
     else:
@@ -49,9 +49,9 @@ def diff(
 
     Example: lakeops table diff gold.fct_orders --from 3
     """
-    settings = settings_for(env)
-    with exclusive(settings, "table diff", names=()):  # it writes nothing; Spark's metastore admits one process
-        found = find_diff(settings, lambda: session(settings), table, before, after)
+    lake = lake_of(env)
+    with exclusive(lake, "table diff", names=()):  # it writes nothing; Spark's metastore admits one process
+        found = find_diff(lake, table, before, after)
     if as_json:
         print_json(found)
         return
@@ -66,7 +66,7 @@ def diff(
 def restore(
     table: Table,
     version: Annotated[int, typer.Option("--version", help="The version to go back to.")],
-    execute: Annotated[bool, typer.Option("--execute", help="Act; without it the plan is shown.")] = False,
+    execute: Execute = False,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
@@ -74,12 +74,9 @@ def restore(
 
     Example: lakeops table restore gold.fct_orders --version 3 --execute
     """
-    settings = settings_for(env)
-    if execute:
-        with exclusive(settings, "table restore"):
-            done = restore_table(settings, lambda: session(settings), table, version, execute)
-    else:
-        done = restore_table(settings, lambda: session(settings), table, version)
+    lake = lake_of(env)
+    with exclusive(lake, "table restore") if execute else nullcontext():
+        done = restore_table(lake, table, version, execute)
     if as_json:
         print_json(done)
         return

@@ -8,23 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from python_ops.cli import AsJson, Env, Environment, print_json, settings_for
+from python_ops.cli import AsJson, Env, Environment, Execute, Source, Sources, lake_of, print_json, say_if_planned
 from python_ops.cli.tables import print_rows
 from python_ops.jobs.ingest.repair import Disagreement, Fault, compare
 from python_ops.jobs.ingest.repair import repair as repair_ledger
-from python_ops.lake.contracts import load as load_contract
-from python_ops.lake.contracts import require
-from python_ops.lake.contracts import sources as known_sources
 from python_ops.lake.errors import ConfigError
 from python_ops.lake.lock import exclusive, leased
-from python_ops.lake.state import store_for
+from python_ops.lake.rejections import by_text
 from python_ops.lake.state.watermarks import Watermark, advance, read
 from python_ops.watch.status import TakenSoFar, ingestion_progress
 
 app = typer.Typer(help="How far sources were extracted and ingested.", no_args_is_help=True)
-
-Execute = Annotated[bool, typer.Option("--execute", help="Act; without it the change is shown.")]
-Source = Annotated[str, typer.Argument(help="Name of the source.")]
 
 
 @dataclass(frozen=True)
@@ -43,10 +37,10 @@ def list_(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 
     Example: lakeops watermark list
     """
-    settings = settings_for(env)
-    store = store_for(settings)
+    lake = lake_of(env)
+    store = lake.store
     marks = {source: read(store, source)[0] for source in store.names("watermark")}
-    batches = ingestion_progress(settings)
+    batches = ingestion_progress(lake)
     if as_json:
         print_json({"extraction": marks, "ingestion": batches})
         return
@@ -63,7 +57,7 @@ def get(source: Source, env: Env = Environment.LOCAL, as_json: AsJson = False) -
 
     Example: lakeops watermark get snowflake_orders
     """
-    mark, _ = read(store_for(settings_for(env)), source)
+    mark, _ = read(lake_of(env).store, source)
     if mark is None:
         raise ConfigError(f"{source} has no watermark: its first extraction takes everything.")
     if as_json:
@@ -86,7 +80,7 @@ def set_(
 
     Example: lakeops watermark set snowflake_orders 2025-03-01T00:00:00Z --execute
     """
-    store = store_for(settings_for(env))
+    store = lake_of(env).store
     before, revision = read(store, source)
     after = Watermark(at, key)
     if execute:
@@ -100,7 +94,7 @@ def reset(source: Source, execute: Execute = False, env: Env = Environment.LOCAL
 
     Example: lakeops watermark reset snowflake_orders --execute
     """
-    store = store_for(settings_for(env))
+    store = lake_of(env).store
     before, revision = read(store, source)
     if before is None:
         raise ConfigError(f"{source} has no watermark.")
@@ -111,7 +105,7 @@ def reset(source: Source, execute: Execute = False, env: Env = Environment.LOCAL
 
 @app.command()
 def repair(
-    sources: Annotated[list[str] | None, typer.Argument(help="Sources; all when none is named.")] = None,
+    sources: Sources = None,
     execute: Execute = False,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
@@ -120,28 +114,28 @@ def repair(
 
     Example: lakeops watermark repair shop_orders --execute
     """
-    settings = settings_for(env)
-    asked = sources or list(known_sources())
-    require(asked)
+    lake = lake_of(env)
+    asked = sources or list(lake.contracts.sources)
+    lake.contracts.require(asked)
     found: list[Disagreement] = []
-    with exclusive(settings, "watermark repair", names=()) if execute else nullcontext():
-        for contract in map(load_contract, asked):
-            tables = [f"{settings.schema_name(layer)}.{contract.source}" for layer in ("bronze", "dlq")]
-            with leased(settings, tables if execute else [], "lakeops watermark repair"):
-                findings = compare(settings, contract)
+    with exclusive(lake, "watermark repair", names=()) if execute else nullcontext():
+        for contract in map(lake.contracts.load, asked):
+            tables = [f"{lake.schema_name(layer)}.{contract.source}" for layer in ("bronze", "dlq")]
+            with leased(lake, tables if execute else [], "lakeops watermark repair"):
+                findings = compare(lake, contract)
                 if execute:
-                    repair_ledger(settings, contract, findings)
+                    repair_ledger(lake, contract, findings)
             found += findings
     if as_json:
-        print_json([{**asdict(finding), "executed": execute} for finding in found])
+        print_json([{**asdict(f), "reasons": by_text(f.rejected), "executed": execute} for f in found])
         return
     for finding in found:
         then = "entered again" if finding.fault is Fault.UNKNOWN else "given up; its files are taken again"
         typer.echo(f"{finding}: {'' if execute else 'would be '}{then}")
     if not found:
         typer.echo("Ledgers and tables agree.")
-    elif not execute:
-        typer.echo("Nothing was done. `--execute` acts.")
+    else:
+        say_if_planned(execute)
 
 
 def _show(change: WatermarkChange, as_json: bool) -> None:
@@ -150,8 +144,7 @@ def _show(change: WatermarkChange, as_json: bool) -> None:
         return
     done = "is" if change.executed else "would be"
     typer.echo(f"{change.source}: {_text(change.before)} {done} replaced by {_text(change.after)}")
-    if not change.executed:
-        typer.echo("Nothing was done. `--execute` acts.")
+    say_if_planned(change.executed)
 
 
 def _verdict(batch: TakenSoFar) -> str:

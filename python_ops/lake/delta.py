@@ -12,7 +12,7 @@ from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import DeltaError
 
 from python_ops.lake.deltalog import read_version
-from python_ops.lake.errors import OpsError
+from python_ops.lake.errors import OpsError, first_line
 from python_ops.lake.storage import LocalFolder
 
 # Operations that leave the rows as they are: they move files, properties and comments.
@@ -72,7 +72,7 @@ def open_log(path: Path) -> DeltaTable:
         return DeltaTable(str(path))
     except (DeltaError, OSError, ValueError) as exc:
         raise OpsError(
-            f"The Delta log of {path} cannot be read ({str(exc).strip().splitlines()[0][:200]}). If it is damaged, "
+            f"The Delta log of {path} cannot be read ({first_line(exc, 200)}). If it is damaged, "
             "restore the table from a snapshot (docs/runbooks/dr_restore.md)."
         ) from exc
 
@@ -94,7 +94,7 @@ def query(path: Path, sql: str) -> Any:
     except Exception as exc:  # deltalake raises a dozen unrelated classes
         vectors = any(file.vectors for file in read_version(LocalFolder(path)).files.values())
         if "TypeWidening" not in str(exc) or vectors:
-            raise OpsError(f"{path} cannot be read without Spark ({str(exc).splitlines()[0][:200]}).") from exc
+            raise OpsError(f"{path} cannot be read without Spark ({first_line(exc, 200)}).") from exc
     return _query_files(opened, sql)
 
 

@@ -63,6 +63,16 @@ def together(failures: Sequence[OpsError], message: str) -> OpsError:
     return (kinds.get(codes.pop(), OpsError) if len(codes) == 1 else OpsError)(message)
 
 
+def first_line(error: object, most: int = 300) -> str:
+    """The first line of what a library says, which may print a stack trace or values below it.
+
+    Args:
+        error: An exception or its text; the name of its class where it says nothing.
+        most: Characters.
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:most]
+
+
 def missing_extra(package: str, extra: str) -> ConfigError:
     """The error of a package that only an optional extra installs."""
     return ConfigError(

@@ -14,11 +14,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from python_ops.lake.config import Settings
 from python_ops.lake.errors import OpsError
 from python_ops.lake.files import write_whole
 from python_ops.lake.landing import LandingFile
 from python_ops.lake.offsets import Offsets
+from python_ops.lake.records import made
+from python_ops.lake.rejections import Rejection, from_texts
 
 
 class BatchState(StrEnum):
@@ -49,7 +50,7 @@ class Batch:
         snapshot_at: When the source was as these files say, if they are a complete snapshot; ISO 8601, UTC.
         approves: Halted batch that this one takes after all.
         replays: Dead letters that this batch takes again: the table's version, and batch numbers (all when empty).
-        reasons: Rejected records by reason and column.
+        rejected: Rejected records by reason and column.
         changes: Accepted records by what was changed to take them.
         positions: Lowest and highest source position.
         origins: Schemas of the tables whose events it holds.
@@ -70,7 +71,7 @@ class Batch:
     snapshot_at: str | None = None
     approves: int | None = None
     replays: dict[str, Any] | None = None
-    reasons: dict[str, int] = field(default_factory=dict)
+    rejected: tuple[Rejection, ...] = ()
     changes: dict[str, int] = field(default_factory=dict)
     positions: tuple[int, int] | None = None
     origins: tuple[str, ...] = ()
@@ -90,11 +91,6 @@ class Ledger:
         self.folder = folder / source
         self.source = source
         self.manifests = [self._read(path) for path in sorted(self.folder.glob("batch_*.json"))]
-
-    @classmethod
-    def of(cls, settings: Settings, source: str) -> Ledger:
-        """The ledger of a source of an environment."""
-        return cls(settings.state / "ingest", source)
 
     @property
     def open_batch(self) -> Batch | None:
@@ -160,16 +156,10 @@ class Ledger:
     def _read(self, path: Path) -> Batch:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            files = tuple(
-                LandingFile(**{**file, "layout": tuple(file.get("layout", ()))}) for file in data.pop("files")
-            )
-            offsets = tuple(Offsets(**given) for given in data.pop("offsets", ()))
-            if data.get("positions"):
-                data["positions"] = tuple(data["positions"])
-            data["origins"] = tuple(data.get("origins", ()))
-            state, extra = BatchState(data.pop("state")), tuple(data.pop("extra_columns"))
-            return Batch(files=files, state=state, extra_columns=extra, offsets=offsets, **data)
-        except (ValueError, KeyError, TypeError, RecursionError) as exc:
+            if "reasons" in data:  # of before 2026-11-28
+                data["rejected"] = from_texts(data.pop("reasons"))
+            return made(Batch, data)
+        except (ValueError, TypeError, AttributeError, RecursionError) as exc:
             raise OpsError(
                 f"{path} is not a batch manifest ({exc}). Move it away: the next run rebuilds the ledger from bronze "
                 "when all manifests of the source are gone."

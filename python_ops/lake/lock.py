@@ -26,10 +26,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from python_ops.lake import home, interrupts
-from python_ops.lake.config import Settings
 from python_ops.lake.errors import BusyError, Interrupted
+from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import job_run
-from python_ops.lake.state import store_for
 from python_ops.lake.state.leases import Lease, hold
 
 if TYPE_CHECKING:
@@ -47,13 +46,10 @@ _locks: set[Path] = set()  # of this process
 
 
 @contextmanager
-def exclusive(
-    settings: Settings, command: str, names: Sequence[str] = (ENVIRONMENT,), claim: bool = True
-) -> Iterator[None]:
+def exclusive(lake: Lake, command: str, names: Sequence[str] = (ENVIRONMENT,), claim: bool = True) -> Iterator[None]:
     """Holds the home's lock and leases while `command` works, as one run of the job `lakeops <command>` in the lineage.
 
     Args:
-        settings: The environment.
         command: What is being done, for those who wait.
         names: Leases for its whole time; none for a command that leases each table as it comes to it.
         claim: The home must be this environment's, and is from now on; not so for the command that makes it so.
@@ -64,12 +60,12 @@ def exclusive(
         Interrupted: Ctrl-C or SIGTERM.
     """
     if claim:
-        home.require(settings)
-    with in_use(settings, f"lakeops {command}"):
+        home.require(lake.settings)
+    with in_use(lake, f"lakeops {command}"):
         try:
-            with job_run(settings, f"lakeops {command}"), leased(settings, names, f"lakeops {command}"):
+            with job_run(lake, f"lakeops {command}"), leased(lake, names, f"lakeops {command}"):
                 if claim:
-                    home.claim(settings)
+                    home.claim(lake.settings)
                 yield
         except KeyboardInterrupt as exc:
             raise Interrupted(
@@ -79,28 +75,25 @@ def exclusive(
 
 
 @contextmanager
-def in_use(settings: Settings, command: str) -> Iterator[None]:
+def in_use(lake: Lake, command: str) -> Iterator[None]:
     """Holds the home's lock; what this process holds already stays as it is.
 
     Args:
-        settings: The environment.
         command: What is being done, for those who wait.
 
     Raises:
         BusyError: another process holds it; the text says which, and since when.
     """
-    path = settings.home_path / "state" / "lock.json"
+    path = lake.home / "state" / "lock.json"
     if path in _locks:
         yield
         return
-    settings.state.mkdir(parents=True, exist_ok=True)
+    lake.state.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
-            raise BusyError(
-                f"{settings.home_path} is in use by {_holder(file)}. Wait for it to end, then run again."
-            ) from exc
+            raise BusyError(f"{lake.home} is in use by {_holder(file)}. Wait for it to end, then run again.") from exc
         file.truncate(0)
         since = datetime.now(UTC).isoformat(timespec="seconds")
         file.write(json.dumps({"command": command, "pid": os.getpid(), "since": since}))
@@ -123,20 +116,19 @@ def _holder(file: TextIO) -> str:
 
 
 @contextmanager
-def leased(settings: Settings, names: Sequence[str], command: str) -> Iterator[list[Lease]]:
+def leased(lake: Lake, names: Sequence[str], command: str) -> Iterator[list[Lease]]:
     """Holds leases while the block runs. When one is lost, the main thread is interrupted as by Ctrl-C.
 
     That needs a `leased` or `exclusive` of the main thread's own, in this process; without it `check_held` alone tells.
 
     Args:
-        settings: The environment.
         names: Tables as `schema.table`, or `environment`, `publish`; what this process holds already stays as it is.
         command: What the holder does, for those who wait.
 
     Raises:
         BusyError: another holds one, or one was lost before the block ended.
     """
-    store = store_for(settings)
+    store = lake.store
     own = {lease.name for lease in _leases if lease.store.place == store.place}
     if not (names := [name for name in names if name not in own]):
         yield []
@@ -146,7 +138,7 @@ def leased(settings: Settings, names: Sequence[str], command: str) -> Iterator[l
     if threading.current_thread() is threading.main_thread():
         signal.signal(_LOST, _raise_lost)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [_LOST])
-    with hold(store, names, command, settings.lease_seconds, on_lost=_interrupt) as held:
+    with hold(store, names, command, lake.settings.lease_seconds, on_lost=_interrupt) as held:
         _leases.extend(held)
         try:
             yield held

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from python_ops.lake.config import Settings
 from python_ops.lake.files import append_lines
+from python_ops.lake.lake import Lake
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Metric:
     run: str
 
 
-def record(settings: Settings, metrics: Iterable[Metric]) -> Path:
+def record(lake: Lake, metrics: Iterable[Metric]) -> Path:
     """Appends figures to the local file; the oldest go when it is full."""
-    path = metrics_file(settings)
+    path = metrics_file(lake)
     append_lines(path, (json.dumps(asdict(metric)) for metric in metrics))
     return path
 
@@ -67,10 +67,10 @@ def rows_before(figures: Iterable[Metric], builds: Mapping[str, datetime]) -> di
     return found
 
 
-def read(settings: Settings) -> list[Metric]:
+def read(lake: Lake) -> list[Metric]:
     """Everything in the local file; a line that a killed process left half-written is skipped."""
     found = []
-    path = metrics_file(settings)
+    path = metrics_file(lake)
     for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else ():
         try:
             found.append(Metric(**json.loads(line)))
@@ -79,6 +79,6 @@ def read(settings: Settings) -> list[Metric]:
     return found
 
 
-def metrics_file(settings: Settings) -> Path:
+def metrics_file(lake: Lake) -> Path:
     """The local file."""
-    return settings.state / "metrics" / "metrics.jsonl"
+    return lake.state / "metrics" / "metrics.jsonl"

@@ -12,22 +12,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from python_ops.lake.config import Settings
 from python_ops.lake.files import append_lines
+from python_ops.lake.lake import Lake
 
 
-def keep(settings: Settings, receiver: str, reason: str, value: Any) -> Path:
+def keep(lake: Lake, receiver: str, reason: str, value: Any) -> Path:
     """Keeps a JSON value that `receiver` refuses for good; returns the file."""
-    path = _folder(settings) / f"{receiver}.jsonl"
+    path = _folder(lake) / f"{receiver}.jsonl"
     at = datetime.now(UTC).isoformat(timespec="seconds")
     append_lines(path, [json.dumps({"at": at, "reason": reason, "value": value}, ensure_ascii=False)])
     return path
 
 
-def told(settings: Settings) -> list[str]:
+def told(lake: Lake) -> list[str]:
     """A sentence for each receiver that has refused something."""
     found = []
-    for path in sorted(_folder(settings).glob("*.jsonl")):
+    for path in sorted(_folder(lake).glob("*.jsonl")):
         if path.name.endswith(".old.jsonl"):
             continue
         kept = []
@@ -42,5 +42,5 @@ def told(settings: Settings) -> list[str]:
     return found
 
 
-def _folder(settings: Settings) -> Path:
-    return settings.state / "refused"
+def _folder(lake: Lake) -> Path:
+    return lake.state / "refused"

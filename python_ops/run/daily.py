@@ -11,21 +11,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from python_ops.jobs.build import arguments, failure, first_lines, invoke, readers_of
 from python_ops.jobs.extract import extract
 from python_ops.jobs.ingest import ingest, replaced
 from python_ops.jobs.publish import Action, publish
 from python_ops.lake import interrupts, refused
-from python_ops.lake.artifacts import load_manifest
-from python_ops.lake.config import Settings
 from python_ops.lake.errors import BusyError, ConfigError, Interrupted, OpsError, together
+from python_ops.lake.lake import Lake
 from python_ops.lake.lineage.sink import waiting
 from python_ops.lake.lock import PUBLISH, fence, leased
 from python_ops.lake.metrics import record
 from python_ops.lake.run_record import last_run, save_run, waits
-from python_ops.lake.spark import session
 from python_ops.run.pending import green_since, reason_to_run, remember
 from python_ops.watch.alerts import Breach, check, pressing
 from python_ops.watch.alerts.notify import notify
@@ -33,9 +31,6 @@ from python_ops.watch.lineage.dbt import NodeEvents
 from python_ops.watch.metrics import collect
 from python_ops.watch.metrics.cloudwatch import push
 from python_ops.watch.report import gather, write
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 Report = Callable[[str, Any], None]
 """Called with the name of what happened and its result: see `Job`."""
@@ -56,7 +51,6 @@ class Job:
     """Steps that share one Spark session, each recorded.
 
     Args:
-        settings: The environment.
         report: Called as ("step", Step) when a step begins and ends, ("node", dbt's event) when a node does,
             ("extract", ExtractResult), ("ingest", IngestResult) and ("publish", PublishResult) with each result,
             ("reason", text) with why it runs, ("waiting", text) with what a build left out.
@@ -68,24 +62,17 @@ class Job:
         left_out: Of which sources, and of which dbt command: `python_ops.lake.run_record.left_out`.
     """
 
-    def __init__(self, settings: Settings, report: Report, command: str = "run") -> None:
-        self.settings, self.report = settings, report
+    def __init__(self, lake: Lake, report: Report, command: str = "run") -> None:
+        self.lake, self.report = lake, report
         self.started_at = datetime.now(UTC)
         self.command = command
         self.steps: list[Step] = []
         self.broken: tuple[str, ...] = ()
         self.waiting: dict[str, list[str]] = {}
         self.unchanged_since: str | None = None
-        self.before = last_run(settings)
+        self.before = last_run(lake)
         self.left_out: dict[str, Any] = (self.before or {}).get("left_out", {})
-        self.lineage = NodeEvents(settings)
-        self._session: SparkSession | None = None
-
-    def spark(self) -> SparkSession:
-        """The process's session, started when first asked for."""
-        if self._session is None:
-            self._session = session(self.settings)
-        return self._session
+        self.lineage = NodeEvents(lake)
 
     def extract(self) -> None:
         """Pulls what changed in the sources that the environment extracts.
@@ -94,7 +81,7 @@ class Job:
             OpsError: a source failed; the others have landed.
         """
         with _Recorded(self, "extract", "lakeops extract run") as step:
-            results = extract(self.settings, on_event=lambda result: self.report("extract", result))
+            results = extract(self.lake, on_event=lambda result: self.report("extract", result))
             failed = [result for result in results if result.error]
             step.summary = {
                 "sources": len(results),
@@ -113,7 +100,7 @@ class Job:
         """
         self.broken = ()
         with _Recorded(self, "ingest", "lakeops ingest run") as step:
-            results = ingest(self.settings, self.spark, on_event=lambda result: self.report("ingest", result))
+            results = ingest(self.lake, on_event=lambda result: self.report("ingest", result))
             taken = [result for result in results if result.batch_id is not None]
             step.summary = {
                 "sources": len(results),
@@ -136,13 +123,13 @@ class Job:
         """
         with (
             _Recorded(self, "dbt build", "dbt build") as step,
-            leased(self.settings, self._tables(), "lakeops run") as leases,
+            leased(self.lake, self._tables(), "lakeops run") as leases,
         ):
-            fence(self.spark(), leases)
-            self.lineage = NodeEvents(self.settings)
+            fence(self.lake.spark, leases)
+            self.lineage = NodeEvents(self.lake)
             self.left_out = {"sources": list(self.broken)}
-            listed = arguments(["build"], self.settings, exclude=readers_of(self.broken))
-            result = invoke(self.settings, ["--quiet", *listed], self._on_dbt_event)
+            listed = arguments(["build"], self.lake, exclude=readers_of(self.broken))
+            result = invoke(self.lake, ["--quiet", *listed], self._on_dbt_event)
             nodes = result.result.results if result.result is not None else []
             nodes = [node for node in nodes if node.node.resource_type in ("model", "test", "unit_test", "seed")]
             statuses = [str(node.status) for node in nodes]
@@ -163,7 +150,7 @@ class Job:
         if not self.broken:
             return
         with suppress(OpsError):  # dbt did not come as far as a manifest, and its own error says why
-            manifest = load_manifest(self.settings.artifacts)
+            manifest = self.lake.manifest()
             for source in self.broken:
                 readers = manifest.readers_of([source])
                 self.waiting[source] = sorted(manifest.models[node].name for node in readers & manifest.models.keys())
@@ -176,8 +163,8 @@ class Job:
         Raises:
             OpsError: the build was not green, or an audit failed; what was served is still served.
         """
-        with _Recorded(self, "publish", "lakeops publish run") as step, leased(self.settings, [PUBLISH], "lakeops run"):
-            results = publish(self.settings, self.spark, lambda result: self.report("publish", result))
+        with _Recorded(self, "publish", "lakeops publish run") as step, leased(self.lake, [PUBLISH], "lakeops run"):
+            results = publish(self.lake, lambda result: self.report("publish", result))
             sent = [result for result in results if result.action is Action.PUBLISHED]
             step.summary = {"tables": len(results), "published": len(sent), "rows": sum(result.sent for result in sent)}
 
@@ -188,17 +175,17 @@ class Job:
             OpsError: dbt could not write it.
         """
         with _Recorded(self, "dbt docs", "dbt docs generate --static"):
-            self.spark()
-            listed = arguments(["docs", "generate", "--static", "--no-compile"], self.settings)
-            result = invoke(self.settings, ["--quiet", *listed])
+            _ = self.lake.spark  # dbt takes the process's session
+            listed = arguments(["docs", "generate", "--static", "--no-compile"], self.lake)
+            result = invoke(self.lake, ["--quiet", *listed])
             if not result.success:
                 raise OpsError(f"dbt: {first_lines(str(result.exception))}")
-        return self.settings.artifacts / "static_index.html"
+        return self.lake.artifacts / "static_index.html"
 
     def _tables(self) -> list[str]:
         """Tables that a build may write: those of the last manifest; none before the first."""
         try:
-            models = load_manifest(self.settings.artifacts).models.values()
+            models = self.lake.manifest().models.values()
         except OpsError:
             return []
         return [f"{model.schema}.{model.storage}" for model in models if model.storage]
@@ -221,7 +208,7 @@ class Job:
         }
         if self.unchanged_since and self.before:  # what was last done stays known however often there is nothing new
             record["last_done"] = self.before.get("last_done") or self.before
-        save_run(self.settings, record)
+        save_run(self.lake, record)
 
 
 class _Recorded:
@@ -251,7 +238,7 @@ class _Recorded:
             raise type(error)(f"{self.step.name} failed: {error} {after}") from error
 
 
-def run(settings: Settings, report: Report, always: bool = False) -> Job:
+def run(lake: Lake, report: Report, always: bool = False) -> Job:
     """Extracts, ingests, builds and publishes. With nothing to do, it starts no JVM and writes only its record.
 
     Whether there is something to do is decided after extraction. A source that fails does not stop the others. If its
@@ -260,22 +247,21 @@ def run(settings: Settings, report: Report, always: bool = False) -> Job:
     run fails at its end.
 
     Args:
-        settings: The environment.
         report: As in `Job`.
         always: Run although nothing has changed.
 
     Raises:
         OpsError: a step failed. The text says which, what was done before it, how to go on, and what was left out.
     """
-    job = Job(settings, report)
+    job = Job(lake, report)
     failures: list[OpsError] = []
-    if settings.extract:
+    if lake.settings.extract:
         with _kept(failures):
             job.extract()
-    if not always and (reason := reason_to_run(settings)) is None:
-        for result in replaced(settings):
+    if not always and (reason := reason_to_run(lake)) is None:
+        for result in replaced(lake):
             report("ingest", result)
-        job.unchanged_since = green_since(settings)
+        job.unchanged_since = green_since(lake)
         job.save()
     else:
         report("reason", "--always" if always else reason)
@@ -287,7 +273,7 @@ def run(settings: Settings, report: Report, always: bool = False) -> Job:
                 job.build()
                 job.publish()
                 if not job.broken:
-                    remember(settings)
+                    remember(lake)
     if failures:
         raise _together(failures, waits(job.waiting))
     return job
@@ -319,14 +305,13 @@ def _together(failures: Sequence[OpsError], waiting: str) -> OpsError:
     return together(failures, " ".join(told))
 
 
-def aftermath(settings: Settings, say: Callable[[str], None], unchanged: bool = False) -> list[Breach]:
+def aftermath(lake: Lake, say: Callable[[str], None], unchanged: bool = False) -> list[Breach]:
     """What follows a run, whether it failed or not: figures, service levels, alerts, verdicts on batches if the
     environment has them, the report.
 
     It never raises. A part that fails is printed as a warning, and the next ones go on.
 
     Args:
-        settings: The environment.
         say: Prints a line.
         unchanged: The run had nothing to do. Only service levels are checked, alerts sent, and what no receiver takes
             told, which starts no JVM.
@@ -337,28 +322,28 @@ def aftermath(settings: Settings, say: Callable[[str], None], unchanged: bool = 
     breaches: list[Breach] = []
 
     def figures() -> None:
-        record(settings, collect(settings))
-        if settings.metrics == "cloudwatch":
-            push(settings)
+        record(lake, collect(lake))
+        if lake.settings.metrics == "cloudwatch":
+            push(lake)
 
     def levels() -> None:
-        breaches.extend(check(settings))
-        for warning in notify(settings, breaches, say):
+        breaches.extend(check(lake))
+        for warning in notify(lake, breaches, say):
             say(f"warning: {warning}")
 
     def verdicts() -> None:
         from python_ops.watch.quality import judge, judgeable
 
-        for source in judgeable(settings, new=True) if settings.quality else ():
-            verdict = judge(settings, source, lambda: session(settings))
+        for source in judgeable(lake, new=True) if lake.settings.quality else ():
+            verdict = judge(lake, source)
             for finding in verdict.findings:
                 say(f"warning: {source}, batch {verdict.batch_id}: {finding.expected} Found: {finding.found}.")
 
     def page() -> None:
-        say(f"report  {write(gather(settings), settings.home_path / 'report.html')}")
+        say(f"report  {write(gather(lake), lake.home / 'report.html')}")
 
     def undelivered() -> None:
-        for text in (*refused.told(settings), waiting(settings)):
+        for text in (*refused.told(lake), waiting(lake)):
             if text:
                 say(f"warning: {text}")
 

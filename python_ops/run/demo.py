@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.config import PROJECT_ROOT
 from python_ops.lake.errors import ConfigError
+from python_ops.lake.lake import Lake
 from python_ops.run.daily import Job, Report
 from python_ops.run.pending import remember
 
@@ -14,7 +15,7 @@ BUNDLED = PROJECT_ROOT / "seeds" / "landing"
 SHUFFLED = (3, 1, 4, 2)
 
 
-def deliver(settings: Settings, batch: int) -> int:
+def deliver(lake: Lake, batch: int) -> int:
     """Copies one bundled batch of every source to the landing folder, unless it is there.
 
     Returns:
@@ -23,7 +24,7 @@ def deliver(settings: Settings, batch: int) -> int:
     copied = 0
     for folder in sorted(path for path in BUNDLED.iterdir() if path.is_dir()):
         for file in folder.glob(f"batch_{batch}.*"):
-            target = settings.landing / folder.name / file.name
+            target = lake.landing / folder.name / file.name
             if not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 draft = target.with_name(target.name + ".tmp")
@@ -33,20 +34,19 @@ def deliver(settings: Settings, batch: int) -> int:
     return copied
 
 
-def allow(settings: Settings) -> None:
+def allow(lake: Lake) -> None:
     """Raises ConfigError when the environment is not one for invented data."""
-    if not settings.demo:
+    if not lake.settings.demo:
         raise ConfigError(
-            f"The demo delivers invented data, and environment {settings.target} does not say `demo: true`. "
+            f"The demo delivers invented data, and environment {lake.settings.target} does not say `demo: true`. "
             "Nothing was delivered. `lakeops demo` alone runs it in the environment `local`."
         )
 
 
-def demo(settings: Settings, report: Report, every_batch: bool = False) -> tuple[Job, Path]:
+def demo(lake: Lake, report: Report, every_batch: bool = False) -> tuple[Job, Path]:
     """Batch 0 and a build; then the four change days, not in order, and a build; publish; the docs site.
 
     Args:
-        settings: The environment.
         report: As in `python_ops.run.daily.Job`.
         every_batch: Build and publish after each change day, rather than once after all.
 
@@ -57,13 +57,13 @@ def demo(settings: Settings, report: Report, every_batch: bool = False) -> tuple
         ConfigError: the environment is not one for invented data.
         OpsError: a step failed.
     """
-    allow(settings)
-    job = Job(settings, report, "demo")
+    allow(lake)
+    job = Job(lake, report, "demo")
     for place, batch in enumerate((0, *SHUFFLED)):
-        report("delivery", (batch, deliver(settings, batch)))
+        report("delivery", (batch, deliver(lake, batch)))
         job.ingest()
         if every_batch or batch == 0 or place == len(SHUFFLED):
             job.build()
     job.publish()
-    remember(settings)
+    remember(lake)
     return job, job.docs()

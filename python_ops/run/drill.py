@@ -28,13 +28,11 @@ from python_ops.jobs.recovery.register import register
 from python_ops.jobs.recovery.restore import restore
 from python_ops.jobs.recovery.tables import table_folder
 from python_ops.lake import landing
-from python_ops.lake.artifacts import load_run_results
 from python_ops.lake.config import Settings
-from python_ops.lake.contracts import load as load_contract
-from python_ops.lake.contracts import sources
 from python_ops.lake.deltalog import LOG, last_version
 from python_ops.lake.errors import ConfigError, OpsError
-from python_ops.lake.ledger import BatchState, Ledger
+from python_ops.lake.lake import Lake
+from python_ops.lake.ledger import BatchState
 from python_ops.lake.sql import escaped
 from python_ops.lake.storage import Folder
 
@@ -108,8 +106,7 @@ class Drill:
 
 
 def drill(
-    settings: Settings,
-    spark: Callable[[Settings], SparkSession],
+    lake: Lake,
     identifier: str | None = None,
     batch: Path | None = None,
     scratch: Path | None = None,
@@ -118,11 +115,10 @@ def drill(
     select: Sequence[str] = (),
     say: Callable[[str], None] | None = None,
 ) -> Drill:
-    """Runs the drill.
+    """Runs the drill. The process must have no Spark session yet.
 
     Args:
-        settings: The environment whose store holds the snapshot.
-        spark: Gives a session on the scratch home; the process must have none yet.
+        lake: The environment whose store holds the snapshot.
         identifier: The snapshot; the newest when None.
         batch: Folder with `<source>/<file>` to deliver after the restore; when None, what waits in the real landing
             folders.
@@ -137,12 +133,12 @@ def drill(
         OpsError: the snapshot is damaged, or a step failed; the scratch home is left to be looked at.
     """
     tell = say or (lambda text: None)
-    snapshot = load(store_of(settings), identifier)
-    place = (scratch or settings.home_path / "drill").absolute()  # the session changes the working directory
+    snapshot = load(store_of(lake), identifier)
+    place = (scratch or lake.home / "drill").absolute()  # the session changes the working directory
     if place.exists():
         raise ConfigError(f"{place} exists. A drill needs a place of its own: remove it, or give another by --scratch.")
-    deliveries = _deliveries(settings, snapshot, batch)
-    own = _settings(settings, place)
+    deliveries = _deliveries(lake, snapshot, batch)
+    own = _own(lake, place)
     seconds: dict[str, float] = {}
     started = last = time.monotonic()
     age = snapshot.age_seconds
@@ -153,22 +149,21 @@ def drill(
         seconds[name], last = round(now - last, 1), now
         tell(f"{name:<8} {text} ({seconds[name]:.1f} s)")
 
-    done = restore(settings, own, snapshot.id, execute=True)
+    done = restore(lake, own, snapshot.id, execute=True)
     step("restore", f"{len(done.tables)} tables, {sum(t.bytes for t in done.tables)} bytes, all checksums right")
-    session = spark(own)
-    register(session, own, snapshot.tables)
+    register(own, snapshot.tables)
     step("spark", "session on the scratch home, tables in its catalog")
-    compared = tuple(_compare(session, settings, own, table) for table in snapshot.tables)
+    compared = tuple(_compare(lake, own, table) for table in snapshot.tables)
     compare_seconds = time.monotonic() - last
     step("compare", f"{sum(table.is_equal for table in compared)} of {len(compared)} tables equal their source")
-    batches = _resume(own, session, deliveries)
+    batches = _resume(own, deliveries)
     step("ingest", ", ".join(f"{b.source} batch {b.batch_id}: {b.accepted} rows" for b in batches) or "nothing waits")
-    nodes = _build(own, place / "target", select) if build else 0
+    nodes = _build(own, select) if build else 0
     step("build", f"{nodes} nodes green")
     rto = time.monotonic() - started - compare_seconds
-    moved = _again(own, session, snapshot, place / "target", build, select)
+    moved = _again(own, snapshot, build, select)
     step("again", f"{len(moved)} tables moved")
-    batches = tuple(_count(session, own, batch) for batch in batches)
+    batches = tuple(_count(own, batch) for batch in batches)
     result = Drill(
         snapshot.id, compared, batches, nodes, moved, round(age, 1), round(rto, 1), seconds,
         scratch=str(place) if keep else None,
@@ -180,8 +175,8 @@ def drill(
     return result
 
 
-def _settings(settings: Settings, place: Path) -> Settings:
-    """Settings of the temporary home: its own state, Spark in this process (a server's catalog is the real lake's), and
+def _own(lake: Lake, place: Path) -> Lake:
+    """The temporary home: its own state, Spark in this process (a server's catalog is the real lake's), and
     nothing that leaves the machine.
     """
     own = {
@@ -192,19 +187,19 @@ def _settings(settings: Settings, place: Path) -> Settings:
         "metrics": "file",
         "recovery": "",
     }
-    return Settings(**{**settings.model_dump(), **own, "alerts": ("console",), "publish": ("duckdb",)})
+    return Lake(Settings(**{**lake.settings.model_dump(), **own, "alerts": ("console",), "publish": ("duckdb",)}))
 
 
-def _deliveries(settings: Settings, snapshot: Snapshot, batch: Path | None) -> list[tuple[str, Path]]:
+def _deliveries(lake: Lake, snapshot: Snapshot, batch: Path | None) -> list[tuple[str, Path]]:
     """Files to deliver after the restore, with their sources."""
-    root = (batch or settings.landing).absolute()
+    root = (batch or lake.landing).absolute()
     if batch is not None and not batch.is_dir():
         raise ConfigError(f"{batch} is not a folder. Give one that holds <source>/<file>.")
-    known = {file.path for file in snapshot.landing} | _taken(snapshot, store_of(settings))
+    known = {file.path for file in snapshot.landing} | _taken(snapshot, store_of(lake))
     return [
         (source, root / source / name)
-        for source in sources()
-        for name in landing.names(root / source, load_contract(source))
+        for source in lake.contracts.sources
+        for name in landing.names(root / source, lake.contracts.load(source))
         if f"{source}/{name}" not in known
     ]
 
@@ -219,13 +214,13 @@ def _taken(snapshot: Snapshot, store: Folder) -> set[str]:
     return found
 
 
-def _compare(spark: SparkSession, settings: Settings, own: Settings, table: StoredTable) -> Compared:
+def _compare(lake: Lake, own: Lake, table: StoredTable) -> Compared:
     from py4j.protocol import Py4JJavaError
     from pyspark.errors import PySparkException
 
-    rows, restored = _fingerprint(spark, table_folder(own, table.layer, table.table).url, None)
+    rows, restored = _fingerprint(own.spark, table_folder(own, table.layer, table.table).url, None)
     try:
-        given = _fingerprint(spark, table_folder(settings, table.layer, table.table).url, table.version)
+        given = _fingerprint(own.spark, table_folder(lake, table.layer, table.table).url, table.version)
         return Compared(table.name, rows, f"version {table.version}", (rows, restored) == given)
     except (PySparkException, Py4JJavaError):
         return Compared(table.name, rows, "the snapshot's count (the source lacks that version)", rows == table.rows)
@@ -243,58 +238,56 @@ def _fingerprint(spark: SparkSession, place: str, version: int | None) -> tuple[
     return int(row["n"]), str(row["hash"])
 
 
-def _resume(own: Settings, spark: SparkSession, deliveries: Sequence[tuple[str, Path]]) -> tuple[Resumed, ...]:
+def _resume(own: Lake, deliveries: Sequence[tuple[str, Path]]) -> tuple[Resumed, ...]:
     for source, file in deliveries:
         (own.landing / source).mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, own.landing / source / file.name)
-    results = ingest(own, lambda: spark)
+    results = ingest(own)
     if failed := [result for result in results if result.error]:
         raise OpsError(f"The drill's ingestion failed: {failed[0].error}")
     return tuple(Resumed(r.source, r.batch_id, r.files, r.accepted, 0) for r in results if r.batch_id is not None)
 
 
-def _count(spark: SparkSession, own: Settings, batch: Resumed) -> Resumed:
+def _count(own: Lake, batch: Resumed) -> Resumed:
     """Rows of the batch's files in bronze, whatever their batch number."""
     manifest = next(
-        m for m in Ledger.of(own, batch.source).manifests
+        m for m in own.ledger(batch.source).manifests
         if m.batch_id == batch.batch_id and m.state is BatchState.COMMITTED
     )  # fmt: skip
     names = ", ".join(f"'{escaped(file.name)}'" for file in manifest.files)
     table = f"{own.schema_name('bronze')}.{batch.source}"
-    (row,) = spark.sql(f"select count(*) as n from {table} where _file in ({names})").collect()
+    (row,) = own.spark.sql(f"select count(*) as n from {table} where _file in ({names})").collect()
     return Resumed(batch.source, batch.batch_id, batch.files, batch.accepted, int(row["n"]))
 
 
-def _build(own: Settings, artifacts: Path, select: Sequence[str], command: str = "build") -> int:
-    listed = arguments([command], own, select, target_path=artifacts)
+def _build(own: Lake, select: Sequence[str], command: str = "build") -> int:
+    listed = arguments([command], own, select)
     listed += ["--indirect-selection", "cautious"] if select else []  # tests of what is not restored would fail
     result = invoke(own, ["--quiet", *listed])
     if not result.success:
-        failed = load_run_results(artifacts).failed() if result.result is not None else []
+        failed = own.run_results().failed() if result.result is not None else []
         why = "; ".join(f"{node.unique_id}: {node.status}" for node in failed[:5]) or str(result.exception)
-        raise OpsError(f"`dbt {command}` on the restored lake failed: {why}. Its log is in {own.home_path / 'logs'}.")
-    return len(load_run_results(artifacts).nodes)
+        raise OpsError(f"`dbt {command}` on the restored lake failed: {why}. Its log is in {own.home / 'logs'}.")
+    return len(own.run_results().nodes)
 
 
-def _again(
-    own: Settings, spark: SparkSession, snapshot: Snapshot, artifacts: Path, build: bool, select: Sequence[str]
-) -> tuple[str, ...]:
+def _again(own: Lake, snapshot: Snapshot, build: bool, select: Sequence[str]) -> tuple[str, ...]:
     """Ingests and builds once more, with nothing new; tables whose version moved."""
 
     def versions() -> dict[str, int | None]:
         return {t.name: last_version(table_folder(own, t.layer, t.table).names(LOG)) for t in snapshot.tables}
 
     before = versions()
-    ingest(own, lambda: spark)
+    ingest(own)
     if build:
-        _build(own, artifacts, select, "run")
+        _build(own, select, "run")
     after = versions()
     return tuple(name for name in before if before[name] != after[name])
 
 
-def record_drill(settings: Settings, done: Drill) -> None:
+def record_drill(lake: Lake, done: Drill) -> None:
     """Keeps a drill's figures, and adds them to the metrics."""
     figures = {"rpo_seconds": done.rpo_seconds, "rto_seconds": done.rto_seconds}
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    keep(settings, "drill", {"snapshot": done.snapshot, "at": at, **figures})
-    add_metrics(settings, "snapshot drill", done.snapshot, figures)
+    keep(lake, "drill", {"snapshot": done.snapshot, "at": at, **figures})
+    add_metrics(lake, "snapshot drill", done.snapshot, figures)

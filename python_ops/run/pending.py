@@ -17,12 +17,12 @@ from typing import Any
 from python_ops.jobs.ingest import has_new_files
 from python_ops.jobs.publish import Publication
 from python_ops.jobs.publish import status as publish_status
-from python_ops.lake.artifacts import Manifest, load_manifest, load_run_results
-from python_ops.lake.config import PROJECT_ROOT, Settings
-from python_ops.lake.contracts import sources
+from python_ops.lake.artifacts import Manifest
+from python_ops.lake.config import PROJECT_ROOT
 from python_ops.lake.delta import exists, open_log, rows_changed_since
 from python_ops.lake.errors import OpsError
 from python_ops.lake.files import write_whole
+from python_ops.lake.lake import Lake
 
 # What a build's result depends on, besides the data.
 _PROJECT = (
@@ -31,51 +31,51 @@ _PROJECT = (
 )  # fmt: skip
 
 
-def remember(settings: Settings, artifacts: Path | None = None) -> None:
+def remember(lake: Lake) -> None:
     """Writes `state/green.json`. Call it at the end of a green run."""
-    record = {**_now(settings), "tables": _tables(settings, load_manifest(artifacts or settings.artifacts))}
-    write_whole(settings.state / "green.json", json.dumps(record, indent=1))
+    record = {**_now(lake), "tables": _tables(lake, lake.manifest())}
+    write_whole(lake.state / "green.json", json.dumps(record, indent=1))
 
 
-def reason_to_run(settings: Settings, artifacts: Path | None = None) -> str | None:
+def reason_to_run(lake: Lake) -> str | None:
     """The first reason to run: something to do, or something wrong; None if there is none."""
     try:
-        then = json.loads((settings.state / "green.json").read_text(encoding="utf-8"))
+        then = json.loads((lake.state / "green.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return "no green run yet"
-    now = _now(settings)
+    now = _now(lake)
     if then.get("project") != now["project"]:
         return "the project has changed"
     try:
-        if waiting := [source for source in sources() if has_new_files(settings, source)]:
+        if waiting := [source for source in lake.contracts.sources if has_new_files(lake, source)]:
             return f"new files of {', '.join(waiting)}"
-        manifest = load_manifest(artifacts or settings.artifacts)
-        if failed := load_run_results(artifacts or settings.artifacts).failed():
+        manifest = lake.manifest()
+        if failed := lake.run_results().failed():
             return f"the last dbt command was not green: {failed[0].unique_id}"
-        if changed := _changed(settings, manifest, then.get("tables", {})):
+        if changed := _changed(lake, manifest, then.get("tables", {})):
             return f"changed since the last green run: {', '.join(changed)}"
-        if behind := [t for t in publish_status(settings, artifacts) if _is_behind(t.state)]:
+        if behind := [t for t in publish_status(lake) if _is_behind(t.state)]:
             return f"not published yet: {', '.join(f'{t.table} to {t.target}' for t in behind)}"
     except OpsError as exc:
         return str(exc)
     return None
 
 
-def green_since(settings: Settings) -> str:
+def green_since(lake: Lake) -> str:
     """When the last green run ended, ISO 8601, UTC."""
-    return str(json.loads((settings.state / "green.json").read_text(encoding="utf-8"))["at"])
+    return str(json.loads((lake.state / "green.json").read_text(encoding="utf-8"))["at"])
 
 
 def _is_behind(state: Publication) -> bool:
     return state not in (Publication.CURRENT, Publication.DROPPED)
 
 
-def _now(settings: Settings) -> dict[str, str]:
-    return {"project": _project_hash(settings), "at": datetime.now(UTC).isoformat(timespec="seconds")}
+def _now(lake: Lake) -> dict[str, str]:
+    return {"project": _project_hash(lake), "at": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
-def _project_hash(settings: Settings) -> str:
-    digest = hashlib.sha256(settings.target.encode())
+def _project_hash(lake: Lake) -> str:
+    digest = hashlib.sha256(lake.settings.target.encode())
     for path in _project_files():
         digest.update(str(path.relative_to(PROJECT_ROOT)).encode())
         digest.update(path.read_bytes())
@@ -89,10 +89,10 @@ def _project_files() -> Iterator[Path]:
         yield from (file for file in found if file.is_file() and "__pycache__" not in file.parts)
 
 
-def _changed(settings: Settings, manifest: Manifest, then: dict[str, list[Any]]) -> list[str]:
+def _changed(lake: Lake, manifest: Manifest, then: dict[str, list[Any]]) -> list[str]:
     """Tables that are new, gone, created again, or whose rows may have changed. OPTIMIZE and the like do not count."""
-    now = _tables(settings, manifest)
-    paths = _paths(settings, manifest)
+    now = _tables(lake, manifest)
+    paths = _paths(lake, manifest)
     return sorted(
         name
         for name in now.keys() | then.keys()
@@ -103,19 +103,19 @@ def _changed(settings: Settings, manifest: Manifest, then: dict[str, list[Any]])
     )
 
 
-def _tables(settings: Settings, manifest: Manifest) -> dict[str, list[Any]]:
+def _tables(lake: Lake, manifest: Manifest) -> dict[str, list[Any]]:
     """Delta identifier and version of every table of the environment that exists."""
     found = {}
-    for name, path in _paths(settings, manifest).items():
+    for name, path in _paths(lake, manifest).items():
         if exists(path):
             table = open_log(path)
             found[name] = [str(table.metadata().id), table.version()]
     return found
 
 
-def _paths(settings: Settings, manifest: Manifest) -> dict[str, Path]:
-    paths = {f"bronze.{source}": settings.table_path("bronze", source) for source in sources()}
+def _paths(lake: Lake, manifest: Manifest) -> dict[str, Path]:
+    paths = {f"bronze.{source}": lake.table_path("bronze", source) for source in lake.contracts.sources}
     for model in manifest.models.values():
         if model.storage:
-            paths[f"{model.layer}.{model.storage}"] = settings.table_path(model.layer, model.storage)
+            paths[f"{model.layer}.{model.storage}"] = lake.table_path(model.layer, model.storage)
     return paths

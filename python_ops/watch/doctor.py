@@ -19,11 +19,10 @@ from pathlib import Path
 from python_ops.jobs.ingest.streaming.broker import Broker
 from python_ops.jobs.maintenance.versions import unreadable
 from python_ops.lake import refused
-from python_ops.lake.artifacts import load_manifest
-from python_ops.lake.config import Settings
 from python_ops.lake.errors import OpsError
 from python_ops.lake.home import metastore, require
 from python_ops.lake.jars import FOLDER, LOCK, lacking, pinned
+from python_ops.lake.lake import Lake
 from python_ops.lake.lineage.sink import waiting
 from python_ops.lake.spark import spark_settings
 
@@ -56,11 +55,10 @@ class Check:
     fix: str = ""
 
 
-def checks(settings: Settings, artifacts: Path | None = None) -> list[Check]:
+def checks(lake: Lake) -> list[Check]:
     """Every check, in the order in which faults should be corrected.
 
     Args:
-        settings: The environment.
         artifacts: Folder of dbt's artifacts, the environment's when None; without a manifest there is nothing to
             compare storage with.
     """
@@ -69,14 +67,14 @@ def checks(settings: Settings, artifacts: Path | None = None) -> list[Check]:
         ("java", check_java),
         ("versions", lambda: check_versions(installed_versions(), [jar.coordinate for jar in pinned()])),
         ("jars", check_jars),
-        *([("kafka", lambda: check_kafka(settings))] if settings.kafka_servers else []),
-        ("home", lambda: check_home(settings)),
-        ("memory", lambda: check_memory(spark_settings(settings)["spark.driver.memory"])),
+        *([("kafka", lambda: check_kafka(lake))] if lake.settings.kafka_servers else []),
+        ("home", lambda: check_home(lake)),
+        ("memory", lambda: check_memory(spark_settings(lake.settings)["spark.driver.memory"])),
         ("ports", check_ports),
-        ("metastore", lambda: check_metastore(metastore(settings))),
-        ("storage", lambda: check_storage(settings, artifacts or settings.artifacts)),
-        ("tables", lambda: check_tables(settings, artifacts or settings.artifacts)),
-        ("receivers", lambda: check_receivers(settings)),
+        ("metastore", lambda: check_metastore(metastore(lake.settings))),
+        ("storage", lambda: check_storage(lake)),
+        ("tables", lambda: check_tables(lake)),
+        ("receivers", lambda: check_receivers(lake)),
     ]
     found: list[Check] = []
     for name, check in to_do:
@@ -185,27 +183,29 @@ def check_jars(folder: Path = FOLDER) -> Check:
     return Check("jars", Outcome.OK, f"the {len(pinned())} of {LOCK.name} are in {folder}")
 
 
-def check_kafka(settings: Settings) -> list[Check]:
+def check_kafka(lake: Lake) -> list[Check]:
     """Whether streams can begin: the brokers, and a topic for every source that has one set."""
     found = []
-    lacking = Broker(settings).lacking(settings.kafka_topics.values())
-    sources = [source for source, topic in sorted(settings.kafka_topics.items()) if topic in lacking]
+    lacking = Broker(lake).lacking(lake.settings.kafka_topics.values())
+    sources = [source for source, topic in sorted(lake.settings.kafka_topics.items()) if topic in lacking]
     if sources:
-        told = f"{settings.kafka_servers} lacks the topics of {', '.join(sources)}"
+        told = f"{lake.settings.kafka_servers} lacks the topics of {', '.join(sources)}"
         found.append(
             Check("kafka", Outcome.WARN, told, "Create them, or name others in kafka_topics, to stream these.")
         )
     else:
         found.append(
-            Check("kafka", Outcome.OK, f"{settings.kafka_servers} has all {len(settings.kafka_topics)} topics")
+            Check(
+                "kafka", Outcome.OK, f"{lake.settings.kafka_servers} has all {len(lake.settings.kafka_topics)} topics"
+            )
         )
     return found
 
 
-def check_home(settings: Settings) -> Check:
+def check_home(lake: Lake) -> Check:
     """Whether the home is this environment's, can be written and has room."""
-    home = settings.home_path
-    require(settings)
+    home = lake.home
+    require(lake.settings)
     fix = "Point LAKEHOUSE_HOME to a folder that you may write to."
     existing = next(folder for folder in (home, *home.parents) if folder.exists())
     try:
@@ -311,16 +311,16 @@ def _lock_holder(path: Path) -> int | None:
     return None
 
 
-def check_storage(settings: Settings, artifacts: Path) -> Check:
+def check_storage(lake: Lake) -> Check:
     """Storage tables whose model is gone or no longer a CDC model: nothing reads or cleans them."""
-    if not (artifacts / "manifest.json").exists():
+    if not (lake.artifacts / "manifest.json").exists():
         return Check("storage", Outcome.OK, "no manifest yet, nothing to compare with")
-    models = {model.table: model for model in load_manifest(artifacts).models.values()}
-    schemas = {settings.schema_name(layer) for layer in ("silver", "gold")}
-    schemas &= {path.stem for path in (settings.home_path / "warehouse").glob("*.db")}
+    models = {model.table: model for model in lake.manifest().models.values()}
+    schemas = {lake.schema_name(layer) for layer in ("silver", "gold")}
+    schemas &= {path.stem for path in (lake.home / "warehouse").glob("*.db")}
     orphans = []
     for schema in sorted(schemas):
-        for folder in sorted((settings.home_path / "warehouse" / f"{schema}.db").glob("*__cdc")):
+        for folder in sorted((lake.home / "warehouse" / f"{schema}.db").glob("*__cdc")):
             model = models.get(f"{schema}.{folder.name.removesuffix('__cdc')}")
             if model is None or not (model.strategy or "").startswith("cdc_"):
                 orphans.append(f"{schema}.{folder.name}")
@@ -330,19 +330,19 @@ def check_storage(settings: Settings, artifacts: Path) -> Check:
     return Check("storage", Outcome.OK, "every CDC storage table has its model")
 
 
-def check_tables(settings: Settings, artifacts: Path) -> list[Check]:
+def check_tables(lake: Lake) -> list[Check]:
     """Whether every file of every table is there and whole, deletion vectors among them."""
-    if not (artifacts / "manifest.json").exists():
+    if not (lake.artifacts / "manifest.json").exists():
         return [Check("tables", Outcome.OK, "no manifest yet, no tables to look at")]
-    lacking = unreadable(settings, load_manifest(artifacts), content=True)
+    lacking = unreadable(lake, lake.manifest(), content=True)
     fix = "Restore the table from a snapshot (docs/runbooks/dr_restore.md), or an older version of it that is whole."
     found = [Check("tables", Outcome.FAIL, f"{table} cannot be read: {what}", fix) for table, what in lacking.items()]
     return found or [Check("tables", Outcome.OK, "all files of all tables are there")]
 
 
-def check_receivers(settings: Settings) -> list[Check]:
+def check_receivers(lake: Lake) -> list[Check]:
     """Lineage events, alerts and figures that a receiver refused for good, or has not taken yet."""
-    told = [text for text in (*refused.told(settings), waiting(settings)) if text]
+    told = [text for text in (*refused.told(lake), waiting(lake)) if text]
     if not told:
         return [Check("receivers", Outcome.OK, "nothing was refused, nothing waits")]
     return [Check("receivers", Outcome.WARN, text, "Do what it says.") for text in told]

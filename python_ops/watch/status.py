@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from python_ops.jobs.ingest.tables import AppendOnlyTable
@@ -11,11 +10,9 @@ from python_ops.jobs.maintenance.versions import unreadable
 from python_ops.jobs.publish.target import Served
 from python_ops.jobs.publish.warehouses import warehouse
 from python_ops.lake import landing
-from python_ops.lake.artifacts import load_manifest
-from python_ops.lake.config import Settings
-from python_ops.lake.contracts import load, sources
 from python_ops.lake.errors import OpsError
-from python_ops.lake.ledger import BatchState, Ledger
+from python_ops.lake.lake import Lake
+from python_ops.lake.ledger import BatchState
 from python_ops.lake.run_record import last_run
 from python_ops.watch.quality.verdicts import read as read_verdict
 
@@ -60,9 +57,9 @@ class Status:
     unreadable: dict[str, str]
 
 
-def source_status(settings: Settings, source: str) -> SourceStatus:
+def source_status(lake: Lake, source: str) -> SourceStatus:
     """One source's ledger and landing folder."""
-    ledger, folder, contract = Ledger.of(settings, source), settings.landing / source, load(source)
+    ledger, folder, contract = lake.ledger(source), lake.landing / source, lake.contracts.load(source)
     done = [manifest for manifest in ledger.manifests if manifest.state is BatchState.COMMITTED]
     return SourceStatus(
         source=source,
@@ -72,15 +69,15 @@ def source_status(settings: Settings, source: str) -> SourceStatus:
         last_batch_at=done[-1].arrived_at if done else None,
         waiting_files=len(set(landing.names(folder, contract)) - ledger.taken().keys()),
         unfinished=ledger.open_batch is not None,
-        last_verdict=_verdict(settings, source, done[-1].batch_id) if done else None,
+        last_verdict=_verdict(lake, source, done[-1].batch_id) if done else None,
         halted=ledger.halted.batch_id if ledger.halted else None,
         halted_by=ledger.halted.halted_by if ledger.halted else None,
         left_outside=tuple(landing.left_outside(folder, contract)),
     )
 
 
-def _verdict(settings: Settings, source: str, batch: int) -> str | None:
-    found = read_verdict(settings, source, batch)
+def _verdict(lake: Lake, source: str, batch: int) -> str | None:
+    found = read_verdict(lake, source, batch)
     if found is None:
         return None
     return "good" if found.good else f"{len(found.findings)} of {found.expectations} expectations do not hold"
@@ -95,34 +92,34 @@ class TakenSoFar:
     table_batch: int
 
 
-def ingestion_progress(settings: Settings) -> list[TakenSoFar]:
+def ingestion_progress(lake: Lake) -> list[TakenSoFar]:
     """How far each source was ingested. Starts no JVM."""
     found = []
-    for source in sources():
-        contract = load(source)
-        done = [m.batch_id for m in Ledger.of(settings, source).committed]
-        tables = [AppendOnlyTable(settings, layer, contract) for layer in ("bronze", "dlq")]
+    for source in lake.contracts.sources:
+        contract = lake.contracts.load(source)
+        done = [m.batch_id for m in lake.ledger(source).committed]
+        tables = [AppendOnlyTable(lake, layer, contract) for layer in ("bronze", "dlq")]
         found.append(TakenSoFar(source, max(done, default=0), max(table.last_number() for table in tables)))
     return found
 
 
-def status(settings: Settings, artifacts: Path | None = None) -> Status:
+def status(lake: Lake) -> Status:
     """Sources, the last run, tables that cannot be read, and what is served."""
     published: dict[str, dict[str, Served]] = {}
     unreachable: dict[str, str] = {}
-    for name in settings.publish:
+    for name in lake.settings.publish:
         try:
-            published[name] = warehouse(settings, name).served()
+            published[name] = warehouse(lake, name).served()
         except OpsError as exc:
             unreachable[name] = str(exc)
     try:
-        lacking = unreadable(settings, load_manifest(artifacts or settings.artifacts))
+        lacking = unreadable(lake, lake.manifest())
     except OpsError:  # nothing was ever built
         lacking = {}
     return Status(
-        home=str(settings.home_path),
-        last_run=last_run(settings),
-        sources=[source_status(settings, source) for source in sources()],
+        home=str(lake.home),
+        last_run=last_run(lake),
+        sources=[source_status(lake, source) for source in lake.contracts.sources],
         published=published,
         unreachable=unreachable,
         unreadable=lacking,

@@ -8,16 +8,16 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from recorded_truth import LANDING, Entity, Row
 
-from python_ops.lake.config import Settings
 from python_ops.lake.contracts import Contract
+from python_ops.lake.lake import Lake
 
 
-def deliver(settings: Settings, batch: int) -> None:
+def deliver(lake: Lake, batch: int) -> None:
     """Puts one bundled batch of every source into the landing folder."""
     for folder in sorted(path for path in LANDING.iterdir() if path.is_dir()):
-        (settings.landing / folder.name).mkdir(parents=True, exist_ok=True)
+        (lake.landing / folder.name).mkdir(parents=True, exist_ok=True)
         for file in folder.glob(f"batch_{batch}.*"):
-            shutil.copyfile(file, settings.landing / folder.name / file.name)
+            shutil.copyfile(file, lake.landing / folder.name / file.name)
 
 
 def stored_rows(spark: SparkSession, entity: Entity, relation: str) -> dict[Row, Row]:

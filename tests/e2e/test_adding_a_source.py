@@ -18,6 +18,7 @@ from python_ops.jobs.build import invoke
 from python_ops.jobs.ingest import ingest
 from python_ops.lake import contracts
 from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.lake import Lake
 from python_ops.lake.spark import export_environment
 from python_ops.watch import quality
 
@@ -99,7 +100,9 @@ def test_the_guide_leads_from_a_file_to_a_tested_table(
     ):
         (project / file).parent.mkdir(parents=True, exist_ok=True)
         (project / file).write_text(block(f"`{file}`", language), encoding="utf-8")
-    in_prefix = settings.model_copy(update={"schema_prefix": "partners", "home": settings.home_path})
+    in_prefix = Lake(
+        settings.model_copy(update={"schema_prefix": "partners", "home": settings.home_path}), start=lambda: spark
+    )
     (in_prefix.landing / "erp_partners").mkdir(parents=True)
     monkeypatch.setattr(contracts, "FOLDER", project / "python_ops" / "lake" / "contracts")
     for cached in (contracts.sources, contracts.load):
@@ -111,7 +114,7 @@ def test_the_guide_leads_from_a_file_to_a_tested_table(
         second = deliver_and_build(project, in_prefix, spark, tmp_path, "## The next delivery", "2025-03-02.csv")
         counts = f"{second.accepted} accepted + {second.quarantined} quarantined + {second.ignored} ignored"
         assert f"read {second.read} = {counts}" in GUIDE
-        verdict = quality.judge(in_prefix, "erp_partners", lambda: spark)
+        verdict = quality.judge(in_prefix, "erp_partners")
     finally:
         monkeypatch.undo()
         for cached in (contracts.sources, contracts.load):
@@ -126,16 +129,14 @@ def test_the_guide_leads_from_a_file_to_a_tested_table(
     assert verdict.good and verdict.rows == 2
 
 
-def deliver_and_build(
-    project: Path, settings: Settings, spark: SparkSession, folder: Path, after: str, name: str
-) -> Any:
+def deliver_and_build(project: Path, lake: Lake, spark: SparkSession, folder: Path, after: str, name: str) -> Any:
     """A file of the guide to the landing folder, ingested and built."""
-    (settings.landing / "erp_partners" / name).write_text(block(after, "csv"), encoding="utf-8")
-    (result,) = ingest(settings, lambda: spark, ["erp_partners"])
+    (lake.landing / "erp_partners" / name).write_text(block(after, "csv"), encoding="utf-8")
+    (result,) = ingest(lake, ["erp_partners"])
     assert result.error is None
-    export_environment(settings)
+    export_environment(lake.settings)
     listed = ["--quiet", "build", "--project-dir", str(project), "--select", "slv_partners"]
-    built = invoke(settings, [*listed, "--log-path", str(folder), "--target-path", str(folder / "target")])
+    built = invoke(lake, [*listed, "--log-path", str(folder), "--target-path", str(folder / "target")])
     assert built.success, [f"{r.node.name}: {r.message}" for r in built.result if r.message]
     assert {r.node.name for r in built.result} >= {"slv_partners", "assert_a_partner_never_gets_more_than_half"}
     return result

@@ -18,6 +18,7 @@ from python_ops.jobs.ingest import ingest
 from python_ops.jobs.recovery.create import create
 from python_ops.jobs.recovery.last import last
 from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.lake import Lake
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -29,24 +30,24 @@ BUNDLED = PROJECT_ROOT / "seeds" / "landing" / SOURCE
 
 
 @pytest.fixture
-def lake(spark: SparkSession, settings: Settings, tmp_path: Path) -> Iterator[Settings]:
+def lake(spark: SparkSession, settings: Settings, tmp_path: Path) -> Iterator[Lake]:
     """The first bundled batch of one source, ingested and built, in schemas of its own."""
-    own = settings.model_copy(update={"schema_prefix": PREFIX, "recovery": str(tmp_path / "store")})
-    own.__dict__.update({"landing": tmp_path / "landing", "state": settings.home_path / "state" / PREFIX})
+    changed = settings.model_copy(update={"schema_prefix": PREFIX, "recovery": str(tmp_path / "store")})
+    own = Lake(changed, landing=tmp_path / "landing", artifacts=tmp_path / "target", start=lambda: spark)
     (own.landing / SOURCE).mkdir(parents=True)
     shutil.copy(BUNDLED / "batch_0.jsonl.gz", own.landing / SOURCE)
-    (taken,) = ingest(own, lambda: spark, [SOURCE])
+    (taken,) = ingest(own, [SOURCE])
     assert taken.error is None and taken.accepted > 0
-    listed = arguments(["run"], own, [MODEL], target_path=tmp_path / "target")
+    listed = arguments(["run"], own, [MODEL])
     assert invoke(own, ["--quiet", *listed]).success
     yield own
     for layer in ("bronze", "dlq", "silver"):
         spark.sql(f"drop schema if exists {PREFIX}_{layer} cascade")
 
 
-def test_a_drill_restores_compares_and_applies_the_next_batch_once(lake: Settings, tmp_path: Path) -> None:
+def test_a_drill_restores_compares_and_applies_the_next_batch_once(lake: Lake, tmp_path: Path) -> None:
     """Given a snapshot and the next batch, When drilled, Then a new home with an empty catalog has all of it, once."""
-    made = create(lake, artifacts=tmp_path / "target")
+    made = create(lake)
     assert [table.name for table in made.tables] == [
         f"bronze.{SOURCE}", f"dlq.{SOURCE}", f"silver.{MODEL}__cdc"
     ]  # fmt: skip
@@ -55,7 +56,7 @@ def test_a_drill_restores_compares_and_applies_the_next_batch_once(lake: Setting
     shutil.copy(BUNDLED / "batch_1.jsonl.gz", batch)
     environment = {
         **os.environ,
-        "LAKEHOUSE_HOME": str(lake.home_path),
+        "LAKEHOUSE_HOME": str(lake.home),
         "LAKEHOUSE_SCHEMA_PREFIX": PREFIX,
         "LAKEHOUSE_RECOVERY": str(tmp_path / "store"),
     }

@@ -18,7 +18,7 @@ from recorded_truth import ENTITIES, differences, truth_after
 from recording import deliver, stored_rows
 
 from python_ops.lake.config import PROJECT_ROOT, Settings
-from python_ops.lake.ledger import Ledger
+from python_ops.lake.lake import Lake
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -41,11 +41,11 @@ from python_ops.lake.config import Settings
 from python_ops.jobs.build import arguments, failure, invoke
 from python_ops.jobs.ingest import ingest
 from python_ops.jobs.ingest.tables import AppendOnlyTable
-from python_ops.lake.spark import session
+from python_ops.lake.lake import Lake
 
 point, home, result, *later = sys.argv[1:]
-settings = Settings(home=home)
-spark = session(settings)
+lake = Lake(Settings(home=home))
+spark = lake.spark
 java = int(spark._jvm.java.lang.ProcessHandle.current().pid())
 
 
@@ -85,19 +85,19 @@ def execute_or_die(self, sql, *parameters):
 
 
 def take_up():
-    while (taken := ingest(settings, lambda: spark, ["crm_accounts"])[0]).files:
+    while (taken := ingest(lake, ["crm_accounts"])[0]).files:
         assert not taken.error, taken.error
-    built = invoke(settings, ["--quiet", *arguments(["run"], settings, ["slv_accounts_history"])])
+    built = invoke(lake, ["--quiet", *arguments(["run"], lake, ["slv_accounts_history"])])
     assert built.success, failure(built)
 
 
 for batch in later:
     take_up()
-    deliver(settings, int(batch))
+    deliver(lake, int(batch))
 AppendOnlyTable.append, dbt_session.Cursor.execute = append_or_die, execute_or_die
 if point == "told to stop":
-    daily.ingest = lambda settings, spark, on_event: ingest(settings, spark, ["crm_accounts"], on_event)
-    daily.arguments = lambda command, settings, exclude: arguments(command, settings, ["slv_accounts_history"])
+    daily.ingest = lambda lake, on_event: ingest(lake, ["crm_accounts"], on_event)
+    daily.arguments = lambda command, lake, exclude: arguments(command, lake, ["slv_accounts_history"])
     sys.argv = ["lakeops", "run"]
     main()
 take_up()
@@ -129,18 +129,18 @@ EVERY = {
 def test_every_run_after_a_kill_takes_up_what_was_left(
     spark: SparkSession, tmp_path: Path, points: dict[str, list[int]]
 ) -> None:
-    settings = Settings(home=tmp_path / "lake")
-    landing = settings.landing / ACCOUNTS.source
+    lake = Lake(Settings(home=tmp_path / "lake"))
+    landing = lake.landing / ACCOUNTS.source
     for number, (point, batches) in enumerate(points.items()):
         for batch in batches:
-            deliver(settings, batch)
+            deliver(lake, batch)
         if number == 2:
             (landing / "bad.jsonl").write_text("not an event\n")
         given = {
-            **os.environ, "LAKEHOUSE_HOME": str(settings.home), "LAKEHOUSE_SCHEMA_PREFIX": "",
+            **os.environ, "LAKEHOUSE_HOME": str(lake.settings.home), "LAKEHOUSE_SCHEMA_PREFIX": "",
             "LAKEHOUSE_DRIVER_MEMORY": "1g",
         }  # fmt: skip
-        command = [sys.executable, "-c", JOB, point, str(settings.home), str(tmp_path / "result")]
+        command = [sys.executable, "-c", JOB, point, str(lake.settings.home), str(tmp_path / "result")]
         command += LATER.get(point, []) if points is SOME else []
         done = subprocess.run(command, env=given, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=240)
         expected = {"never": 0, "told to stop": 128 + signal.SIGTERM}.get(point, -signal.SIGKILL)
@@ -156,7 +156,7 @@ def test_every_run_after_a_kill_takes_up_what_was_left(
     assert spark.sql(twice.format("stored", "account_id, _source_generation, _source_lsn")).count() == 0
     assert spark.sql(twice.format("bronze", "_file, _line")).count() == 0
     assert [row["file"] for row in spark.table("killed_dlq").collect()] == ["bad.jsonl"]
-    manifests = Ledger.of(settings, ACCOUNTS.source).manifests
+    manifests = lake.ledger(ACCOUNTS.source).manifests
     assert {manifest.state for manifest in manifests} <= {"committed", "lost"}
     taken = [file.name for manifest in manifests if manifest.state == "committed" for file in manifest.files]
     assert sorted(taken) == sorted(path.name for path in landing.iterdir()), "every file once"

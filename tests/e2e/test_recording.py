@@ -19,6 +19,7 @@ from recording import deliver, snapshot_time, stored_history, stored_rows
 from python_ops.jobs.build import arguments, invoke
 from python_ops.jobs.ingest import ingest
 from python_ops.lake.config import Settings
+from python_ops.lake.lake import Lake
 from python_ops.lake.spark import export_environment
 
 if TYPE_CHECKING:
@@ -27,25 +28,22 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.spark, pytest.mark.campaign]
 
 
-class Lake:
+class RecordedLake(Lake):
     """Ingestion, silver and gold in schemas of their own, on the shared session."""
 
-    def __init__(self, spark: SparkSession, settings: Settings, target: Path) -> None:
-        self.spark, self.settings, self.target = spark, settings, target
-
     def ingest(self) -> dict[str, int]:
-        results = ingest(self.settings, lambda: self.spark)
+        results = ingest(self)
         assert not [result for result in results if result.error or result.quarantined or result.rejected_files]
         assert all(r.read == r.accepted + r.quarantined + r.ignored for r in results)
         return {result.source: result.accepted for result in results}
 
     def build(self, *select: str, full_refresh: bool = False) -> None:
-        listed = arguments(["run"], self.settings, select, full_refresh=full_refresh, target_path=self.target)
-        result = invoke(self.settings, ["--quiet", *listed])
+        listed = arguments(["run"], self, select, full_refresh=full_refresh)
+        result = invoke(self, ["--quiet", *listed])
         assert result.success, [f"{r.node.name}: {r.message}" for r in result.result if r.status != "success"]
 
     def silver(self, model: str) -> str:
-        return f"{self.settings.schema_name('silver')}.{model}"
+        return f"{self.schema_name('silver')}.{model}"
 
     def wrong_rows(self, batch: int) -> tuple[int, list[str]]:
         """Rows compared with PostgreSQL's after a batch, and what differs."""
@@ -60,13 +58,13 @@ class Lake:
         """Keys whose history after the last batch differs from the audit's."""
         wrong = []
         for entity in HISTORIES:
-            bronze = self.spark.table(f"{self.settings.schema_name('bronze')}.{entity.source}")
+            bronze = self.spark.table(f"{self.schema_name('bronze')}.{entity.source}")
             expected = truth_history(entity, snapshot_time(bronze))
             wrong += differences(expected, stored_history(self.spark, entity, self.silver(str(entity.history))))
         return wrong
 
     def gold_tables(self) -> list[str]:
-        schema = self.settings.schema_name("gold")
+        schema = self.schema_name("gold")
         listed = self.spark.sql(f"show tables in {schema}").collect()
         return [f"{schema}.{row['tableName']}" for row in listed if row["namespace"]]
 
@@ -77,9 +75,7 @@ class Lake:
 
     def versions(self) -> dict[str, int]:
         """Delta version of every bronze and storage table."""
-        tables = [
-            f"{self.settings.schema_name('bronze')}.{folder.name}" for folder in LANDING.iterdir() if folder.is_dir()
-        ]
+        tables = [f"{self.schema_name('bronze')}.{folder.name}" for folder in LANDING.iterdir() if folder.is_dir()]
         tables += [self.silver(f"{entity.history or entity.current}__cdc") for entity in ENTITIES]
         tables += self.gold_tables()
         return {
@@ -88,18 +84,21 @@ class Lake:
 
 
 @pytest.fixture(scope="module")
-def in_order(spark: SparkSession, settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+def in_order(
+    spark: SparkSession, settings: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RecordedLake]:
     """A lake that takes the batches as recorded, built after each."""
-    shutil.rmtree(settings.landing, ignore_errors=True)
-    yield Lake(spark, settings.model_copy(update={"schema_prefix": "inorder"}), tmp_path_factory.mktemp("target"))
+    shutil.rmtree(settings.home_path / "landing", ignore_errors=True)
+    own = settings.model_copy(update={"schema_prefix": "inorder"})
+    yield RecordedLake(own, artifacts=tmp_path_factory.mktemp("target"), start=lambda: spark)
     export_environment(settings)
 
 
-def test_after_every_batch_silver_is_what_postgresql_held(in_order: Lake) -> None:
+def test_after_every_batch_silver_is_what_postgresql_held(in_order: RecordedLake) -> None:
     """Its dumps, row for row and value for value: 102 110 rows, 0 wrong."""
     compared = 0
     for batch in BATCHES:
-        deliver(in_order.settings, batch)
+        deliver(in_order, batch)
         in_order.ingest()
         in_order.build()
         rows, wrong = in_order.wrong_rows(batch)
@@ -108,19 +107,19 @@ def test_after_every_batch_silver_is_what_postgresql_held(in_order: Lake) -> Non
     assert compared == 102_110
 
 
-def test_histories_are_the_fold_of_the_audit(in_order: Lake) -> None:
+def test_histories_are_the_fold_of_the_audit(in_order: RecordedLake) -> None:
     wrong = in_order.wrong_versions()
     assert not wrong, f"{len(wrong)} keys differ, the first: {wrong[:3]}"
 
 
-def test_a_run_with_nothing_new_commits_nothing(in_order: Lake) -> None:
+def test_a_run_with_nothing_new_commits_nothing(in_order: RecordedLake) -> None:
     before = in_order.versions()
     assert not any(in_order.ingest().values())
     in_order.build()
     assert in_order.versions() == before
 
 
-def test_a_full_refresh_gives_the_same(in_order: Lake) -> None:
+def test_a_full_refresh_gives_the_same(in_order: RecordedLake) -> None:
     """Silver is what PostgreSQL held, and gold, merged batch by batch, what it is when built at once."""
     merged = in_order.gold()
     assert len(merged) == 9 and all(merged.values())
@@ -131,21 +130,22 @@ def test_a_full_refresh_gives_the_same(in_order: Lake) -> None:
 
 
 def test_other_orders_batchings_and_replays_give_the_same(
-    spark: SparkSession, settings: Settings, tmp_path: Path, in_order: Lake
+    spark: SparkSession, settings: Settings, tmp_path: Path, in_order: RecordedLake
 ) -> None:
     """Given each batch split in two and delivered in reverse order, the newest first in a run of its own,
     When the rest follows at once and everything is delivered a second time,
     Then every table is what PostgreSQL held, and every history the fold of the audit.
     """
-    shutil.rmtree(settings.landing)
-    lake = Lake(spark, settings.model_copy(update={"schema_prefix": "shuffled"}), tmp_path / "target")
-    deliver_halves(settings, [4], "first")
+    shutil.rmtree(settings.home_path / "landing")
+    own = settings.model_copy(update={"schema_prefix": "shuffled"})
+    lake = RecordedLake(own, artifacts=tmp_path / "target", start=lambda: spark)
+    deliver_halves(lake, [4], "first")
     lake.ingest()
     lake.build()
-    deliver_halves(settings, [0, 1, 2, 3], "second")
+    deliver_halves(lake, [0, 1, 2, 3], "second")
     lake.ingest()
     for batch in BATCHES:
-        deliver(settings, batch)
+        deliver(lake, batch)
     lake.ingest()
     lake.build()
 
@@ -155,10 +155,10 @@ def test_other_orders_batchings_and_replays_give_the_same(
     assert lake.gold() == in_order.gold()
 
 
-def deliver_halves(settings: Settings, batches: list[int], prefix: str) -> None:
+def deliver_halves(lake: Lake, batches: list[int], prefix: str) -> None:
     """Delivers batches under names that sort in reverse order, each as two files, its end before its beginning."""
     for folder in sorted(path for path in LANDING.iterdir() if path.is_dir()):
-        (settings.landing / folder.name).mkdir(parents=True, exist_ok=True)
+        (lake.landing / folder.name).mkdir(parents=True, exist_ok=True)
         for batch in batches:
             for file in folder.glob(f"batch_{batch}.*"):
                 packed = file.suffix == ".gz"
@@ -168,7 +168,5 @@ def deliver_halves(settings: Settings, batches: list[int], prefix: str) -> None:
                 middle = len(rows) // 2
                 for name, part in (("a", rows[middle:]), ("b", rows[:middle])):
                     text = b"\n".join([*header, *part]) + b"\n"
-                    target = (
-                        settings.landing / folder.name / f"{prefix}_{9 - batch}{name}.{'jsonl' if packed else 'csv'}"
-                    )
+                    target = lake.landing / folder.name / f"{prefix}_{9 - batch}{name}.{'jsonl' if packed else 'csv'}"
                     target.write_bytes(text)

@@ -19,7 +19,7 @@ from python_ops.jobs.extract.sources import Source
 from python_ops.lake import landing
 from python_ops.lake.config import Settings
 from python_ops.lake.contracts import Contract, parse
-from python_ops.lake.state import store_for
+from python_ops.lake.lake import Lake
 from python_ops.lake.state.watermarks import Watermark, read
 
 TICKETS = """
@@ -54,30 +54,30 @@ def use(monkeypatch: pytest.MonkeyPatch, *given: Source) -> None:
     monkeypatch.setattr("python_ops.jobs.extract._sleep", lambda stop, seconds: None)
 
 
-def settings(home: Path, **secrets: Any) -> Settings:
+def lake_with(home: Path, **secrets: Any) -> Lake:
     """Settings of an environment with these secrets in its file."""
     home.mkdir(parents=True, exist_ok=True)
     path = home / "secrets.json"
     path.write_text(json.dumps(secrets))
     path.chmod(0o600)
-    return Settings(home=home)
+    return Lake(Settings(home=home))
 
 
-def pull(given: Settings, name: str = "tickets") -> ExtractResult:
+def pull(given: Lake, name: str = "tickets") -> ExtractResult:
     """One run of one source; it must not fail."""
     (result,) = extract(given, [name])
     assert result.error is None, result.error
     return result
 
 
-def failed(given: Settings, name: str = "tickets") -> str:
+def failed(given: Lake, name: str = "tickets") -> str:
     """Message of a run that must fail."""
     (result,) = extract(given, [name])
     assert result.error is not None
     return str(result.error)
 
 
-def landed(given: Settings, name: str = "tickets") -> list[dict[str, Any]]:
+def landed(given: Lake, name: str = "tickets") -> list[dict[str, Any]]:
     """Rows of all landing files, in name order, as ingestion would see them."""
     folder = given.landing / name
     found: list[dict[str, Any]] = []
@@ -93,13 +93,13 @@ def landed(given: Settings, name: str = "tickets") -> list[dict[str, Any]]:
     return found
 
 
-def versions(given: Settings, name: str = "tickets") -> Counter[tuple[str, str]]:
+def versions(given: Lake, name: str = "tickets") -> Counter[tuple[str, str]]:
     """How often each state of each ticket landed."""
     return Counter((str(row["ticket_id"]), str(row["updated_at"])) for row in landed(given, name))
 
 
-def mark(given: Settings, name: str = "tickets") -> Watermark | None:
-    return read(store_for(given), name)[0]
+def mark(given: Lake, name: str = "tickets") -> Watermark | None:
+    return read(given.store, name)[0]
 
 
 def overlap(entry: Source, seconds: int) -> Source:

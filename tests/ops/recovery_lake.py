@@ -15,23 +15,23 @@ from python_ops.jobs.recovery.create import create
 from python_ops.jobs.recovery.manifest import Snapshot, store_of
 from python_ops.lake.config import Settings
 from python_ops.lake.contracts import load
-from python_ops.lake.ledger import Batch, BatchState, Ledger
+from python_ops.lake.lake import Lake
+from python_ops.lake.ledger import Batch, BatchState
 
 
-class Lake:
+class FilledLake(Lake):
     """A home with the tables `bronze.fx_rates` and `gold.fct_orders`, which is partitioned by a text with a blank."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
-        self.settings = Settings(home=folder / "lake", **settings)
-        self.artifacts = folder / "target"
+        super().__init__(Settings(home=folder / "lake", **settings))
         node = files.model("fct_orders")
         node["config"]["meta"] = {"dr_tier": 3}
         files.write_manifest(self.artifacts, node)
-        self.store = store_of(self.settings)
+        self.copies = store_of(self)
 
     def path(self, name: str) -> Path:
         layer, _, table = name.partition(".")
-        return self.settings.table_path(layer, table)
+        return self.table_path(layer, table)
 
     def write(self, name: str, first: int, last: int, mode: Any = "append") -> None:
         """One commit with the rows `first` to `last`."""
@@ -42,12 +42,12 @@ class Lake:
 
     def batch(self, number: int, state: BatchState = BatchState.COMMITTED, rows: int = 3) -> Batch:
         """A delivered file of fx_rates, its batch in the ledger and, when committed, in bronze."""
-        folder = self.settings.landing / "fx_rates"
+        folder = self.landing / "fx_rates"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"rates_{number}.csv").write_text(
             "rate_date,currency,units_per_eur\n" + f"2025-01-{number:02},USD,1.0{number}\n" * rows
         )
-        ledger = Ledger.of(self.settings, "fx_rates")
+        ledger = self.ledger("fx_rates")
         frozen = ledger.freeze(number, "1", [inspect(folder, f"rates_{number}.csv", load("fx_rates"))])
         if state is BatchState.FROZEN:
             return frozen
@@ -55,7 +55,7 @@ class Lake:
         counts = {"read": rows, "accepted": rows, "quarantined": 0, "ignored": 0}
         return ledger.set_state(frozen, state, counts=counts)
 
-    def fill(self) -> Lake:
+    def fill(self) -> FilledLake:
         """Three batches, three commits of sales with a checkpoint between."""
         for number in (1, 2, 3):
             self.batch(number)
@@ -68,15 +68,15 @@ class Lake:
         return ids(self.path(name), version)
 
     def create(self, **options: Any) -> Snapshot:
-        return create(self.settings, artifacts=self.artifacts, **options)
+        return create(self, **options)
 
     def states(self) -> dict[int, str]:
-        return {m.batch_id: m.state.value for m in Ledger.of(self.settings, "fx_rates").manifests}
+        return {m.batch_id: m.state.value for m in self.ledger("fx_rates").manifests}
 
     def everything(self) -> dict[str, bytes]:
         """All files of the tables and ledgers, to see that nothing was changed."""
-        roots = (self.settings.home_path / "warehouse", self.settings.state / "ingest")
-        return {str(p.relative_to(self.settings.home_path)): p.read_bytes() for r in roots for p in r.rglob("*.*")
+        roots = (self.home / "warehouse", self.state / "ingest")
+        return {str(p.relative_to(self.home)): p.read_bytes() for r in roots for p in r.rglob("*.*")
                 if p.is_file()}  # fmt: skip
 
 

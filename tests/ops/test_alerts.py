@@ -20,6 +20,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from python_ops.lake.config import Settings
+from python_ops.lake.lake import Lake
 from python_ops.watch.alerts import Breach, Cause
 from python_ops.watch.alerts.notify import notify
 from python_ops.watch.alerts.targets import Console
@@ -32,12 +33,13 @@ FAILED = Breach(Cause.LAST_RUN, "dbt build", "every step ok", "dbt build failed"
 class Desk:
     """Settings with one target, and what was told."""
 
-    def __init__(self, home: Path, alerts: tuple[Any, ...], **settings: Any) -> None:
-        self.settings = Settings(home=home, alerts=alerts, **settings)
+    def __init__(self, home: Path, alerts: tuple[Any, ...], **lake: Any) -> None:
+        self.lake = Lake(Settings(home=home, alerts=alerts, **lake))
         self.said: list[str] = []
 
     def notify(self, *breaches: Breach, hours: float = 0) -> list[str]:
-        return notify(self.settings, breaches, self.said.append, now=NOW + timedelta(hours=hours))
+        lake = Lake(self.lake.settings)  # each time is a command of its own
+        return notify(lake, breaches, self.said.append, now=NOW + timedelta(hours=hours))
 
 
 @pytest.fixture
@@ -126,7 +128,7 @@ def test_a_refused_token_is_a_warning_without_the_token(app: Desk, monkeypatch: 
     monkeypatch.setenv("LAKEHOUSE_SECRET_SLACK_BOT_TOKEN", "xoxb-wrong")
     (warning,) = app.notify(STALE)
     assert "Slack refused chat.postMessage (invalid_auth): 1 alerts for slack are kept" in warning
-    assert "xoxb" not in warning + (app.settings.state / "alerts.json").read_text()
+    assert "xoxb" not in warning + (app.lake.state / "alerts.json").read_text()
 
 
 def test_the_runbook_is_a_link_where_its_address_is_known(
@@ -146,7 +148,7 @@ def test_what_is_new_stands_in_the_header_and_recoveries_stand_apart(
 ) -> None:
     """Given an open cause, When a lesser breach is new and another goes, Then the header says what is new."""
     httpserver.expect_request("/services/T0/B0/canary").respond_with_data("ok")
-    slack.settings = slack.settings.model_copy(update={"report_url": "https://lake.example.com/report.html"})
+    slack.lake = slack.lake.with_settings(report_url="https://lake.example.com/report.html")
     rows = Breach(Cause.ROWS, "dim_a", "at least 1 rows", "0", "Sales", "`dbt build`")
     for hours, breaches in enumerate([(FAILED, STALE), (FAILED, rows), (FAILED, rows), ()]):
         slack.notify(*breaches, hours=hours * 4)
@@ -190,7 +192,7 @@ def test_a_message_that_slack_never_takes_does_not_keep_the_next(
     (warning,) = slack.notify(STALE)
     assert f"Slack answered {refusal.status_code} (" in warning and "is not sent again" in warning
     assert slack.notify(STALE, FAILED, hours=1) == []
-    kept = json.loads((slack.settings.state / "refused" / "slack.jsonl").read_text())
+    kept = json.loads((slack.lake.state / "refused" / "slack.jsonl").read_text())
     assert "fx_rates" in json.dumps(kept["value"]) and "canary" not in json.dumps(kept)
 
 
@@ -210,12 +212,12 @@ def test_a_message_that_sns_never_takes_does_not_keep_the_next(tmp_path: Path, a
     desk = Desk(tmp_path, ("sns",), alerts_topic=topic)
     waits = [{"Subject": "s", "Message": "x" * 300_000}, ["not", "a", "message"]]
     memory = {"open": [], "told_at": [], "waiting": waits, "thread": ""}
-    desk.settings.state.mkdir(parents=True)
-    (desk.settings.state / "alerts.json").write_text(json.dumps({"sns": memory}))
+    desk.lake.state.mkdir(parents=True)
+    (desk.lake.state / "alerts.json").write_text(json.dumps({"sns": memory}))
     first, second = desk.notify(STALE)
     assert "SNS did not take it (InvalidParameter)" in first and "no message for sns" in second
-    assert json.loads((desk.settings.state / "alerts.json").read_text())["sns"]["waiting"] == []
-    assert len((desk.settings.state / "refused" / "sns.jsonl").read_text().splitlines()) == 2
+    assert json.loads((desk.lake.state / "alerts.json").read_text())["sns"]["waiting"] == []
+    assert len((desk.lake.state / "refused" / "sns.jsonl").read_text().splitlines()) == 2
 
 
 FAILURES = pytest.mark.parametrize("status", [429, 500, None], ids=["429 for an hour", "500", "hanging"])
@@ -247,7 +249,7 @@ def test_what_slack_does_not_take_is_sent_next_time_in_order(
         assert time.monotonic() - started < 5.5
     told = f"Slack answered {status}" if status else "Slack could not be reached (ReadTimeout)"
     assert warning == f"{told}: 1 alerts for slack are kept and sent next time."
-    assert "canary" not in (slack.settings.state / "alerts.json").read_text()
+    assert "canary" not in (slack.lake.state / "alerts.json").read_text()
     httpserver.expect_request("/services/T0/B0/canary").respond_with_data("ok")
     assert slack.notify(STALE, FAILED, hours=1) == []
     assert ["and 1 more" in message["text"] for message in received(httpserver)] == [False, True]
@@ -373,10 +375,10 @@ def test_whatever_a_target_raises_is_a_warning_without_its_text(tmp_path: Path) 
             raise RuntimeError("canary")
 
     said: list[str] = []
-    settings = Settings(home=tmp_path)
-    (warning,) = notify(settings, [STALE], said.append, [Broken(said.append), Console(said.append)], NOW)
+    lake = Lake(Settings(home=tmp_path))
+    (warning,) = notify(lake, [STALE], said.append, [Broken(said.append), Console(said.append)], NOW)
     assert warning == "unexpected RuntimeError: 1 alerts for broken are kept and sent next time."
     assert len(said) == 1
     (tmp_path / "state" / "alerts.tmp").mkdir()
-    (warning,) = notify(settings, [], said.append, [Console(said.append)], NOW)
+    (warning,) = notify(lake, [], said.append, [Console(said.append)], NOW)
     assert "alerts.tmp cannot be written (Is a directory): what was told is told again next time." in warning

@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from python_ops.jobs import ingest as ingest_module
 from python_ops.jobs.ingest import IngestResult, dead_letters, discard, generations, ingest
 from python_ops.jobs.ingest.batch import BatchWriter
 from python_ops.jobs.ingest.formats import values
 from python_ops.jobs.ingest.inspection import inspect
 from python_ops.jobs.ingest.projection import project
 from python_ops.jobs.ingest.reading import read
-from python_ops.lake import contracts
 from python_ops.lake.config import Settings
-from python_ops.lake.contracts import Column, Contract, SchemaVersion, Thresholds
+from python_ops.lake.contracts import Column, Contract, Contracts, SchemaVersion, Thresholds
+from python_ops.lake.lake import Lake
 from python_ops.lake.ledger import BatchState, Ledger
 
 if TYPE_CHECKING:
@@ -243,8 +242,8 @@ EVERY_CASE = [(source, case) for source, cases in TABLES.items() for case in cas
 class Yard:
     """Sources of the tests: contracts by name, one landing folder and schema for all."""
 
-    def __init__(self, spark: SparkSession, settings: Settings) -> None:
-        self.spark, self.settings = spark, settings
+    def __init__(self, spark: SparkSession, lake: Lake) -> None:
+        self.spark, self.lake = spark, lake
         jsonl = THING
         snapshot = replace(THING, format="csv", complete=True)
         guarded = Thresholds(max_delete_share=0.3, position_backwards="halt")
@@ -280,7 +279,7 @@ class Yard:
     def write(self, source: str, name: str, *lines: Any) -> Path:
         texts = [line if isinstance(line, bytes) else json.dumps(line, ensure_ascii=True).encode() for line in lines]
         content = b"\n".join(texts) + b"\n"
-        folder = self.settings.landing / source
+        folder = self.lake.landing / source
         folder.mkdir(parents=True, exist_ok=True)
         if name.endswith(".gz"):
             content = gzip.compress(content)
@@ -293,48 +292,44 @@ class Yard:
         return folder / name
 
     def ingest(self, *sources: str, approve: int | None = None) -> dict[str, IngestResult]:
-        found = ingest(self.settings, lambda: self.spark, sources or list(self.contracts), approve=approve)
+        found = ingest(self.lake, sources or list(self.contracts), approve=approve)
         return {result.source: result for result in found}
 
     def rows(self, layer: str, source: str, *columns: str) -> list[Row]:
-        table = f"{self.settings.schema_name(layer)}.{source}"
+        table = f"{self.lake.schema_name(layer)}.{source}"
         return list(self.spark.table(table).selectExpr(*(columns or ("*",))).collect())
 
     def ledger(self, source: str) -> Ledger:
-        return Ledger.of(self.settings, source)
+        return self.lake.ledger(source)
 
 
 @pytest.fixture(scope="module")
 def yard(spark: SparkSession, settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
     """The first run: every case of every format, and what later runs build on."""
-    opened = settings.model_copy(update={"schema_prefix": "badinput"})
     folder = tmp_path_factory.mktemp("yard")
-    for name in ("landing", "state"):
-        opened.__dict__[name] = folder / name
+    changed = settings.model_copy(update={"schema_prefix": "badinput"})
+    opened = Lake(changed, landing=folder / "landing", state=folder / "state", start=lambda: spark)
     found = Yard(spark, opened)
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (ingest_module, dead_letters):
-            patch.setattr(module, "load", lambda source: found.contracts[source])
-        patch.setattr(contracts, "sources", lambda: tuple(found.contracts))
-        for source, cases in TABLES.items():
-            found.write(source, "a." + ("csv" if source == "csv" else "jsonl"), *[case.record for case in cases])
-        found.write("jsonl", "b.jsonl.gz", {"thing_id": 100})
-        found.write("jsonl", "c.jsonl.zst", {"thing_id": 101}, b"garbage")
-        found.write("jsonl", "c[1] {é}*?%20\\.jsonl", {"thing_id": 102})
-        (opened.landing / "jsonl" / "d.jsonl").write_bytes(b"")
-        (opened.landing / "jsonl" / "e.jsonl.gz").write_bytes(gzip.compress(b"{}\n" * 9999)[:-9])
-        _binary_files(found)
-        _dms_files(found)
-        found.write("own_csv", "a.csv", ",".join(OWN_NAMES).encode(), OWN_LINE)
-        keys = range(1, 11)
-        found.write("guarded", "a.jsonl", *[envelope(key, "r", 100) for key in keys])
-        found.write("extract", "a.csv", b"thing_id,name", *[f"{key},x".encode() for key in keys])
-        found.write("parts", "a.csv", b"thing_id,name", *[f"{key},x".encode() for key in keys])
-        found.write("versions", "a.jsonl", {"thing_id": 1, "v": "1"}, {"thing_id": 2, "v": "2"})
-        found.write("all_bad", "a.jsonl", *[{"name": "x"}] * 6)
-        found.write("share", "a.jsonl", {"thing_id": 1}, {"thing_id": 2}, {"thing_id": 3}, b"bad")
-        found.rounds.append(found.ingest())
-        yield found
+    opened.contracts = Contracts(found.contracts)
+    for source, cases in TABLES.items():
+        found.write(source, "a." + ("csv" if source == "csv" else "jsonl"), *[case.record for case in cases])
+    found.write("jsonl", "b.jsonl.gz", {"thing_id": 100})
+    found.write("jsonl", "c.jsonl.zst", {"thing_id": 101}, b"garbage")
+    found.write("jsonl", "c[1] {é}*?%20\\.jsonl", {"thing_id": 102})
+    (opened.landing / "jsonl" / "d.jsonl").write_bytes(b"")
+    (opened.landing / "jsonl" / "e.jsonl.gz").write_bytes(gzip.compress(b"{}\n" * 9999)[:-9])
+    _binary_files(found)
+    _dms_files(found)
+    found.write("own_csv", "a.csv", ",".join(OWN_NAMES).encode(), OWN_LINE)
+    keys = range(1, 11)
+    found.write("guarded", "a.jsonl", *[envelope(key, "r", 100) for key in keys])
+    found.write("extract", "a.csv", b"thing_id,name", *[f"{key},x".encode() for key in keys])
+    found.write("parts", "a.csv", b"thing_id,name", *[f"{key},x".encode() for key in keys])
+    found.write("versions", "a.jsonl", {"thing_id": 1, "v": "1"}, {"thing_id": 2, "v": "2"})
+    found.write("all_bad", "a.jsonl", *[{"name": "x"}] * 6)
+    found.write("share", "a.jsonl", {"thing_id": 1}, {"thing_id": 2}, {"thing_id": 3}, b"bad")
+    found.rounds.append(found.ingest())
+    yield found
     for layer in ("bronze", "dlq"):
         spark.sql(f"drop schema if exists {opened.schema_name(layer)} cascade")
 
@@ -344,7 +339,7 @@ def _binary_files(yard: Yard) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    folder = yard.settings.landing / "parquet"
+    folder = yard.lake.landing / "parquet"
     folder.mkdir(parents=True)
     at = datetime(2025, 3, 3, 6, 0, 0, 1, UTC)
     good = pa.table({
@@ -366,7 +361,7 @@ def _binary_files(yard: Yard) -> None:
     garbled[4:40] = bytes(36)
     (folder / "f.parquet").write_bytes(garbled)
     parquet.write_table(pa.table({"thing_id": pa.array([9], pa.int64()), "_metadata": [1]}), folder / "g.parquet")
-    folder = yard.settings.landing / "avro"
+    folder = yard.lake.landing / "avro"
     folder.mkdir(parents=True)
     schema = {
         "type": "record", "name": "thing",
@@ -406,7 +401,7 @@ def _dms_files(yard: Yard) -> None:
     )  # fmt: skip
     parquet.write_table(
         pa.table({"Op": ["I"], "dms_at": [at.decode()], "thing_id": [5], "loose_at": [datetime(2025, 3, 3)]}),
-        yard.settings.landing / "dms" / "20250303-060000124.parquet",
+        yard.lake.landing / "dms" / "20250303-060000124.parquet",
     )
     yard.write("dms", "2025/03/04/20250304-060000123.csv", b"I," + at + b",6,x,NULL" + tail)
 
@@ -546,15 +541,15 @@ def test_halted_batches_and_dead_letters_are_decided_on(yard: Yard) -> None:
     yard.write("debezium", "b.jsonl", envelope(1, "r", 3))  # far below: a restored database
     tail = b",again,NULL,NULL,NULL,NULL,NULL,NULL"
     yard.write("dms", "LOAD00000002.csv", b"1" + tail, b"6" + tail)
-    (yard.settings.landing / "dms" / "LOAD00000002.csv.snapshot").write_text("")
+    (yard.lake.landing / "dms" / "LOAD00000002.csv.snapshot").write_text("")
     yard.write("guarded", "b.jsonl", *[envelope(key, "d", 101) for key in range(1, 6)])
     yard.write("extract", "b.csv", b"thing_id,name", *[f"{key},y".encode() for key in keys if key != 4])
     yard.write("extract", "c.csv", b"thing_id,name", b"1,z")
     yard.write("parts", "b1.csv", b"thing_id,name", *[f"{key},y".encode() for key in range(1, 8)])
     yard.write("parts", "b2.csv.gz", b"thing_id,name", b"8,y", b"9,y", b"10,y")
-    broken = yard.settings.landing / "parts" / "b2.csv.gz"
+    broken = yard.lake.landing / "parts" / "b2.csv.gz"
     broken.write_bytes(broken.read_bytes()[:-4])
-    (yard.settings.landing / "parts" / "b1.csv.snapshot").write_text('{"files": ["b2.csv.gz"]}')
+    (yard.lake.landing / "parts" / "b1.csv.snapshot").write_text('{"files": ["b2.csv.gz"]}')
     versions = yard.contracts["versions"]
     yard.contracts["versions"] = replace(versions, version="1.1.0", schema_version=SchemaVersion("v", ("1", "2")))
 
@@ -574,19 +569,19 @@ def test_halted_batches_and_dead_letters_are_decided_on(yard: Yard) -> None:
     assert again.halted == 2 and yard.ledger("guarded").last_number == 2, "decided without Spark, nothing is done twice"
 
     for source in ("debezium", "dms"):
-        assert generations.declare(yard.settings, yard.ledger(source)).number == 2
-    discard(yard.settings, ["extract"], 3)
+        assert generations.declare(yard.lake, yard.ledger(source)).number == 2
+    discard(yard.lake, ["extract"], 3)
     third = yard.ingest("debezium", "dms", "extract")
     assert [third[s].error for s in third] == [None] * 3 and third["extract"].batch_id is None
     new = [r for r in yard.rows("bronze", "debezium") if r["_source_generation"] == 2]
     assert [(r["_source_lsn"], r["_op"]) for r in new] == [(3, "r")]
     reload = {r["thing_id"]: r["_op"] for r in yard.rows("bronze", "dms") if r["_source_generation"] == 2}
     assert reload == {1: "r", 6: "r", 5: "d"}, "key 5 is not in the full load"
-    delivered = (yard.settings.landing / "guarded" / "b.jsonl").read_bytes()
+    delivered = (yard.lake.landing / "guarded" / "b.jsonl").read_bytes()
     yard.write("guarded", "b.jsonl", envelope(1, "d", 101))
     refused = yard.ingest("guarded", approve=2)["guarded"]
     assert "has changed since batch 2" in str(refused.error) and yard.ledger("guarded").halted is not None
-    (yard.settings.landing / "guarded" / "b.jsonl").write_bytes(delivered)
+    (yard.lake.landing / "guarded" / "b.jsonl").write_bytes(delivered)
     approved = yard.ingest("guarded", approve=2)["guarded"]
     assert (approved.batch_id, approved.accepted, approved.error) == (3, 5, None)
     assert [m.state for m in yard.ledger("guarded").manifests][1:] == [BatchState.RELEASED, BatchState.COMMITTED]
@@ -596,12 +591,11 @@ def test_a_replay_takes_what_todays_contract_admits_once(yard: Yard) -> None:
     """Given a contract that now admits exponents, Then a replay puts those records into bronze and closes them, under
     one number although it died before its manifest was closed.
     """
-    session = ingest_module.session_for_files(yard.spark)
     contract = yard.contracts["jsonl"]
     columns = tuple(replace(c, accepts=("exponent",)) if c.name == "amount" else c for c in contract.columns)
     before = {(r["file"], r["line"]) for r in yard.rows("dlq", "jsonl")}
-    assert dead_letters.replay(yard.settings, session, "jsonl").batch_id is None, "nothing passes the old contract"
-    assert dead_letters.replay(yard.settings, session, "avro").batch_id is None, "Spark reads no recursive schema yet"
+    assert dead_letters.replay(yard.lake, "jsonl").batch_id is None, "nothing passes the old contract"
+    assert dead_letters.replay(yard.lake, "avro").batch_id is None, "Spark reads no recursive schema yet"
     yard.contracts["jsonl"] = replace(contract, version="1.1.0", columns=columns)
 
     def die(batch: BatchWriter) -> None:
@@ -609,9 +603,9 @@ def test_a_replay_takes_what_todays_contract_admits_once(yard: Yard) -> None:
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="killed"):
         patch.setattr(BatchWriter, "close", die)
-        dead_letters.replay(yard.settings, session, "jsonl")
-    done = dead_letters.replay(yard.settings, session, "jsonl")
-    again = dead_letters.replay(yard.settings, session, "jsonl")
+        dead_letters.replay(yard.lake, "jsonl")
+    done = dead_letters.replay(yard.lake, "jsonl")
+    again = dead_letters.replay(yard.lake, "jsonl")
 
     assert (done.batch_id, done.accepted, done.quarantined) == (2, 1, 0) and again.batch_id is None
     assert done.read == done.accepted + done.quarantined + done.ignored
@@ -620,15 +614,15 @@ def test_a_replay_takes_what_todays_contract_admits_once(yard: Yard) -> None:
     assert {(r["file"], r["line"]) for r in yard.rows("dlq", "jsonl")} == before, "nothing is lost from the queue"
     (closed,) = [r for r in yard.rows("dlq", "jsonl") if r["replayed_batch"] is not None]
     assert (closed["replayed_batch"], closed["line"]) == (2, taken[0]["_line"])
-    listed = dead_letters.groups(yard.settings, ["jsonl"])
+    listed = dead_letters.groups(yard.lake, ["jsonl"])
     assert sum(group.records for group in listed) == len(before)
     assert sum(group.open for group in listed) == len(before) - 1
-    shown = dead_letters.letters(yard.settings, "jsonl", raw=True, limit=1000)
+    shown = dead_letters.letters(yard.lake, "jsonl", raw=True, limit=1000)
     assert all(letter.raw is None or letter.raw.isprintable() for letter in shown)
     assert r"\xff\xfe" in next(str(letter.raw) for letter in shown if letter.reason == "not valid UTF-8")
-    planned = dead_letters.purge(yard.settings, lambda: yard.spark, "jsonl", 0)
+    planned = dead_letters.purge(yard.lake, "jsonl", 0)
     assert (planned.closed, planned.open, planned.executed) == (1, 0, False) and len(yard.rows("dlq", "jsonl")) == len(
         before
     )
-    dead_letters.purge(yard.settings, lambda: yard.spark, "jsonl", 0, execute=True)
+    dead_letters.purge(yard.lake, "jsonl", 0, execute=True)
     assert {(r["file"], r["line"]) for r in yard.rows("dlq", "jsonl")} == before - {(closed["file"], closed["line"])}

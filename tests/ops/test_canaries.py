@@ -14,6 +14,7 @@ from canaries import CANARY, PLANTED, found_in
 from test_cli import COMMANDS, lakeops
 
 from python_ops.lake.config import Settings
+from python_ops.lake.lake import Lake
 from python_ops.run.daily import Job, Step
 
 pytestmark = pytest.mark.slow
@@ -52,7 +53,7 @@ TURNED_TO = [
 def home(tmp_path: Path) -> Path:
     """A lake after a run that failed, with a file waiting."""
     home = tmp_path / "lake"
-    job = Job(Settings(home=home), lambda what, value: None)
+    job = Job(Lake(Settings(home=home)), lambda what, value: None)
     job.steps = [Step("ingest", "failed", resume="lakeops ingest run")]
     job.save()
     (home / "landing" / "fx_rates").mkdir(parents=True)
@@ -89,11 +90,11 @@ from python_ops import cli
 from python_ops.cli import doctor
 from python_ops.lake.config import Settings
 from python_ops.lake.errors import OpsError
-from python_ops.lake.secrets import secrets_for
+
 import python_ops.watch.status, python_ops.cli.run
 
-def fails(settings):
-    secret = secrets_for(settings).get("postgres").json()["password"]
+def fails(lake):
+    secret = lake.secrets.get("postgres").json()["password"]
     raise {kind}({text!r}.format(secret=secret))
 
 python_ops.cli.run.read_status = fails

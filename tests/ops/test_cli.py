@@ -18,9 +18,10 @@ import typer
 from python_ops.cli import Environment
 from python_ops.cli.app import app
 from python_ops.cli.run import run
-from python_ops.lake.config import PROJECT_ROOT, Settings, environments
+from python_ops.lake.config import PROJECT_ROOT, environments
 from python_ops.lake.contracts import sources
 from python_ops.lake.errors import SlaBreached
+from python_ops.lake.lake import Lake
 from python_ops.run.daily import Job
 from python_ops.watch.alerts import Breach, Cause
 
@@ -132,15 +133,15 @@ def test_a_second_run_exits_4_and_says_who_holds_the_lake(home: Path, arguments:
 def test_a_run_prints_its_record_before_a_breach_ends_it(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], unchanged_since: str | None
 ) -> None:
-    def job(settings: Settings, *given: Any) -> Job:
-        made = Job(settings, lambda what, value: None)
+    def job(lake: Lake, *given: Any) -> Job:
+        made = Job(lake, lambda what, value: None)
         made.unchanged_since = unchanged_since
         made.save()
         return made
 
     stale = Breach(Cause.FRESHNESS, "fx_rates", "a delivery every 26 h", "the last came 3 days ago", "Platform", "look")
     monkeypatch.setattr("python_ops.cli.run.run_job", job)
-    monkeypatch.setattr("python_ops.cli.run.aftermath", lambda settings, say, unchanged: [stale])
+    monkeypatch.setattr("python_ops.cli.run.aftermath", lambda lake, say, unchanged: [stale])
     monkeypatch.setenv("LAKEHOUSE_HOME", str(home))
     for as_json in (True, False):
         with pytest.raises(SlaBreached, match="1 service levels are breached: stale: fx_rates"):

@@ -13,6 +13,7 @@ import pytest
 
 from python_ops.lake.config import Settings
 from python_ops.lake.jars import pinned
+from python_ops.lake.lake import Lake
 from python_ops.watch import doctor
 from python_ops.watch.doctor import GIB, Outcome
 
@@ -115,12 +116,12 @@ def test_jars_not_fetched_yet(tmp_path: Path) -> None:
 
 
 def test_home(tmp_path: Path) -> None:
-    check = doctor.check_home(Settings(home=tmp_path / "not" / "made" / "yet"))
+    check = doctor.check_home(Lake(Settings(home=tmp_path / "not" / "made" / "yet")))
     assert check.outcome in (Outcome.OK, Outcome.WARN)
     assert "GiB free" in check.found
     assert not (tmp_path / "not").exists()
     for nowhere in ("/proc/lakehouse", "/dev/null/lakehouse"):
-        assert doctor.check_home(Settings(home=Path(nowhere))).outcome is Outcome.FAIL
+        assert doctor.check_home(Lake(Settings(home=Path(nowhere)))).outcome is Outcome.FAIL
 
 
 def test_memory() -> None:
@@ -160,34 +161,33 @@ def test_the_metastore_of_another_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.spark
-def test_the_metastore_that_spark_holds(spark: SparkSession, settings: Settings) -> None:
+def test_the_metastore_that_spark_holds(spark: SparkSession, lake: Lake) -> None:
     spark.sql("show schemas").collect()
-    check = doctor.check_metastore(settings.home_path / "derby" / "metastore_db")
+    check = doctor.check_metastore(lake.home / "derby" / "metastore_db")
     assert check.outcome is Outcome.WARN, check.found
 
 
 def test_storage_without_a_model(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path, schema_prefix="dev")
-    artifacts = tmp_path / "target"
-    assert doctor.check_storage(settings, artifacts).outcome is Outcome.OK
+    lake = Lake(Settings(home=tmp_path, schema_prefix="dev"))
+    assert doctor.check_storage(lake).outcome is Outcome.OK
     for folder in ("dev_silver.db/kept__cdc", "dev_silver.db/gone__cdc", "dev_silver.db/now_a_table__cdc",
                    "dev_silver.db/plain", "other_silver.db/gone__cdc"):  # fmt: skip
         (tmp_path / "warehouse" / folder).mkdir(parents=True)
     silver = {"layer": "silver", "prefix": "dev"}
     files.write_manifest(
-        artifacts,
+        lake.artifacts,
         files.model("kept", strategy="cdc_scd2", **silver),
         files.model("now_a_table", strategy="merge", **silver),
         files.model("plain", strategy="merge", **silver),
     )
-    check = doctor.check_storage(settings, artifacts)
+    check = doctor.check_storage(lake)
     assert check.outcome is Outcome.WARN
     assert check.found.startswith("dev_silver.gone__cdc, dev_silver.now_a_table__cdc: ")
 
 
 def test_a_fault_that_no_check_expects_is_a_failed_check(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
-    found = doctor.checks(Settings(home=tmp_path, target="nowhere"), tmp_path)
+    found = doctor.checks(Lake(Settings(home=tmp_path, target="nowhere"), artifacts=tmp_path))
     by_name = {check.name: check for check in found}
     assert "'nowhere' is not in" in by_name["memory"].found
     assert "is not an artifact" in by_name["storage"].found
@@ -195,6 +195,6 @@ def test_a_fault_that_no_check_expects_is_a_failed_check(tmp_path: Path) -> None
 
 
 def test_nothing_fails_where_this_suite_runs(tmp_path: Path) -> None:
-    found = doctor.checks(Settings(home=tmp_path))
+    found = doctor.checks(Lake(Settings(home=tmp_path)))
     assert [check for check in found if check.outcome is Outcome.FAIL] == []
     assert not any(tmp_path.iterdir())

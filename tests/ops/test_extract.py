@@ -18,7 +18,7 @@ from typing import Any
 import boto3
 import psycopg
 import pytest
-from extraction import contract, failed, landed, mark, pull, settings, source, use, versions
+from extraction import contract, failed, lake_with, landed, mark, pull, source, use, versions
 from test_cli import lakeops
 from test_state import make_table
 
@@ -27,9 +27,9 @@ from python_ops.jobs.extract.pull_state import PullState
 from python_ops.jobs.extract.sources import Source, parse, sources
 from python_ops.jobs.ingest.inspection import inspect
 from python_ops.lake import landing
-from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.config import PROJECT_ROOT
 from python_ops.lake.errors import BusyError, ConfigError, OpsError
-from python_ops.lake.state import store_for
+from python_ops.lake.lake import Lake
 from python_ops.lake.state.leases import lease
 from python_ops.lake.state.watermarks import Watermark, read
 
@@ -43,6 +43,7 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 import extraction
 from python_ops.lake.config import Settings
+from python_ops.lake.lake import Lake
 from python_ops.jobs.extract import extract, files, pull_state, pull, sources
 
 entry = extraction.source("postgres", relation="kill.tickets", page_rows=2, file_rows=2)
@@ -57,7 +58,7 @@ def kill(*given, **options):
     return real(*given, **options)
 
 {where[0]}.{where[1]} = kill
-extract(Settings(home=Path({home!r})), ["tickets"])
+extract(Lake(Settings(home=Path({home!r}))), ["tickets"])
 """
 
 
@@ -77,10 +78,10 @@ def table(postgres: str) -> psycopg.Connection[Any]:
 
 
 @pytest.fixture
-def lake(postgres: str, table: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def lake(postgres: str, table: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
     use(monkeypatch, source("postgres", relation="kill.tickets", page_rows=2, file_rows=2))
     parts = psycopg.conninfo.conninfo_to_dict(postgres)
-    return settings(tmp_path / "lake", tickets={**parts, "port": int(str(parts["port"]))})
+    return lake_with(tmp_path / "lake", tickets={**parts, "port": int(str(parts["port"]))})
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def lake(postgres: str, table: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (("pull_state.PullState", "close"), 1, 1),
     ],
 )
-def test_a_kill_at_any_step_loses_nothing(lake: Settings, where: tuple[str, str], times: int, at_most: int) -> None:
+def test_a_kill_at_any_step_loses_nothing(lake: Lake, where: tuple[str, str], times: int, at_most: int) -> None:
     """Given a pull of three files, When it is killed at a step, Then after the next run every state of every row is
     there, at most twice: the engine drops what came twice."""
     script = KILLED.format(where=where, times=times, home=str(lake.home), tests=str(Path(__file__).parent))
@@ -113,7 +114,7 @@ def test_a_kill_at_any_step_loses_nothing(lake: Settings, where: tuple[str, str]
     assert pull(lake).rows == 0
 
 
-def test_a_manifest_whose_file_is_gone_moves_no_watermark(lake: Settings) -> None:
+def test_a_manifest_whose_file_is_gone_moves_no_watermark(lake: Lake) -> None:
     """Given a run that died before it saved the watermark, When its file is lost too, Then its rows are read again."""
     script = KILLED.format(where=("pull", "advance"), times=0, home=str(lake.home), tests=str(Path(__file__).parent))
     subprocess.run([sys.executable, "-c", script], cwd=PROJECT_ROOT, capture_output=True, timeout=60)
@@ -122,7 +123,7 @@ def test_a_manifest_whose_file_is_gone_moves_no_watermark(lake: Settings) -> Non
     assert pull(lake).rows == 6 and len(versions(lake)) == 6
 
 
-def test_a_draft_is_invisible_and_cleaned(lake: Settings) -> None:
+def test_a_draft_is_invisible_and_cleaned(lake: Lake) -> None:
     folder = lake.landing / "tickets"
     folder.mkdir(parents=True)
     (folder / ".tickets_000001_20260101T000000Z.csv.gz.tmp").write_bytes(b"half")
@@ -132,15 +133,14 @@ def test_a_draft_is_invisible_and_cleaned(lake: Settings) -> None:
     assert [path.name for path in folder.glob(".*")] == [".tickets_of_another.tmp"]
 
 
-def test_numbers_go_on_although_files_and_journal_are_gone(lake: Settings, table: Any) -> None:
+def test_numbers_go_on_although_files_and_journal_are_gone(lake: Lake, table: Any) -> None:
     """Given files that were archived, When the record of pulls is lost, Then no name that was taken is used again."""
-    from python_ops.lake.ledger import Ledger
 
     pull(lake)
     folder = lake.landing / "tickets"
     names = landing.names(folder)
     taken = [inspect(folder, name, contract()) for name in names]
-    Ledger.of(lake, "tickets").freeze(1, "1.0.0", taken)
+    lake.ledger("tickets").freeze(1, "1.0.0", taken)
     for name in names:
         (folder / name).unlink()
     shutil.rmtree(lake.state / "extract")
@@ -150,21 +150,21 @@ def test_numbers_go_on_although_files_and_journal_are_gone(lake: Settings, table
     assert min(landing.names(folder)) > names[-1]
 
 
-def test_one_source_is_extracted_by_one_process(lake: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    with lease(store_for(lake), "extract.tickets", "lakeops extract run"):
+def test_one_source_is_extracted_by_one_process(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    with lease(lake.store, "extract.tickets", "lakeops extract run"):
         (result,) = extract(lake, ["tickets"])
     assert isinstance(result.error, BusyError) and "extract.tickets is held by" in str(result.error)
     assert pull(lake).rows == 6
 
 
-def test_a_zombie_lands_nothing(lake: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zombie_lands_nothing(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given a process that lost its lease while it read, When it would make its file visible, Then it stops."""
     from python_ops.jobs.extract.database import DatabaseReader
 
     real = DatabaseReader.pages
 
     def slow(reader: Any, *given: Any) -> Any:
-        store = store_for(lake)
+        store = lake.store
         for page in real(reader, *given):
             record = store.get("lease", "extract.tickets")
             assert record is not None
@@ -177,15 +177,13 @@ def test_a_zombie_lands_nothing(lake: Settings, monkeypatch: pytest.MonkeyPatch)
     assert landing.names(lake.landing / "tickets") == [] and mark(lake) is None
 
 
-def test_a_rival_that_moves_the_watermark_costs_duplicates_only(
-    lake: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rival_that_moves_the_watermark_costs_duplicates_only(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     real = PullState.save
 
     def save(pull_state: PullState, manifest: Any) -> Any:
         if not manifest.done:
-            record = store_for(lake).get("watermark", "tickets")
-            store_for(lake).put(
+            record = lake.store.get("watermark", "tickets")
+            lake.store.put(
                 "watermark",
                 "tickets",
                 {"at": "2026-01-01T00:01:00+00:00", "key": "1"},
@@ -201,7 +199,7 @@ def test_a_rival_that_moves_the_watermark_costs_duplicates_only(
     assert len(versions(lake)) == 6
 
 
-def test_a_full_disk_fails_its_source_alone(lake: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_fails_its_source_alone(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     from python_ops.jobs.extract import files
 
     def full(draft: Any, rows: Any) -> None:
@@ -214,7 +212,7 @@ def test_a_full_disk_fails_its_source_alone(lake: Settings, monkeypatch: pytest.
 
 
 def test_a_source_that_fails_does_not_stop_the_others(
-    lake: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = replace(sources()["redshift_behavior"], timeout_seconds=1)
     use(monkeypatch, source("postgres", relation="kill.tickets"), broken)
@@ -230,7 +228,7 @@ def test_a_source_that_fails_does_not_stop_the_others(
     assert second.error and second.at is None
 
 
-def test_lineage_and_figures_say_what_landed(lake: Settings) -> None:
+def test_lineage_and_figures_say_what_landed(lake: Lake) -> None:
     pull(lake)
     events = [json.loads(line) for line in (lake.state / "lineage" / "events.jsonl").read_text().splitlines()]
     assert [(e["job"]["name"], e["eventType"]) for e in events] == [
@@ -251,13 +249,13 @@ def test_lineage_and_figures_say_what_landed(lake: Settings) -> None:
     assert "canary" not in (lake.state / "lineage" / "events.jsonl").read_text()
 
 
-def test_watermarks_in_dynamodb(aws: str, lake: Settings) -> None:
+def test_watermarks_in_dynamodb(aws: str, lake: Lake) -> None:
     """Given the state store of production, When a source is pulled, Then it behaves as with files."""
     make_table()
-    given = lake.model_copy(update={"state_store": "dynamodb", "state_table": "state"})
+    given = lake.with_settings(state_store="dynamodb", state_table="state")
     assert pull(given).rows == 6 and pull(given).rows == 0
     assert mark(given) == Watermark("2026-01-01T00:06:00Z", "6")
-    assert read(store_for(lake), "tickets") == (None, 0)
+    assert read(lake.store, "tickets") == (None, 0)
     assert boto3.client("dynamodb").scan(TableName="state")["Count"] == 2, "the watermark and the lease"
 
 
@@ -373,12 +371,12 @@ def test_a_run_extracts_first_and_ends_with_what_failed(
     from python_ops.run import daily
 
     (tmp_path / "rates.csv").write_text(content)
-    given = settings(tmp_path / "lake", fx_rates={"url": (tmp_path / "rates.csv").as_uri()})
-    given = given.model_copy(update={"extract": ("fx_rates",)})
+    given = lake_with(tmp_path / "lake", fx_rates={"url": (tmp_path / "rates.csv").as_uri()})
+    given = given.with_settings(extract=("fx_rates",))
     steps: list[str] = []
     for step in ("ingest", "build", "publish"):  # what starts a JVM
         monkeypatch.setattr(daily.Job, step, lambda job, step=step: steps.append(step))
-    monkeypatch.setattr(daily, "remember", lambda settings: None)
+    monkeypatch.setattr(daily, "remember", lambda lake: None)
     reports: list[str] = []
     try:
         daily.run(given, lambda what, value: reports.append(what))
@@ -399,12 +397,12 @@ def test_a_run_with_nothing_new_has_asked_the_sources(tmp_path: Path, monkeypatc
     from python_ops.run import daily
 
     (tmp_path / "rates.csv").write_text(DAY_ONE)
-    given = settings(tmp_path / "lake", fx_rates={"url": (tmp_path / "rates.csv").as_uri()})
-    given = given.model_copy(update={"extract": ("fx_rates",)})
+    given = lake_with(tmp_path / "lake", fx_rates={"url": (tmp_path / "rates.csv").as_uri()})
+    given = given.with_settings(extract=("fx_rates",))
     extract(given, ["fx_rates"])
     asked = PullState(given.state / "extract", "fx_rates").last()
-    monkeypatch.setattr(daily, "reason_to_run", lambda settings: None)
-    monkeypatch.setattr(daily, "green_since", lambda settings: "yesterday")
+    monkeypatch.setattr(daily, "reason_to_run", lambda lake: None)
+    monkeypatch.setattr(daily, "green_since", lambda lake: "yesterday")
     job = daily.run(given, lambda what, value: None)
     assert job.unchanged_since == "yesterday" and [step.name for step in job.steps] == ["extract"]
     assert PullState(given.state / "extract", "fx_rates").last()["rows"] == 0 != asked["rows"]
@@ -418,9 +416,7 @@ def ctrl_c() -> Iterator[int]:
     signal.signal(signal.SIGINT, before)
 
 
-def test_an_interrupted_run_stops_what_is_being_read(
-    lake: Settings, monkeypatch: pytest.MonkeyPatch, ctrl_c: int
-) -> None:
+def test_an_interrupted_run_stops_what_is_being_read(lake: Lake, monkeypatch: pytest.MonkeyPatch, ctrl_c: int) -> None:
     """Given a long pull, When Ctrl-C comes, Then it ends at its next page, and nothing is built."""
     from python_ops.jobs.extract.database import DatabaseReader
     from python_ops.lake.errors import Interrupted
@@ -438,7 +434,7 @@ def test_an_interrupted_run_stops_what_is_being_read(
     monkeypatch.setattr(DatabaseReader, "pages", interrupted)
     monkeypatch.setattr(daily.Job, "ingest", lambda job: pytest.fail("nothing is to be done after Ctrl-C"))
     with pytest.raises(Interrupted, match="extract was interrupted; what it committed is kept"):
-        daily.run(lake.model_copy(update={"extract": ("tickets",)}), lambda what, value: None)
+        daily.run(lake.with_settings(extract=("tickets",)), lambda what, value: None)
     assert len(landed(lake)) == 4 and mark(lake) == Watermark("2026-01-01T00:04:00Z", "4")
     monkeypatch.setattr(DatabaseReader, "pages", real)
     assert pull(lake).rows == 2 and set(versions(lake).values()) == {1}

@@ -16,14 +16,14 @@ import fakesnow
 import psycopg
 import pytest
 import snowflake.connector
-from extraction import contract, failed, landed, mark, overlap, pull, settings, source, use, versions
+from extraction import contract, failed, lake_with, landed, mark, overlap, pull, source, use, versions
 from snowflake.connector import errors
 
 from python_ops.jobs.extract.pull_state import PullState
 from python_ops.jobs.extract.sources import Source
 from python_ops.jobs.ingest.inspection import inspect
 from python_ops.lake import landing
-from python_ops.lake.config import Settings
+from python_ops.lake.lake import Lake
 from python_ops.lake.secrets import mask
 from python_ops.lake.state.watermarks import Watermark
 
@@ -103,15 +103,15 @@ def desk(request: pytest.FixtureRequest) -> Iterator[Desk]:
 
 
 @pytest.fixture
-def lake(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def lake(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
     use(monkeypatch, desk.entry)
-    return settings(tmp_path / "lake", tickets=desk.secret)
+    return lake_with(tmp_path / "lake", tickets=desk.secret)
 
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Arrow output on a DB-API result")]
 
 
-def test_everything_lands_and_then_what_changed(desk: Desk, lake: Settings) -> None:
+def test_everything_lands_and_then_what_changed(desk: Desk, lake: Lake) -> None:
     for number in range(5):
         desk.put(number, number)
     assert pull(lake).rows == 5
@@ -127,7 +127,7 @@ def test_everything_lands_and_then_what_changed(desk: Desk, lake: Settings) -> N
     assert pull(lake).rows == 0
 
 
-def test_values_are_what_ingestion_reads(desk: Desk, lake: Settings) -> None:
+def test_values_are_what_ingestion_reads(desk: Desk, lake: Lake) -> None:
     desk.put(1, 0, HOSTILE)
     desk.put(2, 1, None)
     desk.put(3, 2, "")
@@ -159,7 +159,7 @@ def test_files_of_a_long_pull_move_the_watermark_one_by_one(
     for number in range(20):
         desk.put(number, 20 - number)
     use(monkeypatch, Source(**{**desk.entry.__dict__, "page_rows": 3, "file_rows": 6}))
-    lake = settings(tmp_path / "small", tickets=desk.secret)
+    lake = lake_with(tmp_path / "small", tickets=desk.secret)
     result = pull(lake)
     assert (result.rows, len(result.files)) == (20, 4)
     assert [int(row["ticket_id"]) for row in landed(lake)] == list(range(19, -1, -1))
@@ -170,7 +170,7 @@ def test_files_of_a_long_pull_move_the_watermark_one_by_one(
     assert {m["until"] for m in found} == {found[0]["until"]}, "one upper bound for the whole pull"
 
 
-def test_rows_that_no_pull_delivers_are_counted(desk: Desk, lake: Settings) -> None:
+def test_rows_that_no_pull_delivers_are_counted(desk: Desk, lake: Lake) -> None:
     desk.put(1, 0)
     desk.put(2, None)
     desk.put(3, None)
@@ -182,7 +182,7 @@ def test_rows_that_no_pull_delivers_are_counted(desk: Desk, lake: Settings) -> N
 
 
 def test_what_is_still_being_committed_is_left_to_the_next_pull(
-    desk: Desk, lake: Settings, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.put(1, 0)
     desk.run("insert into {} values (%s, %s, %s, %s, %s, %s)", (2, "", None, None, None, datetime.now(UTC)))
@@ -192,7 +192,7 @@ def test_what_is_still_being_committed_is_left_to_the_next_pull(
     assert pull(lake).rows == 1
 
 
-def test_a_table_that_is_not_there_is_named(desk: Desk, lake: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_that_is_not_there_is_named(desk: Desk, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, Source(**{**desk.entry.__dict__, "relation": desk.entry.relation + "_gone"}))
     message = failed(lake)
     assert "did not give rows without a time of" in message and "gone" in message.lower()
@@ -200,7 +200,7 @@ def test_a_table_that_is_not_there_is_named(desk: Desk, lake: Settings, monkeypa
 
 
 def test_without_an_overlap_the_watermarks_own_time_is_still_read(
-    desk: Desk, lake: Settings, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, overlap(desk.entry, 0))
     desk.put(1, 0)
@@ -210,17 +210,15 @@ def test_without_an_overlap_the_watermarks_own_time_is_still_read(
 
 
 @pytest.mark.parametrize("desk", ["postgres", "redshift"], indirect=True)
-def test_refused_credentials_are_named_and_not_shown(desk: Desk, tmp_path: Path, lake: Settings) -> None:
-    given = settings(tmp_path / "other", tickets={**desk.secret, "password": "canary-wrong"})
+def test_refused_credentials_are_named_and_not_shown(desk: Desk, tmp_path: Path, lake: Lake) -> None:
+    given = lake_with(tmp_path / "other", tickets={**desk.secret, "password": "canary-wrong"})
     message = failed(given)
     assert "refuses the credentials of secret tickets" in message and "Renew the secret" in message
     assert "canary" not in message
 
 
 @pytest.mark.parametrize("desk", ["postgres", "redshift"], indirect=True)
-def test_a_password_rotated_while_a_pull_runs_is_read_afresh(
-    desk: Desk, lake: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_password_rotated_while_a_pull_runs_is_read_afresh(desk: Desk, lake: Lake) -> None:
     """Given a cached secret that was rotated, When the server refuses it, Then it is read again."""
     from python_ops.lake.secrets import Secrets
 
@@ -237,8 +235,7 @@ def test_a_password_rotated_while_a_pull_runs_is_read_afresh(
     secrets = Secrets([Rotating()])
     secrets.get("tickets")
     given[0] = right
-    monkeypatch.setattr("python_ops.jobs.extract.secrets_for", lambda settings: secrets)
-    assert pull(lake).rows == 1
+    assert pull(Lake(lake.settings, secrets=secrets)).rows == 1
 
 
 class Cutting:
@@ -286,7 +283,7 @@ def test_a_connection_that_drops_while_rows_are_read(
         desk.put(number, number, "x" * 150)
     use(monkeypatch, Source(**{**desk.entry.__dict__, "page_rows": 20, "file_rows": 100, "overlap_seconds": 60}))
     cutting = Cutting(desk.secret["port"], 40_000, times)
-    lake = settings(tmp_path / "lake2", tickets={**desk.secret, "port": cutting.port, "host": "127.0.0.1"})
+    lake = lake_with(tmp_path / "lake2", tickets={**desk.secret, "port": cutting.port, "host": "127.0.0.1"})
     if times == 1:
         assert pull(lake).rows == 400
     else:
@@ -302,7 +299,7 @@ def test_a_connection_that_drops_while_rows_are_read(
 
 
 @pytest.mark.parametrize("desk", ["postgres"], indirect=True)
-def test_a_statement_has_its_time(desk: Desk, lake: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_statement_has_its_time(desk: Desk, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.run("create view desk.slow as select t.* from {} t cross join lateral (select pg_sleep(5), t.ticket_id) s", ())
     desk.put(1, 0)
     use(monkeypatch, Source(**{**desk.entry.__dict__, "relation": "desk.slow", "timeout_seconds": 1}))
@@ -313,7 +310,7 @@ def test_a_statement_has_its_time(desk: Desk, lake: Settings, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("desk", ["postgres"], indirect=True)
-def test_the_session_can_only_read(desk: Desk, lake: Settings) -> None:
+def test_the_session_can_only_read(desk: Desk, lake: Lake) -> None:
     from python_ops.jobs.extract.postgres import PostgresReader
     from python_ops.lake.secrets import Secret
 
@@ -324,10 +321,10 @@ def test_the_session_can_only_read(desk: Desk, lake: Settings) -> None:
 
 
 @pytest.mark.parametrize("desk", ["postgres"], indirect=True)
-def test_a_server_that_is_not_there_is_named(desk: Desk, tmp_path: Path, lake: Settings) -> None:
-    given = settings(tmp_path / "other", tickets={**desk.secret, "port": 9})
+def test_a_server_that_is_not_there_is_named(desk: Desk, tmp_path: Path, lake: Lake) -> None:
+    given = lake_with(tmp_path / "other", tickets={**desk.secret, "port": 9})
     assert "PostgreSQL cannot be reached" in failed(given)
-    given = settings(tmp_path / "third", tickets={"host": "x"})
+    given = lake_with(tmp_path / "third", tickets={"host": "x"})
     assert "tickets" in failed(given)
 
 

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from extraction import landed, mark, settings, use
+from extraction import lake_with, landed, mark, use
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
@@ -16,6 +16,7 @@ from python_ops.jobs.extract.sources import sources
 from python_ops.jobs.ingest.inspection import inspect
 from python_ops.lake import landing
 from python_ops.lake.config import Settings
+from python_ops.lake.lake import Lake
 from python_ops.lake.state.watermarks import Watermark
 
 HEAD = "Date,USD,JPY,CYP,\n"
@@ -30,26 +31,26 @@ def zipped(text: str, name: str = "eurofxref-hist.csv") -> bytes:
 
 
 @pytest.fixture
-def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
     use(monkeypatch, sources()["fx_rates"])
-    return settings(tmp_path / "lake", fx_rates={"url": (tmp_path / "rates.zip").as_uri()})
+    return lake_with(tmp_path / "lake", fx_rates={"url": (tmp_path / "rates.zip").as_uri()})
 
 
-def deliver(lake: Settings, *days: str, head: str = HEAD) -> None:
-    (lake.home_path.parent / "rates.zip").write_bytes(zipped(head + "".join(days)))
+def deliver(lake: Lake, *days: str, head: str = HEAD) -> None:
+    (lake.home.parent / "rates.zip").write_bytes(zipped(head + "".join(days)))
 
 
-def rates(lake: Settings) -> list[tuple[str, str, str]]:
+def rates(lake: Lake) -> list[tuple[str, str, str]]:
     return [(r["rate_date"], r["currency"], r["units_per_eur"]) for r in landed(lake, "fx_rates")]
 
 
-def run(lake: Settings) -> int:
+def run(lake: Lake) -> int:
     (result,) = extract(lake, ["fx_rates"])
     assert result.error is None, result.error
     return result.rows
 
 
-def test_only_new_and_revised_rates_land(lake: Settings) -> None:
+def test_only_new_and_revised_rates_land(lake: Lake) -> None:
     """Given a file of two days, When a day comes and a rate is revised, Then those alone land, in later files."""
     deliver(lake, *DAYS)
     assert run(lake) == 4 and run(lake) == 0
@@ -66,7 +67,7 @@ def test_only_new_and_revised_rates_land(lake: Settings) -> None:
     assert names == sorted(names) and len(names) == 3, "the order of names is the order of delivery: the last one wins"
 
 
-def test_a_header_is_the_contracts(lake: Settings) -> None:
+def test_a_header_is_the_contracts(lake: Lake) -> None:
     deliver(lake, *DAYS)
     run(lake)
     (name,) = landing.names(lake.landing / "fx_rates")
@@ -74,7 +75,7 @@ def test_a_header_is_the_contracts(lake: Settings) -> None:
     assert found.fault is None
 
 
-def test_an_older_file_lands_nothing(lake: Settings) -> None:
+def test_an_older_file_lands_nothing(lake: Lake) -> None:
     deliver(lake, *DAYS)
     run(lake)
     deliver(lake, "2025-01-02,9.9,162.3,N/A,\n")
@@ -83,7 +84,7 @@ def test_an_older_file_lands_nothing(lake: Settings) -> None:
     assert len(rates(lake)) == 4
 
 
-def test_a_value_that_is_no_number_lands_for_ingestion_to_reject(lake: Settings) -> None:
+def test_a_value_that_is_no_number_lands_for_ingestion_to_reject(lake: Lake) -> None:
     deliver(lake, "2025-01-02,oops,162.3,N/A,\n")
     assert run(lake) == 2
     assert ("2025-01-02", "USD", "oops") in rates(lake)
@@ -101,15 +102,15 @@ def test_a_value_that_is_no_number_lands_for_ingestion_to_reject(lake: Settings)
         (b"Date,USD\n\xff\xfe,1\n", "is not a csv in UTF-8"),
     ],
 )
-def test_a_wrong_file_is_named_and_lands_nothing(lake: Settings, content: bytes, told: str) -> None:
-    (lake.home_path.parent / "rates.zip").write_bytes(content)
+def test_a_wrong_file_is_named_and_lands_nothing(lake: Lake, content: bytes, told: str) -> None:
+    (lake.home.parent / "rates.zip").write_bytes(content)
     (result,) = extract(lake, ["fx_rates"])
     assert result.error is not None and told in str(result.error)
     assert not landing.names(lake.landing / "fx_rates") and mark(lake, "fx_rates") is None
     assert not list(lake.landing.rglob("*.tmp"))
 
 
-def test_a_bomb_is_refused(lake: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bomb_is_refused(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("python_ops.jobs.extract.fx.TEXT_BYTES", 1000)
     deliver(lake, *(f"2025-01-{day:02},1.0,2.0,,\n" for day in range(1, 32)), head=HEAD + " " * 1000 + "\n")
     (result,) = extract(lake, ["fx_rates"])
@@ -121,7 +122,7 @@ def test_over_http_a_file_that_is_unchanged_is_not_sent_again(
 ) -> None:
     """Given a server with ETags, When nothing changed, Then it answers 304; after a reset it is asked for all again."""
     use(monkeypatch, sources()["fx_rates"])
-    lake = settings(tmp_path / "lake", fx_rates={"url": httpserver.url_for("/hist.zip")})
+    lake = lake_with(tmp_path / "lake", fx_rates={"url": httpserver.url_for("/hist.zip")})
     served, statuses = ["a", zipped(HEAD + "".join(DAYS))], []
 
     def answer(request: Request) -> Response:
@@ -143,6 +144,6 @@ def test_over_http_a_file_that_is_unchanged_is_not_sent_again(
 def test_the_bank_needs_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from python_ops.watch.credentials import needed
 
-    assert needed(Settings(extract=("fx_rates", "snowflake_orders"))) == {
+    assert needed(Lake(Settings(extract=("fx_rates", "snowflake_orders")))) == {
         "snowflake_orders": {"extracting snowflake_orders": "extract.snowflake"}
     }

@@ -22,6 +22,7 @@ from python_ops.jobs.ingest import IngestResult, ingest
 from python_ops.lake import contracts
 from python_ops.lake.config import PROJECT_ROOT, Settings
 from python_ops.lake.contracts import infer, load
+from python_ops.lake.lake import Lake
 from python_ops.lake.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -34,12 +35,10 @@ HOSTILE = 'a "quoted", line\nbreak \\ and \\" Ünïcode \u2028 x'
 
 
 @pytest.fixture
-def lake(spark: SparkSession, settings: Settings, tmp_path: Path) -> Iterator[Settings]:
+def lake(spark: SparkSession, settings: Settings, tmp_path: Path) -> Iterator[Lake]:
     """Schemas, landing folder and state of the test's own; its tables lie in the shared warehouse."""
-    given = settings.model_copy(update={"schema_prefix": "extracted"})
-    for name, value in (("landing", tmp_path / "landing"), ("state", tmp_path / "state")):
-        given.__dict__[name] = value
-    yield given
+    changed = settings.model_copy(update={"schema_prefix": "extracted"})
+    yield Lake(changed, landing=tmp_path / "landing", state=tmp_path / "state", start=lambda: spark)
     for schema in ("extracted_bronze", "extracted_dlq"):
         spark.sql(f"drop schema if exists {schema} cascade")
 
@@ -59,7 +58,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         known.cache_clear()
 
 
-def land(lake: Settings, source: str, *rows: tuple[Any, ...]) -> None:
+def land(lake: Lake, source: str, *rows: tuple[Any, ...]) -> None:
     """Lands rows as a database's reader gives them."""
     contract = load(source)
     draft = LandingDraft(lake.landing / source, numbered(source, 1, AT, contract), contract)
@@ -68,7 +67,7 @@ def land(lake: Settings, source: str, *rows: tuple[Any, ...]) -> None:
 
 
 def test_landed_rows_arrive_exactly(
-    spark: SparkSession, lake: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given rows with hostile texts, NULLs and values beyond their columns, When they are landed as csv and parquet and
     ingested, Then what fits is in bronze as it was in the source, and the rest is in the dead-letter queue."""
@@ -97,7 +96,7 @@ def test_landed_rows_arrive_exactly(
         rates.write_text("Date,USD,JPY,\n" + text)
         assert extract(lake, ["fx_rates"])[0].error is None
         names = ["fx_rates"] if batches else ["fx_rates", "redshift_behavior", "snowflake_orders"]
-        batches += ingest(lake, lambda: spark, names)
+        batches += ingest(lake, names)
     assert [(batch.source, batch.accepted, batch.quarantined, batch.error) for batch in batches] == [
         ("fx_rates", 2, 0, None),
         ("redshift_behavior", 3, 1, None),
@@ -176,7 +175,7 @@ def sample(kind: str, path: Path) -> None:
         path.write_bytes(SAMPLES[kind])
 
 
-def test_a_drafted_contract_takes_its_own_sample(spark: SparkSession, lake: Settings, registry: Path) -> None:
+def test_a_drafted_contract_takes_its_own_sample(spark: SparkSession, lake: Lake, registry: Path) -> None:
     """Given samples of every format, When each draft is finished by description and owner alone, Then ingestion accepts
     every record of the sample, and what the contract leaves out is kept in `_extra`."""
     kinds = {"csv": 2, "jsonl": 4, "parquet": 2, "avro": 2, "debezium": None}
@@ -189,10 +188,10 @@ def test_a_drafted_contract_takes_its_own_sample(spark: SparkSession, lake: Sett
             'owner: ""', "owner: shop"
         )
         (registry / f"partner_{kind}.yml").write_text(finished)
-    taken = {batch.source.removeprefix("partner_"): batch for batch in ingest(lake, lambda: spark)}
+    taken = {batch.source.removeprefix("partner_"): batch for batch in ingest(lake)}
     ledgers = {kind: Ledger(lake.state / "ingest", batch.source).manifests for kind, batch in taken.items()}
-    refused = {kind: (taken[kind].error, ledgers[kind] and ledgers[kind][-1].reasons) for kind in kinds}
-    assert refused == dict.fromkeys(kinds, (None, {}))
+    refused = {kind: (taken[kind].error, ledgers[kind] and ledgers[kind][-1].rejected) for kind in kinds}
+    assert refused == dict.fromkeys(kinds, (None, ()))
     assert all(taken[kind].accepted == count for kind, count in kinds.items() if count)
     assert taken["debezium"].quarantined == 0 < taken["debezium"].accepted
     kept = spark.sql("select _extra from extracted_bronze.partner_jsonl order by id").collect()

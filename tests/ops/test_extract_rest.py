@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 import time_machine
-from extraction import failed, landed, mark, pull, settings, source, use, versions
+from extraction import failed, lake_with, landed, mark, pull, source, use, versions
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 from werkzeug.serving import WSGIRequestHandler
 
-from python_ops.lake.config import Settings
 from python_ops.lake.http import retry_after
-from python_ops.lake.state import store_for
+from python_ops.lake.lake import Lake
 from python_ops.lake.state.watermarks import Watermark, advance, read
 
 TOKEN = "canary-token-81f3"
@@ -68,12 +67,12 @@ def desk(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> Desk:
 
 
 @pytest.fixture
-def lake(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def lake(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
     use(monkeypatch, source("rest", "jsonl", **FIELDS))
-    return settings(tmp_path / "lake", tickets={"url": desk.server.url_for(""), "token": TOKEN})
+    return lake_with(tmp_path / "lake", tickets={"url": desk.server.url_for(""), "token": TOKEN})
 
 
-def test_all_pages_land_and_then_only_what_changed(desk: Desk, lake: Settings) -> None:
+def test_all_pages_land_and_then_only_what_changed(desk: Desk, lake: Lake) -> None:
     """Given pages of two, When a ticket changes, Then it alone lands: the overlap is read again and has landed."""
     assert (pull(lake).rows, len(landed(lake))) == (5, 5)
     assert mark(lake) == Watermark(desk.tickets[4]["updated_at"], "4")
@@ -85,7 +84,7 @@ def test_all_pages_land_and_then_only_what_changed(desk: Desk, lake: Settings) -
     assert landed(lake)[-1]["subject"] == "changed"
 
 
-def test_numbers_keep_their_digits_and_unknown_fields_stay(desk: Desk, lake: Settings) -> None:
+def test_numbers_keep_their_digits_and_unknown_fields_stay(desk: Desk, lake: Lake) -> None:
     digits = "12345678901234567.123456789012345678"
     desk.before = lambda request: Response(
         f'{{"results": [{{"ticket_id": 9007199254740993, "hours": {digits}, "new": {{"a": [1.10]}}, '
@@ -97,7 +96,7 @@ def test_numbers_keep_their_digits_and_unknown_fields_stay(desk: Desk, lake: Set
     assert digits in text and "9007199254740993" in text and '"new":{"a":[1.10]}' in text
 
 
-def test_a_path_gives_a_column(desk: Desk, lake: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_gives_a_column(desk: Desk, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     columns = {"ticket_id": "id", "updated_at": "properties.changed", "subject": "properties.title"}
     use(monkeypatch, source("rest", "jsonl", columns=columns, **FIELDS))
     given = {"id": 7, "properties": {"changed": "2026-03-01T11:00:00Z", "title": "t", "x": 1}, "archived": False}
@@ -107,7 +106,7 @@ def test_a_path_gives_a_column(desk: Desk, lake: Settings, monkeypatch: pytest.M
 
 
 def test_a_next_link_is_followed_on_the_same_server_only(
-    desk: Desk, lake: Settings, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, source("rest", "jsonl", **{**FIELDS, "next": "next", "next_param": ""}))
     link = ["/crm/v3/tickets?page=2"]
@@ -124,7 +123,7 @@ def test_a_next_link_is_followed_on_the_same_server_only(
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_what_passes_is_tried_again_in_bounds(
-    desk: Desk, lake: Settings, monkeypatch: pytest.MonkeyPatch, status: int
+    desk: Desk, lake: Lake, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     waits: list[float] = []
     monkeypatch.setattr("python_ops.jobs.extract._sleep", lambda stop, seconds: waits.append(seconds))
@@ -143,7 +142,7 @@ def test_what_passes_is_tried_again_in_bounds(
     assert len(waits) == 3 + 4, "five tries in all"
 
 
-def test_a_wait_beyond_our_patience_ends_the_pull(desk: Desk, lake: Settings) -> None:
+def test_a_wait_beyond_our_patience_ends_the_pull(desk: Desk, lake: Lake) -> None:
     desk.before = lambda request: Response("", 429, headers={"Retry-After": "3600"})
     assert "wants 3600 s without requests. Run again after that" in failed(lake)
     assert len(desk.asked) == 1
@@ -161,7 +160,7 @@ def test_a_token_that_expires_in_the_middle_is_renewed_once(
 ) -> None:
     use(monkeypatch, source("rest", "jsonl", **FIELDS))
     given = {"url": desk.server.url_for(""), "client_id": "desk-client", "client_secret": "canary-client-secret"}
-    lake = settings(tmp_path / "lake", tickets={**given, "token_url": desk.server.url_for("/oauth/token")})
+    lake = lake_with(tmp_path / "lake", tickets={**given, "token_url": desk.server.url_for("/oauth/token")})
     issued: list[str] = []
 
     def token(request: Request) -> Response:
@@ -189,7 +188,7 @@ def test_a_token_that_expires_in_the_middle_is_renewed_once(
     assert "the token is refused" in message and "canary" not in message
 
 
-def test_a_rotated_token_is_read_afresh(desk: Desk, lake: Settings) -> None:
+def test_a_rotated_token_is_read_afresh(desk: Desk, lake: Lake) -> None:
     """Given a token in the secret, When it is rotated during a pull, Then the secret is read again."""
     requests = [0]
 
@@ -197,22 +196,22 @@ def test_a_rotated_token_is_read_afresh(desk: Desk, lake: Settings) -> None:
         requests[0] += 1
         if requests[0] == 3:
             desk.token = "canary-token-rotated"
-            settings(lake.home, tickets={"url": desk.server.url_for(""), "token": desk.token})
+            lake_with(lake.home, tickets={"url": desk.server.url_for(""), "token": desk.token})
 
     desk.before = rotate
     assert pull(lake).rows == 5
 
 
-def test_a_refused_token_is_named_and_not_shown(desk: Desk, lake: Settings) -> None:
+def test_a_refused_token_is_named_and_not_shown(desk: Desk, lake: Lake) -> None:
     desk.token = "another"
     message = failed(lake)
     assert "answered 401" in message and "Renew the secret" in message and TOKEN not in message
-    for file in lake.home_path.rglob("*"):
+    for file in lake.home.rglob("*"):
         if file.is_file() and file.name != "secrets.json":
             assert TOKEN.encode() not in file.read_bytes(), file
 
 
-def test_the_sources_clock_counts_not_ours(desk: Desk, lake: Settings) -> None:
+def test_the_sources_clock_counts_not_ours(desk: Desk, lake: Lake) -> None:
     """Given a machine whose clock is wrong by a year, When it pulls, Then it lands the same, once."""
     for wrong in (NOW - timedelta(days=365), NOW + timedelta(days=365)):
         with time_machine.travel(wrong):
@@ -226,7 +225,7 @@ def test_the_sources_clock_counts_not_ours(desk: Desk, lake: Settings) -> None:
     assert pull(lake).rows == 1
 
 
-def test_rows_without_a_time_land_and_are_reported(desk: Desk, lake: Settings) -> None:
+def test_rows_without_a_time_land_and_are_reported(desk: Desk, lake: Lake) -> None:
     desk.tickets += [ticket(7, 1, updated_at=None), ticket(8, 1, updated_at="yesterday")]
     desk.before = lambda request: Response(json.dumps({"results": desk.tickets}))
     result = pull(lake)
@@ -234,9 +233,9 @@ def test_rows_without_a_time_land_and_are_reported(desk: Desk, lake: Settings) -
     assert "2 rows landed without a usable updated_at" in result.warnings
 
 
-def test_a_watermark_ahead_of_the_source_is_refused_with_both_times(desk: Desk, lake: Settings) -> None:
+def test_a_watermark_ahead_of_the_source_is_refused_with_both_times(desk: Desk, lake: Lake) -> None:
     pull(lake)
-    store = store_for(lake)
+    store = lake.store
     advance(store, "tickets", Watermark("2031-01-01T00:00:00Z"), read(store, "tickets")[1])
     message = failed(lake)
     assert "2031-01-01T00:00:00" in message and "2026-03-01T12:00:00" in message
@@ -244,9 +243,9 @@ def test_a_watermark_ahead_of_the_source_is_refused_with_both_times(desk: Desk, 
     assert len(landed(lake)) == 5
 
 
-def test_a_watermark_moved_by_hand_reads_again_or_says_what_is_skipped(desk: Desk, lake: Settings) -> None:
+def test_a_watermark_moved_by_hand_reads_again_or_says_what_is_skipped(desk: Desk, lake: Lake) -> None:
     pull(lake)
-    store = store_for(lake)
+    store = lake.store
     advance(store, "tickets", Watermark(desk.tickets[0]["updated_at"]), read(store, "tickets")[1], force=True)
     result = pull(lake)
     assert "the watermark was set back from 2026-03-01T10:24:00" in result.warnings[0]
@@ -267,7 +266,7 @@ def test_a_watermark_moved_by_hand_reads_again_or_says_what_is_skipped(desk: Des
         (Response("", 302, headers={"Location": "http://127.0.0.1:9/"}), "it moved"),
     ],
 )
-def test_a_wrong_answer_lands_nothing(desk: Desk, lake: Settings, answer: Response, told: str) -> None:
+def test_a_wrong_answer_lands_nothing(desk: Desk, lake: Lake, answer: Response, told: str) -> None:
     desk.before = lambda request: answer
     assert told in failed(lake)
     assert not landed(lake) and mark(lake) is None

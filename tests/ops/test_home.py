@@ -19,6 +19,7 @@ from python_ops.jobs.recovery.manifest import store_of
 from python_ops.lake import home
 from python_ops.lake.config import PROJECT_ROOT, Settings, load_settings
 from python_ops.lake.errors import ConfigError
+from python_ops.lake.lake import Lake
 from python_ops.lake.lock import exclusive
 
 if TYPE_CHECKING:
@@ -51,9 +52,9 @@ def test_an_address_is_no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         with pytest.raises(ConfigError, match=r"LAKEHOUSE_HOME must be on this machine, or mounted, and .*:// *"):
             load_settings("local")
         with pytest.raises(ConfigError, match="is an address"):
-            _ = Settings(home=Path(address)).state
+            _ = Lake(Settings(home=Path(address))).state
     with pytest.raises(ConfigError, match="neither a path nor s3://"):
-        store_of(Settings(home=tmp_path, recovery="ftp:/host/x"))
+        store_of(Lake(Settings(home=tmp_path, recovery="ftp:/host/x")))
     assert Settings(home=tmp_path / "a:" / "b").home_path == tmp_path / "a:" / "b", "a colon alone is no scheme"
 
 
@@ -109,7 +110,7 @@ def test_a_home_says_whose_it_is_and_where(tmp_path: Path) -> None:
     """Given a home in use, When it is copied or moved, Then neither place is read or written from there."""
     first = Settings(home=tmp_path / "lake", demo=True)
     assert not home.require(first)
-    with exclusive(first, "x"):
+    with exclusive(Lake(first), "x"):
         pass
     assert home.require(first)
     shutil.copytree(first.home, tmp_path / "copy")
@@ -117,7 +118,7 @@ def test_a_home_says_whose_it_is_and_where(tmp_path: Path) -> None:
     assert home.require(Settings(home=tmp_path / "link")), "another name of the same folder"
     copy = Settings(home=tmp_path / "copy")
     told = rf"The lake in {copy.home} is registered at {first.home}: .*`lakeops home adopt --execute`"
-    for refused in (home.require, home.claim, lambda given: exclusive(given, "x").__enter__()):
+    for refused in (home.require, home.claim, lambda given: exclusive(Lake(given), "x").__enter__()):
         with pytest.raises(ConfigError, match=told):
             refused(copy)
     assert json.loads((copy.home / "home.json").read_text())["path"] == str(first.home)
@@ -127,7 +128,7 @@ def test_environments_do_not_share_a_home_and_prefixes_do(tmp_path: Path) -> Non
     home.claim(Settings(home=tmp_path, target="dev", schema_prefix="ann"))
     assert home.require(Settings(home=tmp_path, target="dev", schema_prefix="ben"))
     with pytest.raises(ConfigError, match=r"is the home of environment dev, and this is prod\. .*`--env dev`"):
-        exclusive(Settings(home=tmp_path, target="prod"), "x").__enter__()
+        exclusive(Lake(Settings(home=tmp_path, target="prod")), "x").__enter__()
     (tmp_path / "home.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"home.json cannot be read .*`lakeops home adopt --execute`"):
         home.require(Settings(home=tmp_path, target="dev"))
@@ -141,11 +142,11 @@ def test_a_home_with_a_metastore_is_recorded_by_spark_alone(tmp_path: Path) -> N
 
 
 @pytest.mark.spark
-def test_spark_says_where_the_schemas_are(spark: SparkSession, settings: Settings, tmp_path: Path) -> None:
-    home.compare(settings, spark)
-    elsewhere = Settings(home=tmp_path / "copy")
-    with pytest.raises(ConfigError, match=rf"The lake in {elsewhere.home} is registered at {settings.home_path}/ware"):
-        home.compare(elsewhere, spark)
+def test_spark_says_where_the_schemas_are(spark: SparkSession, lake: Lake, tmp_path: Path) -> None:
+    home.compare(lake.settings, spark)
+    elsewhere = Lake(Settings(home=tmp_path / "copy"))
+    with pytest.raises(ConfigError, match=rf"The lake in {elsewhere.home} is registered at {lake.home}/ware"):
+        home.compare(elsewhere.settings, spark)
 
 
 @pytest.mark.slow
@@ -193,8 +194,8 @@ def test_a_home_that_only_the_environments_file_names_is_exported_first(
 ) -> None:
     monkeypatch.delenv("LAKEHOUSE_HOME", raising=False)
     with pytest.raises(ConfigError, match=rf"`export LAKEHOUSE_HOME={tmp_path}` first"):
-        refuse_other_variables(Settings(home=tmp_path))
+        refuse_other_variables(Lake(Settings(home=tmp_path)))
     monkeypatch.setenv("LAKEHOUSE_HOME", str(tmp_path))
-    refuse_other_variables(Settings(home=tmp_path))
+    refuse_other_variables(Lake(Settings(home=tmp_path)))
     with pytest.raises(ConfigError, match="`export LAKEHOUSE_SCHEMA_PREFIX=ann` first"):
-        refuse_other_variables(Settings(home=tmp_path, schema_prefix="ann"))
+        refuse_other_variables(Lake(Settings(home=tmp_path, schema_prefix="ann")))

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from python_ops.jobs import ingest as ingest_module
 from python_ops.jobs.ingest import IngestResult, ingest, reading
 from python_ops.jobs.ingest import batch as batch_module
 from python_ops.jobs.ingest.tables import AppendOnlyTable
 from python_ops.lake.config import Settings
-from python_ops.lake.contracts import Column, load
+from python_ops.lake.contracts import Column, Contracts, load
+from python_ops.lake.lake import Lake
 from python_ops.lake.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ def event(op: str = "c", lsn: Any = 10, key: Any = None, table: str = "accounts"
 class Desk:
     """One source's landing folder and tables, in schemas of their own."""
 
-    def __init__(self, spark: SparkSession, settings: Settings, source: str = "crm_accounts") -> None:
-        self.spark, self.settings, self.source = spark, settings, source
-        self.landing = settings.landing / source
+    def __init__(self, spark: SparkSession, lake: Lake, source: str = "crm_accounts") -> None:
+        self.spark, self.lake, self.source = spark, lake, source
+        self.landing = lake.landing / source
         self.landing.mkdir(parents=True, exist_ok=True)
 
     def write(self, name: str, *lines: Any) -> Path:
@@ -53,24 +53,22 @@ class Desk:
         return path
 
     def ingest(self) -> IngestResult:
-        return ingest(self.settings, lambda: self.spark, [self.source])[0]
+        return ingest(self.lake, [self.source])[0]
 
     def bronze(self, *columns: str) -> list[Row]:
-        table = f"{self.settings.schema_name('bronze')}.{self.source}"
+        table = f"{self.lake.schema_name('bronze')}.{self.source}"
         return list(
             self.spark.table(table).selectExpr(*(columns or ("*",))).orderBy("_batch_id", "_file", "_line").collect()
         )
 
     def types(self) -> list[tuple[str, str]]:
-        return list(self.spark.table(f"{self.settings.schema_name('bronze')}.{self.source}").dtypes)
+        return list(self.spark.table(f"{self.lake.schema_name('bronze')}.{self.source}").dtypes)
 
     def dlq(self) -> list[Row]:
-        return list(
-            self.spark.table(f"{self.settings.schema_name('dlq')}.{self.source}").orderBy("file", "line").collect()
-        )
+        return list(self.spark.table(f"{self.lake.schema_name('dlq')}.{self.source}").orderBy("file", "line").collect())
 
     def ledger(self) -> Ledger:
-        return Ledger.of(self.settings, self.source)
+        return self.lake.ledger(self.source)
 
 
 @pytest.fixture
@@ -79,9 +77,8 @@ def desk(
 ) -> Iterator[Callable[..., Desk]]:
     """Makes a desk; its landing and state lie in a folder of the test, its tables in the shared warehouse."""
     prefix = "t" + str(abs(hash(request.node.name)) % 10**8)
-    opened = settings.model_copy(update={"schema_prefix": prefix})
-    for name, value in (("landing", tmp_path / "landing"), ("state", tmp_path / "state")):
-        opened.__dict__[name] = value
+    changed = settings.model_copy(update={"schema_prefix": prefix})
+    opened = Lake(changed, landing=tmp_path / "landing", state=tmp_path / "state", start=lambda: spark)
     yield lambda source="crm_accounts": Desk(spark, opened, source)
     for layer in ("bronze", "dlq"):
         spark.sql(f"drop schema if exists {opened.schema_name(layer)} cascade")
@@ -127,7 +124,7 @@ def test_every_bad_record_goes_to_the_dead_letter_queue_with_its_reason(desk: Ca
 
     assert (result.accepted, result.quarantined, result.ignored) == (1, len(BAD_RECORDS), 1)
     assert result.read == result.accepted + result.quarantined + result.ignored
-    raw = here.spark.table(f"{here.settings.schema_name('dlq')}.crm_accounts").selectExpr(
+    raw = here.spark.table(f"{here.lake.schema_name('dlq')}.crm_accounts").selectExpr(
         "cast(raw as binary) as raw", "line"
     )
     received = path.read_bytes().split(b"\n")
@@ -266,7 +263,7 @@ def test_a_run_that_dies_is_finished_by_the_next(desk: Callable[..., Desk], monk
 
 def test_a_restored_table_gets_its_lost_batches_again(desk: Callable[..., Desk]) -> None:
     here = desk()
-    table = f"{here.settings.schema_name('bronze')}.crm_accounts"
+    table = f"{here.lake.schema_name('bronze')}.crm_accounts"
     for number in (1, 2, 3):
         here.write(f"{number}.jsonl", event(lsn=number))
         assert here.ingest().batch_id == number
@@ -299,10 +296,10 @@ def test_a_first_load_never_replaces_what_stands_there(desk: Callable[..., Desk]
     it was; a table that only the metastore lost is entered again, with its rows.
     """
     here = desk()
-    bronze, place = (f"{here.settings.schema_name('bronze')}.crm_accounts",
-                     here.settings.table_path("bronze", "crm_accounts"))  # fmt: skip
+    bronze, place = (f"{here.lake.schema_name('bronze')}.crm_accounts",
+                     here.lake.table_path("bronze", "crm_accounts"))  # fmt: skip
     here.write("a.jsonl", event())
-    here.spark.sql(f"create schema if not exists {here.settings.schema_name('bronze')}")
+    here.spark.sql(f"create schema if not exists {here.lake.schema_name('bronze')}")
     here.spark.sql(f"create view {bronze} as select 1 as account_id")
     assert f"{bronze}: the metastore has a view under this name" in str(here.ingest().error)
     assert not place.exists() and here.ledger().manifests == []
@@ -361,33 +358,31 @@ def test_a_source_that_fails_does_not_stop_the_others(desk: Callable[..., Desk])
     here.landing.write_bytes(b"")
     other.write("a.csv", b"rate_date,currency,units_per_eur", b"2025-03-03,USD,1.0465")
 
-    failed, taken = ingest(here.settings, lambda: here.spark, ["crm_accounts", "fx_rates"])
+    failed, taken = ingest(here.lake, ["crm_accounts", "fx_rates"])
 
     assert "cannot be read" in str(failed.error) and str(here.landing) in str(failed.error)
     assert taken.accepted == 1
 
 
-def test_a_newer_contract_adds_a_column_and_a_changed_type_is_refused(
-    desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_newer_contract_adds_a_column_and_a_changed_type_is_refused(desk: Callable[..., Desk]) -> None:
     """Given rows under one contract, When a column is added, Then old rows have NULL; a changed type is refused."""
     here = desk()
     here.write("a.jsonl", event())
     here.ingest()
     contract = load("crm_accounts")
     added = replace(contract, version="1.1.0", columns=(*contract.columns, Column("region", "string", "Sales region.")))
-    monkeypatch.setattr(ingest_module, "load", lambda source: added)
+    here.lake.contracts = Contracts({here.source: added})
     here.write("b.jsonl", event(account_id="A2", region="north"))
     assert (here.ingest().accepted, here.ingest().error) == (1, None)
     rows = [tuple(row) for row in here.bronze("account_id", "region", "_contract_version")]
     assert rows == [("A1", None, contract.version), ("A2", "north", "1.1.0")]
 
     narrowed = tuple(replace(c, type="int") if c.name == "region" else c for c in added.columns)
-    monkeypatch.setattr(ingest_module, "load", lambda source: replace(added, columns=narrowed))
+    here.lake.contracts = Contracts({here.source: replace(added, columns=narrowed)})
     here.write("c.jsonl", event(account_id="A3", region=5))
     failed = here.ingest()
     assert failed.error and "region (string → int)" in str(failed.error) and "new name" in str(failed.error)
-    monkeypatch.setattr(ingest_module, "load", lambda source: added)
+    here.lake.contracts = Contracts({here.source: added})
     assert here.ingest().error is None, "the file waits until the contract is right again"
 
 
@@ -398,7 +393,7 @@ def test_a_newer_contract_widens_types_in_place(desk: Callable[..., Desk], monke
 
     def under(**types: str) -> None:
         more = tuple(Column(name, type, "A number.") for name, type in types.items())
-        monkeypatch.setattr(ingest_module, "load", lambda source: replace(contract, columns=(*contract.columns, *more)))
+        here.lake.contracts = Contracts({here.source: replace(contract, columns=(*contract.columns, *more))})
 
     under(size="int", price="decimal(6,2)", name_2="string")
     here.write("a.jsonl", event(size=5, price="1.50"))

@@ -27,6 +27,7 @@ from python_ops.lake import landing
 from python_ops.lake.config import Settings
 from python_ops.lake.contracts import Column, Contract, load
 from python_ops.lake.errors import BusyError, OpsError
+from python_ops.lake.lake import Lake
 from python_ops.lake.landing import LandingFile
 from python_ops.lake.ledger import BatchState, Ledger
 from python_ops.lake.lock import exclusive
@@ -389,49 +390,49 @@ def test_a_snapshot_is_a_batch_of_its_own(tmp_path: Path) -> None:
 
 def test_a_snapshot_is_frozen_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A manifest that does not say it yet, left by a run that died, would be taken for changes."""
-    settings, saved = Settings(home=tmp_path), []
+    lake, saved = Lake(Settings(home=tmp_path)), []
     save = Ledger.save
     monkeypatch.setattr(Ledger, "save", lambda ledger, manifest: saved.append(manifest) or save(ledger, manifest))
-    (settings.landing / "fx_rates").mkdir(parents=True)
-    (settings.landing / "fx_rates" / "a.csv").write_text("rate_date,currency,units_per_eur\n")
+    (lake.landing / "fx_rates").mkdir(parents=True)
+    (lake.landing / "fx_rates" / "a.csv").write_text("rate_date,currency,units_per_eur\n")
     spark: Any = None
 
     for taken_at in ("2025-03-03T06:00:00.000000+00:00", None):
-        BatchWriter(settings, spark, load("fx_rates"))._freeze(Delivery(("a.csv",), True, taken_at))
+        BatchWriter(lake, spark, load("fx_rates"))._freeze(Delivery(("a.csv",), True, taken_at))
 
     assert saved[0].snapshot_at == "2025-03-03T06:00:00.000000+00:00"
     assert [bool(manifest.snapshot_at) for manifest in saved] == [True, True]
 
 
 def test_a_run_with_nothing_new_tells_of_a_replaced_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings, folder = Settings(home=tmp_path), tmp_path / "landing" / "fx_rates"
+    lake, folder = Lake(Settings(home=tmp_path)), tmp_path / "landing" / "fx_rates"
     folder.mkdir(parents=True)
     (folder / "a.csv").write_text("rate_date,currency,units_per_eur\n2025-03-03,USD,1.04\n")
-    ledger = Ledger.of(settings, "fx_rates")
+    ledger = lake.ledger("fx_rates")
     taken = ledger.freeze(1, "1.0.0", [inspect(folder, "a.csv", load("fx_rates"))])
     ledger.set_state(taken, BatchState.COMMITTED)
-    monkeypatch.setattr(daily, "reason_to_run", lambda settings: None)
-    monkeypatch.setattr(daily, "green_since", lambda settings: "yesterday")
+    monkeypatch.setattr(daily, "reason_to_run", lambda lake: None)
+    monkeypatch.setattr(daily, "green_since", lambda lake: "yesterday")
     told: list[Any] = []
 
-    daily.run(settings, lambda what, value: told.append((what, value)))
+    daily.run(lake, lambda what, value: told.append((what, value)))
     assert told == []
     (folder / "a.csv").write_text("rate_date,currency,units_per_eur\n2025-03-03,USD,1.05\n")
-    daily.run(settings, lambda what, value: told.append((what, value)))
+    daily.run(lake, lambda what, value: told.append((what, value)))
     ((what, result),) = told
     assert (what, result.source) == ("ingest", "fx_rates") and "was replaced after it was taken" in result.warnings[0]
 
 
 def test_generations_are_declared_and_never_go_back(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path)
+    lake = Lake(Settings(home=tmp_path))
     ledger = Ledger(tmp_path / "ledger", "crm_accounts")
-    assert generations.current(settings, ledger).number == 1
-    assert generations.declare(settings, ledger).number == 2
+    assert generations.current(lake, ledger).number == 1
+    assert generations.declare(lake, ledger).number == 2
     taken = ledger.freeze(1, "1.0.0", [], generation=5)
     ledger.set_state(taken, BatchState.COMMITTED)
-    assert generations.current(settings, ledger).number == 5
-    assert generations.declare(settings, ledger).number == 6
-    assert generations.current(settings, Ledger(tmp_path / "ledger", "crm_accounts")).declared_at is not None
+    assert generations.current(lake, ledger).number == 5
+    assert generations.declare(lake, ledger).number == 6
+    assert generations.current(lake, Ledger(tmp_path / "ledger", "crm_accounts")).declared_at is not None
 
 
 def test_a_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -465,8 +466,9 @@ def test_a_second_process_is_told_who_holds_the_home(tmp_path: Path) -> None:
         [
             sys.executable, "-c",
             "import sys, time; from pathlib import Path; from python_ops.lake.config import Settings;"
-            "from python_ops.lake.lock import exclusive\n"
-            f"with exclusive(Settings(home=Path({str(tmp_path)!r})), 'run'): print('held', flush=True); time.sleep(60)",
+            "from python_ops.lake.lake import Lake; from python_ops.lake.lock import exclusive\n"
+            f"lake = Lake(Settings(home=Path({str(tmp_path)!r})))\n"
+            "with exclusive(lake, 'run'): print('held', flush=True); time.sleep(60)",
         ],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -474,11 +476,11 @@ def test_a_second_process_is_told_who_holds_the_home(tmp_path: Path) -> None:
         assert holder.stdout is not None and holder.stdout.readline().strip() == "held"
         with (
             pytest.raises(BusyError, match=rf"in use by `lakeops run` \(process {holder.pid}, since "),
-            exclusive(Settings(home=tmp_path), "ingest run"),
+            exclusive(Lake(Settings(home=tmp_path)), "ingest run"),
         ):
             pass
     finally:
         holder.kill()
         holder.communicate()
-    with exclusive(Settings(home=tmp_path), "ingest run"):
+    with exclusive(Lake(Settings(home=tmp_path)), "ingest run"):
         assert json.loads((tmp_path / "state" / "lock.json").read_text())["command"] == "lakeops ingest run"

@@ -17,7 +17,7 @@ from test_cli import lakeops
 
 from python_ops.lake import interrupts
 from python_ops.lake.config import PROJECT_ROOT, Settings
-from python_ops.lake.state import store_for
+from python_ops.lake.lake import Lake
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +74,7 @@ def test_a_run_says_what_is_done_and_how_to_go_on(home: Path) -> None:
     assert "To go on: `lakeops ingest run`, then `lakeops run`." in done.stderr
     (step,) = json.loads((home / "state" / "last_run.json").read_text())["steps"]
     assert (step["name"], step["outcome"]) == ("ingest", "interrupted")
-    record = store_for(Settings(home=home)).get("lease", "environment")
+    record = Lake(Settings(home=home)).store.get("lease", "environment")
     assert record is not None and record.value["holder"] == "", "the lease was given back"
     after = lakeops(home, "run", PATH="/nowhere", JAVA_HOME="/nowhere")
     assert after.returncode == 1 and "Spark did not start" in after.stderr, "and nothing is locked"
@@ -86,6 +86,7 @@ DBT = """
     from python_ops import cli
     from python_ops.lake import interrupts
     from python_ops.lake.config import Settings
+    from python_ops.lake.lake import Lake
     from python_ops.jobs.build import arguments, invoke
 
     def interrupt(event):
@@ -95,9 +96,9 @@ DBT = """
     signal.signal(signal.SIGTERM, cli._terminate)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupts.watch(signal.default_int_handler)
-    settings = Settings(home={home!r})
+    lake = Lake(Settings(home={home!r}))
     try:
-        invoke(settings, ["--quiet", *arguments(["parse"], settings)], interrupt)
+        invoke(lake, ["--quiet", *arguments(["parse"], lake)], interrupt)
     except KeyboardInterrupt as exc:
         print("interrupted by", type(exc).__name__)
 """

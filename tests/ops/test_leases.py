@@ -23,8 +23,8 @@ from python_ops.jobs.ingest import ingest
 from python_ops.jobs.maintenance import run as maintain
 from python_ops.lake.config import Settings
 from python_ops.lake.errors import BusyError
+from python_ops.lake.lake import Lake
 from python_ops.lake.lock import exclusive, fence, leased
-from python_ops.lake.state import store_for
 from python_ops.lake.state.leases import hold
 
 if TYPE_CHECKING:
@@ -38,12 +38,13 @@ import sys
 import pyarrow as pa
 from deltalake import write_deltalake
 from python_ops.lake.config import Settings
+from python_ops.lake.lake import Lake
 from python_ops.lake.errors import OpsError
 from python_ops.lake.lock import check_held, exclusive, leased
 
-settings, who, table = Settings(), sys.argv[1], sys.argv[2]
+lake, who, table = Lake(Settings()), sys.argv[1], sys.argv[2]
 try:
-    with exclusive(settings, who), leased(settings, ["gold.fct_orders"], who):
+    with exclusive(lake, who), leased(lake, ["gold.fct_orders"], who):
         print("holds", flush=True)
         sys.stdin.readline()
         check_held("gold.fct_orders")
@@ -183,45 +184,45 @@ def test_a_lost_lease_interrupts_what_is_under_way(machines: Machines) -> None:
 
 
 def test_on_one_home_the_lock_is_the_kernels_and_the_lease_says_who(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path, lease_seconds=1)
-    with exclusive(settings, "run"):
-        record = store_for(settings).get("lease", "environment")
+    lake = Lake(Settings(home=tmp_path, lease_seconds=1))
+    with exclusive(lake, "run"):
+        record = lake.store.get("lease", "environment")
         assert record is not None and record.value["holder"].startswith(f"`lakeops run` (process {os.getpid()} on ")
         done = lakeops(tmp_path, "publish", "run")
         assert done.returncode == 4 and "is in use by `lakeops run`" in done.stderr
-    with exclusive(settings, "run"):
-        after = store_for(settings).get("lease", "environment")
+    with exclusive(lake, "run"):
+        after = lake.store.get("lease", "environment")
     assert after is not None and after.value["token"] == record.value["token"] + 1
 
 
 def test_maintenance_leaves_a_table_alone_that_another_holds(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path)
+    lake = Lake(Settings(home=tmp_path))
     node = files.model("fct_a")
     node["config"]["meta"] = {"optimize_after_files": 2}
     files.write_manifest(tmp_path / "target", node)
-    path = settings.table_path("gold", "fct_a")
+    path = lake.table_path("gold", "fct_a")
     for number in range(4):
         write_deltalake(str(path), pa.table({"id": [number]}), mode="append")
 
     def no_session() -> Any:
         raise AssertionError("asked for a Spark session")
 
-    with hold(store_for(settings), ["gold.fct_a"], "stream run"):
-        (planned,) = maintain(settings, no_session, (), None, tmp_path / "target")
+    with hold(lake.store, ["gold.fct_a"], "stream run"):
+        (planned,) = maintain(lake)
     assert isinstance(planned.error, BusyError) and "gold.fct_a is held by `stream run`" in str(planned.error)
     assert DeltaTable(str(path)).version() == 3
 
 
 @pytest.mark.spark
 def test_a_source_whose_table_another_holds_is_left_for_later(spark: SparkSession, tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path, schema_prefix="leased")
-    landing = settings.landing / "fx_rates"
+    lake = Lake(Settings(home=tmp_path, schema_prefix="leased"))
+    landing = lake.landing / "fx_rates"
     landing.mkdir(parents=True)
     (landing / "a.csv").write_text("rate_date,currency,units_per_eur\n2025-01-02,USD,1.03\n")
-    with hold(store_for(settings), ["leased_bronze.fx_rates"], "stream run"):
-        (result,) = ingest(settings, lambda: spark, ["fx_rates"])
+    with hold(lake.store, ["leased_bronze.fx_rates"], "stream run"):
+        (result,) = ingest(lake, ["fx_rates"])
     assert isinstance(result.error, BusyError) and "leased_bronze.fx_rates is held by `stream run`" in str(result.error)
-    assert not settings.table_path("bronze", "fx_rates").exists()
+    assert not lake.table_path("bronze", "fx_rates").exists()
 
 
 @pytest.mark.spark
@@ -244,34 +245,34 @@ def test_a_merge_under_way_when_its_lease_passed_on_cannot_commit(spark: SparkSe
         except Exception as exc:
             outcome.append(str(exc))
 
-    settings = Settings(home=tmp_path, lease_seconds=0.3)
-    store = store_for(settings)
+    lake = Lake(Settings(home=tmp_path, lease_seconds=0.3))
+    store = lake.store
     store.put("lease", "fenced_gold.t", {"holder": "zombie", "token": 6, "since": 0, "until": 1}, 0)
     merging = threading.Thread(target=zombie)
     merging.start()
     deadline = time.monotonic() + 60
     while not spark.sparkContext.statusTracker().getActiveJobsIds() and time.monotonic() < deadline:
         time.sleep(0.1)  # MERGE reads its source inside its transaction
-    with leased(settings, ["fenced_gold.t", "fenced_gold.nowhere"], "heir") as leases:
+    with leased(lake, ["fenced_gold.t", "fenced_gold.nowhere"], "heir") as leases:
         assert fence(spark, leases) == ["fenced_gold.t"]
     merging.join()
     history = [(r["operation"], str(r["timestamp"])) for r in spark.sql("describe history fenced_gold.t").collect()]
     assert outcome[0] != "committed", history
     assert "DELTA_METADATA_CHANGED" in outcome[0].upper()
     assert [row["who"] for row in spark.table("fenced_gold.t").collect()] == ["before"]
-    with leased(settings, ["fenced_gold.t"], "next") as leases:
+    with leased(lake, ["fenced_gold.t"], "next") as leases:
         assert fence(spark, leases) == [], "the heir gave it back"
 
 
 def test_what_a_process_holds_it_may_hold_again_and_all_is_given_back(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path)
-    with leased(settings, ["gold.a"], "one"), leased(settings, ["gold.b", "gold.a"], "two") as inner:
+    lake = Lake(Settings(home=tmp_path))
+    with leased(lake, ["gold.a"], "one"), leased(lake, ["gold.b", "gold.a"], "two") as inner:
         assert [lease.name for lease in inner] == ["gold.b"]
-    with hold(store_for(settings), ["gold.c"], "another"):
+    with hold(lake.store, ["gold.c"], "another"):
         with (
             pytest.raises(BusyError, match=r"gold\.c is held by `another`"),
-            leased(settings, ["gold.b", "gold.c"], "x"),
+            leased(lake, ["gold.b", "gold.c"], "x"),
         ):
             pass
-        with hold(store_for(settings), ["gold.a", "gold.b"], "what failed half-way left nothing"):
+        with hold(lake.store, ["gold.a", "gold.b"], "what failed half-way left nothing"):
             pass

@@ -21,6 +21,7 @@ from python_ops.lake import refused
 from python_ops.lake.artifacts import Manifest, load_manifest
 from python_ops.lake.config import PROJECT_ROOT, Settings
 from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset, job_run
 from python_ops.lake.lineage.sink import waiting
 from python_ops.lake.lock import exclusive
@@ -49,8 +50,8 @@ RUN_EVENT = {
 VALIDATOR = Draft202012Validator(RUN_EVENT, format_checker=FormatChecker())
 
 
-def events(settings: Settings, name: str = "events") -> list[Any]:
-    path = settings.state / "lineage" / f"{name}.jsonl"
+def events(lake: Lake, name: str = "events") -> list[Any]:
+    path = lake.state / "lineage" / f"{name}.jsonl"
     found = [json.loads(line) for line in path.read_text().split("\n") if line] if path.exists() else []
     for event in found:
         VALIDATOR.validate(event)
@@ -62,8 +63,8 @@ def told(found: list[Any]) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path / "lake")
+def lake(tmp_path: Path) -> Lake:
+    return Lake(Settings(home=tmp_path / "lake"), artifacts=tmp_path / "target")
 
 
 # Commands that only read, or that write nothing but their own small state.
@@ -111,11 +112,11 @@ def test_every_package_is_known_to_move_data_or_not() -> None:
     assert opening <= set(JOBS)
 
 
-def test_a_command_is_a_run_and_what_happens_in_it_its_children(settings: Settings) -> None:
+def test_a_command_is_a_run_and_what_happens_in_it_its_children(lake: Lake) -> None:
     made = Dataset("gold.a", "file:///lake/a", (("id", "bigint"),), (("id", (("silver.b", "id"),)),), rows=5, bytes=7)
-    with exclusive(settings, "publish run"), job_run(settings, "publish.duckdb", [Dataset("silver.b")]) as run:
+    with exclusive(lake, "publish run"), job_run(lake, "publish.duckdb", [Dataset("silver.b")]) as run:
         run.outputs = [made]
-    found = events(settings)
+    found = events(lake)
     assert told(found) == [
         ("START", "lakeops publish run"),
         ("START", "publish.duckdb"),
@@ -130,16 +131,16 @@ def test_a_command_is_a_run_and_what_happens_in_it_its_children(settings: Settin
     assert child["inputs"][0]["name"] == "silver.b"
 
 
-def test_a_failure_is_told_without_its_text(settings: Settings) -> None:
-    with pytest.raises(OpsError), job_run(settings, "ingest.x"):
+def test_a_failure_is_told_without_its_text(lake: Lake) -> None:
+    with pytest.raises(OpsError), job_run(lake, "ingest.x"):
         raise OpsError("ann@example.com is there twice")
-    failed = events(settings)[-1]
+    failed = events(lake)[-1]
     assert (failed["eventType"], failed["run"]["facets"]["errorMessage"]["message"]) == ("FAIL", "OpsError")
     assert "ann@example.com" not in json.dumps(failed)
 
 
-def receiver(settings: Settings, httpserver: HTTPServer) -> Settings:
-    return settings.model_copy(update={"lineage": "http", "lineage_url": httpserver.url_for("/")})
+def receiver(lake: Lake, httpserver: HTTPServer) -> Lake:
+    return lake.with_settings(lineage="http", lineage_url=httpserver.url_for("/"))
 
 
 HANGS = 3.0
@@ -161,9 +162,9 @@ def hang(request: Request) -> Response:
 )
 @pytest.mark.slow
 def test_what_a_receiver_does_not_take_is_sent_first_and_in_order_next_time(
-    settings: Settings, httpserver: HTTPServer, fail: Callable[[Any], None], late: float
+    lake: Lake, httpserver: HTTPServer, fail: Callable[[Any], None], late: float
 ) -> None:
-    there = receiver(settings, httpserver)
+    there = receiver(lake, httpserver)
     fail(httpserver.expect_request("/api/v1/lineage", method="POST"))
     started = time.monotonic()
     with job_run(there, "first"):
@@ -183,18 +184,18 @@ def test_what_a_receiver_does_not_take_is_sent_first_and_in_order_next_time(
     assert not (there.state / "lineage" / "spool.jsonl").exists()
 
 
-def test_nobody_listening_harms_nothing(settings: Settings) -> None:
-    there = settings.model_copy(update={"lineage": "http", "lineage_url": "http://127.0.0.1:9"})
+def test_nobody_listening_harms_nothing(lake: Lake) -> None:
+    there = lake.with_settings(lineage="http", lineage_url="http://127.0.0.1:9")
     with job_run(there, "job"):
         pass
     assert told(events(there, "spool")) == [("START", "job"), ("COMPLETE", "job")]
 
 
 def test_an_event_that_is_refused_for_good_is_put_aside_and_the_others_go_on(
-    settings: Settings, httpserver: HTTPServer
+    lake: Lake, httpserver: HTTPServer
 ) -> None:
     """Given a receiver that answers 400 to one job, Then the rest arrives, and the one is kept with the reason."""
-    there, taken = receiver(settings, httpserver), []
+    there, taken = receiver(lake, httpserver), []
 
     def take(request: Request) -> Response:
         if request.get_json()["job"]["name"] == "poison":
@@ -203,7 +204,7 @@ def test_an_event_that_is_refused_for_good_is_put_aside_and_the_others_go_on(
         return Response("", status=201)
 
     httpserver.expect_request("/api/v1/lineage", method="POST").respond_with_handler(take)
-    with job_run(there.model_copy(update={"lineage_url": "http://127.0.0.1:9"}), "while it was down"):
+    with job_run(there.with_settings(lineage_url="http://127.0.0.1:9"), "while it was down"):
         pass
     for name in ("poison", "after"):
         with job_run(there, name):
@@ -220,15 +221,15 @@ def test_an_event_that_is_refused_for_good_is_put_aside_and_the_others_go_on(
     assert text.startswith("2 messages were refused for good") and "answered 400: job name is not valid" in text
 
 
-def test_a_receiver_without_an_address_is_told(settings: Settings, tmp_path: Path) -> None:
-    there = settings.model_copy(update={"lineage": "http"})
+def test_a_receiver_without_an_address_is_told(lake: Lake, tmp_path: Path) -> None:
+    there = lake.with_settings(lineage="http")
     with job_run(there, "job"):
         pass
     assert waiting(there).startswith("LAKEHOUSE_LINEAGE_URL is not set: 2 lineage events wait in ")
     said: list[str] = []
     aftermath(there, said.append, unchanged=True)
     assert f"warning: {waiting(there)}" in said
-    assert waiting(settings).startswith("2 lineage events wait"), "of a receiver that is no longer asked"
+    assert waiting(lake).startswith("2 lineage events wait"), "of a receiver that is no longer asked"
 
 
 def sql_model(name: str, sql: str, layer: str = "gold", strategy: str = "merge", **config: Any) -> dict[str, Any]:
@@ -266,8 +267,8 @@ def project(tmp_path: Path) -> Manifest:
     return load_manifest(tmp_path / "target")
 
 
-def test_columns_are_followed_to_bronze(project: Manifest, tmp_path: Path) -> None:
-    columns = ColumnLineage(project, artifacts=tmp_path)
+def test_columns_are_followed_to_bronze(lake: Lake, project: Manifest) -> None:
+    columns = ColumnLineage(lake, project)
     key = columns.upstream("gold.dim_customer", "customer_key")
     assert key["gold.dim_customer", "customer_key"] == (
         ("silver.slv_contacts", "contact_id"),
@@ -280,8 +281,8 @@ def test_columns_are_followed_to_bronze(project: Manifest, tmp_path: Path) -> No
     assert columns.of(columns.by_table["gold.rpt_domains"])["n"] == (), "a count of rows has no origin"
 
 
-def test_columns_are_followed_to_reports(project: Manifest, tmp_path: Path) -> None:
-    found = ColumnLineage(project, artifacts=tmp_path).downstream("bronze.crm_contacts", "email")
+def test_columns_are_followed_to_reports(lake: Lake, project: Manifest) -> None:
+    found = ColumnLineage(lake, project).downstream("bronze.crm_contacts", "email")
     assert set(found) == {
         ("bronze.crm_contacts", "email"),
         ("silver.slv_contacts_history", "email"),
@@ -291,13 +292,13 @@ def test_columns_are_followed_to_reports(project: Manifest, tmp_path: Path) -> N
     }
 
 
-def test_columns_are_followed_where_the_manifest_has_a_schema_prefix(tmp_path: Path) -> None:
+def test_columns_are_followed_where_the_manifest_has_a_schema_prefix(lake: Lake, tmp_path: Path) -> None:
     """Given a project that was compiled under a prefix, When it is asked without one, Then the path is found."""
     node = sql_model("slv_rates", "select rate_date from dev_bronze.fx_rates", "silver")
     node["schema"] = "dev_silver"
     files.write_manifest(tmp_path / "target", node)
     files.add_to_manifest(tmp_path / "target", sources={"s": {"name": "fx_rates", "schema": "dev_bronze"}})
-    columns = ColumnLineage(load_manifest(tmp_path / "target"), artifacts=tmp_path)
+    columns = ColumnLineage(lake, lake.manifest())
     for name in ("fx_rates.rate_date", "dev_bronze.fx_rates.rate_date"):
         table, column = columns.find(name)
         assert columns.downstream(table, str(column))["dev_bronze.fx_rates", "rate_date"] == (
@@ -305,8 +306,10 @@ def test_columns_are_followed_where_the_manifest_has_a_schema_prefix(tmp_path: P
         )
 
 
-def test_names_that_do_not_exist_and_models_that_are_not_compiled(project: Manifest, tmp_path: Path) -> None:
-    columns = ColumnLineage(project, artifacts=tmp_path)
+def test_names_that_do_not_exist_and_models_that_are_not_compiled(
+    lake: Lake, project: Manifest, tmp_path: Path
+) -> None:
+    columns = ColumnLineage(lake, project)
     assert columns.find("crm_contacts.email") == ("bronze.crm_contacts", "email")
     for name in ("dim_customer.email", "gold.dim_customer.email"):
         assert columns.find(name) == ("gold.dim_customer", "email")
@@ -321,14 +324,14 @@ def test_names_that_do_not_exist_and_models_that_are_not_compiled(project: Manif
     }.items():
         with pytest.raises(ConfigError, match=re.escape(told_)):
             columns.find(wrong)
-    files.write_manifest(tmp_path / "t", files.model("dim_a"))
-    raw = ColumnLineage(load_manifest(tmp_path / "t"), artifacts=tmp_path / "t")
+    files.write_manifest(tmp_path / "target", files.model("dim_a"))
+    raw = ColumnLineage(lake, lake.manifest())
     with pytest.raises(OpsError, match="dim_a is not compiled: run `dbt compile`"):
         raw.of(raw.by_table["gold.dim_a"])
 
 
 def test_events_of_a_build_by_hand_are_the_same_runs_however_often_sent(
-    settings: Settings, project: Manifest, tmp_path: Path
+    lake: Lake, project: Manifest, tmp_path: Path
 ) -> None:
     nodes = {"model.lakehouse.dim_customer": "success", "test.lakehouse.key": "fail"}
     files.write_run_results(tmp_path / "target", nodes)
@@ -341,8 +344,8 @@ def test_events_of_a_build_by_hand_are_the_same_runs_however_often_sent(
             for n in ("a", "b")
         ]
     path.write_text(json.dumps(results))
-    assert (emit(settings, tmp_path / "target"), emit(settings, tmp_path / "target")) == (2, 2)
-    found = events(settings)
+    assert (emit(lake), emit(lake)) == (2, 2)
+    found = events(lake)
     assert told(found[:4]) == [
         ("START", "dbt.dim_customer"), ("COMPLETE", "dbt.dim_customer"), ("START", "dbt.key"), ("FAIL", "dbt.key"),
     ]  # fmt: skip
@@ -353,13 +356,13 @@ def test_events_of_a_build_by_hand_are_the_same_runs_however_often_sent(
     assert (origin["name"], origin["field"]) == ("silver.slv_contacts", "email")
 
 
-def test_dbt_goes_on_without_a_manifest(settings: Settings, tmp_path: Path) -> None:
-    NodeEvents(settings, tmp_path / "nothing").start("model.lakehouse.x", "abc")
-    assert events(settings) == []
+def test_dbt_goes_on_without_a_manifest(lake: Lake, tmp_path: Path) -> None:
+    NodeEvents(Lake(lake.settings, artifacts=tmp_path / "nothing")).start("model.lakehouse.x", "abc")
+    assert events(lake) == []
 
 
 @pytest.mark.slow
 def test_a_command_that_fails_before_it_works_sends_fail(tmp_path: Path) -> None:
     home = tmp_path / "lake"
     assert lakeops(home, "ingest", "run", "nope").returncode == 2
-    assert told(events(Settings(home=home))) == [("START", "lakeops ingest run"), ("FAIL", "lakeops ingest run")]
+    assert told(events(Lake(Settings(home=home)))) == [("START", "lakeops ingest run"), ("FAIL", "lakeops ingest run")]

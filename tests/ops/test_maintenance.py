@@ -16,6 +16,7 @@ from python_ops.jobs.maintenance import Act, TablePlan, plan, run
 from python_ops.lake.config import Settings
 from python_ops.lake.delta import rows_changed_since
 from python_ops.lake.errors import ConfigError
+from python_ops.lake.lake import Lake
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -28,12 +29,10 @@ def no_session() -> SparkSession:
     raise AssertionError("asked for a Spark session")
 
 
-class Lake:
+class KeptLake(Lake):
     """Gold tables in Delta, and the manifest that has their policy."""
 
-    def __init__(self, spark: SparkSession, settings: Settings, artifacts: Path) -> None:
-        self.spark, self.settings, self.artifacts = spark, settings, artifacts
-        self.schema = settings.schema_name("gold")
+    schema = f"{PREFIX}_gold"
 
     def table(self, name: str, clause: str = "", **meta: Any) -> Path:
         """An empty table with a policy."""
@@ -41,7 +40,7 @@ class Lake:
         node = files.model(name, prefix=PREFIX)
         node["config"]["meta"] = meta
         files.write_manifest(self.artifacts, node)
-        return self.settings.table_path("gold", name)
+        return self.table_path("gold", name)
 
     def append(self, name: str, times: int, rows: int = 10) -> None:
         """Appends in several commits, one file each."""
@@ -54,21 +53,21 @@ class Lake:
         return sorted(map(str, self.spark.table(f"{self.schema}.{name}").collect()))
 
     def plan(self, *tables: str) -> TablePlan:
-        (planned,) = plan(self.settings, tables, self.artifacts)
+        (planned,) = plan(self, tables)
         return planned
 
     def run(self) -> TablePlan:
-        (done,) = run(self.settings, lambda: self.spark, (), None, self.artifacts)
+        (done,) = run(self)
         assert done.error is None
         return done
 
 
 @pytest.fixture
-def lake(spark: SparkSession, settings: Settings, tmp_path: Path) -> Iterator[Lake]:
+def lake(spark: SparkSession, settings: Settings, tmp_path: Path) -> Iterator[KeptLake]:
     own = settings.model_copy(update={"schema_prefix": PREFIX})
     spark.sql(f"drop schema if exists {PREFIX}_gold cascade")
     spark.sql(f"create schema {PREFIX}_gold")
-    yield Lake(spark, own, tmp_path / "target")
+    yield KeptLake(own, artifacts=tmp_path / "target", start=lambda: spark)
 
 
 def acts(planned: TablePlan) -> list[Act]:
@@ -80,7 +79,7 @@ def acts(planned: TablePlan) -> list[Act]:
     ("clause", "meta", "statement"),
     [("", {}, "OPTIMIZE"), ("", {"zorder_by": "id"}, "zOrderBy"), ("cluster by (id)", {}, "clusterBy")],
 )
-def test_small_files_are_merged_once(lake: Lake, clause: str, meta: dict[str, Any], statement: str) -> None:
+def test_small_files_are_merged_once(lake: KeptLake, clause: str, meta: dict[str, Any], statement: str) -> None:
     """Given as many small files as the policy bears, When maintained, Then one file with the same rows remains."""
     path = lake.table("small", clause, optimize_after_files=4, **meta)
     lake.append("small", 4)
@@ -98,13 +97,13 @@ def test_small_files_are_merged_once(lake: Lake, clause: str, meta: dict[str, An
     assert not rows_changed_since(path, version), "an OPTIMIZE is no change for readers"
     commit = lake.spark.sql(f"describe history {lake.schema}.small limit 1").collect()[0]
     assert commit["operation"] == "OPTIMIZE" and statement in f"OPTIMIZE {json.dumps(commit['operationParameters'])}"
-    assert run(lake.settings, no_session, (), None, lake.artifacts)[0].actions == ()
+    assert run(Lake(lake.settings, artifacts=lake.artifacts, start=no_session))[0].actions == ()
     lake.append("small", 1)
     assert rows_changed_since(path, version)
 
 
 @pytest.mark.spark
-def test_files_per_partition_are_not_merged_across_partitions(lake: Lake) -> None:
+def test_files_per_partition_are_not_merged_across_partitions(lake: KeptLake) -> None:
     lake.table("parts", "partitioned by (day)", optimize_after_files=2)
     for day in range(1, 6):
         lake.spark.sql(f"insert into {lake.schema}.parts values (1, date '2025-01-0{day}', 'x')")
@@ -112,7 +111,7 @@ def test_files_per_partition_are_not_merged_across_partitions(lake: Lake) -> Non
 
 
 @pytest.mark.spark
-def test_deleted_rows_are_purged_from_the_files(lake: Lake) -> None:
+def test_deleted_rows_are_purged_from_the_files(lake: KeptLake) -> None:
     lake.table("marked")
     lake.append("marked", 1, rows=100)
     lake.spark.sql(f"delete from {lake.schema}.marked where id < 10")
@@ -127,7 +126,7 @@ def test_deleted_rows_are_purged_from_the_files(lake: Lake) -> None:
 
 
 @pytest.mark.spark
-def test_vacuum_removes_what_is_past_the_retention_and_nothing_else(lake: Lake) -> None:
+def test_vacuum_removes_what_is_past_the_retention_and_nothing_else(lake: KeptLake) -> None:
     """Given removed files on both sides of the retention, When maintained, Then only the old ones go."""
     path = lake.table("old", retain_hours=48)
     lake.append("old", 1, rows=1000)
@@ -152,7 +151,7 @@ def test_vacuum_removes_what_is_past_the_retention_and_nothing_else(lake: Lake) 
 
 
 @pytest.mark.spark
-def test_leavings_of_failed_writes_are_vacuumed(lake: Lake) -> None:
+def test_leavings_of_failed_writes_are_vacuumed(lake: KeptLake) -> None:
     path = lake.table("littered")
     lake.append("littered", 1)
     for number in range(20):
@@ -173,17 +172,17 @@ def test_leavings_of_failed_writes_are_vacuumed(lake: Lake) -> None:
         ({"optimize_after_files": "many"}, "optimize_after_files of upkeep_gold.t must be a whole number"),
     ],
 )
-def test_a_policy_that_is_not_allowed_is_refused(lake: Lake, meta: dict[str, Any], told: str) -> None:
+def test_a_policy_that_is_not_allowed_is_refused(lake: KeptLake, meta: dict[str, Any], told: str) -> None:
     lake.table("t", **meta)
     with pytest.raises(ConfigError, match=told):
-        run(lake.settings, no_session, (), None, lake.artifacts)
+        run(Lake(lake.settings, artifacts=lake.artifacts, start=no_session))
 
 
 @pytest.mark.spark
-def test_an_unknown_table_is_named(lake: Lake) -> None:
+def test_an_unknown_table_is_named(lake: KeptLake) -> None:
     lake.table("t")
     with pytest.raises(ConfigError, match=r"No such table: gold\.nope\. Tables: upkeep_gold\.t\."):
-        plan(lake.settings, ["gold.nope"], lake.artifacts)
+        plan(lake, ["gold.nope"])
 
 
 def age(path: Path, hours: int) -> None:

@@ -16,6 +16,7 @@ from python_ops.lake.artifacts import Manifest
 from python_ops.lake.config import Settings
 from python_ops.lake.contracts import load
 from python_ops.lake.errors import ConfigError
+from python_ops.lake.lake import Lake
 from python_ops.lake.ledger import BatchState, Ledger
 from python_ops.lake.offsets import Offsets, gaps, next_offsets, of_rows, parse
 
@@ -68,7 +69,7 @@ def test_a_ledger_is_rebuilt_from_the_lines_of_rows_and_dead_letters() -> None:
 
 def test_a_batch_of_a_topic_that_the_ledger_forgot_is_entered_with_its_offsets(tmp_path: Path) -> None:
     """Given the tables of two batches and the ledger of the first, Then the second comes back with what it took."""
-    settings, contract = Settings(home=tmp_path), load("crm_accounts")
+    lake, contract = Lake(Settings(home=tmp_path)), load("crm_accounts")
     at = datetime(2026, 1, 2, tzinfo=UTC)
     for batch, lines in ((1, [0, 1]), (2, [3, 4])):
         names, good = ["kafka://t/0"] * 2, {"_batch_id": [batch] * 2, "_source_generation": [1, 1]}
@@ -77,18 +78,18 @@ def test_a_batch_of_a_topic_that_the_ledger_forgot_is_entered_with_its_offsets(t
             ("dlq", {"_batch_id": [batch], "file": names[:1], "line": [lines[1] + 1], "arrived_at": [at]}),
         ):
             number = CommitProperties(app_transactions=[Transaction(f"ingest:{layer}.crm_accounts", batch)])
-            path = str(settings.table_path(layer, "crm_accounts"))
+            path = str(lake.table_path(layer, "crm_accounts"))
             write_deltalake(path, pa.table(columns), mode="append", commit_properties=number)
-    ledger = Ledger.of(settings, "crm_accounts")
+    ledger = lake.ledger("crm_accounts")
     first = ledger.freeze(1, "1.0.0", offsets=[span(0, 3)])
     ledger.set_state(first, BatchState.COMMITTED, counts={"read": 3, "accepted": 2, "quarantined": 1, "ignored": 0})
-    found = compare(settings, contract)
+    found = compare(lake, contract)
     assert [(finding.batch_id, finding.fault) for finding in found] == [(2, Fault.UNKNOWN)]
-    repair(settings, contract, found)
-    again = Ledger.of(settings, "crm_accounts")
+    repair(lake, contract, found)
+    again = lake.ledger("crm_accounts")
     assert again.taken_offsets() == (span(0, 3), span(3, 6))
     assert (again.manifests[1].files, again.manifests[1].counts["read"]) == ((), 3)
-    assert compare(settings, contract) == []
+    assert compare(lake, contract) == []
 
 
 def test_the_ledger_keeps_offsets_and_lost_batches_do_not_count(tmp_path: Path) -> None:
@@ -103,26 +104,26 @@ def test_the_ledger_keeps_offsets_and_lost_batches_do_not_count(tmp_path: Path) 
 
 def test_what_a_topic_cannot_carry_is_refused() -> None:
     with pytest.raises(ConfigError, match="Unknown source nope"):
-        checked(Settings(), ["nope"])
+        checked(Lake(Settings()), ["nope"])
     with pytest.raises(ConfigError, match=r"fx_rates has no topic\. The setting kafka_topics names those of crm_acc"):
-        checked(Settings(), ["fx_rates"])
+        checked(Lake(Settings()), ["fx_rates"])
     with pytest.raises(ConfigError, match="fx_rates is csv, which a topic does not carry"):
-        checked(Settings(kafka_topics={"fx_rates": "fx"}), ["fx_rates"])
-    assert checked(Settings(), ["shop_orders", "shop_orders"]) == ("shop_orders",)
-    assert "kafka_events" in checked(Settings(), [])
+        checked(Lake(Settings(kafka_topics={"fx_rates": "fx"})), ["fx_rates"])
+    assert checked(Lake(Settings()), ["shop_orders", "shop_orders"]) == ("shop_orders",)
+    assert "kafka_events" in checked(Lake(Settings()), [])
 
 
 def test_a_broker_needs_an_address_and_with_sasl_a_secret(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Set LAKEHOUSE_KAFKA_SERVERS=host:port"):
-        Broker(Settings())
-    sasl = Settings(home=tmp_path, kafka_servers="broker:9092", kafka_protocol="SASL_SSL")
+        Broker(Lake(Settings()))
+    sasl = Lake(Settings(home=tmp_path, kafka_servers="broker:9092", kafka_protocol="SASL_SSL"))
     with pytest.raises(ConfigError, match="Secret kafka is not set"):
         Broker(sasl)
 
 
 def test_a_login_is_quoted_and_reaches_spark_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAKEHOUSE_SECRET_KAFKA", '{"user": "u", "password": "a\\"b\\\\c;"}')
-    broker = Broker(Settings(home=tmp_path, kafka_servers="broker:9092", kafka_protocol="SASL_SSL"))
+    broker = Broker(Lake(Settings(home=tmp_path, kafka_servers="broker:9092", kafka_protocol="SASL_SSL")))
     options = broker.spark_options()
     assert options["kafka.sasl.jaas.config"].endswith('ScramLoginModule required username="u" password="a\\"b\\\\c;";')
     assert options["kafka.sasl.mechanism"] == "SCRAM-SHA-512"

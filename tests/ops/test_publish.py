@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
@@ -29,6 +29,7 @@ from python_ops.jobs.publish.target import StagedTable, Version
 from python_ops.lake.artifacts import load_manifest
 from python_ops.lake.config import Settings
 from python_ops.lake.errors import BusyError, ConfigError, OpsError
+from python_ops.lake.lake import Lake
 from python_ops.lake.run_record import save_run
 
 if TYPE_CHECKING:
@@ -42,15 +43,13 @@ def no_session() -> SparkSession:
     raise AssertionError("asked for a Spark session")
 
 
-class Lake:
+class GoldLake(Lake):
     """Gold tables in Delta, dbt's artifacts for them, and the published file."""
 
-    def __init__(self, spark: SparkSession, settings: Settings, artifacts: Path) -> None:
-        self.spark = spark
-        self.settings = settings
-        self.artifacts = artifacts
-        self.schema = settings.schema_name("gold")
-        self.file = settings.home_path / "published" / "lakehouse.duckdb"
+    def __init__(self, settings: Settings, artifacts: Path, start: Callable[[], SparkSession]) -> None:
+        super().__init__(settings, artifacts=artifacts, start=start)
+        self.schema = self.schema_name("gold")
+        self.file = self.home / "published" / "lakehouse.duckdb"
 
     def sql(self, statement: str) -> None:
         """Runs a statement in the gold schema."""
@@ -68,7 +67,7 @@ class Lake:
 
     def publish(self, on_event: Any = None, session: Any = None) -> list[PublishResult]:
         """Publishes; with the running session unless another is given."""
-        return publish(self.settings, session or (lambda: self.spark), on_event, self.artifacts)
+        return publish(Lake(self.settings, artifacts=self.artifacts, start=session) if session else self, on_event)
 
     def served(self, query: str) -> list[tuple[Any, ...]]:
         """What a reader of the published file sees."""
@@ -77,17 +76,17 @@ class Lake:
 
     def leftovers(self) -> list[Path]:
         """Staged files."""
-        return list((self.settings.state / "publish").rglob("*.parquet"))
+        return list((self.state / "publish").rglob("*.parquet"))
 
 
 @pytest.fixture
-def lake(spark: SparkSession, settings: Settings, tmp_path: Path) -> Iterator[Lake]:
+def lake(spark: SparkSession, settings: Settings, tmp_path: Path) -> Iterator[GoldLake]:
     """An empty gold schema of its own, and nothing published."""
     own = Settings(home=settings.home, schema_prefix=PREFIX)
-    spark.sql(f"create schema if not exists {own.schema_name('gold')}")
-    made = Lake(spark, own, tmp_path / "target")
+    made = GoldLake(own, tmp_path / "target", lambda: spark)
+    spark.sql(f"create schema if not exists {made.schema}")
     yield made
-    spark.sql(f"drop schema {own.schema_name('gold')} cascade")
+    spark.sql(f"drop schema {made.schema} cascade")
     shutil.rmtree(made.file.parent, ignore_errors=True)
 
 
@@ -114,11 +113,11 @@ EVERY_VALUE = """
 
 
 @pytest.mark.spark
-def test_every_type_arrives_exactly_without_deleted_rows(lake: Lake) -> None:
+def test_every_type_arrives_exactly_without_deleted_rows(lake: GoldLake) -> None:
     lake.sql(EVERY_TYPE)
     lake.sql(EVERY_VALUE)
     lake.sql("delete from gold.fct_types where id = 4")
-    log = lake.settings.table_path("gold", "fct_types") / "_delta_log" / "00000000000000000002.json"
+    log = lake.table_path("gold", "fct_types") / "_delta_log" / "00000000000000000002.json"
     assert '"deletionVector":{' in log.read_text()
     lake.artifacts_for("fct_types", description="It's a fact.", columns={"id": "The 'key'.", "gone": "Not a column."})
 
@@ -150,12 +149,12 @@ def test_every_type_arrives_exactly_without_deleted_rows(lake: Lake) -> None:
 
 
 @pytest.mark.spark
-def test_an_unchanged_table_sends_nothing_and_starts_no_session(lake: Lake) -> None:
+def test_an_unchanged_table_sends_nothing_and_starts_no_session(lake: GoldLake) -> None:
     lake.sql("create table gold.dim_a (id int) using delta")
     lake.sql("create table gold.fct_b (id int) using delta")
     lake.sql("insert into gold.dim_a values (1)")
     lake.artifacts_for("dim_a", "fct_b")
-    assert [s.state for s in status(lake.settings, lake.artifacts)] == [Publication.NEVER, Publication.NEVER]
+    assert [s.state for s in status(lake)] == [Publication.NEVER, Publication.NEVER]
     assert [(r.action, r.rows) for r in lake.publish()] == [(Action.PUBLISHED, 1), (Action.PUBLISHED, 0)]
     before = lake.file.stat().st_mtime_ns
 
@@ -164,16 +163,16 @@ def test_an_unchanged_table_sends_nothing_and_starts_no_session(lake: Lake) -> N
     assert [(r.action, r.rows) for r in again] == [(Action.UNCHANGED, 1), (Action.UNCHANGED, 0)]
     assert lake.file.stat().st_mtime_ns == before
     lake.sql("alter table gold.dim_a set tblproperties ('lakehouse.lease' = '7')")
-    assert {s.state for s in status(lake.settings, lake.artifacts)} == {Publication.CURRENT}
+    assert {s.state for s in status(lake)} == {Publication.CURRENT}
     assert {r.action for r in lake.publish(session=no_session)} == {Action.UNCHANGED}, "a fence sends nothing again"
     lake.sql("insert into gold.fct_b values (7)")
-    assert [s.state for s in status(lake.settings, lake.artifacts)] == [Publication.CURRENT, Publication.BEHIND]
+    assert [s.state for s in status(lake)] == [Publication.CURRENT, Publication.BEHIND]
     assert [r.action for r in lake.publish()] == [Action.UNCHANGED, Action.PUBLISHED]
     assert lake.served("select * from gold.fct_b") == [(7,)]
 
 
 @pytest.mark.spark
-def test_a_table_made_anew_is_sent_although_its_version_is_the_same(lake: Lake) -> None:
+def test_a_table_made_anew_is_sent_although_its_version_is_the_same(lake: GoldLake) -> None:
     lake.artifacts_for("dim_a")
     for value in (1, 2):
         lake.sql("drop table if exists gold.dim_a")
@@ -193,7 +192,7 @@ GARBLINGS = (
 
 
 @pytest.mark.spark
-def test_a_failed_audit_leaves_the_whole_old_set_served(lake: Lake) -> None:
+def test_a_failed_audit_leaves_the_whole_old_set_served(lake: GoldLake) -> None:
     lake.sql("create table gold.dim_a (id int, amount decimal(10,2), text string, ratio double) using delta")
     lake.sql("create table gold.fct_b (id int) using delta")
     lake.artifacts_for("dim_a", "fct_b")
@@ -218,14 +217,14 @@ def test_a_failed_audit_leaves_the_whole_old_set_served(lake: Lake) -> None:
         assert "still served" in str(failure.value)
         assert "2.2" not in str(failure.value)
         assert lake.served(rows) == [(0,), (0,)]
-        assert {s.state for s in status(lake.settings, lake.artifacts)} == {Publication.BEHIND}
+        assert {s.state for s in status(lake)} == {Publication.BEHIND}
         assert lake.leftovers() == []
     assert {r.action for r in lake.publish()} == {Action.PUBLISHED}
     assert lake.served(rows) == [(2,), (1,)]
 
 
 @pytest.mark.spark
-def test_a_red_run_is_not_published(lake: Lake) -> None:
+def test_a_red_run_is_not_published(lake: GoldLake) -> None:
     lake.sql("create table gold.dim_a using delta as select 1 as id")
     lake.artifacts_for("dim_a")
     lake.publish()
@@ -240,7 +239,7 @@ def test_a_red_run_is_not_published(lake: Lake) -> None:
 
 
 @pytest.mark.spark
-def test_a_changed_table_whose_tests_did_not_run_is_not_published(lake: Lake) -> None:
+def test_a_changed_table_whose_tests_did_not_run_is_not_published(lake: GoldLake) -> None:
     lake.sql("create table gold.dim_a using delta as select 1 as id")
     lake.artifacts_for("dim_a")
     for command, statuses in (
@@ -257,7 +256,7 @@ def test_a_changed_table_whose_tests_did_not_run_is_not_published(lake: Lake) ->
 
 
 @pytest.mark.spark
-def test_what_waits_for_a_source_stays_as_it_is_served_and_the_rest_is_published(lake: Lake) -> None:
+def test_what_waits_for_a_source_stays_as_it_is_served_and_the_rest_is_published(lake: GoldLake) -> None:
     """Given a build that left out a source's readers, one of them never built, Then the other table is published."""
     lake.sql("create table gold.dim_a using delta as select 1 as id")
     lake.artifacts_for("dim_a", "fct_b")
@@ -266,13 +265,13 @@ def test_what_waits_for_a_source_stays_as_it_is_served_and_the_rest_is_published
     (lake.artifacts / "manifest.json").write_text(json.dumps(manifest))
     done = {"model.lakehouse.dim_a": "success", "test.lakehouse.unique_dim_a": "pass"}
     files.write_run_results(lake.artifacts, done, invocation="this build")
-    save_run(lake.settings, {"left_out": {"sources": ["fx_rates"], "invocation": "this build"}})
+    save_run(lake, {"left_out": {"sources": ["fx_rates"], "invocation": "this build"}})
     assert [(r.table.split(".")[1], r.action) for r in lake.publish()] == [("dim_a", Action.PUBLISHED)]
     assert lake.served("select * from gold.dim_a") == [(1,)]
 
 
 @pytest.mark.spark
-def test_a_file_that_another_process_holds(lake: Lake) -> None:
+def test_a_file_that_another_process_holds(lake: GoldLake) -> None:
     lake.sql("create table gold.dim_a using delta as select 1 as id")
     lake.artifacts_for("dim_a")
     lake.publish()
@@ -287,10 +286,10 @@ def test_a_file_that_another_process_holds(lake: Lake) -> None:
 
 
 @pytest.mark.spark
-def test_leftovers_of_a_killed_run_are_removed(lake: Lake) -> None:
+def test_leftovers_of_a_killed_run_are_removed(lake: GoldLake) -> None:
     lake.sql("create table gold.dim_a using delta as select 1 as id")
     lake.artifacts_for("dim_a")
-    left = lake.settings.state / "publish" / "stage" / lake.schema / "dim_a" / "part-0.parquet"
+    left = lake.state / "publish" / "stage" / lake.schema / "dim_a" / "part-0.parquet"
     left.parent.mkdir(parents=True)
     left.write_text("half a file")
     lake.publish()
@@ -299,16 +298,16 @@ def test_leftovers_of_a_killed_run_are_removed(lake: Lake) -> None:
 
 
 @pytest.mark.spark
-def test_what_cannot_be_published_says_why(lake: Lake) -> None:
+def test_what_cannot_be_published_says_why(lake: GoldLake) -> None:
     lake.artifacts_for("dim_a")
     with pytest.raises(OpsError, match=r"dim_a .* has no Delta table .*run `dbt build --select dim_a`"):
         lake.publish(session=no_session)
-    assert [s.state for s in status(lake.settings, lake.artifacts)] == [Publication.NOT_BUILT]
+    assert [s.state for s in status(lake)] == [Publication.NOT_BUILT]
     lake.sql("create table gold.dim_a using delta as select array(1) as ids")
     with pytest.raises(ConfigError, match=r"ids is of type array<int>"):
         lake.publish()
     lake.sql("create or replace table gold.dim_a using delta as select 1 as id")
-    path = lake.settings.table_path("gold", "dim_a")
+    path = lake.table_path("gold", "dim_a")
     for part in path.glob("*.parquet"):
         part.unlink()
     with pytest.raises(OpsError, match=r"Staging .*dim_a at Delta version 1 failed"):
@@ -318,7 +317,7 @@ def test_what_cannot_be_published_says_why(lake: Lake) -> None:
 @pytest.mark.spark
 @pytest.mark.filterwarnings("ignore:Arrow output on a DB-API result")  # fakesnow's own use of DuckDB
 def test_every_warehouse_gets_what_spark_read(
-    lake: Lake, on_postgres: Server, on_redshift: Server, on_snowflake: Server, monkeypatch: pytest.MonkeyPatch
+    lake: GoldLake, on_postgres: Server, on_redshift: Server, on_snowflake: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     servers = {server.name: server for server in (on_postgres, on_redshift, on_snowflake)}
     for server in servers.values():
@@ -361,7 +360,7 @@ def test_every_warehouse_gets_what_spark_read(
 
 @pytest.mark.spark
 def test_a_warehouse_that_is_down_does_not_hold_up_the_others(
-    lake: Lake, on_postgres: Server, monkeypatch: pytest.MonkeyPatch
+    lake: GoldLake, on_postgres: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake.settings = lake.settings.model_copy(update={"publish": ("duckdb", "postgres")})
     secret = json.dumps(on_postgres.secret)
@@ -373,10 +372,11 @@ def test_a_warehouse_that_is_down_does_not_hold_up_the_others(
         lake.publish(on_event=told.append)
     assert on_postgres.secret["password"] not in str(down.value)
     assert [(event.target, event.action) for event in told] == [("", Action.STAGED), ("duckdb", Action.PUBLISHED)]
-    states = {s.target: (s.state, s.error is None) for s in status(lake.settings, lake.artifacts)}
+    states = {s.target: (s.state, s.error is None) for s in status(lake)}
     assert states == {"duckdb": (Publication.CURRENT, True), "postgres": (Publication.UNREACHABLE, False)}
     monkeypatch.setenv("LAKEHOUSE_SECRET_POSTGRES", secret)
-    assert [s.state for s in status(lake.settings, lake.artifacts)] == [Publication.CURRENT, Publication.NEVER]
+    del lake.secrets  # the next command reads them anew
+    assert [s.state for s in status(lake)] == [Publication.CURRENT, Publication.NEVER]
     assert [(r.target, r.action, r.sent) for r in lake.publish()] == [
         ("duckdb", Action.UNCHANGED, 0),
         ("postgres", Action.PUBLISHED, 10),
@@ -608,10 +608,10 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
 
 
 def test_a_project_without_published_models_publishes_nothing(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path)
+    lake = Lake(Settings(home=tmp_path), start=no_session)
     files.write_manifest(tmp_path / "target", files.model("dim_a"), files.model("dim_b", publish_to=["redshift"]))
-    assert publish(settings, no_session, artifacts=tmp_path / "target") == []
-    assert status(settings, tmp_path / "target") == []
+    assert publish(lake) == []
+    assert status(lake) == []
 
 
 @pytest.mark.parametrize(
@@ -625,14 +625,14 @@ def test_a_project_without_published_models_publishes_nothing(tmp_path: Path) ->
 def test_a_manifest_that_does_not_fit_is_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     files.write_manifest(tmp_path / "target", files.model("dim_a", **options))
     with pytest.raises(ConfigError, match=message):
-        publish(Settings(home=tmp_path), no_session, artifacts=tmp_path / "target")
+        publish(Lake(Settings(home=tmp_path), start=no_session))
 
 
 def test_only_commits_that_may_change_what_is_served_leave_it_behind(tmp_path: Path) -> None:
     """Given a served table, When properties are set or files merged, Then it is current; When a row comes, behind."""
-    settings = Settings(home=tmp_path)
+    lake = Lake(Settings(home=tmp_path))
     files.write_manifest(tmp_path / "target", files.model("dim_a", publish_to=["duckdb"]))
-    path = settings.table_path("gold", "dim_a")
+    path = lake.table_path("gold", "dim_a")
     for _ in range(2):
         write_deltalake(str(path), pa.table({"id": [1]}), mode="append")
     table = DeltaTable(str(path))
@@ -642,7 +642,7 @@ def test_only_commits_that_may_change_what_is_served_leave_it_behind(tmp_path: P
     target.replace([replace(made, version=Version(str(table.metadata().id), 1))], {})
 
     def state() -> Publication:
-        (found,) = status(settings, tmp_path / "target")
+        (found,) = status(lake)
         return found.state
 
     assert state() is Publication.CURRENT
@@ -654,10 +654,10 @@ def test_only_commits_that_may_change_what_is_served_leave_it_behind(tmp_path: P
 
 
 def test_a_table_that_the_project_publishes_no_more_is_told(tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path)
+    lake = Lake(Settings(home=tmp_path))
     target = DuckDBTarget(tmp_path / "published" / "lakehouse.duckdb")
     target.prepare()
     target.replace([staged(tmp_path, "dim_a", 1)], {})
     files.write_manifest(tmp_path / "target", files.model("dim_b"))
-    (found,) = status(settings, tmp_path / "target")
+    (found,) = status(lake)
     assert (found.table, found.state, found.served_version, found.rows) == ("gold.dim_a", Publication.DROPPED, 1, 3)

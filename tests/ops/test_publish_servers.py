@@ -30,6 +30,7 @@ from python_ops.jobs.publish.target import StagedTable
 from python_ops.lake.artifacts import load_manifest
 from python_ops.lake.config import Settings
 from python_ops.lake.errors import BusyError, ConfigError, OpsError
+from python_ops.lake.lake import Lake
 from python_ops.lake.secrets import Secrets
 from python_ops.watch.status import status as whole_status
 
@@ -266,25 +267,27 @@ def test_status_tells_each_warehouse_and_which_does_not_answer(
     on_postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings(home=tmp_path / "home", publish=("duckdb", "postgres"))
+    lake = Lake(settings, artifacts=tmp_path / "target")
     monkeypatch.setenv("LAKEHOUSE_SECRET_POSTGRES", json.dumps(on_postgres.secret))
-    lake = settings.table_path("gold", "dim_a")
-    write_deltalake(str(lake), pyarrow.table({"id": [1], "text": ["a"]}))
+    path = lake.table_path("gold", "dim_a")
+    write_deltalake(str(path), pyarrow.table({"id": [1], "text": ["a"]}))
     files.write_manifest(tmp_path / "target", files.model("dim_a", publish_to=["duckdb", "postgres", "redshift"]))
-    version = current_version(load_manifest(tmp_path / "target").models["model.lakehouse.dim_a"], lake)
+    version = current_version(load_manifest(tmp_path / "target").models["model.lakehouse.dim_a"], path)
     publish_to(on_postgres.target(), replace(dim(tmp_path, 0, "(1, 'a')"), version=version))
 
-    told = {s.target: (s.state, s.rows) for s in status(settings, tmp_path / "target")}
+    told = {s.target: (s.state, s.rows) for s in status(lake)}
     assert told == {"duckdb": (Publication.NEVER, None), "postgres": (Publication.CURRENT, 1)}
 
-    write_deltalake(str(lake), pyarrow.table({"id": [2], "text": ["b"]}), mode="append")
-    told = {s.target: (s.state, s.rows) for s in status(settings, tmp_path / "target")}
+    write_deltalake(str(path), pyarrow.table({"id": [2], "text": ["b"]}), mode="append")
+    told = {s.target: (s.state, s.rows) for s in status(lake)}
     assert told == {"duckdb": (Publication.NEVER, None), "postgres": (Publication.BEHIND, 1)}
 
     monkeypatch.setenv("LAKEHOUSE_SECRET_POSTGRES", json.dumps({**on_postgres.secret, "port": 1}))
-    down = {s.target: s for s in status(settings, tmp_path / "target")}
+    lake = Lake(settings, artifacts=tmp_path / "target")
+    down = {s.target: s for s in status(lake)}
     assert (down["duckdb"].state, down["postgres"].state) == (Publication.NEVER, Publication.UNREACHABLE)
     assert "cannot be reached" in (down["postgres"].error or "")
-    at_a_glance = whole_status(settings)
+    at_a_glance = whole_status(lake)
     assert (at_a_glance.published, list(at_a_glance.unreachable)) == ({"duckdb": {}}, ["postgres"])
 
 

@@ -15,10 +15,11 @@ from deltalake import write_deltalake
 
 from python_ops.cli.app import app
 from python_ops.lake.config import Settings
-from python_ops.lake.contracts import Contract, load, parse
+from python_ops.lake.contracts import Contract, Contracts, parse
 from python_ops.lake.contracts.metadata import METADATA
 from python_ops.lake.errors import ConfigError, OpsError
-from python_ops.lake.ledger import Batch, BatchState, Ledger
+from python_ops.lake.lake import Lake
+from python_ops.lake.ledger import Batch, BatchState
 from python_ops.run.daily import aftermath
 from python_ops.watch import quality
 from python_ops.watch.quality.pages import KEEP, make_own, prune
@@ -59,38 +60,39 @@ Row = dict[str, Any]
 
 
 @pytest.fixture
-def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
+def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JudgedLake:
     contract = parse(CONTRACT, Path("crm_contacts.yml"))
-    monkeypatch.setattr(quality, "load", lambda source: contract if source == "crm_contacts" else load(source))
-    monkeypatch.setenv("LAKEHOUSE_HOME", str(tmp_path))
-    return Lake(Settings(home=tmp_path), contract)
+    lake = JudgedLake(Settings(home=tmp_path), contract)
+    monkeypatch.setattr("python_ops.cli.ingest.lake_of", lambda env: lake)
+    return lake
 
 
-class Lake:
+class JudgedLake(Lake):
     """Bronze and ledger of one source, as ingestion leaves them."""
 
     def __init__(self, settings: Settings, contract: Contract) -> None:
-        self.settings, self.contract = settings, contract
-        self.ledger = Ledger.of(settings, contract.source)
+        super().__init__(settings, contracts=Contracts({contract.source: contract}), start=no_spark)
+        self.contract = contract
+        self.batches = self.ledger(contract.source)
 
     def take(self, rows: list[Row]) -> Batch:
         """Commits a batch."""
-        number = self.ledger.last_number + 1
+        number = self.batches.last_number + 1
         columns = (*self.contract.columns, *METADATA)
         schema = pa.schema([(column.name, TYPES[column.type]) for column in columns])
         given = [{"_op": "u", "_line": i, "_batch_id": number, **row} for i, row in enumerate(rows)]
         table = pa.Table.from_pylist([{name: row.get(name) for name in schema.names} for row in given], schema)
         if rows:
-            write_deltalake(str(self.settings.table_path("bronze", self.contract.source)), table, mode="append")
+            write_deltalake(str(self.table_path("bronze", self.contract.source)), table, mode="append")
         manifest = Batch(number, self.contract.source, "1.0.0", NOW.isoformat(), ())
         counts = {"read": len(rows), "accepted": len(rows), "quarantined": 0, "ignored": 0}
-        return self.ledger.set_state(self.ledger.save(manifest), BatchState.COMMITTED, counts=counts)
+        return self.batches.set_state(self.batches.save(manifest), BatchState.COMMITTED, counts=counts)
 
     def judge(self, **how: Any) -> quality.Verdict:
-        return quality.judge(self.settings, self.contract.source, no_spark, **how)
+        return quality.judge(self, self.contract.source, **how)
 
     def everything_written(self) -> Iterator[tuple[Path, str]]:
-        for path in (self.settings.home_path / "quality", self.settings.home_path / "state"):
+        for path in (self.home / "quality", self.home / "state"):
             for file in path.rglob("*"):
                 if file.is_file():
                     yield file, file.read_text(encoding="utf-8", errors="replace")
@@ -119,7 +121,7 @@ def findings(verdict: quality.Verdict) -> list[str]:
     return [f"{finding.expected} {finding.found}" for finding in verdict.findings]
 
 
-def test_a_batch_like_those_before_it_is_good(lake: Lake) -> None:
+def test_a_batch_like_those_before_it_is_good(lake: JudgedLake) -> None:
     for _ in range(3):
         lake.take(people(100))
     lake.take([
@@ -134,8 +136,8 @@ def test_a_batch_like_those_before_it_is_good(lake: Lake) -> None:
     assert (verdict.batch_id, verdict.rows, verdict.engine, findings(verdict)) == (4, 93, "pandas", [])
     assert verdict.good and not verdict.not_judged
     assert verdict.expectations == 11
-    assert read(lake.settings, "crm_contacts", 4) == verdict
-    assert source_status(lake.settings, "crm_contacts").last_verdict == "good"
+    assert read(lake, "crm_contacts", 4) == verdict
+    assert source_status(lake, "crm_contacts").last_verdict == "good"
     assert lake.judge(batch=1).not_judged == (
         "the row count: batches before it: 0, needed: 3",
         "drift of stage: batches before it: 0, needed: 3",
@@ -143,7 +145,7 @@ def test_a_batch_like_those_before_it_is_good(lake: Lake) -> None:
     )
 
 
-def test_each_thing_that_no_single_record_shows_is_found(lake: Lake) -> None:
+def test_each_thing_that_no_single_record_shows_is_found(lake: JudgedLake) -> None:
     for _ in range(3):
         lake.take(people(100))
     hostile = "<script>alert('{{ 7 * 7 }}')</script><img src=x onerror=alert(1)>"
@@ -162,7 +164,7 @@ def test_each_thing_that_no_single_record_shows_is_found(lake: Lake) -> None:
         *(text for text in findings(verdict)[5:7] if "Kullback-Leibler divergence" in text),
     ]
     assert len(verdict.findings) == 7 and not verdict.good
-    assert source_status(lake.settings, "crm_contacts").last_verdict == "7 of 11 expectations do not hold"
+    assert source_status(lake, "crm_contacts").last_verdict == "7 of 11 expectations do not hold"
     pages = {path: text for path, text in lake.everything_written() if path.suffix == ".html"}
     assert Path(verdict.page or "") in pages
     for path, text in lake.everything_written():
@@ -170,21 +172,21 @@ def test_each_thing_that_no_single_record_shows_is_found(lake: Lake) -> None:
         if path.suffix == ".html":
             assert "<script" not in text and "<img" not in text, path
             assert 'src="http' not in text and '<link href="http' not in text, path
-    index = pages[lake.settings.home_path / "quality" / "docs" / "index.html"]
+    index = pages[lake.home / "quality" / "docs" / "index.html"]
     assert "At most 20.0% of stage are NULL." in index and "validations/crm_contacts/batch%20000004/" in index
 
 
-def test_a_lost_or_spoilt_row_is_found_and_a_second_look_replaces_the_first(lake: Lake) -> None:
+def test_a_lost_or_spoilt_row_is_found_and_a_second_look_replaces_the_first(lake: JudgedLake) -> None:
     lake.take(people(5))
     lake.take([{**people(1)[0], "_op": "x"}])
     assert "Every operation is one that the change engine knows. 1 of 1 rows" in findings(lake.judge())
-    manifest = lake.ledger.manifests[-1]
-    lake.ledger.set_state(manifest, BatchState.COMMITTED, counts={**manifest.counts, "accepted": 2})
+    manifest = lake.batches.manifests[-1]
+    lake.batches.set_state(manifest, BatchState.COMMITTED, counts={**manifest.counts, "accepted": 2})
     assert "Every accepted record is there: 2 rows. 1" in findings(lake.judge())
-    assert len(list((lake.settings.state / "quality/crm_contacts").iterdir())) == 1
+    assert len(list((lake.state / "quality/crm_contacts").iterdir())) == 1
 
 
-def test_a_batch_without_rows_says_so_and_does_not_count_as_a_batch_before(lake: Lake) -> None:
+def test_a_batch_without_rows_says_so_and_does_not_count_as_a_batch_before(lake: JudgedLake) -> None:
     for rows in (people(3), [], people(3), people(3)):
         lake.take(rows)
     empty = lake.judge(batch=2)
@@ -192,7 +194,7 @@ def test_a_batch_without_rows_says_so_and_does_not_count_as_a_batch_before(lake:
     assert lake.judge().not_judged[0] == "the row count: batches before it: 2, needed: 3"
 
 
-def test_numbers_are_compared_by_the_tenths_of_those_before(lake: Lake) -> None:
+def test_numbers_are_compared_by_the_tenths_of_those_before(lake: JudgedLake) -> None:
     manifests = [lake.take(people(100)) for _ in range(4)]
 
     def ask(values: list[Any]) -> list[float]:
@@ -211,7 +213,7 @@ def test_numbers_are_compared_by_the_tenths_of_those_before(lake: Lake) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_says_what_does_not_hold_and_exits_1(lake: Lake, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_says_what_does_not_hold_and_exits_1(lake: JudgedLake, capsys: pytest.CaptureFixture[str]) -> None:
     lake.take(people(4))
     lake.take(people(4, updated_at=NOW - timedelta(days=9)))
 
@@ -253,25 +255,25 @@ def test_old_pages_go_and_pages_are_made_own_once(tmp_path: Path) -> None:
     assert page.read_text() == once and once.endswith("</head>kept") and "a.example" not in once
 
 
-def test_a_run_judges_what_it_took_where_the_environment_asks_for_it(lake: Lake) -> None:
+def test_a_run_judges_what_it_took_where_the_environment_asks_for_it(lake: JudgedLake) -> None:
     lake.take(people(4, updated_at=NOW - timedelta(days=9)))
     told: list[str] = []
 
-    aftermath(lake.settings, told.append)
-    assert read(lake.settings, "crm_contacts", 1) is None
-    asking = lake.settings.model_copy(update={"quality": True})
+    aftermath(lake, told.append)
+    assert read(lake, "crm_contacts", 1) is None
+    asking = lake.with_settings(quality=True)
     aftermath(asking, told.append)
     aftermath(asking, told.append)
 
-    assert read(lake.settings, "crm_contacts", 1) is not None
+    assert read(lake, "crm_contacts", 1) is not None
     warned = [text for text in told if text.startswith("warning: crm_contacts, batch 1: The newest updated_at")]
     assert len(warned) == 1  # a batch is judged once
 
 
 @pytest.mark.parametrize(("content", "text"), [("{", "Great Expectations failed"), ("", "Great Expectations failed")])
-def test_files_that_great_expectations_cannot_read_are_named(lake: Lake, content: str, text: str) -> None:
+def test_files_that_great_expectations_cannot_read_are_named(lake: JudgedLake, content: str, text: str) -> None:
     lake.take(people(3))
-    settings = quality.folder(lake.settings) / "gx" / "great_expectations.yml"
+    settings = quality.folder(lake) / "gx" / "great_expectations.yml"
     settings.parent.mkdir(parents=True)
     settings.write_text(content)
     with pytest.raises(OpsError, match=text):
@@ -279,13 +281,14 @@ def test_files_that_great_expectations_cannot_read_are_named(lake: Lake, content
 
 
 @pytest.mark.spark
-def test_spark_gives_the_same_verdict(lake: Lake, spark: SparkSession) -> None:
+def test_spark_gives_the_same_verdict(lake: JudgedLake, spark: SparkSession) -> None:
     for _ in range(3):
         lake.take(people(100))
     lake.take([*people(30, stages="lost", updated_at=NOW - timedelta(hours=3)), {"_op": "d", "contact_id": "C1"}])
 
     small = lake.judge()
-    large = quality.judge(lake.settings, "crm_contacts", lambda: spark, engine=quality.Engine.SPARK)
+    on_spark = Lake(lake.settings, contracts=lake.contracts, start=lambda: spark)
+    large = quality.judge(on_spark, "crm_contacts", engine=quality.Engine.SPARK)
 
     assert large.engine == "spark" and large.expectations == small.expectations
     assert [finding.expected for finding in large.findings] == [finding.expected for finding in small.findings]

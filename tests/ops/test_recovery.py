@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import time_machine
 from deltalake import DeltaTable
-from recovery_lake import Lake, actions, flip, ids
+from recovery_lake import FilledLake, actions, flip, ids
 
 from python_ops.cli import main
 from python_ops.jobs.recovery import create as create_module
@@ -28,24 +28,23 @@ from python_ops.jobs.recovery.prune import prune
 from python_ops.jobs.recovery.restore import Move, restore
 from python_ops.jobs.recovery.verify import verify
 from python_ops.lake import metrics
-from python_ops.lake.artifacts import load_manifest
 from python_ops.lake.config import PROJECT_ROOT, Settings
 from python_ops.lake.deltalog import UnreadableLog, read_version
 from python_ops.lake.errors import BusyError, ConfigError, OpsError
-from python_ops.lake.ledger import BatchState, Ledger
-from python_ops.lake.state import store_for
+from python_ops.lake.lake import Lake
+from python_ops.lake.ledger import BatchState
 from python_ops.lake.state.leases import lease
 from python_ops.lake.state.watermarks import Watermark, advance, read
 from python_ops.lake.storage import LocalFolder
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(tmp_path).fill()
+def lake(tmp_path: Path) -> FilledLake:
+    return FilledLake(tmp_path).fill()
 
 
-def elsewhere(lake: Lake, name: str = "elsewhere") -> Settings:
-    return Settings(home=lake.settings.home_path.parent / name)
+def elsewhere(lake: FilledLake, name: str = "elsewhere") -> Lake:
+    return Lake(Settings(home=lake.home.parent / name))
 
 
 def data_objects(snapshot: Snapshot) -> list[str]:
@@ -55,7 +54,7 @@ def data_objects(snapshot: Snapshot) -> list[str]:
 # --- what is copied
 
 
-def test_a_snapshot_is_the_live_files_the_log_they_need_and_the_ledgers(lake: Lake) -> None:
+def test_a_snapshot_is_the_live_files_the_log_they_need_and_the_ledgers(lake: FilledLake) -> None:
     made = lake.create()
     assert [(t.name, t.version, t.rows) for t in made.tables] == [("bronze.fx_rates", 2, 9), ("gold.fct_orders", 2, 15)]
     gold = made.tables[1]
@@ -67,12 +66,12 @@ def test_a_snapshot_is_the_live_files_the_log_they_need_and_the_ledgers(lake: La
     )
     assert [file.path for file in made.state] == [f"ingest/fx_rates/batch_00000{n}.json" for n in (1, 2, 3)]
     assert not any(Path(file.object).is_absolute() or ".." in file.object for _, file in made.files())
-    assert identifiers(lake.store) == [made.id]
-    assert load(lake.store) == made
-    assert verify(lake.store, made).faults == ()
+    assert identifiers(lake.copies) == [made.id]
+    assert load(lake.copies) == made
+    assert verify(lake.copies, made).faults == ()
 
 
-def test_an_unchanged_lake_copies_nothing_and_a_changed_one_what_is_new(lake: Lake) -> None:
+def test_an_unchanged_lake_copies_nothing_and_a_changed_one_what_is_new(lake: FilledLake) -> None:
     first = lake.create()
     second = lake.create()
     assert (second.copied_files, second.copied_bytes, second.copied_log_bytes) == (0, 0, 0)
@@ -84,7 +83,7 @@ def test_an_unchanged_lake_copies_nothing_and_a_changed_one_what_is_new(lake: La
     assert 0 < third.copied_log_bytes == (lake.path("bronze.fx_rates") / "_delta_log" / f"{3:020}.json").stat().st_size
 
 
-def test_rows_written_anew_under_the_same_name_are_not_taken_for_the_old(lake: Lake) -> None:
+def test_rows_written_anew_under_the_same_name_are_not_taken_for_the_old(lake: FilledLake) -> None:
     """Given a table that was dropped and made again, Then its snapshot has its own files and log."""
     first = lake.create()
     shutil.rmtree(lake.path("gold.fct_orders"))
@@ -94,11 +93,11 @@ def test_rows_written_anew_under_the_same_name_are_not_taken_for_the_old(lake: L
     assert not set(data_objects(first)[3:]) & set(data_objects(second)[3:])
     for made, rows in ((first, 15), (second, 10)):
         home = elsewhere(lake, made.id)
-        restore(lake.settings, home, made.id, execute=True)
+        restore(lake, home, made.id, execute=True)
         assert len(ids(home.table_path("gold", "fct_orders"))) == rows
 
 
-def test_tiers_choose_tables(lake: Lake) -> None:
+def test_tiers_choose_tables(lake: FilledLake) -> None:
     assert [table.name for table in lake.create(tier=2).tables] == ["bronze.fx_rates"]
     data = json.loads((lake.artifacts / "manifest.json").read_text())
     node = data["nodes"]["model.lakehouse.fct_orders"]
@@ -112,28 +111,27 @@ def test_tiers_choose_tables(lake: Lake) -> None:
                 lake.create()
 
 
-def test_waiting_files_and_watermarks_are_part_of_it(lake: Lake) -> None:
+def test_waiting_files_and_watermarks_are_part_of_it(lake: FilledLake) -> None:
     lake.batch(4, BatchState.FROZEN)
-    store = store_for(lake.settings)
-    advance(store, "snowflake_orders", Watermark("2025-03-01T00:00:00+00:00", "7"), 0)
+    advance(lake.store, "snowflake_orders", Watermark("2025-03-01T00:00:00+00:00", "7"), 0)
     made = lake.create()
     assert [file.path for file in made.landing] == ["fx_rates/rates_4.csv"]
     home = elsewhere(lake)
-    done = restore(lake.settings, home, execute=True)
+    done = restore(lake, home, execute=True)
     assert (done.landing, done.watermarks) == (1, ("snowflake_orders",))
-    given = (lake.settings.landing / "fx_rates" / "rates_4.csv").read_bytes()
+    given = (lake.landing / "fx_rates" / "rates_4.csv").read_bytes()
     assert (home.landing / "fx_rates" / "rates_4.csv").read_bytes() == given
-    assert read(store_for(home), "snowflake_orders")[0] == Watermark("2025-03-01T00:00:00+00:00", "7")
+    assert read(home.store, "snowflake_orders")[0] == Watermark("2025-03-01T00:00:00+00:00", "7")
 
 
 # --- faults while copying
 
 
-def test_an_interrupted_copy_leaves_no_snapshot_and_the_next_goes_on(lake: Lake, tmp_path: Path) -> None:
+def test_an_interrupted_copy_leaves_no_snapshot_and_the_next_goes_on(lake: FilledLake, tmp_path: Path) -> None:
     """Given a copy that ends at its k-th file, for every k, Then there is no snapshot; the next copies the rest."""
     total = lake.create().copied_files
     for k in range(1, 13):
-        own = Lake(tmp_path / str(k)).fill()
+        own = FilledLake(tmp_path / str(k)).fill()
 
         def stop(progress: CopyProgress, k: int = k) -> None:
             if progress.done == k:
@@ -141,51 +139,51 @@ def test_an_interrupted_copy_leaves_no_snapshot_and_the_next_goes_on(lake: Lake,
 
         with pytest.raises(KeyboardInterrupt):
             own.create(on_progress=stop)
-        assert identifiers(own.store) == []
+        assert identifiers(own.copies) == []
         with pytest.raises(ConfigError, match="holds no snapshot"):
-            restore(own.settings, elsewhere(own), execute=True)
-        (draft,) = drafts(own.store)
+            restore(own, elsewhere(own), execute=True)
+        (draft,) = drafts(own.copies)
         was_there = len(data_objects(draft))
         made = own.create()
         assert was_there >= 1 and len(data_objects(made)) == total
-        assert verify(own.store, made).faults == ()
-        assert drafts(own.store) == []
+        assert verify(own.copies, made).faults == ()
+        assert drafts(own.copies) == []
 
 
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from recovery_lake import Lake
+from recovery_lake import FilledLake
 {patch}
-lake = Lake(Path({folder!r}))
+lake = FilledLake(Path({folder!r}))
 {act}
 """
 
 
-def killed(lake: Lake, act: str, patch: str = "") -> int:
+def killed(lake: FilledLake, act: str, patch: str = "") -> int:
     """Runs Python on the lake in a process of its own; its exit code."""
-    text = KILLED.format(tests=str(Path(__file__).parent), folder=str(lake.artifacts.parent), act=act, patch=patch)
+    text = KILLED.format(tests=str(Path(__file__).parent), folder=str(lake.home.parent), act=act, patch=patch)
     return subprocess.run([sys.executable, "-c", text], cwd=PROJECT_ROOT, timeout=60).returncode
 
 
 @pytest.mark.parametrize("k", [1, 5, 9])
-def test_a_killed_copy_leaves_no_snapshot_and_nothing_half_written_that_counts(lake: Lake, k: int) -> None:
+def test_a_killed_copy_leaves_no_snapshot_and_nothing_half_written_that_counts(lake: FilledLake, k: int) -> None:
     die = f"lambda progress: os.kill(os.getpid(), signal.SIGKILL) if progress.done == {k} else None"
     assert killed(lake, f"lake.create(on_progress={die})") == -signal.SIGKILL
-    assert identifiers(lake.store) == []
-    (store,) = [lake.store] if isinstance(lake.store, LocalFolder) else []
+    assert identifiers(lake.copies) == []
+    (store,) = [lake.copies] if isinstance(lake.copies, LocalFolder) else []
     (store.path / "files" / "bronze").mkdir(parents=True, exist_ok=True)
     (store.path / "files" / "bronze" / "x.parquet.1234.partial").write_bytes(b"half")
-    lease_file = lake.settings.state / "shared" / "lease"
+    lease_file = lake.state / "shared" / "lease"
     for file in lease_file.glob("*.json"):  # its holder is dead; a minute later the lease has run out by itself
         file.unlink()
     made = lake.create()
-    assert verify(lake.store, made).faults == ()
+    assert verify(lake.copies, made).faults == ()
     assert not list(store.path.rglob("*.partial"))
 
 
-def test_a_full_disk_fails_the_copy_cleanly(lake: Lake) -> None:
+def test_a_full_disk_fails_the_copy_cleanly(lake: FilledLake) -> None:
     lake.write("gold.fct_orders", 100, 30_000)  # its file is larger than the limit below
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
     act = """
@@ -196,12 +194,12 @@ except OpsError as exc:
     sys.exit(7 if 'could not be copied' in str(exc) else 8)
 """
     assert killed(lake, act, limit) == 7
-    assert identifiers(lake.store) == []
-    assert not list(lake.settings.home_path.joinpath("snapshots").rglob("*.partial"))
-    assert verify(lake.store, lake.create()).faults == ()
+    assert identifiers(lake.copies) == []
+    assert not list(lake.home.joinpath("snapshots").rglob("*.partial"))
+    assert verify(lake.copies, lake.create()).faults == ()
 
 
-def test_a_full_disk_fails_a_restore_cleanly(lake: Lake) -> None:
+def test_a_full_disk_fails_a_restore_cleanly(lake: FilledLake) -> None:
     lake.write("gold.fct_orders", 100, 30_000)
     lake.create()
     lake.write("gold.fct_orders", 1, 2)
@@ -210,14 +208,14 @@ def test_a_full_disk_fails_a_restore_cleanly(lake: Lake) -> None:
 from python_ops.lake.errors import OpsError
 from python_ops.jobs.recovery.restore import restore
 try:
-    restore(lake.settings, lake.settings, overwrite=True, execute=True)
+    restore(lake, lake, overwrite=True, execute=True)
 except OpsError as exc:
     sys.exit(7 if 'could not be copied' in str(exc) else 8)
 """
     assert killed(lake, act, "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))") == 7
     assert lake.everything() == before
-    assert not list((lake.settings.home_path / "restore").glob("*/*"))
-    restore(lake.settings, lake.settings, overwrite=True, execute=True)
+    assert not list((lake.home / "restore").glob("*/*"))
+    restore(lake, lake, overwrite=True, execute=True)
 
 
 def once(act: Callable[[], None]) -> Callable[[CopyProgress], None]:
@@ -231,7 +229,7 @@ def once(act: Callable[[], None]) -> Callable[[CopyProgress], None]:
     return tell
 
 
-def test_an_optimize_meanwhile_does_not_disturb_the_pinned_version(lake: Lake) -> None:
+def test_an_optimize_meanwhile_does_not_disturb_the_pinned_version(lake: FilledLake) -> None:
     before = lake.ids("gold.fct_orders")
 
     def optimize() -> None:
@@ -241,11 +239,11 @@ def test_an_optimize_meanwhile_does_not_disturb_the_pinned_version(lake: Lake) -
     assert DeltaTable(str(lake.path("gold.fct_orders"))).version() == 3
     assert made.tables[1].version == 2
     home = elsewhere(lake)
-    restore(lake.settings, home, execute=True)
+    restore(lake, home, execute=True)
     assert ids(home.table_path("gold", "fct_orders")) == before
 
 
-def test_a_vacuum_meanwhile_makes_the_copy_begin_anew(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vacuum_meanwhile_makes_the_copy_begin_anew(lake: FilledLake, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given files that are removed while they are copied, Then the copy is of the newer version, whole."""
 
     def rewrite_and_vacuum() -> None:
@@ -256,34 +254,36 @@ def test_a_vacuum_meanwhile_makes_the_copy_begin_anew(lake: Lake, monkeypatch: p
     monkeypatch.setattr(create_module, "THREADS", 1)  # the first file is of another table
     made = lake.create(on_progress=once(rewrite_and_vacuum))
     assert made.tables[1].version > 2
-    assert verify(lake.store, made).faults == ()
+    assert verify(lake.copies, made).faults == ()
     home = elsewhere(lake)
-    restore(lake.settings, home, execute=True)
+    restore(lake, home, execute=True)
     assert len(ids(home.table_path("gold", "fct_orders"))) == 20
 
 
-def test_a_clock_that_was_set_back_keeps_the_order_of_snapshots(lake: Lake) -> None:
+def test_a_clock_that_was_set_back_keeps_the_order_of_snapshots(lake: FilledLake) -> None:
     first = lake.create()
     with time_machine.travel(datetime(2020, 1, 1, tzinfo=UTC)):
         second, third = lake.create(), lake.create()
-    assert identifiers(lake.store) == [first.id, second.id, third.id]
-    assert load(lake.store).pinned_at == third.pinned_at and third.pinned_at.startswith("2020-01-01")
+    assert identifiers(lake.copies) == [first.id, second.id, third.id]
+    assert load(lake.copies).pinned_at == third.pinned_at and third.pinned_at.startswith("2020-01-01")
 
 
-def test_a_table_that_is_written_to_without_a_pause_is_not_copied(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_that_is_written_to_without_a_pause_is_not_copied(
+    lake: FilledLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from python_ops.jobs.recovery import consistent_read as pin_module
 
     reads = pin_module._pin_sources
 
-    def write_meanwhile(settings: Settings, pinned: pin_module.Pinned) -> None:
+    def write_meanwhile(given: Lake, pinned: pin_module.Pinned) -> None:
         lake.write("bronze.fx_rates", 1, 2)
-        reads(settings, pinned)
+        reads(given, pinned)
 
     monkeypatch.setattr(pin_module, "_pin_sources", write_meanwhile)
     monkeypatch.setattr(pin_module, "_WAIT_SECONDS", 0.0)
     with pytest.raises(OpsError, match="written to without a pause"):
         lake.create()
-    assert identifiers(lake.store) == []
+    assert identifiers(lake.copies) == []
 
 
 def remove(path: Path) -> None:
@@ -310,22 +310,22 @@ def scribble(path: Path) -> None:
     ],
 )
 def test_a_damaged_table_is_named_and_not_copied(
-    lake: Lake, which: str, harm: Callable[[Path], None], told: str
+    lake: FilledLake, which: str, harm: Callable[[Path], None], told: str
 ) -> None:
     harm(sorted(lake.path("gold.fct_orders").glob(which))[0])
     with pytest.raises(OpsError, match=told):
         lake.create()
-    assert identifiers(lake.store) == []
+    assert identifiers(lake.copies) == []
 
 
-def test_a_missing_log_entry_is_named(lake: Lake) -> None:
+def test_a_missing_log_entry_is_named(lake: FilledLake) -> None:
     log = lake.path("bronze.fx_rates") / "_delta_log"
     (log / f"{1:020}.json").unlink()
     with pytest.raises(UnreadableLog, match=r"log entry _delta_log/0+1.json is missing, so version 2 is not known"):
         lake.create()
 
 
-def test_a_shallow_clone_and_an_unknown_feature_are_refused(lake: Lake) -> None:
+def test_a_shallow_clone_and_an_unknown_feature_are_refused(lake: FilledLake) -> None:
     log = lake.path("bronze.fx_rates") / "_delta_log"
     last = log / f"{2:020}.json"
     text = last.read_text()
@@ -338,87 +338,87 @@ def test_a_shallow_clone_and_an_unknown_feature_are_refused(lake: Lake) -> None:
         lake.create()
 
 
-def test_only_one_process_creates_restores_or_prunes(lake: Lake) -> None:
+def test_only_one_process_creates_restores_or_prunes(lake: FilledLake) -> None:
     made = lake.create()
-    with lease(store_for(lake.settings), LEASE, "lakeops snapshot create"):
+    with lease(lake.store, LEASE, "lakeops snapshot create"):
         for act in (
             lake.create,
-            lambda: prune(lake.settings, 1),
-            lambda: restore(lake.settings, elsewhere(lake), made.id, execute=True),
+            lambda: prune(lake, 1),
+            lambda: restore(lake, elsewhere(lake), made.id, execute=True),
         ):
             with pytest.raises(BusyError, match="snapshots is held by `lakeops snapshot create`"):
                 act()
-    assert len(identifiers(lake.store)) == 1
+    assert len(identifiers(lake.copies)) == 1
 
 
 # --- a damaged store
 
 
-def test_a_flipped_bit_anywhere_is_found_before_anything_changes(lake: Lake) -> None:
+def test_a_flipped_bit_anywhere_is_found_before_anything_changes(lake: FilledLake) -> None:
     """Given any file of the store with one bit turned, Then verify names it and restore changes nothing."""
     made = lake.create()
     lake.write("bronze.fx_rates", 900, 905)
     before = lake.everything()
-    assert isinstance(lake.store, LocalFolder)
+    assert isinstance(lake.copies, LocalFolder)
     for name in {file.object for _, file in made.files()}:
-        path = lake.store.path / name
+        path = lake.copies.path / name
         good = path.read_bytes()
         flip(path)
-        faults = verify(lake.store, made).faults
+        faults = verify(lake.copies, made).faults
         assert len(faults) >= 1 and name in faults[0] and "sha256" in faults[0]
         with pytest.raises(OpsError, match=r"is damaged.*Nothing was restored"):
-            restore(lake.settings, lake.settings, overwrite=True, execute=True)
+            restore(lake, lake, overwrite=True, execute=True)
         path.unlink()
-        assert "is missing" in verify(lake.store, made).faults[0]
-        assert "is missing" in verify(lake.store, made, thorough=False).faults[0]
+        assert "is missing" in verify(lake.copies, made).faults[0]
+        assert "is missing" in verify(lake.copies, made, thorough=False).faults[0]
         path.write_bytes(good)
     assert lake.everything() == before
-    assert verify(lake.store, made).faults == ()
+    assert verify(lake.copies, made).faults == ()
 
 
-def test_a_garbled_manifest_is_refused_everywhere(lake: Lake) -> None:
+def test_a_garbled_manifest_is_refused_everywhere(lake: FilledLake) -> None:
     made = lake.create()
     lake.create()
-    assert isinstance(lake.store, LocalFolder)
-    flip(lake.store.path / "snapshots" / f"{made.id}.json")
+    assert isinstance(lake.copies, LocalFolder)
+    flip(lake.copies.path / "snapshots" / f"{made.id}.json")
     for act in (
-        lambda: restore(lake.settings, elsewhere(lake), made.id, execute=True),
-        lambda: prune(lake.settings, 2, execute=True),
+        lambda: restore(lake, elsewhere(lake), made.id, execute=True),
+        lambda: prune(lake, 2, execute=True),
         lake.create,
     ):
         with pytest.raises(OpsError, match=rf"{made.id}.json .*Nothing was changed"):
             act()
 
 
-def test_a_full_copy_mends_a_damaged_store(lake: Lake) -> None:
+def test_a_full_copy_mends_a_damaged_store(lake: FilledLake) -> None:
     made = lake.create()
-    assert isinstance(lake.store, LocalFolder)
+    assert isinstance(lake.copies, LocalFolder)
     for _, file in made.files():
-        flip(lake.store.path / file.object)
-    assert verify(lake.store, made).faults
+        flip(lake.copies.path / file.object)
+    assert verify(lake.copies, made).faults
     again = lake.create(full=True)
     assert again.copied_files == len(data_objects(made))
-    assert verify(lake.store, made).faults == () == verify(lake.store, again).faults
+    assert verify(lake.copies, made).faults == () == verify(lake.copies, again).faults
 
 
-def test_a_full_copy_of_a_damaged_lake_leaves_the_earlier_snapshot_whole(lake: Lake) -> None:
+def test_a_full_copy_of_a_damaged_lake_leaves_the_earlier_snapshot_whole(lake: FilledLake) -> None:
     made = lake.create()
     table = made.tables[0]
-    data = lake.settings.table_path(table.layer, table.table) / table.files[0].path
+    data = lake.table_path(table.layer, table.table) / table.files[0].path
     flip(data)
     with pytest.raises(OpsError, match=r"has other bytes .* There is no new snapshot"):
         lake.create(full=True)
-    assert verify(lake.store, made).faults == ()
+    assert verify(lake.copies, made).faults == ()
 
 
 # --- the way back
 
 
-def test_a_plan_changes_nothing_and_says_what_it_would_do(lake: Lake) -> None:
+def test_a_plan_changes_nothing_and_says_what_it_would_do(lake: FilledLake) -> None:
     made = lake.create()
     lake.batch(4)
     before = lake.everything()
-    planned = restore(lake.settings, lake.settings)
+    planned = restore(lake, lake)
     assert not planned.executed and planned.snapshot == made.id
     bronze, gold = planned.tables
     assert (bronze.move, bronze.version_there, bronze.version) == (Move.OVERWRITE, 3, 2)
@@ -426,65 +426,65 @@ def test_a_plan_changes_nothing_and_says_what_it_would_do(lake: Lake) -> None:
     assert (gold.move, gold.newer) == (Move.REPLACE, None)
     assert planned.lost_batches == ("fx_rates:4",)
     with pytest.raises(ConfigError, match=r"bronze.fx_rates is at version 3, the snapshot at 2. Nothing was restored"):
-        restore(lake.settings, lake.settings, execute=True)
+        restore(lake, lake, execute=True)
     assert lake.everything() == before
 
 
-def test_back_in_place_the_tables_are_as_they_were_and_their_versions_go_on(lake: Lake) -> None:
+def test_back_in_place_the_tables_are_as_they_were_and_their_versions_go_on(lake: FilledLake) -> None:
     before = lake.ids("bronze.fx_rates")
     table_id = DeltaTable(str(lake.path("bronze.fx_rates"))).metadata().id
     lake.create()
     for number in (4, 5):
         lake.batch(number)
-    done = restore(lake.settings, lake.settings, overwrite=True, execute=True)
+    done = restore(lake, lake, overwrite=True, execute=True)
     assert lake.ids("bronze.fx_rates") == before
     table = DeltaTable(str(lake.path("bronze.fx_rates")))
     assert table.version() == 5, "above version 4, which was there: nobody takes it for a version that they have seen"
     assert table.metadata().id != table_id
     assert table.history(1)[0]["operation"] == "RESTORE"
     assert done.replaced and ids(Path(done.replaced) / "bronze.fx_rates")[-1] == 502
-    assert not (lake.settings.home_path / "restore").exists()
+    assert not (lake.home / "restore").exists()
     # What was taken since is taken again, under numbers that were never used.
     assert lake.states() == {1: "committed", 2: "committed", 3: "committed", 4: "lost", 5: "lost"}
-    ledger = Ledger.of(lake.settings, "fx_rates")
+    ledger = lake.ledger("fx_rates")
     assert ledger.last_number == 5 and set(ledger.taken()) == {f"rates_{n}.csv" for n in (1, 2, 3)}
 
 
-def test_a_batch_that_was_open_in_the_snapshot_is_open_again(lake: Lake) -> None:
+def test_a_batch_that_was_open_in_the_snapshot_is_open_again(lake: FilledLake) -> None:
     frozen = lake.batch(4, BatchState.FROZEN)
     lake.create()
-    Ledger.of(lake.settings, "fx_rates").set_state(
+    lake.ledger("fx_rates").set_state(
         frozen, BatchState.COMMITTED, counts={"read": 3, "accepted": 3, "quarantined": 0, "ignored": 0}
     )
-    restore(lake.settings, lake.settings, overwrite=True, execute=True)
-    open_batch = Ledger.of(lake.settings, "fx_rates").open_batch
+    restore(lake, lake, overwrite=True, execute=True)
+    open_batch = lake.ledger("fx_rates").open_batch
     assert open_batch is not None and (open_batch.batch_id, open_batch.files) == (4, frozen.files)
 
 
-def test_one_table_alone_brings_the_ledger_of_its_source(lake: Lake) -> None:
+def test_one_table_alone_brings_the_ledger_of_its_source(lake: FilledLake) -> None:
     lake.create()
     lake.batch(4)
     lake.write("gold.fct_orders", 90, 95)
-    restore(lake.settings, lake.settings, tables=["bronze.fx_rates"], overwrite=True, execute=True)
+    restore(lake, lake, tables=["bronze.fx_rates"], overwrite=True, execute=True)
     assert lake.states()[4] == "lost"
     assert len(lake.ids("gold.fct_orders")) == 20
-    restore(lake.settings, lake.settings, tables=["gold.fct_orders"], overwrite=True, execute=True)
+    restore(lake, lake, tables=["gold.fct_orders"], overwrite=True, execute=True)
     assert len(lake.ids("gold.fct_orders")) == 15
     with pytest.raises(ConfigError, match=r"has no gold.nope. It has bronze.fx_rates, gold.fct_orders"):
-        restore(lake.settings, lake.settings, tables=["gold.nope"])
+        restore(lake, lake, tables=["gold.nope"])
 
 
-def test_a_lost_and_a_damaged_table_come_back(lake: Lake) -> None:
+def test_a_lost_and_a_damaged_table_come_back(lake: FilledLake) -> None:
     before = {name: lake.ids(name) for name in ("bronze.fx_rates", "gold.fct_orders")}
     lake.create()
     shutil.rmtree(lake.path("gold.fct_orders"))
     scribble(lake.path("bronze.fx_rates") / "_delta_log" / f"{2:020}.json")
-    done = restore(lake.settings, lake.settings, execute=True)
+    done = restore(lake, lake, execute=True)
     assert [table.move for table in done.tables] == [Move.REPLACE, Move.CREATE]
     assert {name: lake.ids(name) for name in before} == before
 
 
-def test_a_checkpoint_alone_is_enough_of_a_log(lake: Lake) -> None:
+def test_a_checkpoint_alone_is_enough_of_a_log(lake: FilledLake) -> None:
     """Given a table whose old log entries are gone, as Delta cleans them up, Then it is copied and comes back."""
     path = lake.path("gold.fct_orders")
     DeltaTable(str(path)).create_checkpoint()
@@ -497,7 +497,7 @@ def test_a_checkpoint_alone_is_enough_of_a_log(lake: Lake) -> None:
     kept = [file.path.removeprefix("_delta_log/") for file in made.tables[1].log]
     assert kept == [f"{2:020}.checkpoint.parquet", f"{2:020}.json"]
     home = elsewhere(lake)
-    restore(lake.settings, home, execute=True)
+    restore(lake, home, execute=True)
     assert ids(home.table_path("gold", "fct_orders")) == before
     (metadata,) = [
         action["metaData"]
@@ -507,24 +507,24 @@ def test_a_checkpoint_alone_is_enough_of_a_log(lake: Lake) -> None:
     assert metadata["partitionColumns"] == ["batch"] and metadata["configuration"] == {}
 
 
-def test_another_file_under_the_name_of_a_waiting_one_is_a_doubt(lake: Lake) -> None:
+def test_another_file_under_the_name_of_a_waiting_one_is_a_doubt(lake: FilledLake) -> None:
     lake.batch(4, BatchState.FROZEN)
     lake.create()
-    (lake.settings.landing / "fx_rates" / "rates_4.csv").write_text("rate_date,currency,units_per_eur\n")
+    (lake.landing / "fx_rates" / "rates_4.csv").write_text("rate_date,currency,units_per_eur\n")
     with pytest.raises(OpsError, match=r"rates_4.csv is another file .* Nothing was restored"):
-        restore(lake.settings, lake.settings, execute=True)
+        restore(lake, lake, execute=True)
 
 
-def test_a_snapshot_of_another_environment_goes_to_another_home_only(lake: Lake) -> None:
+def test_a_snapshot_of_another_environment_goes_to_another_home_only(lake: FilledLake) -> None:
     lake.create()
-    stranger = Settings(home=lake.settings.home, target="prod")
+    stranger = Lake(Settings(home=lake.settings.home, target="prod"))
     with pytest.raises(ConfigError, match=r"is of environment 'local' .* this is 'prod'"):
         restore(stranger, stranger, execute=True)
     restore(stranger, elsewhere(lake), execute=True)
 
 
 @pytest.mark.parametrize("swaps", [0, 1, 2])
-def test_a_killed_restore_leaves_each_table_old_or_new(lake: Lake, swaps: int) -> None:
+def test_a_killed_restore_leaves_each_table_old_or_new(lake: FilledLake, swaps: int) -> None:
     """Given a restore that is killed after so many swaps, Then each table is whole, and it goes through again."""
     lake.create()
     old = {name: lake.ids(name) for name in ("bronze.fx_rates", "gold.fct_orders")}
@@ -542,15 +542,15 @@ def exchange(new, place):
     done.append(place)
 module.exchange = exchange
 """
-    act = "module.restore(lake.settings, lake.settings, overwrite=True, execute=True)"
+    act = "module.restore(lake, lake, overwrite=True, execute=True)"
     expected = 0 if swaps == 2 else -signal.SIGKILL
     assert killed(lake, act, patch) == expected
     found = {name: lake.ids(name) for name in old}
     assert all(found[name] in (old[name], new[name]) for name in old)
     assert sum(found[name] == old[name] for name in old) == swaps
-    for file in (lake.settings.state / "shared" / "lease").glob("*.json"):
+    for file in (lake.state / "shared" / "lease").glob("*.json"):
         file.unlink()
-    restore(lake.settings, lake.settings, overwrite=True, execute=True)
+    restore(lake, lake, overwrite=True, execute=True)
     assert {name: lake.ids(name) for name in old} == old
     assert lake.states()[4] == "lost"
 
@@ -558,46 +558,46 @@ module.exchange = exchange
 # --- pruning
 
 
-def test_prune_plans_then_keeps_what_a_remaining_snapshot_needs(lake: Lake) -> None:
+def test_prune_plans_then_keeps_what_a_remaining_snapshot_needs(lake: FilledLake) -> None:
     first = lake.create()
     lake.write("gold.fct_orders", 700, 720, mode="overwrite")
     second = lake.create()
-    planned = prune(lake.settings, 1)
+    planned = prune(lake, 1)
     only_first = set(data_objects(first)) - set(data_objects(second))
     assert (planned.keep, planned.remove, planned.executed) == ((second.id,), (first.id,), False)
     assert planned.files >= len(only_first) == 6
-    assert identifiers(lake.store) == [first.id, second.id]
-    done = prune(lake.settings, 1, execute=True)
+    assert identifiers(lake.copies) == [first.id, second.id]
+    done = prune(lake, 1, execute=True)
     assert (done.files, done.bytes) == (planned.files, planned.bytes)
-    assert identifiers(lake.store) == [second.id]
-    assert verify(lake.store, second).faults == ()
-    assert not only_first & lake.store.names("files/").keys()
-    assert prune(lake.settings, 1, execute=True).files == 0
+    assert identifiers(lake.copies) == [second.id]
+    assert verify(lake.copies, second).faults == ()
+    assert not only_first & lake.copies.names("files/").keys()
+    assert prune(lake, 1, execute=True).files == 0
     with pytest.raises(ConfigError, match="At least one snapshot is kept"):
-        prune(lake.settings, 0)
+        prune(lake, 0)
 
 
-def test_prune_keeps_what_an_interrupted_copy_goes_on_from_for_a_week(lake: Lake) -> None:
+def test_prune_keeps_what_an_interrupted_copy_goes_on_from_for_a_week(lake: FilledLake) -> None:
     def stop(progress: CopyProgress) -> None:
         if progress.done == 6:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         lake.create(on_progress=stop)
-    (draft,) = drafts(lake.store)
-    assert isinstance(lake.store, LocalFolder)
-    assert prune(lake.settings, 1, execute=True).drafts == ()
-    assert set(data_objects(draft)) <= lake.store.names("files/").keys()
-    lake.store.remove(f"{DRAFTS}{draft.id}.json")
-    save(lake.store, replace(draft, id="20200101T000000Z-0000"), DRAFTS)
-    assert prune(lake.settings, 1, execute=True).drafts == ("20200101T000000Z-0000",)
-    assert lake.store.names("files/") == {} and drafts(lake.store) == []
+    (draft,) = drafts(lake.copies)
+    assert isinstance(lake.copies, LocalFolder)
+    assert prune(lake, 1, execute=True).drafts == ()
+    assert set(data_objects(draft)) <= lake.copies.names("files/").keys()
+    lake.copies.remove(f"{DRAFTS}{draft.id}.json")
+    save(lake.copies, replace(draft, id="20200101T000000Z-0000"), DRAFTS)
+    assert prune(lake, 1, execute=True).drafts == ("20200101T000000Z-0000",)
+    assert lake.copies.names("files/") == {} and drafts(lake.copies) == []
 
 
 # --- reading logs
 
 
-def test_multi_part_and_v2_checkpoints_are_read(lake: Lake) -> None:
+def test_multi_part_and_v2_checkpoints_are_read(lake: FilledLake) -> None:
     """Given the same version with a checkpoint in parts, and one with sidecars, Then the same files are found."""
     import pyarrow.parquet as pq
 
@@ -648,11 +648,10 @@ Command = Callable[..., Done]
 
 
 @pytest.fixture
-def lakeops(lake: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def lakeops(lake: FilledLake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs `lakeops snapshot …` on the lake, in this process: half a runbook of interpreters would take a minute."""
     monkeypatch.setenv("LAKEHOUSE_HOME", str(lake.settings.home))
     monkeypatch.setenv("LAKEHOUSE_SCHEMA_PREFIX", "")
-    monkeypatch.setattr(create_module, "load_manifest", lambda folder: load_manifest(lake.artifacts))
     handler = signal.getsignal(signal.SIGTERM)
 
     def run(*arguments: str) -> Done:
@@ -667,13 +666,13 @@ def lakeops(lake: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return run
 
 
-def test_the_commands_in_the_order_of_the_runbook(lake: Lake, lakeops: Command) -> None:
+def test_the_commands_in_the_order_of_the_runbook(lake: FilledLake, lakeops: Command) -> None:
     """Given a lake, When a table is damaged, Then the runbook's commands say and do what it promises."""
     assert "holds no snapshot" in lakeops("list").out
     done = lakeops("create")
     assert done.code == 0 and "copied 9 data files" in done.out
     assert "on the lake's own disk; LAKEHOUSE_RECOVERY" in done.out
-    made = load(lake.store)
+    made = load(lake.copies)
     assert made.id in lakeops("list").out
     (row,) = json.loads(lakeops("list", "--json").out)
     assert (row["id"], len(row["tables"]), row["bytes"]) == (made.id, 2, made.bytes)
@@ -705,8 +704,8 @@ def test_the_commands_in_the_order_of_the_runbook(lake: Lake, lakeops: Command) 
     assert done.code == 0, done.err
     assert json.loads(done.out)["executed"] is True and lake.states()[4] == "lost"
 
-    assert isinstance(lake.store, LocalFolder)
-    flip(lake.store.path / made.tables[0].files[0].object)
+    assert isinstance(lake.copies, LocalFolder)
+    flip(lake.copies.path / made.tables[0].files[0].object)
     damaged = lakeops("verify")
     assert damaged.code == 1 and "is damaged: bronze.fx_rates:" in damaged.err
     assert lakeops("restore", "--overwrite", "--execute").code == 1
@@ -716,23 +715,25 @@ def test_the_commands_in_the_order_of_the_runbook(lake: Lake, lakeops: Command) 
     done = lakeops("create", "--tier", "1", "--json")
     assert [table["table"] for table in json.loads(done.out)["tables"]] == ["bronze.fx_rates"]
     planned = lakeops("prune", "--keep", "1")
-    assert f"remove   snapshot {made.id}" in planned.out and len(identifiers(lake.store)) == 3
+    assert f"remove   snapshot {made.id}" in planned.out and len(identifiers(lake.copies)) == 3
     pruned = lakeops("prune", "--keep", "1", "--execute", "--json")
-    assert json.loads(pruned.out)["executed"] is True and len(identifiers(lake.store)) == 1
+    assert json.loads(pruned.out)["executed"] is True and len(identifiers(lake.copies)) == 1
     unknown = lakeops("verify", made.id)
     assert unknown.code == 2 and f"has no snapshot {made.id}. The newest: " in unknown.err
 
 
-def test_a_home_of_its_own_by_command_and_what_the_figures_and_the_lineage_say(lake: Lake, lakeops: Command) -> None:
+def test_a_home_of_its_own_by_command_and_what_the_figures_and_the_lineage_say(
+    lake: FilledLake, lakeops: Command
+) -> None:
     lakeops("create")
-    done = lakeops("restore", "--to", str(lake.artifacts / "looked_at"), "--no-catalog", "--execute")
+    done = lakeops("restore", "--to", str(lake.home.parent / "looked_at"), "--no-catalog", "--execute")
     assert done.code == 0, done.err
-    assert ids(lake.artifacts / "looked_at" / "warehouse" / "gold.db" / "fct_orders") == lake.ids("gold.fct_orders")
-    made = load(lake.store)
-    figures = last(lake.settings, "snapshot")
+    assert ids(lake.home.parent / "looked_at" / "warehouse" / "gold.db" / "fct_orders") == lake.ids("gold.fct_orders")
+    made = load(lake.copies)
+    figures = last(lake, "snapshot")
     assert figures is not None and (figures["id"], figures["bytes_copied"]) == (made.id, made.bytes)
-    assert {m.name: m.value for m in metrics.read(lake.settings)}["files_copied"] == 9
-    events = (lake.settings.state / "lineage" / "events.jsonl").read_text().splitlines()
+    assert {m.name: m.value for m in metrics.read(lake)}["files_copied"] == 9
+    events = (lake.state / "lineage" / "events.jsonl").read_text().splitlines()
     told = [event for event in map(json.loads, events) if event["job"]["name"] == "snapshot.create"]
     assert [event["eventType"] for event in told] == ["START", "COMPLETE"]
     outputs = {output["name"]: output["outputFacets"]["outputStatistics"] for output in told[-1]["outputs"]}
@@ -743,30 +744,28 @@ def test_a_home_of_its_own_by_command_and_what_the_figures_and_the_lineage_say(l
 
 
 @pytest.mark.slow
-def test_sigterm_ends_a_copy_at_a_safe_point(lake: Lake) -> None:
+def test_sigterm_ends_a_copy_at_a_safe_point(lake: FilledLake) -> None:
     """Given a copy of many files, When it gets a SIGTERM, Then there is no snapshot, and the next goes on."""
     for number in range(200):
         lake.write("bronze.fx_rates", 5000 + number, 5001 + number)
     slow = """
 from python_ops.jobs.recovery import create as module
-from python_ops.lake.artifacts import load_manifest
 from python_ops.cli import main
-module.load_manifest = lambda folder: load_manifest(lake_folder / "target")
 module.THREADS = 1
 sys.argv = ["lakeops", "snapshot", "create"]
 os.environ["LAKEHOUSE_HOME"] = str(lake_folder / "lake")
 main()
 """
-    text = f"import os, sys\nfrom pathlib import Path\nlake_folder = Path({str(lake.artifacts.parent)!r})\n{slow}"
+    text = f"import os, sys\nfrom pathlib import Path\nlake_folder = Path({str(lake.home.parent)!r})\n{slow}"
     running = subprocess.Popen([sys.executable, "-c", text], cwd=PROJECT_ROOT, stderr=subprocess.PIPE, text=True)
-    files = lake.settings.home_path / "snapshots" / "files"
+    files = lake.home / "snapshots" / "files"
     until = time.monotonic() + 60
     while not list(files.rglob("*.parquet")) and time.monotonic() < until:
         time.sleep(0.01)
     running.send_signal(signal.SIGTERM)
     _, told = running.communicate(timeout=60)
     assert running.returncode == 143 and "was interrupted" in told
-    assert identifiers(lake.store) == [] and len(drafts(lake.store)) == 1
+    assert identifiers(lake.copies) == [] and len(drafts(lake.copies)) == 1
     made = lake.create()
     assert made.copied_files < len(data_objects(made)) == 209, "what the interrupted copy had done is shared"
 

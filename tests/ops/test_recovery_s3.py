@@ -8,7 +8,7 @@ from typing import Any
 import boto3
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from recovery_lake import Lake, ids
+from recovery_lake import FilledLake, ids
 
 from python_ops.jobs.recovery.manifest import identifiers
 from python_ops.jobs.recovery.prune import prune
@@ -16,6 +16,7 @@ from python_ops.jobs.recovery.restore import restore
 from python_ops.jobs.recovery.verify import verify
 from python_ops.lake.config import Settings
 from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.lake import Lake
 from python_ops.lake.storage import Checksum, MissingFile, S3Folder, folder_at
 
 pytestmark = pytest.mark.slow
@@ -33,49 +34,48 @@ def s3(aws: str) -> Any:
 
 
 @pytest.fixture
-def lake(tmp_path: Path, s3: Any) -> Lake:
-    return Lake(tmp_path, recovery=STORE, recovery_region="eu-central-1").fill()
+def lake(tmp_path: Path, s3: Any) -> FilledLake:
+    return FilledLake(tmp_path, recovery=STORE, recovery_region="eu-central-1").fill()
 
 
-def remote(tmp_path: Path, name: str) -> Settings:
+def remote(tmp_path: Path, name: str) -> Lake:
     """An environment whose tables are in the lake's bucket and whose state is here."""
-    made = Settings(home=Path(f"s3://lake/{name}"), recovery=STORE, recovery_region="eu-central-1")
-    for part in ("state", "landing"):
-        made.__dict__[part] = tmp_path / name / part
-    return made
+    settings = Settings(home=Path(f"s3://lake/{name}"), recovery=STORE, recovery_region="eu-central-1")
+    place = tmp_path / name
+    return Lake(settings, landing=place / "landing", state=place / "state", artifacts=tmp_path / "lake" / "target")
 
 
 def options(aws: str) -> dict[str, str]:
     return {"AWS_ENDPOINT_URL": aws, "AWS_ALLOW_HTTP": "true", "AWS_S3_ALLOW_UNSAFE_RENAME": "true"}
 
 
-def test_a_folder_goes_to_a_bucket_and_comes_back(lake: Lake, s3: Any) -> None:
+def test_a_folder_goes_to_a_bucket_and_comes_back(lake: FilledLake, s3: Any) -> None:
     first = lake.create()
-    assert verify(lake.store, first).faults == () == verify(lake.store, first, thorough=False).faults
+    assert verify(lake.copies, first).faults == () == verify(lake.copies, first, thorough=False).faults
     again = lake.create()
     assert (again.copied_bytes, again.copied_log_bytes) == (0, 0)
     keys = [item["Key"] for item in s3.list_objects_v2(Bucket="recovery")["Contents"]]
     assert {key.split("/")[1] for key in keys} == {"snapshots", "files", "blobs"} and all(
         key.startswith("lake/") for key in keys
     )
-    home = Settings(home=lake.settings.home_path.parent / "elsewhere")
-    restore(lake.settings, home, execute=True)
+    home = Lake(Settings(home=lake.home.parent / "elsewhere"))
+    restore(lake, home, execute=True)
     assert ids(home.table_path("gold", "fct_orders")) == lake.ids("gold.fct_orders")
-    assert prune(lake.settings, 1, execute=True).remove == (first.id,)
-    assert verify(lake.store, again).faults == ()
+    assert prune(lake, 1, execute=True).remove == (first.id,)
+    assert verify(lake.copies, again).faults == ()
 
 
-def test_a_flipped_bit_in_a_bucket_is_found(lake: Lake, s3: Any) -> None:
+def test_a_flipped_bit_in_a_bucket_is_found(lake: FilledLake, s3: Any) -> None:
     made = lake.create()
     name = made.tables[1].files[0].object
-    data = bytearray(lake.store.read(name))
+    data = bytearray(lake.copies.read(name))
     data[len(data) // 2] ^= 1
     s3.put_object(Bucket="recovery", Key=f"lake/{name}", Body=bytes(data))
-    assert "etag" in verify(lake.store, made, thorough=False).faults[0]
+    assert "etag" in verify(lake.copies, made, thorough=False).faults[0]
     with pytest.raises(OpsError, match=rf"{Path(name).name}.*sha256.*Nothing was restored"):
-        restore(lake.settings, lake.settings, execute=True)
+        restore(lake, lake, execute=True)
     s3.delete_object(Bucket="recovery", Key=f"lake/{name}")
-    assert "is missing" in verify(lake.store, made).faults[0]
+    assert "is missing" in verify(lake.copies, made).faults[0]
 
 
 def test_between_buckets_s3_copies_by_itself(
@@ -83,7 +83,7 @@ def test_between_buckets_s3_copies_by_itself(
 ) -> None:
     """Given a lake in a bucket, When it is copied to another, Then no data file passes through this machine."""
     source = remote(tmp_path, "one")
-    local = Lake(tmp_path, recovery=STORE, recovery_region="eu-central-1").fill()
+    local = FilledLake(tmp_path, recovery=STORE, recovery_region="eu-central-1").fill()
     table = DeltaTable(str(local.path("gold.fct_orders"))).to_pyarrow_table()
     place = "s3://lake/one/warehouse/gold.db/fct_orders"
     for part in (table.slice(0, 7), table.slice(7)):
@@ -98,11 +98,11 @@ def test_between_buckets_s3_copies_by_itself(
     monkeypatch.setattr(S3Folder, "blocks", noticed)
     from python_ops.jobs.recovery.create import create
 
-    made = create(source, artifacts=local.artifacts)
+    made = create(source)
     assert [(t.name, t.version, t.rows) for t in made.tables] == [("gold.fct_orders", 1, 15)]
     assert made.copied_files == len(made.tables[0].files) > 0
     assert not [name for name in read if name.endswith(".parquet") and "_delta_log" not in name]
-    assert verify(local.store, made).faults == ()
+    assert verify(local.copies, made).faults == ()
 
     two = remote(tmp_path, "two")
     done = restore(source, two, execute=True)
@@ -115,21 +115,23 @@ def test_between_buckets_s3_copies_by_itself(
         restore(source, two, overwrite=True, execute=True)
 
 
-def test_a_missing_bucket_and_a_refusing_one_are_told_apart(lake: Lake, s3: Any) -> None:
-    gone = Lake(lake.artifacts.parent, recovery="s3://nowhere/x")
+def test_a_missing_bucket_and_a_refusing_one_are_told_apart(lake: FilledLake, s3: Any) -> None:
+    gone = FilledLake(lake.home.parent, recovery="s3://nowhere/x")
     with pytest.raises(ConfigError, match="There is no bucket nowhere"):
         gone.create()
     with pytest.raises(ConfigError, match=r"ftp://x is neither a path nor s3://bucket/prefix"):
         folder_at("ftp://x")
     with pytest.raises(MissingFile, match="s3://recovery/lake/files/none is missing"):
-        lake.store.read("files/none")
-    assert identifiers(lake.store) == []
+        lake.copies.read("files/none")
+    assert identifiers(lake.copies) == []
 
 
-def test_a_receiver_that_does_not_answer_ends_without_a_snapshot(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_receiver_that_does_not_answer_ends_without_a_snapshot(
+    lake: FilledLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(OpsError, match="S3 did not answer"):
-        Lake(lake.artifacts.parent, recovery=STORE).create()
+        FilledLake(lake.home.parent, recovery=STORE).create()
 
 
 def test_checksums_say_how_they_differ() -> None:

@@ -19,7 +19,7 @@ from python_ops.jobs.recovery.restore import restore
 from python_ops.jobs.recovery.verify import verify
 from python_ops.lake.config import Settings
 from python_ops.lake.errors import OpsError
-from python_ops.lake.ledger import Ledger
+from python_ops.lake.lake import Lake
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -30,20 +30,19 @@ PREFIX = "dr"
 
 
 @pytest.fixture
-def own(spark: SparkSession, settings: Settings, tmp_path: Path) -> Iterator[Settings]:
+def own(spark: SparkSession, settings: Settings, tmp_path: Path) -> Iterator[Lake]:
     """Schemas of the test in the shared warehouse; landing and state in its folder."""
-    made = settings.model_copy(update={"schema_prefix": PREFIX, "recovery": str(tmp_path / "store")})
-    for name in ("landing", "state"):
-        made.__dict__[name] = tmp_path / name
-    yield made
+    changed = settings.model_copy(update={"schema_prefix": PREFIX, "recovery": str(tmp_path / "store")})
+    landing, state, artifacts = (tmp_path / name for name in ("landing", "state", "target"))
+    yield Lake(changed, landing=landing, state=state, artifacts=artifacts, start=lambda: spark)
     for prefix in (PREFIX, "dr_back"):
         for layer in ("bronze", "dlq", "silver"):
             spark.sql(f"drop schema if exists {prefix}_{layer} cascade")
 
 
-def deliver(settings: Settings, name: str, *keys: str) -> None:
+def deliver(lake: Lake, name: str, *keys: str) -> None:
     """A landing file of crm_accounts."""
-    folder = settings.landing / "crm_accounts"
+    folder = lake.landing / "crm_accounts"
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for lsn, key in enumerate(keys, 10):
@@ -54,8 +53,8 @@ def deliver(settings: Settings, name: str, *keys: str) -> None:
     (folder / name).write_text("\n".join(lines) + "\n")
 
 
-def take(settings: Settings, spark: SparkSession) -> int | None:
-    (result,) = ingest(settings, lambda: spark, ["crm_accounts"])
+def take(lake: Lake, spark: SparkSession) -> int | None:
+    (result,) = ingest(lake, ["crm_accounts"])
     assert result.error is None
     return result.batch_id
 
@@ -71,10 +70,9 @@ def rows(spark: SparkSession, table: str) -> list[Any]:
 
 
 def test_tables_with_deletion_vectors_come_back_and_the_next_batch_is_applied_once(
-    spark: SparkSession, own: Settings, tmp_path: Path
+    spark: SparkSession, own: Lake, tmp_path: Path
 ) -> None:
-    artifacts = tmp_path / "target"
-    files.write_manifest(artifacts, files.model("held", layer="silver", strategy="cdc_scd1", prefix=PREFIX))
+    files.write_manifest(own.artifacts, files.model("held", layer="silver", strategy="cdc_scd1", prefix=PREFIX))
     deliver(own, "a.jsonl", "A1", "A2", "A3")
     assert take(own, spark) == 1
     held, bronze = f"{PREFIX}_silver.held__cdc", f"{PREFIX}_bronze.crm_accounts"
@@ -90,7 +88,7 @@ def test_tables_with_deletion_vectors_come_back_and_the_next_batch_is_applied_on
     spark.sql(f"delete from {held} where id % 10 = 1")
     before = {table: rows(spark, table) for table in (held, bronze)}
 
-    made = create(own, artifacts=artifacts)
+    made = create(own)
 
     stored = {table.name: table for table in made.tables}
     assert list(stored) == ["bronze.crm_accounts", "dlq.crm_accounts", "silver.held__cdc"]
@@ -105,7 +103,7 @@ def test_tables_with_deletion_vectors_come_back_and_the_next_batch_is_applied_on
     good = (place / vectors[0].path).read_bytes()
     flip(place / vectors[0].path)
     with pytest.raises(OpsError, match=r"silver.held__cdc: .*\.bin holds a garbled deletion vector"):
-        create(own, full=True, artifacts=artifacts)
+        create(own, full=True)
     (place / vectors[0].path).write_bytes(good)
 
     # The lake goes on; then it is taken back in place.
@@ -121,12 +119,12 @@ def test_tables_with_deletion_vectors_come_back_and_the_next_batch_is_applied_on
     assert take(own, spark) is None
     counted = spark.sql(f"select _file, count(*) as n, max(_batch_id) as batch from {bronze} group by _file order by 1")
     assert [tuple(row) for row in counted.collect()] == [("a.jsonl", 3, 1), ("b.jsonl", 2, 3)]
-    states = [m.state.value for m in Ledger.of(own, "crm_accounts").manifests]
+    states = [m.state.value for m in own.ledger("crm_accounts").manifests]
     assert states == ["committed", "lost", "committed"]
 
     # To another home, which a catalog does not know yet.
-    back = Settings(home=tmp_path / "back", schema_prefix="dr_back")
+    back = Lake(Settings(home=tmp_path / "back", schema_prefix="dr_back"), start=lambda: spark)
     restore(own, back, made.id, execute=True)
-    assert register(spark, back, load(store, made.id).tables) == 3
-    assert register(spark, back, load(store, made.id).tables) == 0
+    assert register(back, load(store, made.id).tables) == 3
+    assert register(back, load(store, made.id).tables) == 0
     assert rows(spark, "dr_back_silver.held__cdc") == before[held]

@@ -19,8 +19,10 @@ from python_ops.jobs.ingest.tables import AppendOnlyTable
 from python_ops.lake.config import Settings
 from python_ops.lake.contracts import load
 from python_ops.lake.errors import OpsError
+from python_ops.lake.lake import Lake
 from python_ops.lake.landing import LandingFile
 from python_ops.lake.ledger import BatchState, Ledger
+from python_ops.lake.rejections import by_text
 
 FX = load("fx_rates")
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -30,11 +32,11 @@ class Place:
     """A source with three batches of one file each, as ingestion leaves it."""
 
     def __init__(self, home: Path) -> None:
-        self.home, self.settings = home, Settings(home=home)
+        self.home, self.lake = home, Lake(Settings(home=home))
         for batch in (1, 2, 3):
             name = f"{batch}.csv"
-            (self.settings.landing / "fx_rates").mkdir(parents=True, exist_ok=True)
-            (self.settings.landing / "fx_rates" / name).write_text("rate_date,currency,units_per_eur\n")
+            (self.lake.landing / "fx_rates").mkdir(parents=True, exist_ok=True)
+            (self.lake.landing / "fx_rates" / name).write_text("rate_date,currency,units_per_eur\n")
             self.append("bronze", batch, {"_file": [name] * 10})
             if batch == 3:
                 self.append("dlq", batch, {"file": [name] * 2})
@@ -46,7 +48,7 @@ class Place:
         table = {**columns, "_batch_id": [batch] * len(names), at: [AT] * len(names)}
         number = Transaction(f"ingest:{layer}.fx_rates", batch)
         write_deltalake(
-            str(self.settings.table_path(layer, "fx_rates")), pa.table(table), mode="append",
+            str(self.lake.table_path(layer, "fx_rates")), pa.table(table), mode="append",
             commit_properties=CommitProperties(app_transactions=[number]),
         )  # fmt: skip
 
@@ -57,14 +59,14 @@ class Place:
 
     @property
     def ledger(self) -> Ledger:
-        return Ledger.of(self.settings, "fx_rates")
+        return self.lake.ledger("fx_rates")
 
     def lose(self, *batches: int) -> None:
         for batch in batches:
-            (self.settings.state / "ingest" / "fx_rates" / f"batch_{batch:06d}.json").unlink()
+            (self.lake.state / "ingest" / "fx_rates" / f"batch_{batch:06d}.json").unlink()
 
     def found(self) -> list[tuple[int, Fault]]:
-        return [(finding.batch_id, finding.fault) for finding in compare(self.settings, FX)]
+        return [(finding.batch_id, finding.fault) for finding in compare(self.lake, FX)]
 
     def run(self, *words: str) -> Any:
         return lakeops(self.home, "watermark", *words, PATH="/nowhere", JAVA_HOME="/nowhere")
@@ -77,13 +79,13 @@ def place(tmp_path: Path) -> Place:
 
 def test_ledger_and_table_agree(place: Place) -> None:
     assert place.found() == []
-    assert not has_new_files(place.settings, "fx_rates")
+    assert not has_new_files(place.lake, "fx_rates")
     assert "agree" in place.run("repair").stdout
 
 
 def test_a_table_with_a_widened_type_is_compared_and_repaired(place: Place) -> None:
     """Given Delta's type widening, which deltalake does not query, Then the files tell what the ledger forgot."""
-    log = place.settings.table_path("bronze", "fx_rates") / "_delta_log"
+    log = place.lake.table_path("bronze", "fx_rates") / "_delta_log"
     (metadata,) = [line for line in (log / f"{0:020}.json").read_text().splitlines() if "metaData" in line]
     protocol = {"minReaderVersion": 3, "minWriterVersion": 7}
     features = {"readerFeatures": ["typeWidening"], "writerFeatures": ["typeWidening"]}
@@ -91,7 +93,7 @@ def test_a_table_with_a_widened_type_is_compared_and_repaired(place: Place) -> N
     (log / f"{3:020}.json").write_text("\n".join(actions) + "\n")
     place.lose(2, 3)
     assert place.found() == [(2, Fault.UNKNOWN), (3, Fault.UNKNOWN)]
-    repair(place.settings, FX, compare(place.settings, FX))
+    repair(place.lake, FX, compare(place.lake, FX))
     assert place.found() == [] and place.ledger.manifests[1].arrived_at == AT.isoformat(timespec="microseconds")
 
 
@@ -101,7 +103,7 @@ def test_batches_that_the_ledger_forgot_are_entered_again(place: Place, lost: tu
     """Given deleted manifests, When repaired, Then no file is new and every count is as it was."""
     before = {m.batch_id: (m.counts, [f.name for f in m.files]) for m in place.ledger.manifests}
     place.lose(*lost)
-    assert has_new_files(place.settings, "fx_rates")
+    assert has_new_files(place.lake, "fx_rates")
     assert place.found() == [(batch, Fault.UNKNOWN) for batch in lost]
     planned = json.loads(place.run("repair", "fx_rates", "--json").stdout)
     assert [(p["batch_id"], p["executed"]) for p in planned] == [(batch, False) for batch in lost]
@@ -112,16 +114,16 @@ def test_batches_that_the_ledger_forgot_are_entered_again(place: Place, lost: tu
     assert {m.arrived_at for m in place.ledger.manifests if m.batch_id in lost} == {
         AT.isoformat(timespec="microseconds")
     }
-    assert not has_new_files(place.settings, "fx_rates") and place.found() == []
+    assert not has_new_files(place.lake, "fx_rates") and place.found() == []
 
 
 def test_what_guards_later_batches_is_entered_again_with_them(tmp_path: Path) -> None:
     """Given tables as ingestion writes them and no ledger, Then positions, generation, deletes that a snapshot implied,
     reasons and files that were rejected whole come back, so that a database that was set back is seen as before.
     """
-    settings, contract = Settings(home=tmp_path), load("shop_orders")
-    (settings.landing / "shop_orders").mkdir(parents=True)
-    (settings.landing / "shop_orders" / "a.jsonl").write_text("{}\n")
+    lake, contract = Lake(Settings(home=tmp_path)), load("shop_orders")
+    (lake.landing / "shop_orders").mkdir(parents=True)
+    (lake.landing / "shop_orders" / "a.jsonl").write_text("{}\n")
     taken = AT - timedelta(hours=1)
     rows = pa.table({
         "_op": ["c", "u", "d", "r"], "_source_generation": [2, 2, 2, 3], "_source_lsn": [600, 100, 600, 5],
@@ -136,15 +138,15 @@ def test_what_guards_later_batches_is_entered_again_with_them(tmp_path: Path) ->
         "replayed_batch": pa.array([None, 2, None], pa.int64()),
     })  # fmt: skip
     for layer, table in (("bronze", rows), ("dlq", letters)):
-        write_deltalake(str(settings.table_path(layer, "shop_orders")), table)
+        write_deltalake(str(lake.table_path(layer, "shop_orders")), table)
 
-    repair(settings, contract, compare(settings, contract))
+    repair(lake, contract, compare(lake, contract))
 
-    ledger = Ledger.of(settings, "shop_orders")
+    ledger = lake.ledger("shop_orders")
     first, second = ledger.manifests
     assert (first.positions, first.generation, second.positions, second.generation) == ((100, 600), 2, (5, 5), 3)
     assert first.counts == {"read": 4, "accepted": 2, "quarantined": 2, "ignored": 0, "generated": 1}
-    assert first.reasons == {"not a bigint (order_id)": 1, "not valid UTF-8": 1}
+    assert by_text(first.rejected) == {"not a bigint (order_id)": 1, "not valid UTF-8": 1}
     assert first.snapshot_at == taken.isoformat(timespec="microseconds") and second.snapshot_at is None
     assert (first.extra_columns, first.contract_version) == (("x",), "0.9.0")
     assert [(file.name, file.fault) for file in first.files] == [("a.jsonl", None), ("b.gz", "truncated gzip")]
@@ -152,7 +154,7 @@ def test_what_guards_later_batches_is_entered_again_with_them(tmp_path: Path) ->
     set_back = Findings({"accepted": 1, "quarantined": 0}, positions=(1, 2))
     halted = reasons_to_halt(contract, ledger, ledger.freeze(3, "1", [], generation=2), set_back)
     assert "a new slot or a restored database" in halted[0]
-    assert compare(settings, contract) == []
+    assert compare(lake, contract) == []
 
 
 @pytest.mark.slow
@@ -164,45 +166,46 @@ def test_a_ledger_ahead_of_its_table_is_refused_with_both_numbers(place: Place) 
     assert "ledger ahead, 99 of 3" in listed
     told = place.run("repair").stdout
     assert "batch 99 is in the ledger, and beyond what the table ever took, whose log knows numbers up to 3" in told
-    repair(place.settings, FX, compare(place.settings, FX))
+    repair(place.lake, FX, compare(place.lake, FX))
     assert place.ledger.manifests[-1].state is BatchState.LOST and "never.csv" not in place.ledger.taken()
     assert place.found() == []
 
 
 def test_a_batch_whose_rows_are_gone_is_given_up(place: Place) -> None:
-    path = str(place.settings.table_path("bronze", "fx_rates"))
+    path = str(place.lake.table_path("bronze", "fx_rates"))
     from deltalake import DeltaTable
 
     DeltaTable(path).restore(1)
     assert place.found() == [(3, Fault.GONE)]
-    repair(place.settings, FX, compare(place.settings, FX))
-    assert "3.csv" not in place.ledger.taken() and has_new_files(place.settings, "fx_rates")
+    repair(place.lake, FX, compare(place.lake, FX))
+    assert "3.csv" not in place.ledger.taken() and has_new_files(place.lake, "fx_rates")
 
 
 def test_a_log_that_cannot_be_listed_is_no_absent_table(place: Place) -> None:
     """Taken for absent, all files would be new again, and their rows there twice."""
-    log = place.settings.table_path("bronze", "fx_rates") / "_delta_log"
+    log = place.lake.table_path("bronze", "fx_rates") / "_delta_log"
     log.rename(log.with_name("moved"))
     with pytest.raises(OpsError, match=r"bronze\.fx_rates has data in .* and no Delta log\. Restore the table"):
-        AppendOnlyTable(place.settings, "bronze", FX).exists()
+        AppendOnlyTable(place.lake, "bronze", FX).exists()
     log.write_bytes(b"")
     with pytest.raises(OpsError, match=r"The Delta log of .*fx_rates cannot be read \(Not a directory\)"):
-        compare(place.settings, FX)
+        compare(place.lake, FX)
 
 
 def test_a_garbled_log_fails_its_source_by_name_and_no_other(place: Place) -> None:
-    log = place.settings.table_path("bronze", "fx_rates") / "_delta_log"
+    log = place.lake.table_path("bronze", "fx_rates") / "_delta_log"
     (log / f"{1:020}.json").write_text('{"add": {"path": ')
     with pytest.raises(OpsError, match=r"The Delta log of .*fx_rates cannot be read .* restore the table"):
-        has_new_files(place.settings, "fx_rates")
+        has_new_files(place.lake, "fx_rates")
 
-    def spark() -> Any:
+    def start() -> Any:
         raise OpsError("asked for Spark")
 
-    (garbled,) = ingest(place.settings, spark, ["fx_rates"])
+    lake = Lake(place.lake.settings, start=start)
+    (garbled,) = ingest(lake, ["fx_rates"])
     assert "fx_rates cannot be read" in str(garbled.error)
     with pytest.raises(OpsError, match="asked for Spark"):  # the other source goes on
-        ingest(place.settings, spark, ["fx_rates", "crm_accounts"])
+        ingest(lake, ["fx_rates", "crm_accounts"])
 
 
 def test_unknown_sources_exit_2(place: Place) -> None:

@@ -24,6 +24,7 @@ from python_ops.lake import interrupts
 from python_ops.lake.artifacts import load_manifest, load_run_results
 from python_ops.lake.config import PROJECT_ROOT, Settings
 from python_ops.lake.errors import BusyError, ConfigError, Interrupted, OpsError
+from python_ops.lake.lake import Lake
 from python_ops.lake.run_record import last_run, left_out
 from python_ops.run import daily
 from python_ops.run.daily import Job, run
@@ -51,13 +52,13 @@ def project(folder: Path) -> None:
 class Day:
     """A run whose sources and dbt answer what a test says."""
 
-    settings: Settings
+    lake: Lake
     artifacts: Path
     results: Sequence[IngestResult]
     build: str = ""
     done: list[str] | None = None
 
-    def dbt(self, settings: Settings, listed: Sequence[str], on_event: Any) -> Any:
+    def dbt(self, lake: Lake, listed: Sequence[str], on_event: Any) -> Any:
         selection = listed[listed.index("--log-path") + 2 : listed.index("--target-path")]
         self.done = [*(self.done or []), " ".join([listed[1], *selection])]
         on_event(SimpleNamespace(info=SimpleNamespace(name="MainReportVersion", invocation_id="this build")))
@@ -66,19 +67,18 @@ class Day:
         return SimpleNamespace(success=not self.build, exception=None, result=SimpleNamespace(results=results))
 
     def run(self) -> None:
-        run(self.settings, lambda what, value: None)
+        run(self.lake, lambda what, value: None)
 
 
 @pytest.fixture
 def day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Day:
-    settings = Settings(home=tmp_path / "lake")
-    made = Day(settings, settings.artifacts, [HALTED])
+    lake = Lake(Settings(home=tmp_path / "lake"), start=lambda: None)
+    made = Day(lake, lake.artifacts, [HALTED])
     project(made.artifacts)
-    monkeypatch.setattr(daily, "ingest", lambda settings, spark, on_event: made.results)
-    monkeypatch.setattr(daily, "session", lambda settings: None)
+    monkeypatch.setattr(daily, "ingest", lambda lake, on_event: made.results)
     monkeypatch.setattr(daily, "invoke", made.dbt)
     monkeypatch.setattr(daily, "publish", lambda *given: (made.done or []).append("publish") or [])
-    monkeypatch.setattr(daily, "remember", lambda settings: (made.done or []).append("green"))
+    monkeypatch.setattr(daily, "remember", lambda lake: (made.done or []).append("green"))
     return made
 
 
@@ -91,12 +91,12 @@ def test_only_what_reads_a_halted_source_waits_and_the_run_is_red(day: Day) -> N
     for text in ("ingest failed: fx_rates: batch 3 is halted.", "`--discard 3`", "then `lakeops run`",
                  "fct_orders, slv_fx_rates wait for fx_rates"):  # fmt: skip
         assert text in str(told.value)
-    record = last_run(day.settings)
+    record = last_run(day.lake)
     assert record is not None and record["waiting"] == {"fx_rates": ["fct_orders", "slv_fx_rates"]}
     assert [(step["name"], step["outcome"]) for step in record["steps"]] == [
         ("ingest", "failed"), ("dbt build", "ok"), ("publish", "ok"),
     ]  # fmt: skip
-    breach = next(b for b in check(day.settings, day.artifacts) if b.kind is Cause.LAST_RUN)
+    breach = next(b for b in check(day.lake) if b.kind is Cause.LAST_RUN)
     assert breach.got == "ingest failed; fct_orders, slv_fx_rates wait for fx_rates"
 
 
@@ -105,12 +105,12 @@ def test_what_a_build_left_out_is_known_of_that_build_alone(day: Day) -> None:
     with pytest.raises(OpsError):
         day.run()
     for _ in range(2):
-        assert left_out(day.settings, "this build") == ("fx_rates",)
-        assert left_out(day.settings, "a build by hand") == ()
-        Job(day.settings, lambda what, value: None).save()
+        assert left_out(day.lake, "this build") == ("fx_rates",)
+        assert left_out(day.lake, "a build by hand") == ()
+        Job(day.lake, lambda what, value: None).save()
     day.results = [IngestResult("fx_rates", batch_id=3)]
     day.run()
-    assert left_out(day.settings, "this build") == ()
+    assert left_out(day.lake, "this build") == ()
 
 
 def test_a_model_that_an_interruption_cancelled_is_not_told_beside_it(
@@ -120,7 +120,7 @@ def test_a_model_that_an_interruption_cancelled_is_not_told_beside_it(
     told: list[str] = []
     node = SimpleNamespace(unique_id="model.lakehouse.slv_orders", node_status="error")
 
-    def cancelled(settings: Settings, listed: Sequence[str], on_event: Any) -> Any:
+    def cancelled(lake: Lake, listed: Sequence[str], on_event: Any) -> Any:
         event = SimpleNamespace(info=SimpleNamespace(name="NodeFinished", invocation_id="1"))
         event.data = SimpleNamespace(node_info=node)
         on_event(event)
@@ -132,7 +132,7 @@ def test_a_model_that_an_interruption_cancelled_is_not_told_beside_it(
     monkeypatch.setattr(interrupts, "_seen", threading.Event())
     monkeypatch.setattr(daily, "invoke", cancelled)
     with pytest.raises(Interrupted, match="dbt build was interrupted"):
-        run(day.settings, lambda what, value: told.append(what))
+        run(day.lake, lambda what, value: told.append(what))
     assert told == ["reason", "step", "step", "step", "node", "step"]
 
 
@@ -187,9 +187,9 @@ def test_a_test_that_reads_what_waits_waits_with_it(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_dbt_by_hand_parses_no_more_than_has_changed_since_lakeops(tmp_path: Path) -> None:
     """Given what `lakeops` gave dbt, which names the target, When a command names none, Then it is not parsed anew."""
-    settings = Settings(home=tmp_path)
+    lake = Lake(Settings(home=tmp_path))
     dbt = str(Path(sys.executable).with_name("dbt"))
-    for words in (arguments(["parse"], settings), ["parse", "--log-path", str(tmp_path / "logs")]):
+    for words in (arguments(["parse"], lake), ["parse", "--log-path", str(tmp_path / "logs")]):
         given = {**os.environ, "LAKEHOUSE_HOME": str(tmp_path)}
         done = subprocess.run([dbt, *words], env=given, cwd=PROJECT_ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-2000:]

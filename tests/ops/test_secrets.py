@@ -14,7 +14,8 @@ from test_cli import lakeops
 from python_ops.cli import print_json
 from python_ops.lake.config import Settings
 from python_ops.lake.errors import ConfigError, OpsError
-from python_ops.lake.secrets import Secret, Secrets, mask, secrets_for
+from python_ops.lake.lake import Lake
+from python_ops.lake.secrets import Secret, Secrets, mask
 from python_ops.lake.secrets.forms import faults
 from python_ops.lake.secrets.providers import AwsProvider, EnvironmentProvider, FileProvider
 from python_ops.watch.credentials import needed
@@ -141,10 +142,10 @@ def test_secrets_manager_out_of_reach_is_one_clear_error(monkeypatch: pytest.Mon
 
 
 def test_what_is_needed_follows_from_the_settings() -> None:
-    assert needed(Settings()) == {}
-    settings = Settings(alerts=("console", "slack"), publish=("duckdb", "postgres"))
-    assert set(needed(settings)) == {"slack_webhook_url", "postgres"}
-    assert [type(p).__name__ for p in secrets_for(Settings(secrets="aws")).providers] == [
+    assert needed(Lake(Settings())) == {}
+    lake = Lake(Settings(alerts=("console", "slack"), publish=("duckdb", "postgres")))
+    assert set(needed(lake)) == {"slack_webhook_url", "postgres"}
+    assert [type(p).__name__ for p in Lake(Settings(secrets="aws")).secrets.providers] == [
         "EnvironmentProvider",
         "AwsProvider",
     ]

@@ -20,9 +20,11 @@ from deltalake import write_deltalake
 from python_ops.lake.config import Settings
 from python_ops.lake.contracts import sources
 from python_ops.lake.errors import ConfigError
+from python_ops.lake.lake import Lake
 from python_ops.lake.landing import LandingFile
-from python_ops.lake.ledger import BatchState, Ledger
+from python_ops.lake.ledger import BatchState
 from python_ops.lake.metrics import Metric, history, read, record
+from python_ops.lake.rejections import from_texts
 from python_ops.run.daily import Job, Step
 from python_ops.run.pending import remember
 from python_ops.watch.alerts import Breach, Cause, check, pressing
@@ -37,11 +39,11 @@ NOW = datetime.now(UTC)
 class Place:
     """An environment with a green run, one gold table of ten rows, and its artifacts."""
 
-    settings: Settings
+    lake: Lake
     artifacts: Path
 
     def run(self, *steps: Step, at: datetime = NOW) -> None:
-        job = Job(self.settings, lambda what, value: None)
+        job = Job(self.lake, lambda what, value: None)
         job.started_at, job.steps = at, list(steps)
         job.save()
 
@@ -73,13 +75,13 @@ class Place:
         """The last build left ten of 500 rows."""
         self.build(sla_max_shrink=0.5)
         files.write_run_results(self.artifacts, {"model.lakehouse.dim_a": "success"}, began=hours_ago(1).isoformat())
-        record(self.settings, [Metric("rows", "table", "gold.dim_a", 500, hours_ago(2).isoformat(), "run")])
+        record(self.lake, [Metric("rows", "table", "gold.dim_a", 500, hours_ago(2).isoformat(), "run")])
 
     def table(self, rows: int, layer: str = "gold", name: str = "dim_a") -> None:
         import pyarrow as pa
 
         ids = pa.array(range(rows), pa.int64())
-        write_deltalake(str(self.settings.table_path(layer, name)), pa.table({"id": ids}), mode="overwrite")
+        write_deltalake(str(self.lake.table_path(layer, name)), pa.table({"id": ids}), mode="overwrite")
 
     def events(self, current: int, past: int) -> None:
         """The table of the CDC model slv_a: current rows, versions that ended, and events that show nothing."""
@@ -88,24 +90,24 @@ class Place:
         shown = [True] * (current + past) + [False] * past
         ended = [None] * current + [NOW] * past + [None] * past
         columns = {"_cdc_visible": shown, "_cdc_valid_to": pa.array(ended, pa.timestamp("us", "UTC"))}
-        write_deltalake(str(self.settings.table_path("silver", "slv_a__cdc")), pa.table(columns))
+        write_deltalake(str(self.lake.table_path("silver", "slv_a__cdc")), pa.table(columns))
 
     def batch(
         self, read: int, quarantined: int = 0, at: datetime = NOW, reasons: Mapping[str, int] | None = None
     ) -> None:
-        ledger = Ledger.of(self.settings, "fx_rates")
+        ledger = self.lake.ledger("fx_rates")
         manifest = ledger.freeze(ledger.last_number + 1, "1.0.0", [LandingFile("f", 1, "")])
         counts = {"read": read, "accepted": read - quarantined, "quarantined": quarantined, "ignored": 0}
         ledger.set_state(
-            manifest, BatchState.COMMITTED, counts=counts, arrived_at=at.isoformat(), reasons=dict(reasons or {})
+            manifest, BatchState.COMMITTED, counts=counts, arrived_at=at.isoformat(), rejected=from_texts(reasons or {})
         )
 
     def kinds(self, now: datetime = NOW) -> list[tuple[Cause, str]]:
-        return [(breach.kind, breach.subject) for breach in check(self.settings, self.artifacts, now)]
+        return [(breach.kind, breach.subject) for breach in check(self.lake, now)]
 
     def lakeops(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs a command in a process of its own that finds no Java."""
-        given = {**os.environ, "LAKEHOUSE_HOME": str(self.settings.home), "LAKEHOUSE_SCHEMA_PREFIX": ""}
+        given = {**os.environ, "LAKEHOUSE_HOME": str(self.lake.settings.home), "LAKEHOUSE_SCHEMA_PREFIX": ""}
         return subprocess.run(
             [sys.executable, "-m", "python_ops", *arguments],
             env={**given, "PATH": "/nowhere", "JAVA_HOME": "/nowhere"}, capture_output=True, text=True, timeout=60,
@@ -114,7 +116,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    place = Place(Settings(home=tmp_path / "lake"), tmp_path / "lake" / "target")
+    place = Place(Lake(Settings(home=tmp_path / "lake")), tmp_path / "lake" / "target")
     place.run(Step("ingest", "ok", seconds=10), Step("dbt build", "ok", seconds=50))
     place.build()
     place.table(10)
@@ -153,7 +155,7 @@ def test_a_breach_names_its_subject_owner_and_next_action(
     place: Place, do: Callable[[Place], None], kind: Cause, subject: str, action: str
 ) -> None:
     do(place)
-    (breach,) = check(place.settings, place.artifacts, NOW)
+    (breach,) = check(place.lake, NOW)
     assert (breach.kind, breach.subject) == (kind, subject)
     assert action in breach.next_action
     assert breach.owner in {"Platform", "Sales", "data-platform"}
@@ -183,9 +185,9 @@ def test_values_of_another_type_name_their_columns_and_not_themselves(place: Pla
     assert place.kinds() == []
     reasons = {"not a date (a)": 1, "not a decimal(18,6) (b)": 4, "not a int (c)": 2, "not a int (d)": 1}
     place.batch(100, 20, reasons={**reasons, "required (e)": 5, "not a commit time": 7})
-    (breach,) = check(place.settings, place.artifacts, NOW)
+    (breach,) = check(place.lake, NOW)
     assert breach.got == (
-        "in batch 2: b is no decimal(18,6) in 4, c is no int in 2, a is no date in 1, and 1 more columns"
+        "in batch 2: b is not a decimal(18,6) in 4, c is not a int in 2, a is not a date in 1, and 1 more columns"
     )
     assert (breach.kind, breach.expected) == (
         Cause.TYPES,
@@ -213,7 +215,7 @@ def test_causes_come_first(place: Place) -> None:
 
 
 def test_no_run_at_all_is_missing(tmp_path: Path) -> None:
-    place = Place(Settings(home=tmp_path / "lake"), tmp_path / "lake" / "target")
+    place = Place(Lake(Settings(home=tmp_path / "lake")), tmp_path / "lake" / "target")
     place.build()
     assert place.kinds() == [], "the build of a stream, or by hand"
     (place.artifacts / "run_results.json").unlink()
@@ -241,7 +243,7 @@ def test_volume_against_recent_runs(place: Place, past: list[int], newest: int, 
 def test_a_tables_rows_against_recent_runs(place: Place) -> None:
     place.build(sla_min_rows=1)
     for number in range(8):
-        record(place.settings, [Metric("rows", "table", "gold.dim_a", 500, NOW.isoformat(), f"run {number}")])
+        record(place.lake, [Metric("rows", "table", "gold.dim_a", 500, NOW.isoformat(), f"run {number}")])
     assert place.kinds() == [(Cause.VOLUME, "dim_a")]
 
 
@@ -257,8 +259,8 @@ def test_a_table_that_shrank_is_told(place: Place, before: int, now: int, is_tol
     files.write_run_results(place.artifacts, {"model.lakehouse.dim_a": "success"}, began=hours_ago(1).isoformat())
     for number, (rows, hours) in enumerate([(9000, 25), (before, 2), (now, 0.5)]):
         at = hours_ago(hours).isoformat()
-        record(place.settings, [Metric("rows", "table", "gold.dim_a", rows, at, f"run {number}")])
-    found = check(place.settings, place.artifacts, NOW)
+        record(place.lake, [Metric("rows", "table", "gold.dim_a", rows, at, f"run {number}")])
+    found = check(place.lake, NOW)
     assert [(breach.kind, breach.subject, breach.owner) for breach in found] == (
         [(Cause.SHRINK, "dim_a", "Sales")] if is_told else []
     )
@@ -284,7 +286,7 @@ def test_a_cdc_model_whose_keys_were_deleted_is_told(
     files.write_manifest(place.artifacts, *models)
     counts = {"model.lakehouse.slv_a": {"read": 500, "opened": opened, "closed": closed}}
     files.write_run_results(place.artifacts, {"model.lakehouse.slv_a": "success"}, counts=counts)
-    found = check(place.settings, place.artifacts, NOW)
+    found = check(place.lake, NOW)
     assert [(breach.kind, breach.subject) for breach in found] == ([(Cause.SHRINK, "slv_a")] if is_told else [])
     if left == 10:
         assert found[0].got == "98% gone: 10 of 500 are left"
@@ -295,41 +297,41 @@ def test_a_cdc_model_whose_keys_were_deleted_is_told(
 def test_a_limit_that_is_no_number_is_refused(place: Place, limit: Any) -> None:
     place.build(sla_minutes=limit)
     with pytest.raises(ConfigError, match="meta sla_minutes must be a number"):
-        check(place.settings, place.artifacts)
+        check(place.lake)
 
 
 def test_figures_are_kept_one_per_run(place: Place) -> None:
     place.batch(100, 10)
     for _ in range(2):
-        record(place.settings, collect(place.settings, place.artifacts))
-    found = {(m.name, m.subject): m.value for m in read(place.settings)}
+        record(place.lake, collect(place.lake))
+    found = {(m.name, m.subject): m.value for m in read(place.lake)}
     assert found["run_seconds", "dbt build"] == 50
     assert (found["rows_quarantined", "fx_rates"], found["rows", "gold.dim_a"]) == (10, 10)
-    assert history(read(place.settings), "rows", "table") == {"gold.dim_a": [10.0]}, "the same run twice is one"
-    path = place.settings.state / "metrics" / "metrics.jsonl"
+    assert history(read(place.lake), "rows", "table") == {"gold.dim_a": [10.0]}, "the same run twice is one"
+    path = place.lake.state / "metrics" / "metrics.jsonl"
     path.write_text(path.read_text() + '{"name": "half')
-    assert len(read(place.settings)) == len(found) * 2
+    assert len(read(place.lake)) == len(found) * 2
 
 
 def test_an_acknowledged_breach_is_listed_and_neither_told_nor_counted(place: Place) -> None:
     """Given a breach, When it is acknowledged, Then only another is told, until the time; its end is told as ever."""
     place.run(Step("ingest", "failed"))
     place.batch(100, at=hours_ago(2))
-    settings, said = place.settings, list[str]()
+    lake, said = place.lake, list[str]()
 
     def told(now: datetime) -> list[Breach]:
-        found = check(settings, place.artifacts, now)
-        notify(settings, found, said.append, now=now)
+        found = check(lake, now)
+        notify(lake, found, said.append, now=now)
         return pressing(found)
 
     assert [breach.subject for breach in told(NOW)] == ["ingest", "fx_rates"] and len(said) == 1
-    identities = [breach.identity for breach in check(settings, place.artifacts, NOW)]
+    identities = [breach.identity for breach in check(lake, NOW)]
     until = (NOW + timedelta(hours=20)).isoformat()
-    assert acknowledge(settings, identities, "fx_rates", until, NOW) == ["stale: fx_rates"]
+    assert acknowledge(lake, identities, "fx_rates", until, NOW) == ["stale: fx_rates"]
     later = NOW + timedelta(hours=7)
     assert [breach.subject for breach in told(later)] == ["ingest"]
     assert len(said) == 2 and "fx_rates" not in said[1], "a reminder of the other alone"
-    assert [b.subject for b in check(settings, place.artifacts, later) if b.acknowledged_until] == ["fx_rates"]
+    assert [b.subject for b in check(lake, later) if b.acknowledged_until] == ["fx_rates"]
     place.batch(100, at=later)
     told(later)
     assert "recovered: stale: fx_rates" in said[2]
@@ -347,7 +349,7 @@ def test_an_acknowledged_breach_is_listed_and_neither_told_nor_counted(place: Pl
 )
 def test_what_cannot_be_acknowledged_says_why(place: Place, name: str, until: str, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
-        acknowledge(place.settings, ["stale: fx_rates"], name, until, NOW)
+        acknowledge(place.lake, ["stale: fx_rates"], name, until, NOW)
 
 
 @pytest.mark.slow
@@ -372,7 +374,7 @@ def test_a_run_with_nothing_new_checks_service_levels_and_alerts(place: Place) -
         place.table(100 if source == "fx_rates" else 0, "bronze", source)
     place.batch(100, at=hours_ago(2))
     place.policy({}, {"sla_minutes": 180})
-    remember(place.settings, place.artifacts)
+    remember(place.lake)
     done = place.lakeops("run")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert done.stdout.startswith("nothing new since the green run of")
@@ -385,4 +387,4 @@ def test_a_run_with_nothing_new_checks_service_levels_and_alerts(place: Place) -
     assert "1 service levels are breached: stale: fx_rates." in done.stderr
     again = place.lakeops("run")
     assert again.returncode == 3 and again.stdout.startswith("nothing new since"), "told once"
-    assert not (place.settings.state / "metrics").exists(), "a run that did nothing has no figures"
+    assert not (place.lake.state / "metrics").exists(), "a run that did nothing has no figures"

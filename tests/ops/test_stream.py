@@ -24,14 +24,15 @@ from deltalake import DeltaTable, QueryBuilder
 from kafka import TopicPartition
 from kafka_broker import KafkaServer
 
-from python_ops.jobs.ingest import IngestResult, discard, ingest, streaming
+from python_ops.jobs.ingest import IngestResult, discard, ingest
 from python_ops.jobs.ingest.streaming import Applied, Options, StreamResult, lag, stream
 from python_ops.jobs.ingest.tables import AppendOnlyTable
 from python_ops.lake.artifacts import Model
 from python_ops.lake.config import Settings
-from python_ops.lake.contracts import Thresholds, load
+from python_ops.lake.contracts import Contracts, Thresholds, load
 from python_ops.lake.contracts.export import avro_schema
 from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.lake import Lake
 from python_ops.lake.ledger import Ledger
 from python_ops.run import stream as behind
 
@@ -62,9 +63,9 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
 class Desk:
     """One source, its topic, and its tables in schemas of their own."""
 
-    def __init__(self, spark: SparkSession, settings: Settings, kafka: KafkaServer, source: str = SOURCE) -> None:
-        self.spark, self.settings, self.kafka, self.source = spark, settings, kafka, source
-        self.topic = settings.kafka_topics[source]
+    def __init__(self, spark: SparkSession, lake: Lake, kafka: KafkaServer, source: str = SOURCE) -> None:
+        self.spark, self.lake, self.kafka, self.source = spark, lake, kafka, source
+        self.topic = lake.settings.kafka_topics[source]
         kafka.create(self.topic)
 
     def send(self, *records: tuple[Any, Any], partition: int | None = 0) -> None:
@@ -73,33 +74,30 @@ class Desk:
     def run(self, seen: list[Any] | None = None, **options: Any) -> StreamResult:
         given = Options(once=True, **options)
         (result,), _ = stream(
-            self.settings, [self.source], given, (seen if seen is not None else []).append, threading.Event()
+            self.lake, [self.source], given, (seen if seen is not None else []).append, threading.Event()
         )
         return result
 
     def rows(self) -> list[Row]:
-        table = f"{self.settings.schema_name('bronze')}.{self.source}"
+        table = f"{self.lake.schema_name('bronze')}.{self.source}"
         return list(self.spark.table(table).orderBy("_file", "_line").collect())
 
     def offsets(self) -> list[tuple[str, int]]:
         return [(row["_file"].rsplit("/", 1)[1], row["_line"]) for row in self.rows()]
 
     def dlq(self) -> list[Row]:
-        return list(self.spark.table(f"{self.settings.schema_name('dlq')}.{self.source}").orderBy("line").collect())
+        return list(self.spark.table(f"{self.lake.schema_name('dlq')}.{self.source}").orderBy("line").collect())
 
     def ledger(self) -> Ledger:
-        return Ledger.of(self.settings, self.source)
+        return self.lake.ledger(self.source)
 
     def numbers(self) -> list[int]:
         return sorted({row["_batch_id"] for row in self.rows()})
 
 
-def with_topic(settings: Settings, source: str) -> Settings:
+def with_topic(lake: Lake, source: str) -> Lake:
     """The same place, with a topic for this source alone."""
-    changed = settings.model_copy(update={"kafka_topics": {source: f"{settings.schema_prefix}.{source}"}})
-    for name in ("landing", "state"):
-        changed.__dict__[name] = getattr(settings, name)
-    return changed
+    return lake.with_settings(kafka_topics={source: f"{lake.settings.schema_prefix}.{source}"})
 
 
 @pytest.fixture
@@ -109,9 +107,8 @@ def desk(
     """A desk; landing and state lie in a folder of the test, tables in the shared warehouse."""
     prefix = "k" + str(abs(hash(request.node.name)) % 10**8)
     changed = {"schema_prefix": prefix, "kafka_servers": kafka.servers, "kafka_topics": {SOURCE: prefix}}
-    opened = settings.model_copy(update=changed)
-    for name in ("landing", "state"):
-        opened.__dict__[name] = tmp_path / name
+    own = settings.model_copy(update=changed)
+    opened = Lake(own, landing=tmp_path / "landing", state=tmp_path / "state", start=lambda: spark)
     yield Desk(spark, opened, kafka)
     for layer in ("bronze", "dlq", "silver"):
         spark.sql(f"drop schema if exists {opened.schema_name(layer)} cascade")
@@ -142,22 +139,22 @@ def test_records_become_batches_of_their_source_and_poison_goes_to_the_dead_lett
     assert isinstance(seen[0], IngestResult) and seen[0].batch_id == 1
 
     # An idle topic: no batch, no commit.
-    bronze = AppendOnlyTable(desk.settings, "bronze", load(SOURCE))
+    bronze = AppendOnlyTable(desk.lake, "bronze", load(SOURCE))
     before = bronze.row_count(), len(desk.ledger().manifests)
     assert desk.run().batches == 0
     assert (bronze.row_count(), len(desk.ledger().manifests)) == before
 
     # Landing files and the topic take turns in one count of batches.
-    folder = desk.settings.landing / SOURCE
+    folder = desk.lake.landing / SOURCE
     folder.mkdir(parents=True)
     key, value = event(20, "A3")
     (folder / "a.jsonl").write_text(json.dumps({"key": key, "value": value}) + "\n")
-    assert ingest(desk.settings, lambda: desk.spark, [SOURCE])[0].batch_id == 2
+    assert ingest(desk.lake, [SOURCE])[0].batch_id == 2
     desk.send(*[event(30 + n, f"B{n}") for n in range(6)], partition=1)
     limited = desk.run(max_records=2)
     assert (limited.batches, limited.accepted, limited.offsets) == (3, 6, {0: 8, 1: 7})
     assert desk.numbers() == [1, 2, 3, 4, 5]
-    assert [(row.partition, row.taken, row.waiting) for row in lag(desk.settings, [SOURCE])] == [(0, 8, 0), (1, 7, 0)]
+    assert [(row.partition, row.taken, row.waiting) for row in lag(desk.lake, [SOURCE])] == [(0, 8, 0), (1, 7, 0)]
 
 
 def test_a_batch_that_was_cut_off_is_finished_with_the_same_records(
@@ -190,7 +187,7 @@ def test_a_batch_that_was_cut_off_is_finished_with_the_same_records(
             assert "cut off" in (desk.run().error or ""), where
         assert Ledger.set_state is set_state and desk.ledger().open_batch is not None
         desk.send(event(3), event(4))
-        told = ingest(desk.settings, lambda: desk.spark, [SOURCE])[0].error
+        told = ingest(desk.lake, [SOURCE])[0].error
         assert "lakeops stream run crm_accounts --once" in str(told)
         assert desk.run().error is None, where
         assert desk.offsets() == [("0", 5 * number + n) for number in range(done + 1) for n in (0, 2, 3, 4)], where
@@ -210,7 +207,7 @@ def test_a_lost_ledger_and_a_restored_table_lose_nothing_and_double_nothing(desk
         path.unlink()
     assert desk.run().accepted == 0
     assert len(desk.rows()) == 9
-    table = f"{desk.settings.schema_name('bronze')}.{SOURCE}"
+    table = f"{desk.lake.schema_name('bronze')}.{SOURCE}"
     desk.spark.sql(f"restore table {table} to version as of 1")
     assert len(desk.rows()) == 3
     desk.send(event(20))
@@ -238,9 +235,7 @@ def test_a_partition_that_is_added_while_it_runs_is_read_from_its_start(desk: De
     stop = threading.Event()
     ended: list[Any] = []
     options = Options(every=0.2)
-    runner = threading.Thread(
-        target=lambda: ended.append(stream(desk.settings, [SOURCE], options, lambda _: None, stop))
-    )
+    runner = threading.Thread(target=lambda: ended.append(stream(desk.lake, [SOURCE], options, lambda _: None, stop)))
     runner.start()
     wait_for(lambda: len(desk.ledger().manifests) == 1)
     desk.kafka.add_partitions(desk.topic, 3)
@@ -251,7 +246,7 @@ def test_a_partition_that_is_added_while_it_runs_is_read_from_its_start(desk: De
     runner.join(timeout=60)
     assert ended[0][0][0].error is None
     assert desk.offsets() == [("0", 0), ("2", 0), ("2", 1)]
-    assert not (desk.settings.state / "streaming" / SOURCE).exists()
+    assert not (desk.lake.state / "streaming" / SOURCE).exists()
     desk.send(event(4), partition=2)
     assert desk.run().accepted == 1
 
@@ -325,9 +320,9 @@ def test_models_behind_the_source_are_applied_in_the_same_session(
     """Given --apply, Then the models hold what was taken, run again only for something new, and a model that fails does
     not end the stream.
     """
-    monkeypatch.setattr(behind, "affected", lambda sources, artifacts: models("slv_accounts", "slv_accounts_history"))
-    view = f"{desk.settings.schema_name('silver')}.slv_accounts"
-    applied_every = partial(behind.models_behind, desk.settings, [SOURCE])
+    monkeypatch.setattr(behind, "affected", lambda lake, sources: models("slv_accounts", "slv_accounts_history"))
+    view = f"{desk.lake.schema_name('silver')}.slv_accounts"
+    applied_every = partial(behind.models_behind, desk.lake, [SOURCE])
     names: list[list[str]] = []
     stop = threading.Event()
 
@@ -336,7 +331,7 @@ def test_models_behind_the_source_are_applied_in_the_same_session(
             names.append([row["name"] for row in desk.spark.sql(f"select name from {view} order by name").collect()])
 
     def run() -> None:
-        ended.append(stream(desk.settings, [SOURCE], Options(every=0.2), report, stop, models=applied_every(0.5)))
+        ended.append(stream(desk.lake, [SOURCE], Options(every=0.2), report, stop, models=applied_every(0.5)))
 
     desk.send(event(1, "A1", name="old"), event(2, "A2", name="second"))
     ended: list[Any] = []
@@ -352,10 +347,10 @@ def test_models_behind_the_source_are_applied_in_the_same_session(
     runner.join(timeout=60)
     assert ended[0][0][0].error is None and ended[0][1].error is None
 
-    monkeypatch.setattr(behind, "affected", lambda sources, artifacts: models("dim_customer"))
+    monkeypatch.setattr(behind, "affected", lambda lake, sources: models("dim_customer"))
     desk.send(event(4, "A3", name="third"))
     (result,), last = stream(
-        desk.settings, [SOURCE], Options(once=True), lambda _: None, threading.Event(), models=applied_every(60)
+        desk.lake, [SOURCE], Options(once=True), lambda _: None, threading.Event(), models=applied_every(60)
     )
     assert (result.error, result.accepted) == (None, 1)
     assert last is not None and last.error is not None and "dim_customer" in last.error
@@ -365,7 +360,7 @@ def test_events_come_as_json_or_as_avro(desk: Desk) -> None:
     """Given a topic of JSON that becomes one of Avro, Then both are typed alike, and what is neither is kept as it
     came, Avro's in base64.
     """
-    events = Desk(desk.spark, with_topic(desk.settings, "kafka_events"), desk.kafka, "kafka_events")
+    events = Desk(desk.spark, with_topic(desk.lake, "kafka_events"), desk.kafka, "kafka_events")
     row = {
         "event_id": "e1", "event_type": "login", "account_id": None, "contact_id": "C1", "payload": '{"a": 1}',
         "occurred_at": "2025-03-03T06:00:00.000001Z",
@@ -379,9 +374,7 @@ def test_events_come_as_json_or_as_avro(desk: Desk) -> None:
     encoded = io.BytesIO()
     moment = datetime(2025, 3, 3, 6, 0, 0, 1, tzinfo=UTC)
     fastavro.schemaless_writer(encoded, schema, {**row, "event_id": "e2", "occurred_at": moment})
-    events.settings = events.settings.model_copy(update={"kafka_avro": ("kafka_events",)})
-    for name in ("landing", "state"):
-        events.settings.__dict__[name] = getattr(desk.settings, name)
+    events.lake = events.lake.with_settings(kafka_avro=("kafka_events",))
     events.send((None, encoded.getvalue()), (None, b"\x00\x00\x00\x00\x01framed"), (None, b"{}"), (b"k", None))
     again = events.run()
     assert again.error is None
@@ -392,14 +385,12 @@ def test_events_come_as_json_or_as_avro(desk: Desk) -> None:
     assert [letter["raw"] for letter in events.dlq()][-2:] == ["base64:AAAAAAFmcmFtZWQ=", "base64:e30="]
 
 
-def test_a_batch_over_the_contracts_limit_halts_until_someone_decides(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_over_the_contracts_limit_halts_until_someone_decides(desk: Desk) -> None:
     """Given more rejected records than the contract allows, Then nothing of the batch is visible and the rest waits in
     the topic; approved it goes through under another number, discarded it is never taken.
     """
     strict = replace(load(SOURCE), thresholds=Thresholds(max_rejected_share=0.3))
-    monkeypatch.setattr(streaming, "load", lambda source: strict)
+    desk.lake.contracts = Contracts({SOURCE: strict})
     desk.send(event(1), (None, b"poison"), event(2), (None, b"poison"))
     for _ in range(2):
         halted = desk.run(max_records=2)
@@ -411,7 +402,7 @@ def test_a_batch_over_the_contracts_limit_halts_until_someone_decides(
     approved = desk.run(max_records=2, approve=1)
     assert approved.accepted == 1 and approved.error and "batch 3 is halted" in str(approved.error)
     assert (desk.offsets(), desk.numbers(), [row["line"] for row in desk.dlq()]) == ([("0", 0)], [2], [1])
-    discard(desk.settings, [SOURCE], 3)
+    discard(desk.lake, [SOURCE], 3)
     desk.send(event(3))
     assert desk.run().accepted == 1
     assert (desk.offsets(), desk.numbers()) == ([("0", 0), ("0", 4)], [2, 4])
@@ -465,7 +456,7 @@ def test_a_killed_stream_is_taken_up_and_sigterm_ends_it_at_a_safe_point(kafka: 
     ledger = Ledger(folder, SOURCE)
     assert {m.state for m in ledger.manifests} == {"committed"}
     assert [(m.batch_id, m.offsets[0].start, m.offsets[0].end) for m in ledger.manifests[:2]] == [(1, 0, 2), (2, 2, 4)]
-    bronze = Settings(home=tmp_path, schema_prefix="").table_path("bronze", SOURCE)
+    bronze = Lake(Settings(home=tmp_path, schema_prefix="")).table_path("bronze", SOURCE)
     rows = QueryBuilder().register("t", DeltaTable(str(bronze))).execute("select _line from t")
     lines = pa.table(rows)["_line"].to_pylist()
     assert sorted(lines) == [0, 1, 3, 4, 5, 6]

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from python_ops.jobs.build.first_loads import set_aside
-from python_ops.lake.config import PROJECT_ROOT, Settings, load_settings
+from python_ops.lake.config import PROJECT_ROOT, load_settings
 from python_ops.lake.errors import ConfigError
 from python_ops.lake.home import require
+from python_ops.lake.lake import Lake
 from python_ops.lake.lock import in_use
-from python_ops.lake.spark import PROFILES, export_environment, is_connect, server_place, session
+from python_ops.lake.spark import PROFILES, export_environment, is_connect, server_place
 
 # dbt's commands that need no Spark; every other one does.
 _WITHOUT_SPARK = frozenset({"clean", "debug", "deps", "init", "list", "parse", "serve"})
@@ -25,29 +26,27 @@ _LOADS = frozenset({"build", "retry", "run", "seed", "snapshot"})
 
 def arguments(
     command: Sequence[str],
-    settings: Settings,
+    lake: Lake,
     select: Sequence[str] = (),
     *,
     exclude: Sequence[str] = (),
     full_refresh: bool = False,
-    target_path: Path | None = None,
 ) -> list[str]:
     """dbt's argument list.
 
     Args:
         command: Such as `["build"]` or `["docs", "generate"]`.
-        settings: The environment; its target is dbt's target.
+        lake: The environment; its target is dbt's target.
         select: dbt's node selection; everything when empty.
         exclude: What is left out of it.
         full_refresh: Adds `--full-refresh`.
-        target_path: Folder of the artifacts; the environment's when None.
     """
-    listed = [*command, "--target", settings.target, "--profiles-dir", str(PROFILES.parent)]
-    listed += ["--project-dir", str(PROJECT_ROOT), "--log-path", str(settings.home_path / "logs")]
+    listed = [*command, "--target", lake.settings.target, "--profiles-dir", str(PROFILES.parent)]
+    listed += ["--project-dir", str(PROJECT_ROOT), "--log-path", str(lake.home / "logs")]
     listed += ["--select", *select] if select else []
     listed += ["--exclude", *exclude] if exclude else []
     listed += ["--full-refresh"] if full_refresh else []
-    listed += ["--target-path", str(target_path or settings.artifacts)]
+    listed += ["--target-path", str(lake.artifacts)]
     return listed
 
 
@@ -68,7 +67,8 @@ def before(context: Any) -> None:
     from dbt_common.events.types import Note
 
     settings = load_settings(context.obj["profile"].target_name)
-    refuse_other_variables(settings)
+    lake = Lake(settings)
+    refuse_other_variables(lake)
     require(settings)
     os.umask(int(settings.umask, 8))
     with suppress(FileNotFoundError, PermissionError):  # there is none, or it is another user's
@@ -77,35 +77,35 @@ def before(context: Any) -> None:
     for name in ("TARGET", "target"):
         object.__setattr__(flags, name, settings.target)
     if not flags.TARGET_PATH:
-        project.target_path = str(settings.artifacts)
+        project.target_path = str(lake.artifacts)
     if flags.WHICH not in _WITHOUT_SPARK:
         if is_connect(settings):
             server_place(settings)  # before anything is made under the home
-        context.with_resource(in_use(settings, f"dbt {flags.WHICH}"))
-        spark = session(settings)
+        context.with_resource(in_use(lake, f"dbt {flags.WHICH}"))
+        _ = lake.spark  # dbt takes the process's session
         if flags.WHICH in _LOADS:
-            for told in set_aside(settings, spark):
+            for told in set_aside(lake):
                 fire_event(Note(msg=told))
 
 
-def refuse_other_variables(settings: Settings) -> None:
+def refuse_other_variables(lake: Lake) -> None:
     """Refuses variables that differ from the environment's file, because profiles.yml reads only variables."""
     for name, has, wants in (
-        ("LAKEHOUSE_HOME", PROJECT_ROOT / os.environ.get("LAKEHOUSE_HOME", ".lake"), settings.home_path),
-        ("LAKEHOUSE_SCHEMA_PREFIX", os.environ.get("LAKEHOUSE_SCHEMA_PREFIX", ""), settings.schema_prefix),
+        ("LAKEHOUSE_HOME", PROJECT_ROOT / os.environ.get("LAKEHOUSE_HOME", ".lake"), lake.home),
+        ("LAKEHOUSE_SCHEMA_PREFIX", os.environ.get("LAKEHOUSE_SCHEMA_PREFIX", ""), lake.settings.schema_prefix),
     ):
         if has != wants:
             raise ConfigError(
-                f"Environment {settings.target} sets {wants}, and dbt's profile would take {has}. Run "
+                f"Environment {lake.settings.target} sets {wants}, and dbt's profile would take {has}. Run "
                 f"`export {name}={wants}` first."
             )
 
 
-def invoke(settings: Settings, listed: Sequence[str], on_event: Callable[[Any], None] | None = None) -> Any:
+def invoke(lake: Lake, listed: Sequence[str], on_event: Callable[[Any], None] | None = None) -> Any:
     """Runs dbt.
 
     Args:
-        settings: The environment, exported as the variables that profiles.yml reads.
+        lake: The environment, exported as the variables that profiles.yml reads.
         listed: Arguments, as `arguments` gives them.
         on_event: Called with each of dbt's structured events.
 
@@ -115,7 +115,7 @@ def invoke(settings: Settings, listed: Sequence[str], on_event: Callable[[Any], 
     Raises:
         KeyboardInterrupt: Ctrl-C, SIGTERM or a lost lease.
     """
-    export_environment(settings)
+    export_environment(lake.settings)
     os.chdir(PROJECT_ROOT)  # profiles.yml names log4j2's file relative to the project
     from dbt.cli.main import dbtRunner
 

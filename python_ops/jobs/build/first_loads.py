@@ -10,26 +10,22 @@ import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from python_ops.lake.config import Settings
 from python_ops.lake.home import tables
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+from python_ops.lake.lake import Lake
 
 
-def set_aside(settings: Settings, spark: SparkSession) -> list[str]:
+def set_aside(lake: Lake) -> list[str]:
     """Moves the folders out of the warehouse that such loads left, and says of each what was done.
 
     Nothing is removed, and nothing is moved that holds a row of a table: a folder counts that the metastore does not
     know, and whose log has no commit, or one that adds no file.
     """
     told = []
-    for schema, folder in _candidates(settings):
-        if spark.catalog.tableExists(f"{schema}.{folder.name}"):
+    for schema, folder in _candidates(lake):
+        if lake.spark.catalog.tableExists(f"{schema}.{folder.name}"):
             continue
-        place = settings.state / "unfinished" / f"{schema}.{folder.name}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+        place = lake.state / "unfinished" / f"{schema}.{folder.name}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(folder, place)
         told.append(
@@ -39,9 +35,9 @@ def set_aside(settings: Settings, spark: SparkSession) -> list[str]:
     return told
 
 
-def _candidates(settings: Settings) -> Iterator[tuple[str, Path]]:
-    own = {settings.schema_name(layer) for layer in ("silver", "gold")}
-    for schema, _, folder in tables(settings):
+def _candidates(lake: Lake) -> Iterator[tuple[str, Path]]:
+    own = {lake.schema_name(layer) for layer in ("silver", "gold")}
+    for schema, _, folder in tables(lake.settings):
         if schema in own and _holds_nothing(folder / "_delta_log"):
             yield schema, folder
 

@@ -23,13 +23,12 @@ from python_ops.jobs.extract.pull_state import PullState
 from python_ops.jobs.extract.reader import Reader, SourceLostError
 from python_ops.jobs.extract.sources import Source, chosen
 from python_ops.jobs.extract.sources import sources as known_sources
-from python_ops.lake.config import Settings
 from python_ops.lake.errors import BusyError, OpsError, missing_extra
 from python_ops.lake.http import RefusedError, place
+from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset, JobRun, current_run, job_run
-from python_ops.lake.secrets import Secrets, mask, secrets_for
+from python_ops.lake.secrets import Secrets, mask
 from python_ops.lake.secrets.forms import checked
-from python_ops.lake.state import store_for
 from python_ops.lake.state.leases import lease
 from python_ops.lake.state.watermarks import read
 
@@ -91,12 +90,11 @@ class PullStatus:
 
 
 def extract(
-    settings: Settings, names: Sequence[str] = (), on_event: Callable[[ExtractResult], None] | None = None
+    lake: Lake, names: Sequence[str] = (), on_event: Callable[[ExtractResult], None] | None = None
 ) -> list[ExtractResult]:
     """Pulls what is new from each source.
 
     Args:
-        settings: The environment.
         names: Sources; those that the environment extracts when empty.
         on_event: Called with each source's result as it comes.
 
@@ -106,12 +104,12 @@ def extract(
     Raises:
         ConfigError: sources.yml is not valid, or has no such source.
     """
-    asked = chosen(tuple(names) or settings.extract)
-    secrets, parent, stop = secrets_for(settings), current_run(), threading.Event()
+    asked = chosen(tuple(names) or lake.settings.extract)
+    parent, stop = current_run(), threading.Event()
     results = []
     with ThreadPoolExecutor(max_workers=max(1, min(4, len(asked)))) as pool:
         try:
-            for result in pool.map(lambda source: _extract_safely(settings, source, secrets, parent, stop), asked):
+            for result in pool.map(lambda source: _extract_safely(lake, source, parent, stop), asked):
                 results.append(result)
                 if on_event:
                     on_event(result)
@@ -121,17 +119,17 @@ def extract(
     return results
 
 
-def status(settings: Settings) -> list[PullStatus]:
+def status(lake: Lake) -> list[PullStatus]:
     """Where each source of sources.yml stands; asks no source."""
-    store, found = store_for(settings), []
+    store, found = lake.store, []
     for source in known_sources().values():
         mark, _ = read(store, source.name)
-        pull_state = PullState(settings.state / "extract", source.name)
+        pull_state = PullState(lake.state / "extract", source.name)
         manifest, last = pull_state.last_manifest(), pull_state.last()
         age = (datetime.now(UTC) - datetime.fromisoformat(mark.at)).total_seconds() if mark else None
         found.append(
             PullStatus(
-                source.name, source.system, source.name in settings.extract, mark.at if mark else None,
+                source.name, source.system, source.name in lake.settings.extract, mark.at if mark else None,
                 mark.key if mark else None, int(age) if age is not None else None, last.get("asked_at"),
                 last.get("rows"), last.get("bytes"), last.get("error"), manifest is not None and not manifest.done,
             )
@@ -139,19 +137,17 @@ def status(settings: Settings) -> list[PullStatus]:
     return found
 
 
-def _extract_safely(
-    settings: Settings, source: Source, secrets: Secrets, parent: JobRun | None, stop: threading.Event
-) -> ExtractResult:
+def _extract_safely(lake: Lake, source: Source, parent: JobRun | None, stop: threading.Event) -> ExtractResult:
     started, counts = time.monotonic(), Counts()
     error: OpsError | None = None
     origin = Dataset(f"{source.system}/{source.name}", _uri(source))
-    landing = settings.landing / source.name
+    landing = lake.landing / source.name
     try:
-        with job_run(settings, f"extract.{source.name}", [origin], parent=parent) as run:
+        with job_run(lake, f"extract.{source.name}", [origin], parent=parent) as run:
             try:
-                if source.system != "fx" or secrets.source(source.secret):
-                    checked(secrets.get(source.secret), f"extract.{source.system}")  # before anything is connected
-                _extract(settings, source, secrets, counts, stop)
+                if source.system != "fx" or lake.secrets.source(source.secret):
+                    checked(lake.secrets.get(source.secret), f"extract.{source.system}")  # before anything is connected
+                _extract(lake, source, counts, stop)
             finally:
                 columns = tuple((column.name, column.type) for column in source.contract.columns)
                 run.outputs = [
@@ -167,21 +163,21 @@ def _extract_safely(
         )
     mark = None
     with suppress(OpsError):  # a store that does not answer has failed the source already
-        mark, _ = read(store_for(settings), source.name)
+        mark, _ = read(lake.store, source.name)
     result = ExtractResult(
         source.name, source.system, counts.rows, counts.bytes, tuple(counts.files), counts.again, counts.without_time,
         (mark.at, mark.key) if mark else None, round(time.monotonic() - started, 1), tuple(counts.warnings), error,
     )  # fmt: skip
     if not isinstance(error, BusyError):
         with suppress(OSError):  # a full disk has failed the source already
-            PullState(settings.state / "extract", source.name).note(_record(result))
+            PullState(lake.state / "extract", source.name).note(_record(result))
     return result
 
 
-def _extract(settings: Settings, source: Source, secrets: Secrets, counts: Counts, stop: threading.Event) -> None:
+def _extract(lake: Lake, source: Source, counts: Counts, stop: threading.Event) -> None:
     """Extracts one source under its lease. If the source goes away, it is asked again from the end of its last file."""
-    store = store_for(settings)
-    with lease(store, f"extract.{source.name}", f"extract {source.name}", settings.lease_seconds) as held:
+    store = lake.store
+    with lease(store, f"extract.{source.name}", f"extract {source.name}", lake.settings.lease_seconds) as held:
 
         def check() -> None:
             if stop.is_set():
@@ -192,9 +188,9 @@ def _extract(settings: Settings, source: Source, secrets: Secrets, counts: Count
             _sleep(stop, seconds)
 
         def once() -> None:
-            pull = Pull(settings, source, store, check, counts)
+            pull = Pull(lake, source, check, counts)
             pull.resume()
-            with _opened(source, secrets, sleep) as reader:
+            with _opened(source, lake.secrets, sleep) as reader:
                 pull.run(reader)
 
         tries = Retrying(

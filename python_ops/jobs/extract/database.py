@@ -135,8 +135,3 @@ class DatabaseReader(ABC):
 
 def _literal(at: datetime) -> str:
     return f"timestamp '{at.astimezone(UTC).replace(tzinfo=None).isoformat(sep=' ', timespec='microseconds')}'"
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an exception's text, cut."""
-    return (str(error).strip().splitlines() or [""])[0][:300].rstrip(".")

@@ -7,7 +7,8 @@ from typing import Any
 
 import psycopg
 
-from python_ops.jobs.extract.database import DatabaseReader, first_line
+from python_ops.jobs.extract.database import DatabaseReader
+from python_ops.lake.errors import first_line
 from python_ops.lake.secrets import Secret
 
 _CONNECT_SECONDS = 10
@@ -73,4 +74,4 @@ class PostgresReader(DatabaseReader):
         code = getattr(error, "sqlstate", None)
         name = f"{type(error).__name__} {code or ''}".strip()
         is_connection = code is None and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError, OSError))
-        return f"{name}: {first_line(error)}" if is_connection or (code or "")[:2] in TELLING else name
+        return f"{name}: {first_line(error).rstrip('.')}" if is_connection or (code or "")[:2] in TELLING else name

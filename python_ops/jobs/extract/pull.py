@@ -17,10 +17,8 @@ from python_ops.jobs.extract.pull_state import SEEN_ROWS, PullRecord, PullState,
 from python_ops.jobs.extract.reader import Reader, Row, key_of, moment
 from python_ops.jobs.extract.sources import Source
 from python_ops.lake import landing
-from python_ops.lake.config import Settings
 from python_ops.lake.errors import OpsError
-from python_ops.lake.ledger import Ledger
-from python_ops.lake.state import Store
+from python_ops.lake.lake import Lake
 from python_ops.lake.state.watermarks import Watermark, advance, read
 
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
@@ -50,20 +48,16 @@ class Pull:
     """A pull of one source; its lease is held by the caller.
 
     Args:
-        settings: The environment.
         source: What is pulled.
-        store: Where the watermark is.
         check: Raises when this process must stop. Called at every page, and right before a file becomes visible.
         counts: Filled as files land, so that a pull that fails says what it did.
     """
 
-    def __init__(
-        self, settings: Settings, source: Source, store: Store, check: Callable[[], None], counts: Counts
-    ) -> None:
-        self.settings, self.source, self.store, self.check, self.counts = settings, source, store, check, counts
-        self.folder = settings.landing / source.name
-        self.pull_state = PullState(settings.state / "extract", source.name)
-        self.mark, self.revision = read(store, source.name)
+    def __init__(self, lake: Lake, source: Source, check: Callable[[], None], counts: Counts) -> None:
+        self.lake, self.source, self.store, self.check, self.counts = lake, source, lake.store, check, counts
+        self.folder = lake.landing / source.name
+        self.pull_state = PullState(lake.state / "extract", source.name)
+        self.mark, self.revision = read(self.store, source.name)
         self.draft: LandingDraft | None = None
         self.recent: dict[int, tuple[datetime, int]] = {}
         self.last: tuple[datetime, str] | None = None
@@ -213,7 +207,7 @@ class Pull:
 
     def _taken(self) -> set[str]:
         """Names that ingestion took; the files may be gone from the folder."""
-        return set(Ledger.of(self.settings, self.source.name).taken())
+        return set(self.lake.ledger(self.source.name).taken())
 
     def _ahead(self, now: datetime) -> str:
         assert self.mark is not None

@@ -21,6 +21,7 @@ from typing import Any
 from python_ops.jobs.extract.files import File
 from python_ops.lake.errors import OpsError
 from python_ops.lake.files import write_whole
+from python_ops.lake.records import made
 from python_ops.lake.state.watermarks import Watermark
 
 SEEN_ROWS = 500_000  # 8 MB in the file, about 60 MB in memory; beyond it the overlap lands again
@@ -84,10 +85,8 @@ class PullState:
             return None
         path = found[-1]
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            since = Watermark(**data.pop("since")) if data["since"] else data.pop("since")
-            return PullRecord(file=File(**data.pop("file")), to=Watermark(**data.pop("to")), since=since, **data)
-        except (ValueError, KeyError, TypeError) as exc:
+            return made(PullRecord, json.loads(path.read_text(encoding="utf-8")))
+        except ValueError as exc:
             raise OpsError(
                 f"{path} is not the manifest of a landing file ({type(exc).__name__}). Move it away: the source is "
                 "then read again from its watermark."

@@ -7,8 +7,9 @@ from typing import Any
 
 import redshift_connector
 
-from python_ops.jobs.extract.database import DatabaseReader, first_line
+from python_ops.jobs.extract.database import DatabaseReader
 from python_ops.jobs.extract.postgres import TELLING
+from python_ops.lake.errors import first_line
 from python_ops.lake.secrets import Secret
 
 
@@ -70,7 +71,7 @@ class RedshiftReader(DatabaseReader):
         code = _code(error)
         name = f"{type(error).__name__} {code}".strip()
         if not code:
-            return f"{name}: {first_line(error)}"
+            return f"{name}: {first_line(error).rstrip('.')}"
         return f"{name}: {_answer(error).get('M', '')}" if code[:2] in TELLING else name
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import snowflake.connector
 from snowflake.connector import errors
 
-from python_ops.jobs.extract.database import DatabaseReader, first_line
+from python_ops.jobs.extract.database import DatabaseReader
+from python_ops.lake.errors import first_line
 from python_ops.lake.secrets import Secret
 from python_ops.lake.secrets.forms import checked, snowflake_login
 
@@ -78,4 +79,4 @@ class SnowflakeReader(DatabaseReader):
         name = f"{type(error).__name__} {code or ''}".strip()
         state = str(getattr(error, "sqlstate", None) or "")
         is_connection = isinstance(error, _PASSING) or code == _NOT_CONNECTED
-        return f"{name}: {first_line(error)}" if is_connection or state[:2] in ("02", "08", "42") else name
+        return f"{name}: {first_line(error).rstrip('.')}" if is_connection or state[:2] in ("02", "08", "42") else name

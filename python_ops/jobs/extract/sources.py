@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
@@ -10,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonschema import Draft202012Validator
 
-from python_ops.lake.contracts import Contract, load
+from python_ops.lake.contracts import Contract, load, schema_faults
 from python_ops.lake.errors import ConfigError
 
 FOLDER = Path(__file__).parent
@@ -100,11 +98,7 @@ def parse(text: str) -> dict[str, Source]:
         data: Any = yaml.safe_load(text)
     except yaml.YAMLError as exc:
         raise ConfigError(f"sources.yml is not YAML: {exc}") from exc
-    schema = json.loads((FOLDER / "sources.schema.json").read_text(encoding="utf-8"))
-    faults = [
-        f"at {'/'.join(str(step) for step in fault.absolute_path) or 'the top'}: {fault.message}"
-        for fault in Draft202012Validator(schema).iter_errors(data)
-    ]
+    faults = schema_faults(data, FOLDER / "sources.schema.json")
     found: dict[str, Source] = {}
     if not faults:
         for name, given in data.items():

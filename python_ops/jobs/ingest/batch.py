@@ -19,11 +19,11 @@ from python_ops.jobs.ingest.rows import compute, dead_letters, find, implied_del
 from python_ops.jobs.ingest.snapshots import Delivery, deleted_keys, deliveries, living_keys, missing_keys
 from python_ops.jobs.ingest.tables import AppendOnlyTable
 from python_ops.lake import landing
-from python_ops.lake.config import Settings
 from python_ops.lake.contracts import Contract
 from python_ops.lake.errors import OpsError
+from python_ops.lake.lake import Lake
 from python_ops.lake.landing import LandingFile
-from python_ops.lake.ledger import Batch, BatchState, Ledger
+from python_ops.lake.ledger import Batch, BatchState
 from python_ops.lake.lock import check_held
 
 if TYPE_CHECKING:
@@ -48,12 +48,12 @@ def _naming_failures() -> Iterator[None]:
 class BatchWriter:
     """One run of one source."""
 
-    def __init__(self, settings: Settings, spark: SparkSession, contract: Contract) -> None:
-        self.settings, self.spark, self.contract = settings, spark, contract
-        self.folder = settings.landing / contract.source
-        self.ledger = Ledger.of(settings, contract.source)
-        self.bronze = AppendOnlyTable(settings, "bronze", contract)
-        self.dlq = AppendOnlyTable(settings, "dlq", contract)
+    def __init__(self, lake: Lake, spark: SparkSession, contract: Contract) -> None:
+        self.lake, self.spark, self.contract = lake, spark, contract
+        self.folder = lake.landing / contract.source
+        self.ledger = lake.ledger(contract.source)
+        self.bronze = AppendOnlyTable(lake, "bronze", contract)
+        self.dlq = AppendOnlyTable(lake, "dlq", contract)
         self.told: list[str] = []
         self._done: tuple[Batch, dict[str, Any]] | None = None
 
@@ -81,9 +81,9 @@ class BatchWriter:
         """
         for table in (self.bronze, self.dlq):
             table.create(self.spark)
-        findings = compare(self.settings, self.contract)
-        repair(self.settings, self.contract, findings)
-        self.ledger = Ledger.of(self.settings, self.contract.source)
+        findings = compare(self.lake, self.contract)
+        repair(self.lake, self.contract, findings)
+        self.ledger = self.lake.ledger(self.contract.source)
         lost = [finding for finding in findings if finding.fault is not Fault.UNKNOWN]
         self.reopen([finding.batch_id for finding in lost if finding.is_replay])
         told = []
@@ -127,7 +127,7 @@ class BatchWriter:
 
     def freeze(self, files: Sequence[LandingFile] = (), **others: Any) -> Batch:
         """The manifest of a new batch of the current generation."""
-        generation = generations.current(self.settings, self.ledger).number
+        generation = generations.current(self.lake, self.ledger).number
         others = {"generation": generation, **others}
         return self.ledger.freeze(self.next_number(), self.contract.version, files, **others)
 
@@ -196,7 +196,7 @@ class BatchWriter:
         """The result of a batch that is in the tables; `close` records it."""
         found = found or Findings(counts)
         self._done = manifest, {
-            "counts": counts, "extra_columns": found.extra, "reasons": found.reasons, "changes": found.changes,
+            "counts": counts, "extra_columns": found.extra, "rejected": found.rejected, "changes": found.changes,
             "positions": found.positions, "origins": found.origins,
         }  # fmt: skip
         return IngestResult(
@@ -279,7 +279,7 @@ class BatchWriter:
         if not broken:
             raise OpsError(
                 f"{self.contract.source}: batch {manifest.batch_id} could not be read ({failure}), and no single file "
-                f"is to blame. The next run tries again. Details: {self.settings.home_path / 'logs' / 'spark.log'}."
+                f"is to blame. The next run tries again. Details: {self.lake.home / 'logs' / 'spark.log'}."
             ) from failure
         files = tuple(replace(file, fault=broken.get(file.name, file.fault)) for file in manifest.files)
         return self.ledger.save(replace(manifest, files=files))
@@ -336,7 +336,7 @@ class BatchWriter:
     def _halt(self, manifest: Batch, found: Findings, why: Sequence[str]) -> IngestResult:
         reason = " Also: ".join(why)
         self.ledger.set_state(
-            manifest, BatchState.HALTED, counts=found.counts, reasons=found.reasons, halted_by=reason,
+            manifest, BatchState.HALTED, counts=found.counts, rejected=found.rejected, halted_by=reason,
             judged_by=fingerprint(self.contract, manifest.generation),
         )  # fmt: skip
         error = OpsError(halt_text(self.contract.source, manifest, reason))

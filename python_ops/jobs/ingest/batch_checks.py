@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from python_ops.jobs.ingest.formats import format_of
 from python_ops.lake.contracts import ANY_SCHEMA, Contract
 from python_ops.lake.ledger import Batch, Ledger
+from python_ops.lake.rejections import MISTYPED, Kind, Rejection, by_text
 
 # Without a limit of its own a batch halts when all of it would be rejected. One poison record that came alone does not
 # stop a table.
@@ -27,7 +29,7 @@ class Findings:
 
     Attributes:
         counts: Records by outcome, as in Batch.
-        reasons: Rejected records by reason and column.
+        rejected: Rejected records by reason and column.
         changes: Accepted records by what was changed to take them.
         extra: Delivered columns that the contract lacks.
         unknown: Versions of the layout that the contract does not know.
@@ -38,7 +40,7 @@ class Findings:
     """
 
     counts: dict[str, int]
-    reasons: dict[str, int] = field(default_factory=dict)
+    rejected: tuple[Rejection, ...] = ()
     changes: dict[str, int] = field(default_factory=dict)
     extra: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
@@ -75,9 +77,9 @@ def reasons_to_halt(contract: Contract, ledger: Ledger, manifest: Batch, found: 
     if all_bad or (most is not None and share > most):
         allowed = "all" if most is None else f"the contract allows {most:.2%}"
         reasons.append(
-            f"{counts['quarantined']} of {judged} records would be rejected ({allowed}): {_most_often(found.reasons)}."
+            f"{counts['quarantined']} of {judged} records would be rejected ({allowed}): {_most_often(found.rejected)}."
         )
-    base64 = sum(count for text, count in found.reasons.items() if "base64" in text)
+    base64 = sum(each.records for each in found.rejected if each.kind is Kind.BASE64)
     if base64 >= FEWEST_TO_HALT and base64 * 2 > judged:
         reasons.append(f"{base64} of {judged} records have decimals in base64: set decimal.handling.mode=string.")
     reasons += _strange_schema(contract, ledger, found)
@@ -87,7 +89,7 @@ def reasons_to_halt(contract: Contract, ledger: Ledger, manifest: Batch, found: 
     if manifest.snapshot_at and counts["quarantined"]:
         reasons.append(
             f"the complete snapshot has {counts['quarantined']} records that would be rejected, and their keys would "
-            f"count as deleted: {_most_often(found.reasons)}."
+            f"count as deleted: {_most_often(found.rejected)}."
         )
     broken = [f"{file.name} ({file.fault})" for file in manifest.files if file.fault]
     if manifest.snapshot_at and broken and found.deleted:
@@ -120,8 +122,7 @@ def warnings(contract: Contract, ledger: Ledger, manifest: Batch, found: Finding
     told = []
     if behind := lies_behind(ledger, manifest, found):
         told.append(f"batch {manifest.batch_id}: {behind}")
-    types = {text: count for text, count in found.reasons.items() if text.startswith("not a ")}
-    if types:
+    if types := [each for each in found.rejected if each.kind in MISTYPED]:
         told.append(f"batch {manifest.batch_id}: values of another type than the contract's: {_most_often(types)}.")
     told += [*_renamed(contract, manifest), *_out_of_order(contract, ledger, manifest)]
     if manifest.generation > 1 and manifest.snapshot_at is None and _is_full_load(contract, manifest):
@@ -206,6 +207,6 @@ def _is_full_load(contract: Contract, manifest: Batch) -> bool:
     return any(format_of(contract).is_full_load(file.name) for file in manifest.files)
 
 
-def _most_often(reasons: dict[str, int]) -> str:
-    most = sorted(reasons.items(), key=lambda item: -item[1])[:3]
+def _most_often(rejected: Iterable[Rejection]) -> str:
+    most = sorted(by_text(rejected).items(), key=lambda item: -item[1])[:3]
     return "; ".join(f"{count} × {text}" for text, count in most) or "no reason"

@@ -15,22 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 from python_ops.jobs.ingest.batch import BatchWriter
 from python_ops.jobs.ingest.inspection import inspect
-from python_ops.jobs.ingest.reading import Records
+from python_ops.jobs.ingest.reading import Records, session_for_files
 from python_ops.jobs.ingest.result import IngestResult
 from python_ops.jobs.ingest.rows import find, rows_of
 from python_ops.jobs.ingest.tables import AppendOnlyTable
 from python_ops.lake import landing
-from python_ops.lake.config import Settings
-from python_ops.lake.contracts import load, require, sources
 from python_ops.lake.delta import open_log
 from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.lake import Lake
 from python_ops.lake.landing import printable
 from python_ops.lake.ledger import Batch, BatchState
 from python_ops.lake.sql import escaped
 
 if TYPE_CHECKING:
     import pyarrow
-    from pyspark.sql import SparkSession
 
 MAX_SHOWN = 10_000
 """Bytes of a record that are shown."""
@@ -73,17 +71,17 @@ class Purge:
     executed: bool
 
 
-def groups(settings: Settings, asked: Sequence[str] = ()) -> list[Group]:
+def groups(lake: Lake, asked: Sequence[str] = ()) -> list[Group]:
     """Dead letters by source, batch and reason, newest batch first. Starts no JVM.
 
     Raises:
         ConfigError: a source is unknown.
     """
     found = []
-    for source in asked or sources():
+    for source in asked or lake.contracts.sources:
         count: Counter[tuple[int, str, str | None]] = Counter()
         still: Counter[tuple[int, str, str | None]] = Counter()
-        for row in _rows(settings, source, ["_batch_id", "reason", "column", "replayed_batch"]):
+        for row in _rows(lake, source, ["_batch_id", "reason", "column", "replayed_batch"]):
             group = (row["_batch_id"], row["reason"], row["column"])
             count[group] += 1
             still[group] += row["replayed_batch"] is None
@@ -94,22 +92,21 @@ def groups(settings: Settings, asked: Sequence[str] = ()) -> list[Group]:
     return found
 
 
-def count_open(settings: Settings, source: str) -> int:
+def count_open(lake: Lake, source: str) -> int:
     """Dead letters of a source that no replay has taken. Starts no JVM.
 
     Raises:
         ConfigError: the source is unknown.
     """
-    return sum(row["replayed_batch"] is None for row in _rows(settings, source, ["replayed_batch"]))
+    return sum(row["replayed_batch"] is None for row in _rows(lake, source, ["replayed_batch"]))
 
 
 def letters(
-    settings: Settings, source: str, batch: int | None = None, closed: bool = False, raw: bool = False, limit: int = 20
+    lake: Lake, source: str, batch: int | None = None, closed: bool = False, raw: bool = False, limit: int = 20
 ) -> list[DeadLetter]:
     """Single dead letters in the order of their files. Starts no JVM.
 
     Args:
-        settings: The environment.
         source: Name of the source.
         batch: Only of this batch.
         closed: Also those that were replayed.
@@ -122,7 +119,7 @@ def letters(
     columns = ["_batch_id", "file", "line", "reason", "column", "contract_version", "arrived_at", "replayed_batch"]
     rows = [
         row
-        for row in _rows(settings, source, [*columns, "raw"] if raw else columns)
+        for row in _rows(lake, source, [*columns, "raw"] if raw else columns)
         if (batch is None or row["_batch_id"] == batch) and (closed or row["replayed_batch"] is None)
     ]
     rows.sort(key=lambda row: (row["_batch_id"], row["file"], row["line"] or 0))
@@ -135,22 +132,20 @@ def letters(
     ]  # fmt: skip
 
 
-def replay(settings: Settings, spark: SparkSession, source: str, batches: Sequence[int] = ()) -> IngestResult:
+def replay(lake: Lake, source: str, batches: Sequence[int] = ()) -> IngestResult:
     """Takes the open dead letters of a source again, with today's contract, as one batch.
 
     Records that pass go to bronze and are closed; the others stay open. Files that were rejected as a whole are read
     when they are in the landing folder and whole now.
 
     Args:
-        settings: The environment.
-        spark: A session in which a file is one partition.
         source: Name of the source.
         batches: Only the dead letters of these batches.
 
     Raises:
         OpsError: an ingest run was interrupted and must be finished first.
     """
-    batch = BatchWriter(settings, spark, load(source))
+    batch = BatchWriter(lake, session_for_files(lake), lake.contracts.load(source))
     batch.told += batch.prepare()
     lost = [m.batch_id for m in batch.ledger.manifests if m.state is BatchState.LOST and m.replays is not None]
     batch.reopen(lost)  # also where `lakeops watermark repair`, which starts no JVM, gave them up
@@ -195,14 +190,10 @@ def finish(batch: BatchWriter, manifest: Batch) -> IngestResult:
     return result
 
 
-def purge(
-    settings: Settings, spark: Any, source: str, older_than_days: int, with_open: bool = False, execute: bool = False
-) -> Purge:
+def purge(lake: Lake, source: str, older_than_days: int, with_open: bool = False, execute: bool = False) -> Purge:
     """Removes dead letters that arrived before a time: those that were replayed, and the open ones if asked to.
 
     Args:
-        settings: The environment.
-        spark: Gives the session; called only when something is removed.
         source: Name of the source.
         older_than_days: Younger ones stay.
         with_open: Also those that were never replayed; they are then lost.
@@ -214,13 +205,13 @@ def purge(
     if older_than_days < 0:
         raise ConfigError("--older-than is a number of days, 0 or more.")
     before = datetime.now(UTC) - timedelta(days=older_than_days)
-    old = [r for r in _rows(settings, source, ["replayed_batch", "arrived_at"]) if r["arrived_at"] <= before]
+    old = [r for r in _rows(lake, source, ["replayed_batch", "arrived_at"]) if r["arrived_at"] <= before]
     still = sum(row["replayed_batch"] is None for row in old)
     found = Purge(source, len(old) - still, still if with_open else 0, execute)
     if execute and found.closed + found.open:
-        table = AppendOnlyTable(settings, "dlq", load(source))
+        table = AppendOnlyTable(lake, "dlq", lake.contracts.load(source))
         closed_only = "" if with_open else " and replayed_batch is not null"
-        spark().sql(
+        lake.spark.sql(
             f"delete from {table.name} where arrived_at <= timestamp '{before.isoformat()}'{closed_only}"
         ).collect()
     return found
@@ -233,7 +224,7 @@ def _freeze(batch: BatchWriter, batches: Sequence[int]) -> Batch | None:
     columns = ["_batch_id", "file", "line", "replayed_batch"]
     whole = [
         row
-        for row in _rows(batch.settings, batch.contract.source, columns)
+        for row in _rows(batch.lake, batch.contract.source, columns)
         if row["line"] is None and row["replayed_batch"] is None and (not batches or row["_batch_id"] in batches)
     ]
     here = set(landing.names(batch.folder, batch.contract))
@@ -279,9 +270,9 @@ def _records(batch: BatchWriter, manifest: Batch) -> list[Records]:
     return records
 
 
-def _rows(settings: Settings, source: str, columns: list[str]) -> Iterator[dict[str, Any]]:
-    require([source])
-    table = AppendOnlyTable(settings, "dlq", load(source))
+def _rows(lake: Lake, source: str, columns: list[str]) -> Iterator[dict[str, Any]]:
+    lake.contracts.require([source])
+    table = AppendOnlyTable(lake, "dlq", lake.contracts.load(source))
     if not table.exists():
         return
     import pyarrow

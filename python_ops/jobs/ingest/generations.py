@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from python_ops.lake.config import Settings
-from python_ops.lake.state import store_for
+from python_ops.lake.lake import Lake
 
 if TYPE_CHECKING:
     from python_ops.lake.ledger import Ledger
@@ -31,25 +30,25 @@ class Generation:
     declared_at: str | None = None
 
 
-def current(settings: Settings, ledger: Ledger) -> Generation:
+def current(lake: Lake, ledger: Ledger) -> Generation:
     """The generation of files that are taken from now on: the one declared, and never one before those in bronze."""
-    record = store_for(settings).get("generation", ledger.source)
+    record = lake.store.get("generation", ledger.source)
     taken = max((manifest.generation for manifest in ledger.committed), default=1)
     if record is None or int(record.value["number"]) < taken:
         return Generation(ledger.source, taken)
     return Generation(ledger.source, int(record.value["number"]), record.value["declared_at"])
 
 
-def declare(settings: Settings, ledger: Ledger) -> Generation:
+def declare(lake: Lake, ledger: Ledger) -> Generation:
     """Begins a new generation: files that are taken from now on belong to it.
 
     Raises:
         BusyError: another process declared one meanwhile.
     """
-    store = store_for(settings)
+    store = lake.store
     record = store.get("generation", ledger.source)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    new = Generation(ledger.source, current(settings, ledger).number + 1, now)
+    new = Generation(ledger.source, current(lake, ledger).number + 1, now)
     value = {"number": new.number, "declared_at": now}
     store.put("generation", ledger.source, value, record.revision if record else 0)
     return new

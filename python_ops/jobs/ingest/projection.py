@@ -24,9 +24,9 @@ def project(lines: DataFrame, contract: Contract, layout: tuple[str, ...] = ()) 
 
     Returns:
         One row per record: `_kind` (`event`, `rejected`, `unknown`: of a layout version that the contract does not
-        know, or `ignored`: tombstones, blank lines), `_reason` and `_column` of the first fault, `_changes`: what was
-        changed to take the record, `_raw`, `_origin` (schema of its table), then the contract's columns and METADATA up
-        to `_line`.
+        know, or `ignored`: tombstones, blank lines), `_reason_kind`, `_reason` and `_column` of the first fault,
+        `_unknown_version`, `_changes`: what was changed to take the record, `_raw`, `_origin` (schema of its table),
+        then the contract's columns and METADATA up to `_line`.
     """
     if contract.format == "debezium_json":
         return debezium(lines, contract)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from python_ops.jobs.ingest.formats.binary import place, read_rows
 from python_ops.jobs.ingest.formats.delimited import parsed
+from python_ops.lake.lake import Lake
 from python_ops.lake.landing import LandingFile
+from python_ops.lake.spark import separate_session
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -102,3 +104,11 @@ def _joined(lines: DataFrame, layout: tuple[str, ...]) -> DataFrame:
     return judged.where("_line = record or not is_one").selectExpr(
         "case when is_one then text else _raw end as _raw", "_file", "_line"
     )
+
+
+def session_for_files(lake: Lake) -> SparkSession:
+    """A session of its own, in which every input file is one partition: its lines are counted inside the partition."""
+    session = separate_session(lake.spark)
+    for name in ("spark.sql.files.maxPartitionBytes", "spark.sql.files.openCostInBytes"):
+        session.conf.set(name, "1t")
+    return session

@@ -19,12 +19,13 @@ from typing import Any
 
 from python_ops.jobs.ingest.inspection import inspect
 from python_ops.jobs.ingest.tables import AppendOnlyTable
-from python_ops.lake.config import Settings
 from python_ops.lake.contracts import Contract
 from python_ops.lake.delta import open_log, query
+from python_ops.lake.lake import Lake
 from python_ops.lake.landing import LandingFile
-from python_ops.lake.ledger import BatchState, Ledger
+from python_ops.lake.ledger import BatchState
 from python_ops.lake.offsets import Offsets, of_rows, parse
+from python_ops.lake.rejections import Kind, Rejection, kind_of
 
 
 class Fault(StrEnum):
@@ -44,7 +45,7 @@ class Disagreement:
         files: What it was made of.
         generated: Deletes that a complete snapshot implied.
         positions: Lowest and highest source position.
-        reasons: Dead letters by reason and column.
+        rejected: Dead letters by reason and column.
         whole_files: Files that were rejected as a whole, with the reason.
         is_replay: It took dead letters again.
     """
@@ -63,7 +64,7 @@ class Disagreement:
     positions: tuple[int, int] | None = None
     snapshot_at: str | None = None
     extra_columns: tuple[str, ...] = ()
-    reasons: dict[str, int] = field(default_factory=dict)
+    rejected: tuple[Rejection, ...] = ()
     whole_files: dict[str, str] = field(default_factory=dict)
     is_replay: bool = False
 
@@ -72,14 +73,14 @@ class Disagreement:
         return told + (f", whose log knows numbers up to {self.table_number}" if self.fault is Fault.AHEAD else "")
 
 
-def compare(settings: Settings, contract: Contract) -> list[Disagreement]:
+def compare(lake: Lake, contract: Contract) -> list[Disagreement]:
     """What a source's ledger and its tables disagree on. Rows are read only if counts or numbers differ.
 
     Raises:
         OpsError: a table cannot be read without Spark, or a manifest is none.
     """
-    ledger = Ledger.of(settings, contract.source)
-    bronze, dlq = (AppendOnlyTable(settings, layer, contract) for layer in ("bronze", "dlq"))
+    ledger = lake.ledger(contract.source)
+    bronze, dlq = (AppendOnlyTable(lake, layer, contract) for layer in ("bronze", "dlq"))
     number = max(bronze.last_number(), dlq.last_number())
     if ledger.committed_rows == bronze.row_count() and number <= ledger.last_number:
         return []
@@ -107,10 +108,10 @@ def compare(settings: Settings, contract: Contract) -> list[Disagreement]:
     return sorted(found, key=lambda finding: finding.batch_id)
 
 
-def repair(settings: Settings, contract: Contract, findings: Sequence[Disagreement]) -> None:
+def repair(lake: Lake, contract: Contract, findings: Sequence[Disagreement]) -> None:
     """Makes the ledger agree with the tables. Call it with the source's tables leased."""
-    folder, ledger = settings.landing / contract.source, Ledger.of(settings, contract.source)
-    offsets = _offsets(settings, contract) if any(parse(name) for f in findings for name in f.files) else {}
+    folder, ledger = lake.landing / contract.source, lake.ledger(contract.source)
+    offsets = _offsets(lake, contract) if any(parse(name) for f in findings for name in f.files) else {}
     for finding in findings:
         if finding.fault is not Fault.UNKNOWN:
             (manifest,) = [m for m in ledger.manifests if m.batch_id == finding.batch_id]
@@ -130,7 +131,7 @@ def repair(settings: Settings, contract: Contract, findings: Sequence[Disagreeme
         frozen = ledger.freeze(finding.batch_id, version, files, taken, **given)
         changes: dict[str, Any] = {"arrived_at": finding.arrived_at} if finding.arrived_at else {}
         ledger.set_state(
-            frozen, BatchState.COMMITTED, counts=counts, positions=finding.positions, reasons=finding.reasons,
+            frozen, BatchState.COMMITTED, counts=counts, positions=finding.positions, rejected=finding.rejected,
             extra_columns=finding.extra_columns, **changes,
         )  # fmt: skip
 
@@ -141,11 +142,11 @@ def _file(folder: Path, name: str, contract: Contract, finding: Disagreement) ->
     return replace(found, fault=finding.whole_files.get(name))
 
 
-def _offsets(settings: Settings, contract: Contract) -> dict[int, tuple[Offsets, ...]]:
+def _offsets(lake: Lake, contract: Contract) -> dict[int, tuple[Offsets, ...]]:
     """Which records of a topic each batch of the tables holds."""
     found = []
     for layer, file, line in (("bronze", "_file", "_line"), ("dlq", "file", "line")):
-        table = AppendOnlyTable(settings, layer, contract)
+        table = AppendOnlyTable(lake, layer, contract)
         lines: dict[int, dict[str, tuple[int, int]]] = {}
         if table.exists():
             sql = (
@@ -202,21 +203,22 @@ def _dead_batches(table: AppendOnlyTable) -> tuple[dict[int, dict[str, Any]], se
     if not table.exists():
         return {}, set()
     names = {column.name for column in open_log(table.path).schema().fields}
-    line, reason, column, version, replayed = (
+    line, kind, reason, column, version, replayed = (
         f'"{name}"' if name in names else "null"
-        for name in ("line", "reason", "column", "contract_version", "replayed_batch")
+        for name in ("line", "kind", "reason", "column", "contract_version", "replayed_batch")
     )
     sql = (
-        f'select _batch_id, "file", {reason} as reason, {column} as col, {line} is null as whole, {replayed} as again,'
+        f'select _batch_id, "file", {kind} as kind, {reason} as reason, {column} as col, {line} is null as whole,'
+        f" {replayed} as again,"
         f" max({version}) as version, max(arrived_at) as arrived, count(*) as n from t"
-        " group by 1, 2, 3, 4, 5, 6"
+        " group by 1, 2, 3, 4, 5, 6, 7"
     )
     found: dict[int, dict[str, Any]] = {}
     replays = set()
     for row in query(table.path, sql).to_pylist():
         if row["again"] is not None:
             replays.add(int(row["again"]))
-        batch = found.setdefault(int(row["_batch_id"]), {"quarantined": 0, "reasons": {}, "whole_files": {}})
+        batch = found.setdefault(int(row["_batch_id"]), {"quarantined": 0, "rejected": (), "whole_files": {}})
         batch["files"] = batch.get("files", frozenset()) | {row["file"]}
         batch["arrived_at"] = max(batch.get("arrived_at", ""), _utc(row["arrived"]) or "")
         batch["contract_version"] = row["version"] or ""
@@ -225,8 +227,8 @@ def _dead_batches(table: AppendOnlyTable) -> tuple[dict[int, dict[str, Any]], se
             continue
         batch["quarantined"] += int(row["n"])
         if row["reason"]:
-            text = f"{row['reason']} ({row['col']})" if row["col"] else row["reason"]
-            batch["reasons"][text] = batch["reasons"].get(text, 0) + int(row["n"])
+            kind_given = Kind(row["kind"]) if row["kind"] else kind_of(row["reason"])
+            batch["rejected"] += (Rejection(kind_given, row["reason"], row["col"], int(row["n"])),)
     return found, replays
 
 

@@ -15,6 +15,7 @@ from python_ops.lake.contracts import Contract
 from python_ops.lake.contracts.metadata import METADATA
 from python_ops.lake.landing import LandingFile
 from python_ops.lake.ledger import Batch
+from python_ops.lake.rejections import Kind, Rejection
 from python_ops.lake.sql import escaped
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def find(rows: DataFrame | None) -> Findings:
         f"count_if(_kind = 'ignored' or {bad} and _again) as ignored",
         "array_sort(array_distinct(flatten(collect_set("
         "case when _kind = 'event' then json_object_keys(_extra) end)))) as extra",
-        "array_sort(collect_set(case when _kind = 'unknown' then _reason end)) as unknown",
+        "array_sort(collect_set(case when _kind = 'unknown' then _unknown_version end)) as unknown",
         "array_sort(collect_set(case when _kind = 'event' then _origin end)) as origins",
         "min(case when _kind = 'event' then _source_lsn end) as low",
         "max(case when _kind = 'event' then _source_lsn end) as high",
@@ -75,26 +76,20 @@ def find(rows: DataFrame | None) -> Findings:
         ],
     ).collect()[0]
     counts |= {name: int(total[name]) for name in ("read", "accepted", "quarantined", "ignored")}
-    reasons = {}
+    rejected: tuple[Rejection, ...] = ()
     if counts["quarantined"]:
-        told = rows.where(f"{bad} and not _again").groupBy("_kind", "_reason", "_column").count().collect()
-        reasons = {_reason(row): int(row["count"]) for row in told}
+        told = rows.where(f"{bad} and not _again").groupBy("_reason_kind", "_reason", "_column").count().collect()
+        rejected = tuple(Rejection(Kind(kind), reason, column, int(count)) for kind, reason, column, count in told)
     changes = {name: int(total[f"change_{number}"]) for number, name in enumerate(NORMALISATIONS)}
     return Findings(
         counts,
-        reasons,
+        rejected,
         {name: count for name, count in changes.items() if count},
         tuple(total["extra"]),
         tuple(total["unknown"]),
         None if total["low"] is None else (int(total["low"]), int(total["high"])),
         origins=tuple(total["origins"]),
     )
-
-
-def _reason(row: Any) -> str:
-    if row["_kind"] == "unknown":
-        return f"unknown layout version {row['_reason']}"
-    return f"{row['_reason']} ({row['_column']})" if row["_column"] else str(row["_reason"])
 
 
 def dead_letters(
@@ -104,15 +99,14 @@ def dead_letters(
     dead = None
     if rows is not None:
         dead = rows.where("_kind in ('rejected', 'unknown') and not _again").selectExpr(
-            "_batch_id", "_file as file", "_line as line", "_raw as raw",
-            "case when _kind = 'unknown' then concat('unknown layout version ', _reason) else _reason end as reason",
+            "_batch_id", "_file as file", "_line as line", "_raw as raw", "_reason_kind as kind", "_reason as reason",
             "_column as column", "_contract_version as contract_version", "_arrived_at as arrived_at",
         )  # fmt: skip
     if files:
         faults: list[dict[str, Any]] = [{"file": file.name, "reason": file.fault} for file in files]
         whole = spark.createDataFrame(faults, "file string, reason string").selectExpr(
             f"cast({manifest.batch_id} as bigint) as _batch_id", "file", "cast(null as bigint) as line",
-            "cast(null as string) as raw", "reason", "cast(null as string) as column",
+            "cast(null as string) as raw", f"'{Kind.FILE}' as kind", "reason", "cast(null as string) as column",
             f"'{manifest.contract_version}' as contract_version",
             f"timestamp '{manifest.arrived_at}' as arrived_at",
         )  # fmt: skip

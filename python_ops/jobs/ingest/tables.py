@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from python_ops.lake.config import Settings
 from python_ops.lake.contracts import Column, Contract
 from python_ops.lake.contracts.compatibility import widens
 from python_ops.lake.contracts.metadata import DLQ_COLUMNS, DLQ_STATE, METADATA
 from python_ops.lake.delta import exists, open_log
 from python_ops.lake.errors import OpsError
+from python_ops.lake.lake import Lake
 from python_ops.lake.sql import escaped
 
 if TYPE_CHECKING:
@@ -24,15 +24,14 @@ class AppendOnlyTable:
     """A Delta table that one batch number is appended to at most once.
 
     Args:
-        settings: The environment.
         layer: `bronze` or `dlq`.
         contract: The source's contract.
     """
 
-    def __init__(self, settings: Settings, layer: str, contract: Contract) -> None:
-        self.name = f"{settings.schema_name(layer)}.{contract.source}"
-        self.schema = settings.schema_name(layer)
-        self.path = settings.table_path(layer, contract.source)
+    def __init__(self, lake: Lake, layer: str, contract: Contract) -> None:
+        self.name = f"{lake.schema_name(layer)}.{contract.source}"
+        self.schema = lake.schema_name(layer)
+        self.path = lake.table_path(layer, contract.source)
         self.columns: tuple[Column, ...] = (*contract.columns, *METADATA) if layer == "bronze" else DLQ_COLUMNS
         # What is not appended: the dead letters' later state.
         self.later: tuple[Column, ...] = DLQ_STATE if layer == "dlq" else ()
@@ -174,9 +173,9 @@ class AppendOnlyTable:
         return {int(row["_batch_id"]): int(row["n"]) for row in rows}
 
 
-def tables_of(settings: Settings, contract: Contract) -> list[str]:
+def tables_of(lake: Lake, contract: Contract) -> list[str]:
     """Names of a source's two tables, as they are leased."""
-    return [f"{settings.schema_name(layer)}.{contract.source}" for layer in ("bronze", "dlq")]
+    return [f"{lake.schema_name(layer)}.{contract.source}" for layer in ("bronze", "dlq")]
 
 
 def _definition(column: Column) -> str:

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from python_ops.jobs.maintenance.state import SMALL_BYTES, TableState, read_state
-from python_ops.lake.artifacts import Manifest, load_manifest
-from python_ops.lake.config import Settings
-from python_ops.lake.contracts import sources
+from python_ops.lake.artifacts import Manifest
 from python_ops.lake.delta import exists
-from python_ops.lake.errors import BusyError, ConfigError, OpsError
+from python_ops.lake.errors import BusyError, ConfigError, OpsError, first_line
+from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset, job_run
 from python_ops.lake.lock import check_held, leased
 
@@ -87,11 +86,10 @@ class TablePlan:
     error: OpsError | None = None
 
 
-def policies(settings: Settings, manifest: Manifest, tables: Sequence[str] = ()) -> list[Policy]:
+def policies(lake: Lake, manifest: Manifest, tables: Sequence[str] = ()) -> list[Policy]:
     """Every Delta table of the environment with its policy, by name.
 
     Args:
-        settings: The environment.
         manifest: The project.
         tables: Only these, as `schema.table`; all when empty.
 
@@ -101,10 +99,10 @@ def policies(settings: Settings, manifest: Manifest, tables: Sequence[str] = ())
     found: list[Policy] = []
     for model in manifest.models.values():
         if model.storage:
-            found.append(_policy(settings, model.layer, model.storage, model.meta, model.path))
-    for source in sources():
+            found.append(_policy(lake, model.layer, model.storage, model.meta, model.path))
+    for source in lake.contracts.sources:
         meta = manifest.source_meta.get(source, {})
-        found += [_policy(settings, layer, source, meta, f"source {source}") for layer in ("bronze", "dlq")]
+        found += [_policy(lake, layer, source, meta, f"source {source}") for layer in ("bronze", "dlq")]
     found = sorted((policy for policy in found if exists(policy.path)), key=lambda policy: policy.table)
     known = {policy.table for policy in found}
     if unknown := sorted(set(tables) - known):
@@ -112,31 +110,26 @@ def policies(settings: Settings, manifest: Manifest, tables: Sequence[str] = ())
     return [policy for policy in found if not tables or policy.table in tables]
 
 
-def plan(settings: Settings, tables: Sequence[str] = (), artifacts: Path | None = None) -> list[TablePlan]:
+def plan(lake: Lake, tables: Sequence[str] = ()) -> list[TablePlan]:
     """What `run` would do, with the reasons. Starts no JVM.
 
     Raises:
         ConfigError: a table is unknown, or a policy is not allowed.
         OpsError: there is no manifest, or a table cannot be read.
     """
-    return [_decide(policy) for policy in policies(settings, load_manifest(artifacts or settings.artifacts), tables)]
+    return [_decide(policy) for policy in policies(lake, lake.manifest(), tables)]
 
 
 def run(
-    settings: Settings,
-    spark: Callable[[], SparkSession],
+    lake: Lake,
     tables: Sequence[str] = (),
     on_event: Callable[[TablePlan], None] | None = None,
-    artifacts: Path | None = None,
 ) -> list[TablePlan]:
     """Does what `plan` says, table by table.
 
     Args:
-        settings: The environment.
-        spark: Gives the session; called only when there is something to do.
         tables: Only these, as `schema.table`; all when empty.
         on_event: Told of each table when it is done.
-        artifacts: Folder of dbt's artifacts; the environment's when None.
 
     Returns:
         The plan with each table's state afterwards. A table that failed has `error`; the others are done.
@@ -146,14 +139,14 @@ def run(
         OpsError: there is no manifest, or a table cannot be read.
     """
     done = []
-    for policy in policies(settings, load_manifest(artifacts or settings.artifacts), tables):
+    for policy in policies(lake, lake.manifest(), tables):
         planned = _decide(policy)
         if planned.actions:
             outputs = [Dataset(policy.table, policy.path.as_uri())]
-            with job_run(settings, f"maintain.{policy.table}", outputs=outputs) as job:
+            with job_run(lake, f"maintain.{policy.table}", outputs=outputs) as job:
                 try:
-                    with leased(settings, [policy.table], f"maintain {policy.table}"):
-                        planned = maintain_table(spark(), policy)
+                    with leased(lake, [policy.table], f"maintain {policy.table}"):
+                        planned = maintain_table(lake.spark, policy)
                 except BusyError as exc:
                     planned = replace(planned, error=exc)
                 if planned.after:
@@ -178,8 +171,8 @@ def maintain_table(spark: SparkSession, policy: Policy) -> TablePlan:
     return replace(planned, after=read_state(policy.path, policy.retain_hours))
 
 
-def _policy(settings: Settings, layer: str, table: str, meta: Any, where: str) -> Policy:
-    name = f"{settings.schema_name(layer)}.{table}"
+def _policy(lake: Lake, layer: str, table: str, meta: Any, where: str) -> Policy:
+    name = f"{lake.schema_name(layer)}.{table}"
     numbers = {"optimize_after_files": 16, "retain_hours": 168, "reader_lag_hours": LEAST_RETAIN_HOURS}
     for key, default in numbers.items():
         numbers[key] = meta.get(key, default)
@@ -194,7 +187,7 @@ def _policy(settings: Settings, layer: str, table: str, meta: Any, where: str) -
     zorder = meta.get("zorder_by", ())
     return Policy(
         name,
-        settings.table_path(layer, table),
+        lake.table_path(layer, table),
         **numbers,
         zorder_by=(zorder,) if isinstance(zorder, str) else tuple(zorder),
     )
@@ -245,7 +238,7 @@ def _act(spark: SparkSession, policy: Policy, act: Act) -> None:
             return
         except PySparkException as exc:
             if "CONCURRENT" not in str(exc).upper() or attempt == _TRIES:
-                text = str(exc).splitlines()[0][:300]
+                text = first_line(exc)
                 raise OpsError(
                     f"{act.value} of {policy.table} failed: {text} Its rows are as they were. Run "
                     f"`lakeops maintain run {policy.table} --execute` again."

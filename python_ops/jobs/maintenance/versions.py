@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from python_ops.jobs.maintenance import Policy, policies
-from python_ops.lake.artifacts import Manifest, load_manifest
-from python_ops.lake.config import Settings
+from python_ops.lake.artifacts import Manifest
 from python_ops.lake.delta import open_log
 from python_ops.lake.deltalog import damage, read_version
-from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.errors import ConfigError, OpsError, first_line
+from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset, job_run
 from python_ops.lake.lock import check_held, leased
 from python_ops.lake.storage import LocalFolder
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
 
 @dataclass(frozen=True)
@@ -65,22 +64,20 @@ class TableRestore:
     version: int | None = None
 
 
-def history(settings: Settings, table: str, limit: int = 20, artifacts: Path | None = None) -> list[Commit]:
+def history(lake: Lake, table: str, limit: int = 20) -> list[Commit]:
     """The newest commits of a table. Starts no JVM.
 
     Raises:
         ConfigError: there is no such table.
     """
-    return _commits(_find(settings, table, artifacts).path, limit)
+    return _commits(_find(lake, table).path, limit)
 
 
 def diff(
-    settings: Settings,
-    spark: Callable[[], SparkSession],
+    lake: Lake,
     table: str,
     before: int,
     after: int | None = None,
-    artifacts: Path | None = None,
 ) -> Difference:
     """Counts the rows that differ between two versions. `after` None is the newest.
 
@@ -88,14 +85,14 @@ def diff(
         ConfigError: there is no such table or version.
         OpsError: files of a version are no longer there.
     """
-    policy = _find(settings, table, artifacts)
+    policy = _find(lake, table)
     newest = open_log(policy.path).version()
     after = newest if after is None else after
     _check_versions(policy, newest, before, after)
-    key = _key(table, artifacts or settings.artifacts)
+    key = _key(lake, table)
     from pyspark.errors import PySparkException
 
-    session = spark()
+    session = lake.spark
     try:
         old, new = (session.sql(f"select * from {policy.table} version as of {number}") for number in (before, after))
         columns = [name for name in old.columns if name in new.columns]
@@ -106,19 +103,17 @@ def diff(
             changed = gone.select(*key).intersect(come.select(*key)).count()
     except PySparkException as exc:
         raise OpsError(
-            f"Versions {before} and {after} of {policy.table} cannot be read: {str(exc).splitlines()[0][:200]} "
+            f"Versions {before} and {after} of {policy.table} cannot be read: {first_line(exc, 200)} "
             f"Files are kept for {policy.retain_hours} hours after they were removed."
         ) from exc
     return Difference(policy.table, before, after, added - (changed or 0), removed - (changed or 0), changed)
 
 
 def restore(
-    settings: Settings,
-    spark: Callable[[], SparkSession],
+    lake: Lake,
     table: str,
     version: int,
     execute: bool = False,
-    artifacts: Path | None = None,
 ) -> TableRestore:
     """Makes an older version the newest again, by a commit. So nothing is lost, and it can be undone the same way.
 
@@ -128,11 +123,11 @@ def restore(
             would be lost. The table is as it was.
         BusyError: another process holds the table's lease.
     """
-    policy = _find(settings, table, artifacts)
+    policy = _find(lake, table)
     newest = open_log(policy.path).version()
     _check_versions(policy, newest, version)
     planned = TableRestore(policy.table, newest, version, tuple(_commits(policy.path, newest - version)))
-    is_dlq = policy.table.startswith(f"{settings.schema_name('dlq')}.")
+    is_dlq = policy.table.startswith(f"{lake.schema_name('dlq')}.")
     if is_dlq and (appends := [c.version for c in planned.undone if c.operation == "WRITE"]):
         raise OpsError(
             f"{policy.table}: version {version} lacks the dead letters of version {', '.join(map(str, appends))}, and "
@@ -155,31 +150,30 @@ def restore(
 
     output = Dataset(policy.table, policy.path.as_uri())
     with (
-        leased(settings, [policy.table], f"lakeops table restore {policy.table}"),
-        job_run(settings, f"restore.{policy.table}", outputs=[output]),
+        leased(lake, [policy.table], f"lakeops table restore {policy.table}"),
+        job_run(lake, f"restore.{policy.table}", outputs=[output]),
     ):
-        session = spark()
+        session = lake.spark
         check_held(policy.table)
         try:
             session.sql(f"restore table {policy.table} to version as of {version}").collect()
         except PySparkException as exc:
             raise OpsError(
-                f"{policy.table} was not restored to version {version}: {str(exc).splitlines()[0][:200]} It is as it "
+                f"{policy.table} was not restored to version {version}: {first_line(exc, 200)} It is as it "
                 "was. An older state may be in a snapshot: docs/runbooks/dr_restore.md."
             ) from exc
     return replace(planned, version=open_log(policy.path).version())
 
 
-def unreadable(settings: Settings, manifest: Manifest, content: bool = False) -> dict[str, str]:
+def unreadable(lake: Lake, manifest: Manifest, content: bool = False) -> dict[str, str]:
     """Tables whose newest version has lost a file, and what is wrong with the first of them; starts no JVM.
 
     Args:
-        settings: The environment.
         manifest: The project.
         content: Look into the files too.
     """
     found = {}
-    for policy in policies(settings, manifest):
+    for policy in policies(lake, manifest):
         folder = LocalFolder(policy.path)
         try:
             lacking = damage(folder, read_version(folder), content)
@@ -190,14 +184,14 @@ def unreadable(settings: Settings, manifest: Manifest, content: bool = False) ->
     return found
 
 
-def _find(settings: Settings, table: str, artifacts: Path | None) -> Policy:
-    (policy,) = policies(settings, load_manifest(artifacts or settings.artifacts), [table])
+def _find(lake: Lake, table: str) -> Policy:
+    (policy,) = policies(lake, lake.manifest(), [table])
     return policy
 
 
-def _key(table: str, artifacts: Path) -> tuple[str, ...]:
+def _key(lake: Lake, table: str) -> tuple[str, ...]:
     """Columns that tell rows apart. (A CDC model's storage table has a row for each event of a key.)"""
-    for model in load_manifest(artifacts).models.values():
+    for model in lake.manifest().models.values():
         if f"{model.schema}.{model.storage}" == table:
             is_cdc = (model.strategy or "").startswith("cdc_scd")
             sequence = (model.config.get("sequence_by") or ()) if is_cdc else ()

@@ -12,22 +12,18 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from python_ops.jobs.publish.fingerprint import ROWS
 from python_ops.jobs.publish.gate import refuse_red, refuse_untested
 from python_ops.jobs.publish.stage import current_version, stage
 from python_ops.jobs.publish.target import Served, StagedTable, Version, Warehouse
 from python_ops.jobs.publish.warehouses import published_models, warehouse
-from python_ops.lake.artifacts import Model, load_manifest, load_run_results
-from python_ops.lake.config import Settings
+from python_ops.lake.artifacts import Model
 from python_ops.lake.delta import rows_changed_since
 from python_ops.lake.errors import OpsError
+from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset, job_run
 from python_ops.lake.run_record import left_out
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 
 class Action(StrEnum):
@@ -102,10 +98,8 @@ class _Plan:
 
 
 def publish(
-    settings: Settings,
-    spark: Callable[[], SparkSession],
+    lake: Lake,
     on_event: Callable[[PublishResult], None] | None = None,
-    artifacts: Path | None = None,
 ) -> list[PublishResult]:
     """Publishes every table whose rows or columns may differ from what is served, to each warehouse as a set.
 
@@ -113,10 +107,7 @@ def publish(
     as they are served.
 
     Args:
-        settings: The environment.
-        spark: Gives the session; called only when a table has changed.
         on_event: Told of each table when it is staged, and of each result.
-        artifacts: Folder of dbt's artifacts; the environment's when None.
 
     Returns:
         One result per warehouse and table, by name. Empty where no model is published here.
@@ -127,23 +118,23 @@ def publish(
         OpsError: the last dbt run is not green, a table is missing, an audit failed. Where it failed, nothing changed.
     """
     tell = on_event or (lambda event: None)
-    staging = settings.state / "publish" / "stage"
+    staging = lake.state / "publish" / "stage"
     shutil.rmtree(staging, ignore_errors=True)  # what a killed run left
-    manifest = load_manifest(artifacts or settings.artifacts)
-    wanted = {name: models for name, models in published_models(manifest, settings).items() if models}
+    manifest = lake.manifest()
+    wanted = {name: models for name, models in published_models(manifest, lake).items() if models}
     if not wanted:
         return []
-    last_run = load_run_results(artifacts or settings.artifacts)
-    without = manifest.readers_of(left_out(settings, last_run.invocation_id))
+    last_run = lake.run_results()
+    without = manifest.readers_of(left_out(lake, last_run.invocation_id))
     wanted = {name: [m for m in models if m.unique_id not in without] for name, models in wanted.items()}
     models = _distinct(wanted.values())
     refuse_red(manifest, last_run, models)
-    versions = {model.table: current_version(model, _path(model, settings)) for model in models}
+    versions = {model.table: current_version(model, _path(model, lake)) for model in models}
     failures: dict[str, OpsError] = {}
     plans = []
     for name in wanted:
         with _kept(failures, name):
-            plans.append(_plan(settings, name, wanted[name], versions))
+            plans.append(_plan(lake, name, wanted[name], versions))
     waiting = [plan for plan in plans if plan.changed]
     refuse_untested(manifest, last_run, _distinct(plan.changed for plan in waiting), without)
     ready = []
@@ -156,15 +147,15 @@ def publish(
         staged: dict[str, StagedTable] = {}
         for model in _distinct(plan.changed for plan in ready):
             folder = staging / model.schema / model.alias
-            table = stage(spark(), model, _path(model, settings), versions[model.table], folder)
+            table = stage(lake.spark, model, _path(model, lake), versions[model.table], folder)
             tell(_result("", table, Action.STAGED, table.seconds, 0))
             staged[model.table] = table
         for plan in ready:
             with _kept(failures, plan.name):
-                results += _replace(settings, plan, [staged[model.table] for model in plan.changed], plan is ready[0])
+                results += _replace(lake, plan, [staged[model.table] for model in plan.changed], plan is ready[0])
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    results.sort(key=lambda result: (settings.publish.index(result.target), result.table))
+    results.sort(key=lambda result: (lake.settings.publish.index(result.target), result.table))
     for result in results:
         tell(result)
     if failures:
@@ -172,7 +163,7 @@ def publish(
     return results
 
 
-def status(settings: Settings, artifacts: Path | None = None) -> list[PublishStatus]:
+def status(lake: Lake) -> list[PublishStatus]:
     """How what is served compares with the lake, by warehouse and table. Starts no JVM.
 
     If a warehouse does not answer, each of its tables has the reason.
@@ -181,33 +172,33 @@ def status(settings: Settings, artifacts: Path | None = None) -> list[PublishSta
         OpsError: there is no manifest.
     """
     found = []
-    for name, listed in published_models(load_manifest(artifacts or settings.artifacts), settings).items():
+    for name, listed in published_models(lake.manifest(), lake).items():
         models = {model.table: model for model in listed}
-        lake: dict[str, Version] = {}
+        built: dict[str, Version] = {}
         for model in listed:
             with contextlib.suppress(OpsError):
-                lake[model.table] = current_version(model, _path(model, settings))
+                built[model.table] = current_version(model, _path(model, lake))
         error, ledger = None, {}
         try:
-            ledger = warehouse(settings, name).served()
+            ledger = warehouse(lake, name).served()
         except OpsError as exc:
             error = str(exc)
         current = {
             model.table for model in listed
-            if model.table in lake and _is_served(ledger.get(model.table), lake[model.table], _path(model, settings))
+            if model.table in built and _is_served(ledger.get(model.table), built[model.table], _path(model, lake))
         }  # fmt: skip
-        schemas = {settings.schema_name(layer) for layer in ("gold", *(model.layer for model in listed))}
+        schemas = {lake.schema_name(layer) for layer in ("gold", *(model.layer for model in listed))}
         dropped = {table for table in ledger if table not in models and table.split(".")[0] in schemas}
         for table in sorted({*models, *dropped}):
-            state = Publication.UNREACHABLE if error else _state(table, models, lake, ledger, current)
-            found.append(_status(name, table, state, lake.get(table), ledger.get(table), error))
+            state = Publication.UNREACHABLE if error else _state(table, models, built, ledger, current)
+            found.append(_status(name, table, state, built.get(table), ledger.get(table), error))
     return found
 
 
-def _plan(settings: Settings, name: str, models: Sequence[Model], versions: Mapping[str, Version]) -> _Plan:
-    target = warehouse(settings, name)
+def _plan(lake: Lake, name: str, models: Sequence[Model], versions: Mapping[str, Version]) -> _Plan:
+    target = warehouse(lake, name)
     ledger = target.served()
-    changed = [m for m in models if not _is_served(ledger.get(m.table), versions[m.table], _path(m, settings))]
+    changed = [m for m in models if not _is_served(ledger.get(m.table), versions[m.table], _path(m, lake))]
     unchanged = [
         PublishResult(name, m.table, versions[m.table].number, ledger[m.table].rows, Action.UNCHANGED, 0.0)
         for m in models
@@ -216,9 +207,9 @@ def _plan(settings: Settings, name: str, models: Sequence[Model], versions: Mapp
     return _Plan(name, target, ledger, changed, unchanged)
 
 
-def _replace(settings: Settings, plan: _Plan, staged: Sequence[StagedTable], first: bool) -> list[PublishResult]:
-    inputs = [Dataset(table.model.table, _path(table.model, settings).as_uri()) for table in staged]
-    with job_run(settings, f"publish.{plan.name}", inputs) as run:
+def _replace(lake: Lake, plan: _Plan, staged: Sequence[StagedTable], first: bool) -> list[PublishResult]:
+    inputs = [Dataset(table.model.table, _path(table.model, lake).as_uri()) for table in staged]
+    with job_run(lake, f"publish.{plan.name}", inputs) as run:
         loaded = plan.target.replace(staged, plan.ledger)
         run.outputs = [
             Dataset(f"{plan.name}/{t.model.table}", columns=tuple((f.name, f.type) for f in t.fields),
@@ -256,8 +247,8 @@ def _distinct(lists: Iterable[Sequence[Model]]) -> list[Model]:
     return [found[table] for table in sorted(found)]
 
 
-def _path(model: Model, settings: Settings) -> Path:
-    return settings.table_path(model.layer, model.alias)
+def _path(model: Model, lake: Lake) -> Path:
+    return lake.table_path(model.layer, model.alias)
 
 
 def _result(target: str, table: StagedTable, action: Action, seconds: float, sent: int) -> PublishResult:
@@ -266,13 +257,13 @@ def _result(target: str, table: StagedTable, action: Action, seconds: float, sen
 
 
 def _status(
-    target: str, table: str, state: Publication, lake: Version | None, served: Served | None, error: str | None
+    target: str, table: str, state: Publication, built: Version | None, served: Served | None, error: str | None
 ) -> PublishStatus:
     return PublishStatus(
         target=target,
         table=table,
         state=state,
-        lake_version=lake.number if lake else None,
+        lake_version=built.number if built else None,
         served_version=served.version.number if served else None,
         rows=served.rows if served else None,
         published_at=served.published_at if served else None,
@@ -281,19 +272,19 @@ def _status(
 
 
 def _state(
-    table: str, wanted: Container[str], lake: Container[str], ledger: Container[str], current: Container[str]
+    table: str, wanted: Container[str], built: Container[str], ledger: Container[str], current: Container[str]
 ) -> Publication:
     if table not in wanted:
         return Publication.DROPPED
-    if table not in lake:
+    if table not in built:
         return Publication.NOT_BUILT
     if table not in ledger:
         return Publication.NEVER
     return Publication.CURRENT if table in current else Publication.BEHIND
 
 
-def _is_served(served: Served | None, lake: Version, path: Path) -> bool:
+def _is_served(served: Served | None, built: Version, path: Path) -> bool:
     """Whether what is served has the table's rows and columns. (A fence or an OPTIMIZE changes the version only.)"""
-    if served is None or served.version.table_id != lake.table_id:
+    if served is None or served.version.table_id != built.table_id:
         return False
-    return served.version == lake or not rows_changed_since(path, served.version.number, or_columns=True)
+    return served.version == built or not rows_changed_since(path, served.version.number, or_columns=True)

@@ -24,7 +24,7 @@ from python_ops.jobs.publish.staged import (
     unknown_parts,
 )
 from python_ops.jobs.publish.target import Loaded, Served, StagedTable, Version
-from python_ops.lake.errors import BusyError, OpsError
+from python_ops.lake.errors import BusyError, OpsError, first_line
 
 _LEDGER = """
 create schema if not exists ops;
@@ -110,7 +110,7 @@ class DuckDBTarget:
             raise self._failure(exc) from exc
 
     def _failure(self, exc: duckdb.Error) -> OpsError:
-        text = str(exc).splitlines()[0]
+        text = first_line(exc)
         if "set lock on file" in text:
             holder = re.search(r"PID (\d+)", text)
             who = f"process {holder[1]}" if holder else "another process"

@@ -12,7 +12,7 @@ from python_ops.jobs.publish.fingerprint import SPARK, Field
 from python_ops.jobs.publish.target import StagedTable, Version
 from python_ops.lake.artifacts import Model
 from python_ops.lake.delta import exists, open_log
-from python_ops.lake.errors import OpsError
+from python_ops.lake.errors import OpsError, first_line
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -88,10 +88,6 @@ def _failure(model: Model, version: Version, folder: Path, text: str) -> OpsErro
             "Free space, then run `lakeops publish run` again."
         )
     return OpsError(
-        f"Staging {model.table} at Delta version {version.number} failed: {_first_line(text)} {served} "
+        f"Staging {model.table} at Delta version {version.number} failed: {first_line(text)} {served} "
         "If a file of the table is missing, restore the table, then run `lakeops publish run` again."
     )
-
-
-def _first_line(cause: object) -> str:
-    return str(cause).strip().splitlines()[0][:300]

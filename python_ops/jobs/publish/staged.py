@@ -11,7 +11,7 @@ import duckdb
 
 from python_ops.jobs.publish.fingerprint import DUCKDB, ROWS, ColumnKind, Field, Fingerprint, differences
 from python_ops.jobs.publish.target import StagedTable
-from python_ops.lake.errors import OpsError
+from python_ops.lake.errors import OpsError, first_line
 
 # Timestamps are served in UTC without a zone: a reader's time zone must not move a day's revenue.
 _TYPES = {
@@ -117,7 +117,7 @@ def open_staged(table: StagedTable) -> Iterator[StagedRows]:
             connection.execute(SESSION)
             yield StagedRows(connection, table, scratch)
     except duckdb.Error as exc:
-        text = str(exc).splitlines()[0][:300]
+        text = first_line(exc)
         why = f"the disk under {scratch.parent} is full" if "No space left" in text else text
         raise OpsError(
             f"Publishing {table.model.table}: its staged files cannot be read: {why}. What was served before is still "

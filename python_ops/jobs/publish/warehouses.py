@@ -8,7 +8,7 @@ from python_ops.jobs.publish.target import Warehouse
 from python_ops.lake.artifacts import Manifest, Model
 from python_ops.lake.config import Settings
 from python_ops.lake.errors import ConfigError, missing_extra
-from python_ops.lake.secrets import secrets_for
+from python_ops.lake.lake import Lake
 
 if TYPE_CHECKING:
     from python_ops.jobs.publish.server_target import ServerTarget
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 KNOWN: tuple[str, ...] = get_args(get_args(Settings.model_fields["publish"].annotation)[0])
 
 
-def warehouse(settings: Settings, name: str) -> Warehouse:
+def warehouse(lake: Lake, name: str) -> Warehouse:
     """A warehouse that the environment publishes to.
 
     Raises:
@@ -25,8 +25,8 @@ def warehouse(settings: Settings, name: str) -> Warehouse:
     if name == "duckdb":
         from python_ops.jobs.publish.duckdb_target import DuckDBTarget
 
-        return DuckDBTarget(settings.home_path / "published" / "lakehouse.duckdb")
-    return driver(name)(secrets_for(settings), settings.schema_name("ops"), settings.target)
+        return DuckDBTarget(lake.home / "published" / "lakehouse.duckdb")
+    return driver(name)(lake.secrets, lake.schema_name("ops"), lake.settings.target)
 
 
 def driver(name: str) -> type[ServerTarget]:
@@ -51,13 +51,13 @@ def driver(name: str) -> type[ServerTarget]:
         raise missing_extra(f"{exc.name}, which publishing to {name} needs,", name) from exc
 
 
-def published_models(manifest: Manifest, settings: Settings) -> dict[str, list[Model]]:
+def published_models(manifest: Manifest, lake: Lake) -> dict[str, list[Model]]:
     """For each warehouse of the environment the models whose `publish_to` names it, by name of the table.
 
     Raises:
         ConfigError: `publish_to` is not a list of known names, or the manifest was made for another schema prefix.
     """
-    found: dict[str, list[Model]] = {name: [] for name in settings.publish}
+    found: dict[str, list[Model]] = {name: [] for name in lake.settings.publish}
     for model in sorted(manifest.models.values(), key=lambda model: model.table):
         wanted = model.meta.get("publish_to", [])
         if not isinstance(wanted, list) or not all(isinstance(name, str) for name in wanted):
@@ -67,10 +67,10 @@ def published_models(manifest: Manifest, settings: Settings) -> dict[str, list[M
                 f"{model.path}: meta publish_to of {model.name} names {', '.join(unknown)}. Known: {', '.join(KNOWN)}."
             )
         chosen = [name for name in found if name in wanted]
-        if chosen and model.schema != settings.schema_name(model.layer):
+        if chosen and model.schema != lake.schema_name(model.layer):
             raise ConfigError(
                 f"The manifest places {model.name} in schema {model.schema}; this environment's is "
-                f"{settings.schema_name(model.layer)}. Run `dbt build` with the same LAKEHOUSE_SCHEMA_PREFIX."
+                f"{lake.schema_name(model.layer)}. Run `dbt build` with the same LAKEHOUSE_SCHEMA_PREFIX."
             )
         for name in chosen:
             found[name].append(model)

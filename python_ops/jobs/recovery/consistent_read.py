@@ -10,12 +10,10 @@ from typing import Any
 
 from python_ops.jobs.recovery.tables import Table, home_folder
 from python_ops.lake import landing
-from python_ops.lake.config import Settings
-from python_ops.lake.contracts import load, sources
 from python_ops.lake.deltalog import LOG, TableVersion, UnreadableLog, last_version, read_version
 from python_ops.lake.errors import OpsError
-from python_ops.lake.ledger import BatchState, Ledger
-from python_ops.lake.state import store_for
+from python_ops.lake.lake import Lake
+from python_ops.lake.ledger import BatchState
 
 _TRIES = 5
 _WAIT_SECONDS = 0.5
@@ -48,7 +46,7 @@ class Pinned:
         return any(last_version(t.folder.names(LOG)) != version.version for t, version in self.tables.values())
 
 
-def pin(settings: Settings, wanted: Sequence[Table]) -> Pinned:
+def pin(lake: Lake, wanted: Sequence[Table]) -> Pinned:
     """Reads everything, then checks what may have changed meanwhile, and repeats until nothing has.
 
     Raises:
@@ -65,11 +63,11 @@ def pin(settings: Settings, wanted: Sequence[Table]) -> Pinned:
             if attempt > 1:  # the first time, a writer may have cleaned up its log between listing and reading
                 raise
             continue
-        pinned.state = _ledgers(settings)
-        _pin_sources(settings, pinned)
-        if not pinned.has_moved() and _ledgers(settings) == pinned.state:
+        pinned.state = _ledgers(lake)
+        _pin_sources(lake, pinned)
+        if not pinned.has_moved() and _ledgers(lake) == pinned.state:
             if not pinned.tables:
-                raise OpsError(f"{home_folder(settings).url} holds no table yet; there is nothing to copy.")
+                raise OpsError(f"{home_folder(lake).url} holds no table yet; there is nothing to copy.")
             return pinned
         time.sleep(_WAIT_SECONDS)
     raise OpsError(
@@ -78,20 +76,22 @@ def pin(settings: Settings, wanted: Sequence[Table]) -> Pinned:
     )
 
 
-def _ledgers(settings: Settings) -> dict[str, bytes]:
-    folder = settings.state / "ingest"
-    return {path.relative_to(settings.state).as_posix(): path.read_bytes() for path in folder.glob("*/batch_*.json")}
+def _ledgers(lake: Lake) -> dict[str, bytes]:
+    folder = lake.state / "ingest"
+    return {path.relative_to(lake.state).as_posix(): path.read_bytes() for path in folder.glob("*/batch_*.json")}
 
 
-def _pin_sources(settings: Settings, pinned: Pinned) -> None:
-    for source in sources():
-        manifests = Ledger.of(settings, source).manifests
+def _pin_sources(lake: Lake, pinned: Pinned) -> None:
+    for source in lake.contracts.sources:
+        manifests = lake.ledger(source).manifests
         done = {file.name for m in manifests if m.state is BatchState.COMMITTED for file in m.files}
-        waiting = [name for name in landing.names(settings.landing / source, load(source)) if name not in done]
+        waiting = [
+            name for name in landing.names(lake.landing / source, lake.contracts.load(source)) if name not in done
+        ]
         marks = [f"{name}{landing.SNAPSHOT}" for name in waiting]
-        marks = [mark for mark in marks if (settings.landing / source / mark).exists()]
+        marks = [mark for mark in marks if (lake.landing / source / mark).exists()]
         pinned.landing += [f"{source}/{name}" for name in (*marks, *waiting)]
-    store = store_for(settings)
+    store = lake.store
     for name in store.names("watermark"):
         if record := store.get("watermark", name):
             pinned.watermarks[name] = dict(record.value)

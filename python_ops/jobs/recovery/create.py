@@ -16,7 +16,6 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from python_ops.jobs.recovery.consistent_read import Pinned, pin
 from python_ops.jobs.recovery.manifest import (
@@ -35,10 +34,9 @@ from python_ops.jobs.recovery.manifest import (
 )
 from python_ops.jobs.recovery.tables import TIERS, Table, home_folder, tables_to_copy
 from python_ops.jobs.recovery.verify import check_log
-from python_ops.lake.artifacts import load_manifest
-from python_ops.lake.config import Settings
 from python_ops.lake.deltalog import LiveFile, TableVersion
 from python_ops.lake.errors import OpsError
+from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset, job_run
 from python_ops.lake.lock import check_held, leased
 from python_ops.lake.storage import Checksum, Folder, LocalFolder, MissingFile
@@ -64,20 +62,17 @@ Tell = Callable[[CopyProgress], None]
 
 
 def create(
-    settings: Settings,
+    lake: Lake,
     tier: int = TIERS[-1],
     full: bool = False,
     on_progress: Tell | None = None,
-    artifacts: Path | None = None,
 ) -> Snapshot:
     """Copies the environment's tables, ledgers and waiting files to its store. Starts no JVM.
 
     Args:
-        settings: The environment.
         tier: Tables up to this `dr_tier`.
         full: Copy every file again, also those that the store has; this repairs damaged files in it.
         on_progress: Told after each file.
-        artifacts: Folder of dbt's artifacts; the environment's when None.
 
     Raises:
         ConfigError: a `dr_tier` or the store's address is not valid.
@@ -85,19 +80,19 @@ def create(
         OpsError: a table is damaged or written to without pause, or the store does not accept it. There is no new
             snapshot then; what was copied is used by the next.
     """
-    store = store_of(settings)
-    wanted = tables_to_copy(settings, load_manifest(artifacts or settings.artifacts), tier)
-    with leased(settings, [LEASE], "lakeops snapshot create"), job_run(settings, "snapshot.create") as run:
+    store = store_of(lake)
+    wanted = tables_to_copy(lake, lake.manifest(), tier)
+    with leased(lake, [LEASE], "lakeops snapshot create"), job_run(lake, "snapshot.create") as run:
         if isinstance(store, LocalFolder):
             for prefix in (FILES, BLOBS, DRAFTS, SNAPSHOTS):
                 store.clean(prefix)
-        copy = _Copy(settings, store, full, on_progress)
-        made, pinned = _take(copy, settings, wanted)
+        copy = _Copy(lake, store, full, on_progress)
+        made, pinned = _take(copy, lake, wanted)
         check_held(LEASE)
         save(store, made)
         for draft in copy.drafts:
             store.remove(f"{DRAFTS}{draft}.json")
-        run.inputs = [table.dataset(settings, version.rows) for table, version in pinned.tables.values()]
+        run.inputs = [table.dataset(lake, version.rows) for table, version in pinned.tables.values()]
         run.outputs = [
             Dataset(f"snapshot/{table.name}", store.url, rows=table.rows, bytes=copy.added.get(table.name, 0))
             for table in made.tables
@@ -105,9 +100,9 @@ def create(
     return made
 
 
-def _take(copy: _Copy, settings: Settings, wanted: list[Table]) -> tuple[Snapshot, Pinned]:
+def _take(copy: _Copy, lake: Lake, wanted: list[Table]) -> tuple[Snapshot, Pinned]:
     for attempt in range(1, _TRIES + 1):
-        pinned = pin(settings, wanted)
+        pinned = pin(lake, wanted)
         try:
             return copy.take(pinned), pinned
         except MissingFile as exc:
@@ -122,8 +117,8 @@ def _take(copy: _Copy, settings: Settings, wanted: list[Table]) -> tuple[Snapsho
 class _Copy:
     """Copies the files that the store lacks, by what earlier snapshots and interrupted copies have put there."""
 
-    def __init__(self, settings: Settings, store: Folder, full: bool, tell: Tell | None) -> None:
-        self.settings, self.store, self.tell = settings, store, tell
+    def __init__(self, lake: Lake, store: Folder, full: bool, tell: Tell | None) -> None:
+        self.lake, self.store, self.tell = lake, store, tell
         self.guard = threading.Lock()
         self.started = time.monotonic()
         self.known: dict[tuple[str, str, int | None], StoredFile] = {}
@@ -155,9 +150,9 @@ class _Copy:
             id=_identifier(pinned.at, self.newest),
             pinned_at=pinned.at.isoformat(timespec="microseconds"),
             completed_at="",
-            source=home_folder(self.settings).url,
-            environment=self.settings.target,
-            schema_prefix=self.settings.schema_prefix,
+            source=home_folder(self.lake).url,
+            environment=self.lake.settings.target,
+            schema_prefix=self.lake.settings.schema_prefix,
             tables=(),
             watermarks=pinned.watermarks,
         )
@@ -235,7 +230,7 @@ class _Copy:
 
     def _landed(self, path: str) -> StoredFile:
         """A delivered file; it may be large."""
-        landing = LocalFolder(self.settings.landing)
+        landing = LocalFolder(self.lake.landing)
         given = landing.checksum(path)
         if self._is_new(f"{BLOBS}{given.sha256}", given.bytes):
             self.store.take(landing, path, f"{BLOBS}{given.sha256}")

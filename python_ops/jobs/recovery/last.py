@@ -8,29 +8,29 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from python_ops.lake.config import Settings
 from python_ops.lake.files import write_whole
+from python_ops.lake.lake import Lake
 
 
-def keep(settings: Settings, what: str, value: Mapping[str, Any]) -> None:
+def keep(lake: Lake, what: str, value: Mapping[str, Any]) -> None:
     """Keeps the figures of a `snapshot` or a `drill`."""
-    write_whole(_path(settings, what), json.dumps(value, indent=1))
+    write_whole(_path(lake, what), json.dumps(value, indent=1))
 
 
-def last(settings: Settings, what: str) -> dict[str, Any] | None:
+def last(lake: Lake, what: str) -> dict[str, Any] | None:
     """The last `snapshot` or `drill` that was made from here; None where there was none."""
     try:
-        found: dict[str, Any] = json.loads(_path(settings, what).read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(_path(lake, what).read_text(encoding="utf-8"))
         return found
     except (OSError, ValueError):
         return None
 
 
-def snapshot_age(settings: Settings) -> float | None:
+def snapshot_age(lake: Lake) -> float | None:
     """Age in seconds of the last snapshot's data: what a loss now would cost."""
-    found = last(settings, "snapshot")
+    found = last(lake, "snapshot")
     return (datetime.now(UTC) - datetime.fromisoformat(found["pinned_at"])).total_seconds() if found else None
 
 
-def _path(settings: Settings, what: str) -> Path:
-    return settings.state / "recovery" / f"last_{what}.json"
+def _path(lake: Lake, what: str) -> Path:
+    return lake.state / "recovery" / f"last_{what}.json"

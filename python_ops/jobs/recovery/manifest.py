@@ -17,8 +17,10 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from python_ops.lake.config import PROJECT_ROOT, Settings, is_address
+from python_ops.lake.config import PROJECT_ROOT, is_address
 from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.lake import Lake
+from python_ops.lake.records import made
 from python_ops.lake.storage import Checksum, Folder, LocalFolder, MissingFile, folder_at
 
 FORMAT = 1
@@ -146,16 +148,16 @@ class Snapshot:
         return tuple(table for table in self.tables if not tables or table.name in tables)
 
 
-def store_of(settings: Settings) -> Folder:
+def store_of(lake: Lake) -> Folder:
     """The folder that holds an environment's snapshots.
 
     Raises:
         ConfigError: `recovery` is neither a path nor an `s3://` address.
     """
-    if not settings.recovery:
-        return LocalFolder(settings.home_path / "snapshots" / settings.schema_prefix)
-    place = f"{settings.recovery.rstrip('/')}/{settings.schema_prefix}".rstrip("/")
-    return folder_at(place if is_address(place) else PROJECT_ROOT / place, settings.recovery_region)
+    if not lake.settings.recovery:
+        return LocalFolder(lake.home / "snapshots" / lake.settings.schema_prefix)
+    place = f"{lake.settings.recovery.rstrip('/')}/{lake.settings.schema_prefix}".rstrip("/")
+    return folder_at(place if is_address(place) else PROJECT_ROOT / place, lake.settings.recovery_region)
 
 
 def identifiers(store: Folder) -> list[str]:
@@ -211,19 +213,9 @@ def _read(store: Folder, kind: str, identifier: str) -> Snapshot:
             raise _garbled(store, kind, identifier, f"has format {data['format']}, not {FORMAT}")
         if data["sha256"] != _hash(body):
             raise _garbled(store, kind, identifier, "does not have the checksum that it was written with")
-        tables = tuple(
-            StoredTable(**{**table, "files": _files(table["files"]), "log": _files(table["log"])})
-            for table in body["tables"]
-        )
-        return Snapshot(
-            **{**body, "tables": tables, "state": _files(body["state"]), "landing": _files(body["landing"])}
-        )
-    except (KeyError, TypeError) as exc:
+        return made(Snapshot, body)
+    except (KeyError, TypeError, ValueError) as exc:
         raise _garbled(store, kind, identifier, f"lacks what a manifest has ({exc!r})") from exc
-
-
-def _files(listed: list[dict[str, Any]]) -> tuple[StoredFile, ...]:
-    return tuple(StoredFile(**file) for file in listed)
 
 
 def _hash(body: Any) -> str:

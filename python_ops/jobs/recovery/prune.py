@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 from python_ops.jobs.recovery.create import LEASE, THREADS
 from python_ops.jobs.recovery.manifest import BLOBS, DRAFTS, FILES, SNAPSHOTS, drafts, identifiers, load, store_of
-from python_ops.lake.config import Settings
 from python_ops.lake.errors import ConfigError
+from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import job_run
 from python_ops.lake.lock import check_held, leased
 
@@ -35,14 +35,13 @@ class Prune:
     executed: bool = False
 
 
-def prune(settings: Settings, keep: int, execute: bool = False) -> Prune:
+def prune(lake: Lake, keep: int, execute: bool = False) -> Prune:
     """Keeps the newest snapshots and what they consist of.
 
     Manifests go first, then files: a process killed in between leaves files that nothing refers to, and the next prune
     removes them.
 
     Args:
-        settings: The environment.
         keep: How many stay.
         execute: Act; without it nothing is changed.
 
@@ -53,8 +52,8 @@ def prune(settings: Settings, keep: int, execute: bool = False) -> Prune:
     """
     if keep < 1:
         raise ConfigError("At least one snapshot is kept: give --keep 1 or more.")
-    store = store_of(settings)
-    with leased(settings, [LEASE], "lakeops snapshot prune"), job_run(settings, "snapshot.prune"):
+    store = store_of(lake)
+    with leased(lake, [LEASE], "lakeops snapshot prune"), job_run(lake, "snapshot.prune"):
         known = identifiers(store)
         stay, go = tuple(known[-keep:]), tuple(known[:-keep])
         oldest = f"{datetime.now(UTC) - _KEEP_DRAFTS:%Y%m%dT%H%M%SZ}"

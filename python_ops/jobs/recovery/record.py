@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 
 from python_ops.jobs.recovery.last import keep
 from python_ops.jobs.recovery.manifest import Snapshot
-from python_ops.lake.config import Settings
+from python_ops.lake.lake import Lake
 from python_ops.lake.metrics import Metric, record
 
 
-def record_snapshot(settings: Settings, made: Snapshot) -> None:
+def record_snapshot(lake: Lake, made: Snapshot) -> None:
     """Keeps a snapshot's figures, and adds them to the metrics."""
     figures = {
         "run_seconds": made.seconds,
@@ -19,11 +19,11 @@ def record_snapshot(settings: Settings, made: Snapshot) -> None:
         "bytes_copied": made.copied_bytes + made.copied_log_bytes,
         "files_copied": made.copied_files,
     }
-    keep(settings, "snapshot", {"id": made.id, "pinned_at": made.pinned_at, **figures})
-    add_metrics(settings, "snapshot create", made.id, figures)
+    keep(lake, "snapshot", {"id": made.id, "pinned_at": made.pinned_at, **figures})
+    add_metrics(lake, "snapshot create", made.id, figures)
 
 
-def add_metrics(settings: Settings, subject: str, run: str, figures: dict[str, float]) -> None:
+def add_metrics(lake: Lake, subject: str, run: str, figures: dict[str, float]) -> None:
     """Adds figures of a command to the metrics."""
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    record(settings, [Metric(name, "job", subject, float(value), at, run) for name, value in figures.items()])
+    record(lake, [Metric(name, "job", subject, float(value), at, run) for name, value in figures.items()])

@@ -29,15 +29,12 @@ from python_ops.jobs.recovery.manifest import Snapshot, StoredFile, StoredTable,
 from python_ops.jobs.recovery.tables import dataset, home_folder, table_folder
 from python_ops.jobs.recovery.verify import Verification, require, verify
 from python_ops.lake import landing
-from python_ops.lake.config import Settings
-from python_ops.lake.contracts import load as load_contract
-from python_ops.lake.contracts import sources as known_sources
 from python_ops.lake.deltalog import LOG, UnreadableLog, last_version, read_version
 from python_ops.lake.errors import ConfigError, OpsError
-from python_ops.lake.ledger import Batch, BatchState, Ledger
+from python_ops.lake.lake import Lake
+from python_ops.lake.ledger import Batch, BatchState
 from python_ops.lake.lineage import Dataset, job_run
 from python_ops.lake.lock import check_held, leased
-from python_ops.lake.state import store_for
 from python_ops.lake.storage import Folder, LocalFolder
 
 _EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
@@ -101,8 +98,8 @@ class SnapshotRestore:
 
 
 def restore(
-    settings: Settings,
-    target: Settings,
+    lake: Lake,
+    target: Lake,
     identifier: str | None = None,
     tables: Sequence[str] = (),
     overwrite: bool = False,
@@ -112,7 +109,7 @@ def restore(
     """Puts a snapshot's tables, ledgers, waiting files and watermarks back. Starts no JVM.
 
     Args:
-        settings: The environment whose store holds the snapshot.
+        lake: The environment whose store holds the snapshot.
         target: The environment that gets the tables: the same, or one with another home.
         identifier: The snapshot; the newest when None.
         tables: Only these, as `layer.table`, with the ledgers of their sources; everything when empty.
@@ -125,13 +122,13 @@ def restore(
         BusyError: another process creates, restores or prunes, or writes to one of the tables.
         OpsError: the snapshot is damaged, or the target cannot take it. Nothing was changed then.
     """
-    with leased(settings, [LEASE] if execute else [], "lakeops snapshot restore"):
-        return _restore(settings, target, identifier, tables, overwrite, execute, on_progress)
+    with leased(lake, [LEASE] if execute else [], "lakeops snapshot restore"):
+        return _restore(lake, target, identifier, tables, overwrite, execute, on_progress)
 
 
 def _restore(
-    settings: Settings,
-    target: Settings,
+    lake: Lake,
+    target: Lake,
     identifier: str | None,
     tables: Sequence[str],
     overwrite: bool,
@@ -139,9 +136,9 @@ def _restore(
     on_progress: Tell | None,
 ) -> SnapshotRestore:
     started = time.monotonic()
-    store = store_of(settings)
+    store = store_of(lake)
     snapshot = load(store, identifier)
-    _refuse_stranger(settings, target, snapshot)
+    _refuse_stranger(lake, target, snapshot)
     names = _with_dead_letters(snapshot, tables)
     chosen = snapshot.only(names)
     told = (lambda done, files, size: on_progress(CopyProgress(done, files, size))) if on_progress else None
@@ -167,9 +164,9 @@ def _restore(
     return replace(planned, executed=True, replaced=replaced, seconds=round(time.monotonic() - started, 3))
 
 
-def _refuse_stranger(settings: Settings, target: Settings, snapshot: Snapshot) -> None:
-    is_same_home = home_folder(target).url == home_folder(settings).url
-    own = (settings.target, settings.schema_prefix)
+def _refuse_stranger(lake: Lake, target: Lake, snapshot: Snapshot) -> None:
+    is_same_home = home_folder(target).url == home_folder(lake).url
+    own = (lake.settings.target, lake.settings.schema_prefix)
     if is_same_home and own != (snapshot.environment, snapshot.schema_prefix):
         raise ConfigError(
             f"Snapshot {snapshot.id} is of environment {snapshot.environment!r} with the schema prefix "
@@ -195,7 +192,7 @@ class _Restoring:
         snapshot: Snapshot,
         tables: tuple[StoredTable, ...],
         everything: bool,
-        target: Settings,
+        target: Lake,
         tell: Tell | None,
     ) -> None:
         self.store, self.snapshot, self.tables, self.target, self.tell = store, snapshot, tables, target, tell
@@ -238,7 +235,7 @@ class _Restoring:
         landed = LocalFolder(self.target.landing)
         for file in self._missing_landing():
             landed.take(self.store, file.object, file.path)
-        marks = store_for(self.target)
+        marks = self.target.store
         for source, value in self.watermarks.items():
             given = marks.get("watermark", source)
             marks.put("watermark", source, value, given.revision if given else 0)
@@ -326,13 +323,13 @@ class _Restoring:
         return [
             manifest
             for source in self.sources
-            for manifest in Ledger.of(self.target, source).manifests
+            for manifest in self.target.ledger(source).manifests
             if f"{source}/batch_{manifest.batch_id:06d}.json" not in copied
         ]
 
     def _ledgers(self) -> None:
         for manifest in self._since():
-            Ledger.of(self.target, manifest.source).set_state(manifest, BatchState.LOST)
+            self.target.ledger(manifest.source).set_state(manifest, BatchState.LOST)
         ledgers = LocalFolder(self.target.state)
         for file in self.state:
             ledgers.take(self.store, file.object, file.path)
@@ -346,7 +343,8 @@ class _Restoring:
         landed, missing = LocalFolder(self.target.landing), []
         for file in self.waiting:
             source, name = file.path.split("/", 1)
-            contract = load_contract(source) if source in known_sources() else None
+            known = self.target.contracts
+            contract = known.load(source) if source in known.sources else None
             if name not in landing.names(self.target.landing / source, contract):
                 missing.append(file)
             elif file.checksum.differs(replace(landed.checksum(file.path), etag=file.etag)):

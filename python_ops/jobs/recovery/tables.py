@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from python_ops.lake.artifacts import Manifest
-from python_ops.lake.config import Settings
-from python_ops.lake.contracts import sources
 from python_ops.lake.errors import ConfigError
+from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset
 from python_ops.lake.storage import Folder, LocalFolder, folder_at
 
@@ -39,32 +38,32 @@ class Table:
         """Layer and table."""
         return f"{self.layer}.{self.table}"
 
-    def dataset(self, settings: Settings, rows: int | None = None, size: int | None = None) -> Dataset:
+    def dataset(self, lake: Lake, rows: int | None = None, size: int | None = None) -> Dataset:
         """The table in the lineage."""
-        return dataset(settings, self.layer, self.table, self.folder, rows, size)
+        return dataset(lake, self.layer, self.table, self.folder, rows, size)
 
 
 def dataset(
-    settings: Settings, layer: str, table: str, folder: Folder, rows: int | None = None, size: int | None = None
+    lake: Lake, layer: str, table: str, folder: Folder, rows: int | None = None, size: int | None = None
 ) -> Dataset:
     """A table in the lineage."""
     uri = folder.path.absolute().as_uri() if isinstance(folder, LocalFolder) else folder.url
-    return Dataset(f"{settings.schema_name(layer)}.{table}", uri, rows=rows, bytes=size)
+    return Dataset(f"{lake.schema_name(layer)}.{table}", uri, rows=rows, bytes=size)
 
 
-def home_folder(settings: Settings) -> Folder:
+def home_folder(lake: Lake) -> Folder:
     """The home: a path, or an `s3://` address."""
-    text = str(settings.home)
-    return folder_at(text) if text.startswith(("s3:/", "s3a:/")) else folder_at(settings.home_path)
+    text = str(lake.settings.home)
+    return folder_at(text) if text.startswith(("s3:/", "s3a:/")) else folder_at(lake.home)
 
 
-def table_folder(settings: Settings, layer: str, table: str) -> Folder:
+def table_folder(lake: Lake, layer: str, table: str) -> Folder:
     """Folder of a Delta table under the environment's home."""
-    home = home_folder(settings)
-    return folder_at(f"{home.url}/warehouse/{settings.schema_name(layer)}.db/{table}")
+    home = home_folder(lake)
+    return folder_at(f"{home.url}/warehouse/{lake.schema_name(layer)}.db/{table}")
 
 
-def tables_to_copy(settings: Settings, manifest: Manifest, tier: int = TIERS[-1]) -> list[Table]:
+def tables_to_copy(lake: Lake, manifest: Manifest, tier: int = TIERS[-1]) -> list[Table]:
     """Tables of the environment up to a tier, by name, whether they exist or not.
 
     Raises:
@@ -74,11 +73,11 @@ def tables_to_copy(settings: Settings, manifest: Manifest, tier: int = TIERS[-1]
     for model in manifest.models.values():
         if model.storage:
             found.append((model.layer, model.storage, _tier(model.meta, model.path)))
-    for source in sources():
+    for source in lake.contracts.sources:
         rank = _tier(manifest.source_meta.get(source, {}), f"source {source}")
         found += [(layer, source, rank) for layer in ("bronze", "dlq")]
     return [
-        Table(layer, table, table_folder(settings, layer, table))
+        Table(layer, table, table_folder(lake, layer, table))
         for layer, table, rank in sorted(found)
         if 0 < rank <= tier
     ]

@@ -110,28 +110,9 @@ class Settings(BaseSettings):
         """
         return PROJECT_ROOT / local_path(self.home, "The home")
 
-    @cached_property
-    def landing(self) -> Path:
-        """Folder of the delivered files: `<landing>/<source>/<file>`."""
-        return self.home_path / "landing"
-
-    @cached_property
-    def state(self) -> Path:
-        """Folder of ledgers and manifests; one per schema prefix, as the tables are."""
-        return self.home_path / "state" / self.schema_prefix
-
-    @cached_property
-    def artifacts(self) -> Path:
-        """Folder of dbt's artifacts; one per schema prefix, as the tables are."""
-        return self.home_path / "target" / self.schema_prefix
-
     def schema_name(self, layer: str) -> str:
         """Name of a layer's schema, as macros/generate_schema_name.sql gives it."""
         return f"{self.schema_prefix}_{layer}" if self.schema_prefix else layer
-
-    def table_path(self, layer: str, table: str) -> Path:
-        """Folder of a managed Delta table."""
-        return self.home_path / "warehouse" / f"{self.schema_name(layer)}.db" / table
 
 
 def local_path(given: str | Path, what: str) -> Path:

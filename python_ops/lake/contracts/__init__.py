@@ -168,16 +168,6 @@ def sources() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yml")))
 
 
-def require(names: Iterable[str]) -> None:
-    """Makes sure that every name is a source.
-
-    Raises:
-        ConfigError: one has no contract.
-    """
-    if unknown := [name for name in names if name not in sources()]:
-        raise ConfigError(f"Unknown source {', '.join(unknown)}. Known sources: {', '.join(sources())}.")
-
-
 @cache
 def load(source: str) -> Contract:
     """The contract of a source.
@@ -191,6 +181,39 @@ def load(source: str) -> Contract:
     return parse(path.read_text(encoding="utf-8"), path)
 
 
+class Contracts:
+    """What the sources of an environment deliver: the contracts of this package, or those that are given.
+
+    Args:
+        given: Contracts by source.
+    """
+
+    def __init__(self, given: Mapping[str, Contract] | None = None) -> None:
+        self._given = given
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of all sources, sorted."""
+        return sources() if self._given is None else tuple(sorted(self._given))
+
+    def load(self, source: str) -> Contract:
+        """The contract of a source.
+
+        Raises:
+            ContractError: there is none, or it is not valid; the text names the place.
+        """
+        return load(source) if self._given is None else self._given[source]
+
+    def require(self, names: Iterable[str]) -> None:
+        """Makes sure that every name is a source.
+
+        Raises:
+            ConfigError: one has no contract.
+        """
+        if unknown := [name for name in names if name not in self.sources]:
+            raise ConfigError(f"Unknown source {', '.join(unknown)}. Known sources: {', '.join(self.sources)}.")
+
+
 def parse(text: str, path: Path) -> Contract:
     """A contract from its YAML text; `path` is named in errors, and its stem must be the source's name.
 
@@ -201,11 +224,7 @@ def parse(text: str, path: Path) -> Contract:
         data: Any = yaml.safe_load(text)
     except yaml.YAMLError as exc:
         raise ContractError(f"{path.name} is not YAML: {exc}") from exc
-    schema = json.loads((FOLDER / "contract.schema.json").read_text(encoding="utf-8"))
-    faults = [
-        f"at {'/'.join(str(step) for step in fault.absolute_path) or 'the top'}: {fault.message}"
-        for fault in Draft202012Validator(schema).iter_errors(data)
-    ]
+    faults = schema_faults(data, FOLDER / "contract.schema.json")
     if not faults:
         names = [column["name"] for column in data["columns"]]
         required = {column["name"] for column in data["columns"] if column.get("required")}
@@ -231,6 +250,15 @@ def parse(text: str, path: Path) -> Contract:
             "expectations": _expectations(data.get("expectations", {})),
         }
     )
+
+
+def schema_faults(data: Any, schema: Path) -> list[str]:
+    """Where data breaks a JSON Schema, which is a file."""
+    validator = Draft202012Validator(json.loads(schema.read_text(encoding="utf-8")))
+    return [
+        f"at {'/'.join(str(step) for step in fault.absolute_path) or 'the top'}: {fault.message}"
+        for fault in validator.iter_errors(data)
+    ]
 
 
 def _too_wide(column: Mapping[str, Any]) -> bool:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from python_ops.lake.contracts import MAX_PRECISION, Column
-from python_ops.lake.errors import ConfigError, missing_extra
+from python_ops.lake.errors import ConfigError, first_line, missing_extra
 
 MOST_RECORDS = 100_000
 """How many records of a sample are read."""
@@ -216,7 +216,7 @@ def _parquet(path: Path) -> Sample:
         try:
             found = lake.execute("select * from read_parquet(?) limit ?", [str(path), MOST_RECORDS])
         except duckdb.Error as exc:
-            raise ValueError(str(exc).splitlines()[0]) from exc
+            raise ValueError(first_line(exc)) from exc
         for column in found.description or ():
             if re.fullmatch(r"TIME|TIME WITH TIME ZONE|TIMESTAMP_NS", str(column[1])):
                 raise ValueError(f"{column[0]} is {column[1]}; write times as texts and timestamps in microseconds")

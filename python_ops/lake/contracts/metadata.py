@@ -37,6 +37,7 @@ DLQ_COLUMNS = (
     Column("raw", "string", "The line exactly as received."),
     Column("reason", "string", "Why the record was rejected."),
     Column("column", "string", "Column that the reason is about, if one."),
+    Column("kind", "string", "Kind of the reason: record, event, missing, type, base64, range, layout or file."),
     Column("contract_version", "string", "Contract that the record was checked against."),
     Column("arrived_at", "timestamp", "When the batch was taken."),
 )

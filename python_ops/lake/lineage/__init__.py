@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from python_ops.lake.config import Settings
+from python_ops.lake.lake import Lake
 from python_ops.lake.lineage.sink import Sink
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Dataset:
 class JobRun:
     """A run that has begun. Set `inputs` and `outputs` before it ends."""
 
-    settings: Settings
+    lake: Lake
     job: str
     run_id: str
     parent: JobRun | None
@@ -70,7 +70,7 @@ class JobRun:
 
 @contextmanager
 def job_run(
-    settings: Settings,
+    lake: Lake,
     job: str,
     inputs: Sequence[Dataset] = (),
     outputs: Sequence[Dataset] = (),
@@ -79,15 +79,14 @@ def job_run(
     """A run of a job: START now, COMPLETE at the end, FAIL when an exception passes.
 
     Args:
-        settings: The environment.
         job: Name of the job.
         inputs: What it reads.
         outputs: What it writes; replace `run.outputs` when counts are known.
         parent: The run that this one is part of; the surrounding one when None (threads have none).
     """
     parent = parent or _current.get()
-    sink = parent.sink if parent else Sink(settings)
-    run = JobRun(settings, job, str(uuid.uuid4()), parent, inputs, outputs, sink=sink)
+    sink = parent.sink if parent else Sink(lake)
+    run = JobRun(lake, job, str(uuid.uuid4()), parent, inputs, outputs, sink=sink)
     token = _current.set(run)
     run.emit("START")
     try:
@@ -111,7 +110,7 @@ def event(run: JobRun, state: str, error: str = "", at: datetime | None = None) 
     from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent, RunState
     from openlineage.client.facet_v2 import error_message_run, job_type_job, parent_run
 
-    namespace = f"lakehouse-{run.settings.target}"
+    namespace = f"lakehouse-{run.lake.settings.target}"
     run_facets: dict[str, Any] = {}
     if run.parent:
         run_facets["parent"] = parent_run.ParentRunFacet(

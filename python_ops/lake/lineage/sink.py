@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from python_ops.lake import refused
-from python_ops.lake.config import Settings
 from python_ops.lake.files import append_lines, before, write_whole
+from python_ops.lake.lake import Lake
 from python_ops.lake.secrets import mask
 
 if TYPE_CHECKING:
@@ -30,14 +30,16 @@ class Sink:
     """Takes the events of one command. Safe for threads. A failure here never fails a run.
 
     Args:
-        settings: The environment: `lineage` is `file` or `http`, `lineage_url` the receiver's base address.
+        lake: The environment: `lineage` is `file` or `http`, `lineage_url` the receiver's base address.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.folder = settings.state / "lineage"
-        self.url = f"{settings.lineage_url.rstrip('/')}/api/v1/lineage" if settings.lineage == "http" else None
-        self.is_addressed = bool(settings.lineage_url)
+    def __init__(self, lake: Lake) -> None:
+        self.lake = lake
+        self.folder = lake.state / "lineage"
+        self.url = (
+            f"{lake.settings.lineage_url.rstrip('/')}/api/v1/lineage" if lake.settings.lineage == "http" else None
+        )
+        self.is_addressed = bool(lake.settings.lineage_url)
         self.lock = threading.Lock()
         self.spent = 0.0
         self.is_down = False
@@ -83,7 +85,7 @@ class Sink:
             )  # fmt: skip
             if answer.status_code in _REFUSED:
                 reason = mask(f"the lineage receiver answered {answer.status_code}: {answer.text[:200]}")
-                refused.keep(self.settings, "lineage", reason, json.loads(line))
+                refused.keep(self.lake, "lineage", reason, json.loads(line))
                 return True
             return answer.status_code < 300
         except requests.RequestException:
@@ -92,11 +94,11 @@ class Sink:
             self.spent += time.monotonic() - started
 
 
-def waiting(settings: Settings) -> str:
+def waiting(lake: Lake) -> str:
     """What the receiver has not taken yet, and why where that is a setting; empty when nothing waits."""
-    spool = settings.state / "lineage" / "spool.jsonl"
+    spool = lake.state / "lineage" / "spool.jsonl"
     count = len(_lines(spool))
-    if settings.lineage == "http" and not settings.lineage_url:
+    if lake.settings.lineage == "http" and not lake.settings.lineage_url:
         return (
             f"LAKEHOUSE_LINEAGE_URL is not set: {count} lineage events wait in {spool}. Set it to the receiver's base "
             "address, such as http://marquez:5000, or LAKEHOUSE_LINEAGE=file to keep events in a file."

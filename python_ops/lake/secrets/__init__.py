@@ -1,6 +1,6 @@
 """Credentials: looked up in one order, kept for minutes, never shown.
 
-Every job takes its credentials from `secrets_for(settings)`. A `Secret` prints as `***`; what was revealed in this
+Every job takes its credentials from `Lake.secrets`. A `Secret` prints as `***`; what was revealed in this
 process is masked in the command line's error messages as well (`mask`).
 """
 
@@ -12,16 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from python_ops.lake.config import Settings
 from python_ops.lake.errors import ConfigError
-from python_ops.lake.secrets.providers import (
-    CURRENT,
-    PREVIOUS,
-    AwsProvider,
-    EnvironmentProvider,
-    FileProvider,
-    Provider,
-)
+from python_ops.lake.secrets.providers import CURRENT, PREVIOUS, Provider
 
 TTL_SECONDS = 300.0
 
@@ -139,16 +131,6 @@ class Secrets:
                     raise
                 refused = exc
         raise refused
-
-
-def secrets_for(settings: Settings) -> Secrets:
-    """Secrets of an environment: variables first, then its file or AWS Secrets Manager."""
-    place: Provider = (
-        AwsProvider(settings.secrets_prefix)
-        if settings.secrets == "aws"
-        else FileProvider(settings.home_path / "secrets.json")
-    )
-    return Secrets([EnvironmentProvider(), place])
 
 
 def mask(text: str) -> str:

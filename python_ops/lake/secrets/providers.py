@@ -6,6 +6,7 @@ import json
 import os
 import stat
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -79,11 +80,10 @@ class AwsProvider:
 
     Args:
         prefix: Before each name.
-        client: A boto3 client; one with bounded time and retries is made on first use when None.
     """
 
-    def __init__(self, prefix: str, client: SecretsManagerClient | None = None) -> None:
-        self.prefix, self._client = prefix, client
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
 
     def get(self, name: str, stage: str = CURRENT) -> str | None:
         """The secret of this name in AWS Secrets Manager.
@@ -94,7 +94,7 @@ class AwsProvider:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            return self._made().get_secret_value(SecretId=self.prefix + name, VersionStage=stage)["SecretString"]
+            return self.client.get_secret_value(SecretId=self.prefix + name, VersionStage=stage)["SecretString"]
         except ClientError as exc:
             code = exc.response["Error"]["Code"]
             if code == "ResourceNotFoundException":
@@ -112,10 +112,11 @@ class AwsProvider:
     def where(self, name: str) -> str:
         return f"{self.prefix + name!r} in AWS Secrets Manager"
 
-    def _made(self) -> SecretsManagerClient:
-        if self._client is None:
-            self._client = client("secretsmanager")
-        return self._client
+    @cached_property
+    def client(self) -> SecretsManagerClient:
+        """A client with bounded time and retries."""
+        made: SecretsManagerClient = client("secretsmanager")
+        return made
 
 
 def _variable(name: str) -> str:

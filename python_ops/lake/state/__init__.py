@@ -8,16 +8,8 @@ several. A writer gives the revision that it read; if another has written since,
 
 from __future__ import annotations
 
-from python_ops.lake.config import Settings
 from python_ops.lake.state.dynamodb import DynamoStore
 from python_ops.lake.state.files import FileStore
 from python_ops.lake.state.store import Record, Store
 
-__all__ = ["Record", "Store", "store_for"]
-
-
-def store_for(settings: Settings) -> Store:
-    """The store of an environment."""
-    if settings.state_store == "dynamodb":
-        return DynamoStore(settings.state_table, settings.schema_prefix)
-    return FileStore(settings.state / "shared")
+__all__ = ["DynamoStore", "FileStore", "Record", "Store"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from python_ops.lake.aws import client
@@ -21,11 +22,10 @@ class DynamoStore:
     Args:
         table: Name of the table; it is never made here.
         prefix: Schema prefix: keeps environments that share a table apart.
-        client: A boto3 client; one with bounded time and retries is made on first use when None.
     """
 
-    def __init__(self, table: str, prefix: str = "", client: DynamoDBClient | None = None) -> None:
-        self.table, self.prefix, self._client = table, prefix, client
+    def __init__(self, table: str, prefix: str = "") -> None:
+        self.table, self.prefix = table, prefix
         self.place = f"dynamodb:{table}/{prefix}"
 
     def get(self, kind: str, name: str) -> Record | None:
@@ -36,8 +36,8 @@ class DynamoStore:
             OpsError: DynamoDB did not answer, or refuses this role.
         """
         with self._explained():
-            item = (
-                self._made().get_item(TableName=self.table, Key=self._key(kind, name), ConsistentRead=True).get("Item")
+            item = self.client.get_item(TableName=self.table, Key=self._key(kind, name), ConsistentRead=True).get(
+                "Item"
             )
         return Record(json.loads(item["value"]["S"]), int(item["revision"]["N"])) if item else None
 
@@ -45,16 +45,12 @@ class DynamoStore:
         found = []
         begins = self._key(kind, "")["record"]["S"]
         with self._explained():
-            for page in (
-                self._made()
-                .get_paginator("scan")
-                .paginate(
-                    TableName=self.table,
-                    ProjectionExpression="#r",
-                    FilterExpression="begins_with(#r, :kind)",
-                    ExpressionAttributeNames={"#r": "record"},
-                    ExpressionAttributeValues={":kind": {"S": begins}},
-                )
+            for page in self.client.get_paginator("scan").paginate(
+                TableName=self.table,
+                ProjectionExpression="#r",
+                FilterExpression="begins_with(#r, :kind)",
+                ExpressionAttributeNames={"#r": "record"},
+                ExpressionAttributeValues={":kind": {"S": begins}},
             ):
                 found += [item["record"]["S"].removeprefix(begins) for item in page["Items"]]
         return sorted(found)
@@ -70,12 +66,12 @@ class DynamoStore:
         if expires_at is not None:
             item["expires_at"] = {"N": str(expires_at)}
         with self._explained(f"{kind} {name}"):
-            self._made().put_item(TableName=self.table, Item=item, **self._if_still(revision))
+            self.client.put_item(TableName=self.table, Item=item, **self._if_still(revision))
         return Record(value, revision + 1)
 
     def delete(self, kind: str, name: str, revision: int) -> None:
         with self._explained(f"{kind} {name}"):
-            self._made().delete_item(TableName=self.table, Key=self._key(kind, name), **self._if_still(revision))
+            self.client.delete_item(TableName=self.table, Key=self._key(kind, name), **self._if_still(revision))
 
     def _key(self, kind: str, name: str) -> dict[str, Any]:
         return {"record": {"S": f"{self.prefix}/{kind}/{name}"}}
@@ -114,7 +110,8 @@ class DynamoStore:
                 "the network, then run again."
             ) from exc
 
-    def _made(self) -> DynamoDBClient:
-        if self._client is None:
-            self._client = client("dynamodb")
-        return self._client
+    @cached_property
+    def client(self) -> DynamoDBClient:
+        """A client with bounded time and retries."""
+        made: DynamoDBClient = client("dynamodb")
+        return made

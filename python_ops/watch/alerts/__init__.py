@@ -7,7 +7,6 @@ source (`sla_minutes`, `sla_min_records`, `sla_max_rejected`, `sla_max_mistyped`
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from python_ops.jobs.maintenance.state import read_state
-from python_ops.lake.artifacts import Manifest, Model, NodeResult, RunResults, load_manifest, load_run_results
-from python_ops.lake.config import Settings
-from python_ops.lake.contracts import load as load_contract
-from python_ops.lake.contracts import sources
+from python_ops.lake.artifacts import Manifest, Model, NodeResult, RunResults
 from python_ops.lake.delta import current_rows, exists
 from python_ops.lake.errors import ConfigError, OpsError
-from python_ops.lake.ledger import Batch, Ledger
+from python_ops.lake.lake import Lake
+from python_ops.lake.ledger import Batch
 from python_ops.lake.metrics import history, read, rows_before
+from python_ops.lake.rejections import MISTYPED
 from python_ops.lake.run_record import last_run, waits
 from python_ops.watch.alerts.acknowledged import acknowledged
 
@@ -34,8 +32,6 @@ _LEAST_SAMPLE = 8  # runs before the volume of the next is judged
 _DEVIATIONS = 6.0  # of the median absolute deviation, scaled to a standard deviation
 _FLOOR_SHARE, _FLOOR_ROWS = 0.05, 10  # a steady history must not make a small change an alarm
 
-# Why a record was rejected, as ingestion notes it in the ledger: `not a decimal(12,2) (total_amount)`.
-_MISTYPED = re.compile(r"not a (?P<type>.+) \((?P<column>\w+)\)")
 _COLUMNS_SHOWN = 3
 
 
@@ -86,7 +82,7 @@ class Breach:
         return f"{self.kind.value}: {self.subject}"
 
 
-def check(settings: Settings, artifacts: Path | None = None, now: datetime | None = None) -> list[Breach]:
+def check(lake: Lake, now: datetime | None = None) -> list[Breach]:
     """All breaches, causes first. Starts no JVM.
 
     Raises:
@@ -94,18 +90,18 @@ def check(settings: Settings, artifacts: Path | None = None, now: datetime | Non
         OpsError: there is no manifest.
     """
     now = now or datetime.now(UTC)
-    manifest = load_manifest(artifacts or settings.artifacts)
+    manifest = lake.manifest()
     try:
-        results = load_run_results(artifacts or settings.artifacts)
+        results = lake.run_results()
     except OpsError:
         results = None
     found = [
-        *_run(settings, manifest, results, now),
+        *_run(lake, manifest, results, now),
         *_tests(manifest, results),
-        *(breach for source in sources() for breach in _source(settings, manifest, source, now)),
-        *_models(settings, manifest, results, now),
+        *(breach for source in lake.contracts.sources for breach in _source(lake, manifest, source, now)),
+        *_models(lake, manifest, results, now),
     ]
-    known = acknowledged(settings, now)
+    known = acknowledged(lake, now)
     found = [replace(breach, acknowledged_until=known.get(breach.identity)) for breach in found]
     order = list(Cause)
     return sorted(found, key=lambda breach: (order.index(breach.kind), breach.subject))
@@ -116,11 +112,11 @@ def pressing(breaches: Iterable[Breach]) -> list[Breach]:
     return [breach for breach in breaches if breach.acknowledged_until is None]
 
 
-def _run(settings: Settings, manifest: Manifest, results: RunResults | None, now: datetime) -> Iterator[Breach]:
+def _run(lake: Lake, manifest: Manifest, results: RunResults | None, now: datetime) -> Iterator[Breach]:
     daily = manifest.exposures.get("daily_run")
     meta, owner = (daily.meta, daily.owner) if daily else ({}, "nobody")
     limit = _limit(meta, "sla_minutes", "exposure daily_run")
-    record = last_run(settings)
+    record = last_run(lake)
     # A stream that applies what it takes builds without a daily run, and so may a person.
     began = [record["started_at"]] if record else []
     began += [results.generated_at] if results and results.command in ("build", "run") else []
@@ -168,10 +164,10 @@ def _tests(manifest: Manifest, results: RunResults | None) -> Iterator[Breach]:
             )
 
 
-def _source(settings: Settings, manifest: Manifest, source: str, now: datetime) -> Iterator[Breach]:
+def _source(lake: Lake, manifest: Manifest, source: str, now: datetime) -> Iterator[Breach]:
     meta, where = manifest.source_meta.get(source, {}), f"source {source}"
-    owner = load_contract(source).owner
-    done = Ledger.of(settings, source).committed
+    owner = lake.contracts.load(source).owner
+    done = lake.ledger(source).committed
     if not done:
         return  # a source that never delivered anything has not begun
     limit = _limit(meta, "sla_minutes", where)
@@ -204,11 +200,11 @@ def _source(settings: Settings, manifest: Manifest, source: str, now: datetime) 
 
 def _types(batch: Batch, most: float | None, owner: str) -> Iterator[Breach]:
     """Columns whose values arrive in another type than the contract's: one breach per source."""
-    found = {match: count for text, count in batch.reasons.items() if (match := _MISTYPED.fullmatch(text))}
-    if most is None or not found or sum(found.values()) <= most * batch.counts["read"]:
+    found = [each for each in batch.rejected if each.kind in MISTYPED and each.column]
+    if most is None or not found or sum(each.records for each in found) <= most * batch.counts["read"]:
         return
-    worst = sorted(found.items(), key=lambda item: -item[1])
-    told = [f"{match['column']} is no {match['type']} in {count}" for match, count in worst[:_COLUMNS_SHOWN]]
+    worst = sorted(found, key=lambda each: -each.records)
+    told = [f"{each.column} is {each.reason} in {each.records}" for each in worst[:_COLUMNS_SHOWN]]
     if len(worst) > _COLUMNS_SHOWN:
         told.append(f"and {len(worst) - _COLUMNS_SHOWN} more columns")
     yield Breach(
@@ -218,8 +214,8 @@ def _types(batch: Batch, most: float | None, owner: str) -> Iterator[Breach]:
     )  # fmt: skip
 
 
-def _models(settings: Settings, manifest: Manifest, results: RunResults | None, now: datetime) -> Iterator[Breach]:
-    figures = read(settings)
+def _models(lake: Lake, manifest: Manifest, results: RunResults | None, now: datetime) -> Iterator[Breach]:
+    figures = read(lake)
     recorded = history(figures, "rows", "table")
     built_at = datetime.fromisoformat(results.generated_at) if results else None
     before = rows_before(figures, results.began(manifest) if results else {})
@@ -228,7 +224,7 @@ def _models(settings: Settings, manifest: Manifest, results: RunResults | None, 
             continue
         owner, build = _owner(manifest, model), f"`dbt build --select {model.name}`"
         result = results.nodes.get(model.unique_id) if results else None
-        path = settings.table_path(model.layer, model.storage)
+        path = lake.table_path(model.layer, model.storage)
         if not exists(path):
             if limits.keys() != {"sla_max_shrink"}:  # what never was did not shrink
                 yield Breach(Cause.ROWS, model.name, "a table", "none", owner, build)

@@ -11,18 +11,18 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 
-from python_ops.lake.config import Settings
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.files import write_whole
+from python_ops.lake.lake import Lake
 
 
-def acknowledged(settings: Settings, now: datetime) -> dict[str, str]:
+def acknowledged(lake: Lake, now: datetime) -> dict[str, str]:
     """Identities that are acknowledged at a time, and until when, ISO 8601.
 
     Raises:
         OpsError: the file cannot be read.
     """
-    path = _path(settings)
+    path = _path(lake)
     if not path.exists():
         return {}
     try:
@@ -32,11 +32,10 @@ def acknowledged(settings: Settings, now: datetime) -> dict[str, str]:
         raise OpsError(f"{path} cannot be read ({type(exc).__name__}). Delete it and acknowledge again.") from exc
 
 
-def acknowledge(settings: Settings, open_now: Iterable[str], name: str, until: str, now: datetime) -> list[str]:
+def acknowledge(lake: Lake, open_now: Iterable[str], name: str, until: str, now: datetime) -> list[str]:
     """Acknowledges open breaches.
 
     Args:
-        settings: The environment.
         open_now: Identities of the breaches that are open.
         name: One of them (`stale: fx_rates`), or their subject (`fx_rates`), which may have several.
         until: Date or time, ISO 8601; UTC where it says no zone. Empty takes the acknowledgement back.
@@ -63,12 +62,12 @@ def acknowledge(settings: Settings, open_now: Iterable[str], name: str, until: s
         end = end if end.tzinfo else end.replace(tzinfo=UTC)
         if end <= now:
             raise ConfigError(f"--until {until} has passed. Give a time to come.")
-    kept = {i: at for i, at in acknowledged(settings, now).items() if i not in chosen}
+    kept = {i: at for i, at in acknowledged(lake, now).items() if i not in chosen}
     if end:
         kept |= dict.fromkeys(chosen, end.astimezone(UTC).isoformat(timespec="seconds"))
-    write_whole(_path(settings), json.dumps(kept, indent=1))
+    write_whole(_path(lake), json.dumps(kept, indent=1))
     return chosen
 
 
-def _path(settings: Settings) -> Path:
-    return settings.state / "acknowledged.json"
+def _path(lake: Lake) -> Path:
+    return lake.state / "acknowledged.json"

@@ -9,10 +9,9 @@ from itertools import compress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from python_ops.lake import aws
-from python_ops.lake.config import Settings
 from python_ops.lake.errors import ConfigError, missing_extra
 from python_ops.lake.http import retry_after
-from python_ops.lake.secrets import secrets_for
+from python_ops.lake.lake import Lake
 from python_ops.watch.alerts import Breach
 
 if TYPE_CHECKING:
@@ -179,8 +178,8 @@ class Slack:
 
     name = "slack"
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, lake: Lake) -> None:
+        self.lake = lake
 
     def payload(self, message: Message) -> dict[str, Any]:
         return {
@@ -190,13 +189,13 @@ class Slack:
 
     def send(self, payload: Any, seconds: float, thread: str) -> str:
         """Posts a payload; waits as long as a 429 asks, if that is within `seconds`."""
-        secrets, end = secrets_for(self.settings), time.monotonic() + seconds
+        secrets, end = self.lake.secrets, time.monotonic() + seconds
         message = {"text": payload["text"], "blocks": payload["blocks"]}
-        if not self.settings.alerts_channel:
+        if not self.lake.settings.alerts_channel:
             self._post(secrets.get("slack_webhook_url").reveal(), message, {}, end)
             return ""
         head = {"Authorization": f"Bearer {secrets.get('slack_bot_token').reveal()}"}
-        message["channel"] = self.settings.alerts_channel
+        message["channel"] = self.lake.settings.alerts_channel
         if payload["opens"] or not thread:
             told = self._call("chat.postMessage", message, head, end)
             return "" if payload["closes"] else f"{told['channel']} {told['ts']}"
@@ -210,7 +209,7 @@ class Slack:
         return "" if payload["closes"] else thread
 
     def _call(self, method: str, body: dict[str, Any], head: dict[str, str], end: float) -> dict[str, Any]:
-        answer = self._post(f"{self.settings.slack_api.rstrip('/')}/{method}", body, head, end)
+        answer = self._post(f"{self.lake.settings.slack_api.rstrip('/')}/{method}", body, head, end)
         try:
             told = answer.json()
         except ValueError:
@@ -249,8 +248,8 @@ class Sns:
 
     name = "sns"
 
-    def __init__(self, settings: Settings, client: SNSClient | None = None) -> None:
-        self.settings, self._client = settings, client
+    def __init__(self, lake: Lake, client: SNSClient | None = None) -> None:
+        self.lake, self._client = lake, client
 
     def payload(self, message: Message) -> dict[str, str]:
         return {"Subject": message.title.encode("ascii", "replace").decode()[:100], "Message": message.text()}
@@ -267,7 +266,7 @@ class Sns:
         except ImportError as exc:
             raise missing_extra("boto3", "aws") from exc
 
-        arn = self.settings.alerts_topic.split(":")
+        arn = self.lake.settings.alerts_topic.split(":")
         if len(arn) != _ARN_PARTS:
             raise ConfigError(
                 "LAKEHOUSE_ALERTS_TOPIC is not the ARN of an SNS topic. Set it, such as "
@@ -278,7 +277,7 @@ class Sns:
         limit = 0.4 * seconds  # to connect, and again to answer; the rest is for making the client
         try:
             client = self._client or aws.client("sns", arn[3], limit, limit, attempts=1)
-            client.publish(TopicArn=self.settings.alerts_topic, **payload)
+            client.publish(TopicArn=self.lake.settings.alerts_topic, **payload)
             return ""
         except (BotoCoreError, ClientError, ResponseParserError) as exc:
             error = exc.response["Error"] if isinstance(exc, ClientError) else {"Code": type(exc).__name__}

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from python_ops.lake.artifacts import Manifest, Model
-from python_ops.lake.contracts import load, sources
 from python_ops.lake.contracts.metadata import METADATA
-from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.errors import ConfigError, OpsError, first_line
+from python_ops.lake.lake import Lake
 
 Origin = tuple[str, str]
 """(schema.table, column)."""
@@ -21,16 +20,15 @@ class ColumnLineage:
     """The columns of every model and what each is made from.
 
     Args:
+        lake: The environment; dbt writes a model's SQL to `compiled/` of its artifacts before the manifest has it.
         manifest: The project, compiled.
-        artifacts: Where `compiled/` is: dbt writes a model's SQL there before the manifest has it.
-        schema_prefix: Of the environment; bronze tables are `<prefix>_bronze.<source>`.
     """
 
-    def __init__(self, manifest: Manifest, artifacts: Path, schema_prefix: str = "") -> None:
-        self.manifest, self.artifacts = manifest, artifacts
-        other = f"{schema_prefix}_bronze" if schema_prefix else "bronze"
+    def __init__(self, lake: Lake, manifest: Manifest) -> None:
+        self.manifest, self.artifacts, self.contracts = manifest, lake.artifacts, lake.contracts
+        other = lake.schema_name("bronze")
         # As the manifest has them, whatever the prefix is now: the compiled SQL has the same names.
-        self.by_source = {name: f"{manifest.source_schema.get(name, other)}.{name}" for name in sources()}
+        self.by_source = {name: f"{manifest.source_schema.get(name, other)}.{name}" for name in lake.contracts.sources}
         self.by_table = {model.table: model for model in manifest.models.values()}
         self._done: dict[str, dict[str, tuple[Origin, ...]]] = {}
 
@@ -38,7 +36,7 @@ class ColumnLineage:
     def source_columns(self) -> dict[str, list[str]]:
         """Columns of each bronze table."""
         return {
-            table: [column.name for column in (*load(name).columns, *METADATA)]
+            table: [column.name for column in (*self.contracts.load(name).columns, *METADATA)]
             for name, table in self.by_source.items()
         }
 
@@ -136,7 +134,7 @@ class ColumnLineage:
                 for name in qualified.named_selects
             }
         except SqlglotError as exc:
-            text = str(exc).splitlines()[0][:200]
+            text = first_line(exc, 200)
             raise OpsError(f"The compiled SQL of {model.name} ({model.path}) cannot be read: {text}") from exc
         return _as_served(model, found)
 

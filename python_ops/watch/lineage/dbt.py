@@ -6,14 +6,12 @@ import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from python_ops.lake.artifacts import GREEN, Manifest, Model, load_manifest, load_run_results
-from python_ops.lake.config import Settings
-from python_ops.lake.contracts import sources
+from python_ops.lake.artifacts import GREEN, Manifest, Model
 from python_ops.lake.delta import written_since
 from python_ops.lake.errors import OpsError
+from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset, JobRun, current_run
 from python_ops.lake.lineage.sink import Sink
 from python_ops.watch.lineage.columns import ColumnLineage
@@ -24,22 +22,16 @@ _KINDS = ("model.", "test.", "unit_test.", "seed.", "snapshot.")
 
 @dataclass
 class NodeEvents:
-    """START and COMPLETE or FAIL of each node of one dbt invocation.
+    """START and COMPLETE or FAIL of each node of one dbt invocation."""
 
-    Args:
-        settings: The environment.
-        artifacts: Folder of dbt's artifacts; the environment's when None.
-    """
-
-    settings: Settings
-    artifacts: Path | None = None
+    lake: Lake
     parent: JobRun | None = field(default_factory=current_run)
     _manifest: Manifest | None = None
     _columns: ColumnLineage | None = None
     _began: dict[str, datetime] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.sink = self.parent.sink if self.parent else Sink(self.settings)
+        self.sink = self.parent.sink if self.parent else Sink(self.lake)
 
     def __call__(self, event: Any) -> None:
         """Takes one of dbt's structured events; only the beginning and end of a node matter."""
@@ -75,19 +67,19 @@ class NodeEvents:
         inputs = [
             Dataset(table) for parent in sorted(self._project().parents.get(node, ())) if (table := self._table(parent))
         ]
-        return JobRun(self.settings, f"dbt.{node.split('.')[2]}", run_id, self.parent, inputs, sink=self.sink)
+        return JobRun(self.lake, f"dbt.{node.split('.')[2]}", run_id, self.parent, inputs, sink=self.sink)
 
     def _table(self, node: str) -> str | None:
         if node.startswith("source."):
             name = node.rsplit(".", 1)[1]
-            return f"{self.settings.schema_name('bronze')}.{name}" if name in sources() else None
+            return f"{self.lake.schema_name('bronze')}.{name}" if name in self.lake.contracts.sources else None
         model = self._project().models.get(node)
         return model.table if model else None
 
     def _output(self, model: Model, began: datetime) -> Dataset:
         uri, rows, size = "", None, None
         if model.storage:
-            path = self.settings.table_path(model.layer, model.storage)
+            path = self.lake.table_path(model.layer, model.storage)
             uri = path.as_uri()
             if written := written_since(path, began):
                 rows, size = written.rows, written.bytes
@@ -101,18 +93,16 @@ class NodeEvents:
 
     def _project(self) -> Manifest:
         if self._manifest is None:
-            self._manifest = load_manifest(self.artifacts or self.settings.artifacts)
+            self._manifest = self.lake.manifest()
         return self._manifest
 
     def _lineage(self) -> ColumnLineage:
         if self._columns is None:
-            self._columns = ColumnLineage(
-                self._project(), self.artifacts or self.settings.artifacts, self.settings.schema_prefix
-            )
+            self._columns = ColumnLineage(self.lake, self._project())
         return self._columns
 
 
-def emit(settings: Settings, artifacts: Path | None = None) -> int:
+def emit(lake: Lake) -> int:
     """Sends the events of the last dbt command from its artifacts. Sent twice, they are the same runs.
 
     Returns:
@@ -121,8 +111,8 @@ def emit(settings: Settings, artifacts: Path | None = None) -> int:
     Raises:
         OpsError: there are no artifacts.
     """
-    results = load_run_results(artifacts or settings.artifacts)
-    events = NodeEvents(settings, artifacts)
+    results = lake.run_results()
+    events = NodeEvents(lake)
     sent = 0
     for node, result in results.nodes.items():
         if node.startswith(_KINDS) and result.started_at and result.ended_at:

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 from python_ops.jobs.extract.pull_state import PullState
 from python_ops.jobs.maintenance import policies
 from python_ops.jobs.maintenance.state import read_state
 from python_ops.jobs.publish import status as publish_status
 from python_ops.jobs.recovery.last import snapshot_age
-from python_ops.lake.artifacts import load_manifest, load_run_results
-from python_ops.lake.config import Settings
-from python_ops.lake.contracts import sources
 from python_ops.lake.delta import written_since
 from python_ops.lake.errors import OpsError
-from python_ops.lake.ledger import Ledger
+from python_ops.lake.lake import Lake
 from python_ops.lake.metrics import Metric
 from python_ops.lake.run_record import last_run
 
 
-def collect(settings: Settings, artifacts: Path | None = None) -> list[Metric]:
+def collect(lake: Lake) -> list[Metric]:
     """Figures of the last run and of the tables as they are now. Starts no JVM.
 
     Raises:
         OpsError: nothing was ever run or built.
     """
-    record = last_run(settings)
+    record = last_run(lake)
     if record is None:
         raise OpsError("No run has been recorded. `lakeops run` or `lakeops demo` makes the first.")
     now, run = datetime.now(UTC), str(record["started_at"])
@@ -43,30 +39,29 @@ def collect(settings: Settings, artifacts: Path | None = None) -> list[Metric]:
         add("job", name, run_seconds=seconds)
     add("job", str(record["command"]), run_seconds=sum(steps.values()),
         failed_steps=sum(step["outcome"] != "ok" for step in record["steps"]))  # fmt: skip
-    add("job", "snapshot", snapshot_age_seconds=snapshot_age(settings))
-    for source in sources():
-        done = Ledger.of(settings, source).committed
+    add("job", "snapshot", snapshot_age_seconds=snapshot_age(lake))
+    for source in lake.contracts.sources:
+        done = lake.ledger(source).committed
         if done:
             counts = {f"rows_{name}": float(count) for name, count in done[-1].counts.items()}
             lag = (now - datetime.fromisoformat(done[-1].arrived_at)).total_seconds()
             add("source", source, watermark_lag_seconds=lag, batch_id=done[-1].batch_id, **counts)
-        add("source", source, **PullState(settings.state / "extract", source).figures(now))
-    artifacts = artifacts or settings.artifacts
-    manifest, results = load_manifest(artifacts), load_run_results(artifacts)
+        add("source", source, **PullState(lake.state / "extract", source).figures(now))
+    manifest, results = lake.manifest(), lake.run_results()
     for node, result in results.nodes.items():
         if model := manifest.models.get(node):
             counts = {f"rows_{name}": float(count) for name, count in result.counts.items()}
             add("model", model.name, build_seconds=result.seconds, **counts)
-            path = settings.table_path(model.layer, model.storage) if model.storage else None
+            path = lake.table_path(model.layer, model.storage) if model.storage else None
             if path and result.started_at and (written := written_since(path, result.started_at)):
                 add("model", model.name, rows_applied=written.rows, rows_copied=written.rows_copied,
                     files_touched=written.files, bytes_written=written.bytes)  # fmt: skip
-    for policy in policies(settings, manifest):
+    for policy in policies(lake, manifest):
         state = read_state(policy.path, policy.retain_hours)
         add("table", policy.table, rows=state.live_rows, files=state.files, bytes=state.bytes,
             bytes_on_disk=state.bytes_on_disk)  # fmt: skip
     lags: dict[str, float] = {}  # of the warehouse that is furthest behind
-    for table in publish_status(settings, artifacts):
+    for table in publish_status(lake):
         if table.published_at and table.lake_version is not None and table.served_version is not None:
             age = (now - datetime.fromisoformat(table.published_at)).total_seconds()
             lag = age if table.state == "behind" else 0.0

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 from python_ops.lake import refused
 from python_ops.lake.artifacts import Manifest
 from python_ops.lake.aws import boto3, client
-from python_ops.lake.config import Settings
-from python_ops.lake.contracts import sources
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.files import write_whole
+from python_ops.lake.lake import Lake
 from python_ops.lake.metrics import Metric, metrics_file, read
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ _REFUSED = frozenset({"InvalidParameterValue", "InvalidParameterCombination", "M
 _BEGIN_SECONDS = 2.0  # no call begins later, so that the last ends within five seconds
 
 
-def push(settings: Settings, client: CloudWatchClient | None = None) -> int:
+def push(lake: Lake, client: CloudWatchClient | None = None) -> int:
     """Sends the figures that were not sent yet, in order. What CloudWatch does not take now is sent next time.
 
     A figure that is invalid, or too old for it, goes to the file of refused ones (`python_ops.lake.refused`).
@@ -47,11 +46,11 @@ def push(settings: Settings, client: CloudWatchClient | None = None) -> int:
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
 
-    waiting, sent, done, started = _unsent(settings), 0, 0, time.monotonic()
+    waiting, sent, done, started = _unsent(lake), 0, 0, time.monotonic()
     oldest = datetime.now(UTC) - _TAKEN_FOR
     is_old = [datetime.fromisoformat(metric.at) < oldest for metric in waiting]
     for metric in compress(waiting, is_old):
-        refused.keep(settings, "cloudwatch", "CloudWatch takes no figure older than two weeks", asdict(metric))
+        refused.keep(lake, "cloudwatch", "CloudWatch takes no figure older than two weeks", asdict(metric))
     done = sum(is_old)  # figures are in the order of time
     fresh = waiting[done:]
     parts = [fresh[begin : begin + _PER_CALL] for begin in range(0, len(fresh), _PER_CALL)]
@@ -62,8 +61,8 @@ def push(settings: Settings, client: CloudWatchClient | None = None) -> int:
                 raise OpsError(f"CloudWatch took {sent} of {len(waiting)} figures in time; the rest is sent next time.")
             part = parts.pop(0)
             try:
-                data = [_datum(settings, metric) for metric in part]
-                client.put_metric_data(Namespace=settings.metrics_namespace, MetricData=data)
+                data = [_datum(lake, metric) for metric in part]
+                client.put_metric_data(Namespace=lake.settings.metrics_namespace, MetricData=data)
                 sent += len(part)
             except ClientError as exc:
                 if exc.response["Error"]["Code"] not in _REFUSED:
@@ -71,7 +70,7 @@ def push(settings: Settings, client: CloudWatchClient | None = None) -> int:
                 if len(part) > 1:  # one figure fails them all: look for it by halves
                     parts[:0] = [part[: len(part) // 2], part[len(part) // 2 :]]
                     continue
-                refused.keep(settings, "cloudwatch", f"CloudWatch refused it: {exc}", asdict(part[0]))
+                refused.keep(lake, "cloudwatch", f"CloudWatch refused it: {exc}", asdict(part[0]))
             done += len(part)
     except (BotoCoreError, ClientError, ResponseParserError) as exc:
         code = exc.response["Error"]["Code"] if isinstance(exc, ClientError) else type(exc).__name__
@@ -80,11 +79,11 @@ def push(settings: Settings, client: CloudWatchClient | None = None) -> int:
         ) from exc
     finally:
         if done:
-            _remember(settings, waiting[done - 1])
+            _remember(lake, waiting[done - 1])
     return sent
 
 
-def dashboard(settings: Settings, manifest: Manifest) -> dict[str, Any]:
+def dashboard(lake: Lake, manifest: Manifest) -> dict[str, Any]:
     """A CloudWatch dashboard body: jobs, sources, and each gold table, as far as their figures are sent.
 
     Raises:
@@ -92,12 +91,15 @@ def dashboard(settings: Settings, manifest: Manifest) -> dict[str, Any]:
     """
     region = _region()
     gold = sorted(model.name for model in manifest.models.values() if model.layer == "gold")
-    tables = [f"{settings.schema_name('gold')}.{name}" for name in gold]
+    tables = [f"{lake.schema_name('gold')}.{name}" for name in gold]
     rows = [
         ("Seconds per step", [("run_seconds", "job", job) for job in ("ingest", "dbt build", "publish", "run")]),
-        ("Rows accepted", [("rows_accepted", "source", source) for source in sources()]),
-        ("Rows quarantined", [("rows_quarantined", "source", source) for source in sources()]),
-        ("Seconds since the last delivery", [("watermark_lag_seconds", "source", source) for source in sources()]),
+        ("Rows accepted", [("rows_accepted", "source", source) for source in lake.contracts.sources]),
+        ("Rows quarantined", [("rows_quarantined", "source", source) for source in lake.contracts.sources]),
+        (
+            "Seconds since the last delivery",
+            [("watermark_lag_seconds", "source", source) for source in lake.contracts.sources],
+        ),
         ("Seconds per gold model", [("build_seconds", "model", name) for name in gold]),
         ("Rows applied by gold models", [("rows_applied", "model", name) for name in gold]),
         ("Rows of gold tables", [("rows", "table", table) for table in tables]),
@@ -105,12 +107,12 @@ def dashboard(settings: Settings, manifest: Manifest) -> dict[str, Any]:
         ("Age of the last snapshot in seconds", [("snapshot_age_seconds", "job", "snapshot")]),
         ("Bytes on disk", [("bytes_on_disk", "table", table) for table in tables]),
     ]
-    chosen = [(title, [line for line in lines if _is_sent(settings, *line)]) for title, lines in rows]
+    chosen = [(title, [line for line in lines if _is_sent(lake, *line)]) for title, lines in rows]
     shown = [(title, lines) for title, lines in chosen if lines]
-    return {"widgets": [_widget(settings, region, place, title, lines) for place, (title, lines) in enumerate(shown)]}
+    return {"widgets": [_widget(lake, region, place, title, lines) for place, (title, lines) in enumerate(shown)]}
 
 
-def put_dashboard(settings: Settings, body: dict[str, Any], client: CloudWatchClient | None = None) -> str:
+def put_dashboard(lake: Lake, body: dict[str, Any], client: CloudWatchClient | None = None) -> str:
     """Makes or replaces the dashboard; returns its name.
 
     Raises:
@@ -121,7 +123,7 @@ def put_dashboard(settings: Settings, body: dict[str, Any], client: CloudWatchCl
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
 
-    name = settings.metrics_namespace.replace("/", "-")
+    name = lake.settings.metrics_namespace.replace("/", "-")
     try:
         (client or _client()).put_dashboard(DashboardName=name, DashboardBody=json.dumps(body))
     except (BotoCoreError, ClientError, ResponseParserError) as exc:
@@ -129,9 +131,7 @@ def put_dashboard(settings: Settings, body: dict[str, Any], client: CloudWatchCl
     return name
 
 
-def _widget(
-    settings: Settings, region: str, place: int, title: str, lines: list[tuple[str, str, str]]
-) -> dict[str, Any]:
+def _widget(lake: Lake, region: str, place: int, title: str, lines: list[tuple[str, str, str]]) -> dict[str, Any]:
     return {
         "type": "metric",
         "x": 12 * (place % 2),
@@ -145,46 +145,50 @@ def _widget(
             "stat": "Maximum",
             "view": "timeSeries",
             "metrics": [
-                [settings.metrics_namespace, name, *(part for pair in _pairs(settings, kind, subject) for part in pair)]
+                [
+                    lake.settings.metrics_namespace,
+                    name,
+                    *(part for pair in _pairs(lake, kind, subject) for part in pair),
+                ]
                 for name, kind, subject in lines
             ],
         },
     }
 
 
-def _datum(settings: Settings, metric: Metric) -> Any:
+def _datum(lake: Lake, metric: Metric) -> Any:
     return {
         "MetricName": metric.name,
-        "Dimensions": [{"Name": n, "Value": v} for n, v in _pairs(settings, metric.kind, metric.subject)],
+        "Dimensions": [{"Name": n, "Value": v} for n, v in _pairs(lake, metric.kind, metric.subject)],
         "Timestamp": datetime.fromisoformat(metric.at),
         "Value": metric.value,
         "Unit": "Seconds" if metric.name.endswith("seconds") else "Bytes" if "bytes" in metric.name else "Count",
     }
 
 
-def _pairs(settings: Settings, kind: str, subject: str) -> list[tuple[str, str]]:
-    return [("Environment", settings.target), (kind.capitalize(), subject)]
+def _pairs(lake: Lake, kind: str, subject: str) -> list[tuple[str, str]]:
+    return [("Environment", lake.settings.target), (kind.capitalize(), subject)]
 
 
-def _unsent(settings: Settings) -> list[Metric]:
-    found = read(settings)
+def _unsent(lake: Lake) -> list[Metric]:
+    found = read(lake)
     with suppress(OSError, ValueError, TypeError):
-        last = Metric(**json.loads(_mark(settings).read_text(encoding="utf-8")))
+        last = Metric(**json.loads(_mark(lake).read_text(encoding="utf-8")))
         found = found[found.index(last) + 1 :]
-    return [metric for metric in found if _is_sent(settings, metric.name, metric.kind, metric.subject)]
+    return [metric for metric in found if _is_sent(lake, metric.name, metric.kind, metric.subject)]
 
 
-def _is_sent(settings: Settings, name: str, kind: str, subject: str) -> bool:
+def _is_sent(lake: Lake, name: str, kind: str, subject: str) -> bool:
     """Whether the environment sends a figure: CloudWatch bills each name with its dimensions as a metric."""
-    return any(fnmatchcase(f"{kind}.{name}.{subject}", pattern) for pattern in settings.metrics_send)
+    return any(fnmatchcase(f"{kind}.{name}.{subject}", pattern) for pattern in lake.settings.metrics_send)
 
 
-def _remember(settings: Settings, last: Metric) -> None:
-    write_whole(_mark(settings), json.dumps(last.__dict__))
+def _remember(lake: Lake, last: Metric) -> None:
+    write_whole(_mark(lake), json.dumps(asdict(last)))
 
 
-def _mark(settings: Settings) -> Any:
-    return metrics_file(settings).with_name("sent.json")
+def _mark(lake: Lake) -> Any:
+    return metrics_file(lake).with_name("sent.json")
 
 
 def _client() -> CloudWatchClient:

@@ -7,24 +7,19 @@ with the run's state; the Data Docs pages are for people.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from python_ops.lake.config import Settings
-from python_ops.lake.contracts import load, sources
 from python_ops.lake.errors import ConfigError
-from python_ops.lake.ledger import Batch, Ledger
+from python_ops.lake.lake import Lake
+from python_ops.lake.ledger import Batch
 from python_ops.watch.quality.pages import write_index
 from python_ops.watch.quality.rows import recent_values, with_pandas, with_spark
 from python_ops.watch.quality.rules import Rule, rules
 from python_ops.watch.quality.validation import DOCS, validate
 from python_ops.watch.quality.verdicts import Finding, Verdict, read, read_all, save
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 SMALL_BATCH = 200_000
 """Rows up to which a batch is judged with pandas, in this process and without a JVM."""
@@ -39,18 +34,15 @@ class Engine(StrEnum):
 
 
 def judge(
-    settings: Settings,
+    lake: Lake,
     source: str,
-    spark: Callable[[], SparkSession],
     batch: int | None = None,
     engine: Engine = Engine.AUTO,
 ) -> Verdict:
     """Judges one committed batch and keeps the verdict.
 
     Args:
-        settings: The environment.
         source: Name.
-        spark: Gives the session; called only when Spark is to judge.
         batch: Its number; the last committed one when None.
         engine: What judges.
 
@@ -58,8 +50,8 @@ def judge(
         ConfigError: there is no such source or batch, or Great Expectations is not installed.
         OpsError: the batch cannot be read.
     """
-    contract = load(source)
-    done = _committed(settings, source)
+    contract = lake.contracts.load(source)
+    done = _committed(lake, source)
     manifest = _chosen(source, done, batch)
     rows = manifest.rows
     began = datetime.now(UTC)
@@ -74,14 +66,12 @@ def judge(
         before = before[-contract.expectations.recent_batches :]
         numbers = [m.batch_id for m in before]
         judged, not_judged = rules(
-            contract, manifest, before, lambda names: recent_values(settings, contract, numbers, names)
+            contract, manifest, before, lambda names: recent_values(lake, contract, numbers, names)
         )
         frame: Any = (
-            with_pandas(settings, contract, manifest)
-            if engine is Engine.PANDAS
-            else with_spark(settings, contract, manifest, spark())
+            with_pandas(lake, contract, manifest) if engine is Engine.PANDAS else with_spark(lake, contract, manifest)
         )
-        findings, page = validate(folder(settings), source, manifest.batch_id, frame, judged, engine.value)
+        findings, page = validate(folder(lake), source, manifest.batch_id, frame, judged, engine.value)
     verdict = Verdict(
         source=source,
         batch_id=manifest.batch_id,
@@ -95,28 +85,28 @@ def judge(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         page=str(page) if page else None,
     )
-    save(settings, verdict)
-    write_index(folder(settings) / DOCS, list(read_all(settings)))
+    save(lake, verdict)
+    write_index(folder(lake) / DOCS, list(read_all(lake)))
     return verdict
 
 
-def judgeable(settings: Settings, new: bool = False) -> list[str]:
+def judgeable(lake: Lake, new: bool = False) -> list[str]:
     """Sources that have a committed batch; with `new`, those whose last one has no verdict yet."""
     found = []
-    for source in sources():
-        done = _committed(settings, source)
-        if done and not (new and read(settings, source, done[-1].batch_id)):
+    for source in lake.contracts.sources:
+        done = _committed(lake, source)
+        if done and not (new and read(lake, source, done[-1].batch_id)):
             found.append(source)
     return found
 
 
-def folder(settings: Settings) -> Path:
+def folder(lake: Lake) -> Path:
     """Where Great Expectations keeps its files and the Data Docs are."""
-    return settings.home_path / "quality" / settings.schema_prefix
+    return lake.home / "quality" / lake.settings.schema_prefix
 
 
-def _committed(settings: Settings, source: str) -> list[Batch]:
-    return Ledger.of(settings, source).committed
+def _committed(lake: Lake, source: str) -> list[Batch]:
+    return lake.ledger(source).committed
 
 
 def _chosen(source: str, done: list[Batch], batch: int | None) -> Batch:

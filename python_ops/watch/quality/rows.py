@@ -6,22 +6,22 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from python_ops.lake.config import Settings
 from python_ops.lake.contracts import Contract
 from python_ops.lake.contracts.metadata import METADATA
 from python_ops.lake.delta import query
 from python_ops.lake.errors import OpsError, missing_extra
+from python_ops.lake.lake import Lake
 from python_ops.lake.ledger import Batch
 from python_ops.watch.quality.rules import AGE, HAS_KEY, HAS_VALUES
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
 _MARKUP = '<>&"{}`'
 _LONGEST = 60
 
 
-def with_pandas(settings: Settings, contract: Contract, manifest: Batch) -> Any:
+def with_pandas(lake: Lake, contract: Contract, manifest: Batch) -> Any:
     """A batch as a pandas frame, read without a JVM.
 
     Raises:
@@ -29,29 +29,29 @@ def with_pandas(settings: Settings, contract: Contract, manifest: Batch) -> Any:
         OpsError: the table cannot be read without Spark.
     """
     projection = _projection(contract, manifest, '"', "to_unixtime")
-    rows = _read(settings, contract, [manifest.batch_id], projection)
+    rows = _read(lake, contract, [manifest.batch_id], projection)
     try:
         return rows.to_pandas(integer_object_nulls=True)
     except ImportError as exc:
         raise missing_extra("pandas", "quality") from exc
 
 
-def with_spark(settings: Settings, contract: Contract, manifest: Batch, spark: SparkSession) -> DataFrame:
+def with_spark(lake: Lake, contract: Contract, manifest: Batch) -> DataFrame:
     """A batch as a Spark frame."""
-    rows = spark.read.format("delta").load(str(settings.table_path("bronze", contract.source)))
+    rows = lake.spark.read.format("delta").load(str(lake.table_path("bronze", contract.source)))
     projection = _projection(contract, manifest, "`", "unix_seconds")
     return rows.where(f"_batch_id = {manifest.batch_id:d}").selectExpr(*projection)
 
 
 def recent_values(
-    settings: Settings, contract: Contract, batches: Sequence[int], names: Sequence[str]
+    lake: Lake, contract: Contract, batches: Sequence[int], names: Sequence[str]
 ) -> Mapping[str, Sequence[Any]]:
     """Values of columns in some batches, NULLs left out.
 
     Raises:
         OpsError: the table cannot be read without Spark.
     """
-    table = _read(settings, contract, batches, [f'{_value(contract, name, chr(34))} as "{name}"' for name in names])
+    table = _read(lake, contract, batches, [f'{_value(contract, name, chr(34))} as "{name}"' for name in names])
     return {name: [value for value in table.column(name).to_pylist() if value is not None] for name in names}
 
 
@@ -82,8 +82,8 @@ def _value(contract: Contract, name: str, quote: str) -> str:
     return f"{quote}{name}{quote}"
 
 
-def _read(settings: Settings, contract: Contract, batches: Sequence[int], projection: Sequence[str]) -> Any:
-    path = settings.table_path("bronze", contract.source)
+def _read(lake: Lake, contract: Contract, batches: Sequence[int], projection: Sequence[str]) -> Any:
+    path = lake.table_path("bronze", contract.source)
     numbers = ", ".join(str(int(batch)) for batch in batches)
     try:
         return query(path, f"select {', '.join(projection)} from t where _batch_id in ({numbers})")

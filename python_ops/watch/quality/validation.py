@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from python_ops.lake.errors import OpsError, missing_extra
+from python_ops.lake.errors import OpsError, first_line, missing_extra
 from python_ops.watch.quality.pages import make_own, prune
 from python_ops.watch.quality.rules import AGE, Rule
 from python_ops.watch.quality.verdicts import Finding
@@ -48,7 +48,7 @@ def validate(
         try:
             return _validate(gx, folder, source, batch, frame, rules, engine)
         except (gx.exceptions.GreatExpectationsError, ValueError, TypeError, KeyError, OSError) as exc:
-            reason = str(exc).strip().splitlines()[0][:300] if str(exc).strip() else type(exc).__name__
+            reason = first_line(exc)
             raise OpsError(
                 f"{source}, batch {batch}: Great Expectations failed ({reason}). Its files are in {folder}; they may "
                 "be deleted, the next report makes them anew."

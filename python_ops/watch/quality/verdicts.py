@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from python_ops.lake.config import Settings
-from python_ops.lake.contracts import sources
 from python_ops.lake.files import write_whole
+from python_ops.lake.lake import Lake
+from python_ops.lake.records import made
 
 
 @dataclass(frozen=True)
@@ -52,30 +52,28 @@ class Verdict:
         return not self.findings
 
 
-def read(settings: Settings, source: str, batch: int) -> Verdict | None:
+def read(lake: Lake, source: str, batch: int) -> Verdict | None:
     """The kept verdict on a batch; None if it was not judged or its file cannot be read (judging again renews it)."""
     try:
-        data = json.loads(_path(settings, source, batch).read_text(encoding="utf-8"))
-        findings = tuple(Finding(**finding) for finding in data.pop("findings"))
-        return Verdict(findings=findings, not_judged=tuple(data.pop("not_judged")), **data)
-    except (OSError, ValueError, TypeError, KeyError):
+        return made(Verdict, json.loads(_path(lake, source, batch).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
         return None
 
 
-def read_all(settings: Settings) -> Iterator[Verdict]:
+def read_all(lake: Lake) -> Iterator[Verdict]:
     """Every kept verdict."""
-    for source in sources():
-        for path in sorted(_path(settings, source, 0).parent.glob("batch_*.json")):
-            if found := read(settings, source, int(path.stem.removeprefix("batch_"))):
+    for source in lake.contracts.sources:
+        for path in sorted(_path(lake, source, 0).parent.glob("batch_*.json")):
+            if found := read(lake, source, int(path.stem.removeprefix("batch_"))):
                 yield found
 
 
-def save(settings: Settings, verdict: Verdict) -> Verdict:
+def save(lake: Lake, verdict: Verdict) -> Verdict:
     """Keeps a verdict, whole or not at all."""
-    path = _path(settings, verdict.source, verdict.batch_id)
+    path = _path(lake, verdict.source, verdict.batch_id)
     write_whole(path, json.dumps(asdict(verdict), indent=1, ensure_ascii=False))
     return verdict
 
 
-def _path(settings: Settings, source: str, batch: int) -> Path:
-    return settings.state / "quality" / source / f"batch_{batch:06d}.json"
+def _path(lake: Lake, source: str, batch: int) -> Path:
+    return lake.state / "quality" / source / f"batch_{batch:06d}.json"

@@ -19,14 +19,11 @@ from python_ops.jobs.maintenance import plan as plan_maintenance
 from python_ops.jobs.publish import PublishStatus
 from python_ops.jobs.publish import status as publish_status
 from python_ops.jobs.recovery.last import last
-from python_ops.lake.artifacts import Manifest, NodeResult, RunResults, load_manifest, load_run_results
-from python_ops.lake.config import Settings
-from python_ops.lake.contracts import load as load_contract
-from python_ops.lake.contracts import sources
+from python_ops.lake.artifacts import Manifest, NodeResult, RunResults
 from python_ops.lake.delta import last_change, written_since
 from python_ops.lake.errors import OpsError
 from python_ops.lake.files import write_whole
-from python_ops.lake.ledger import Ledger
+from python_ops.lake.lake import Lake
 from python_ops.lake.metrics import history, read, rows_before
 from python_ops.lake.run_record import last_run, waits
 from python_ops.watch.alerts import Breach, check, span
@@ -84,30 +81,29 @@ class Report:
     snapshot_at: str | None
 
 
-def gather(settings: Settings, artifacts: Path | None = None) -> Report:
+def gather(lake: Lake) -> Report:
     """Reads ledgers, logs and artifacts.
 
     Raises:
         OpsError: nothing was ever built, or a table's log cannot be read.
     """
-    artifacts = artifacts or settings.artifacts
-    manifest, results = load_manifest(artifacts), load_run_results(artifacts)
-    changed = {policy.table: last_change(policy.path) for policy in policies(settings, manifest)}
+    manifest, results = lake.manifest(), lake.run_results()
+    changed = {policy.table: last_change(policy.path) for policy in policies(lake, manifest)}
     tests = [result for node, result in results.nodes.items() if node.startswith(("test.", "unit_test."))]
     failed = results.failed()
-    breaches = check(settings, artifacts)
-    record = last_run(settings)
-    published = publish_status(settings, artifacts)
-    tables, figures = plan_maintenance(settings, (), artifacts), read(settings)
+    breaches = check(lake)
+    record = last_run(lake)
+    published = publish_status(lake)
+    tables, figures = plan_maintenance(lake), read(lake)
     return Report(
-        environment=settings.target,
+        environment=lake.settings.target,
         generated_at=datetime.now(UTC),
         verdict=_verdict(record, failed, published, breaches),
         last_run=record,
-        sources=[(source_status(settings, source), _history(settings, source)) for source in sources()],
-        open_letters={source: count_open(settings, source) for source in sources()},
+        sources=[(source_status(lake, source), _history(lake, source)) for source in lake.contracts.sources],
+        open_letters={source: count_open(lake, source) for source in lake.contracts.sources},
         build=results,
-        models=_models(settings, manifest, results, tables, rows_before(figures, results.began(manifest))),
+        models=_models(lake, manifest, results, tables, rows_before(figures, results.began(manifest))),
         tests=sorted(tests, key=lambda test: (test.green, test.unique_id)),
         breaches=breaches,
         limits=_limits(manifest),
@@ -115,12 +111,12 @@ def gather(settings: Settings, artifacts: Path | None = None) -> Report:
             table: sparkline([int(count) for count in past])
             for table, past in history(figures, "rows", "table").items()
         },
-        columns=_columns(settings, manifest, artifacts),
+        columns=_columns(lake, manifest),
         failed=failed,
         tables=[(planned, changed.get(planned.table)) for planned in tables],
         published=published,
-        graph=svg(_lineage(manifest)),
-        snapshot_at=(last(settings, "snapshot") or {}).get("pinned_at"),
+        graph=svg(_lineage(lake, manifest)),
+        snapshot_at=(last(lake, "snapshot") or {}).get("pinned_at"),
     )
 
 
@@ -163,7 +159,7 @@ def _verdict(
 
 
 def _models(
-    settings: Settings, manifest: Manifest, results: RunResults, tables: list[TablePlan], before: Mapping[str, int]
+    lake: Lake, manifest: Manifest, results: RunResults, tables: list[TablePlan], before: Mapping[str, int]
 ) -> list[Built]:
     """The models of silver and gold that the last build built or was to build, silver first."""
     rows = {planned.table: planned.before.live_rows for planned in tables}
@@ -179,7 +175,7 @@ def _models(
                 | counts
             )
         elif model.storage and result.green and result.started_at:
-            written = written_since(settings.table_path(model.layer, model.storage), result.started_at)
+            written = written_since(lake.table_path(model.layer, model.storage), result.started_at)
             if written:
                 counts = {"inserted": written.inserted, "updated": written.updated, "deleted": written.deleted}
         table = model.stored_table
@@ -187,13 +183,16 @@ def _models(
     return found
 
 
-def _history(settings: Settings, source: str) -> Markup:
-    done = Ledger.of(settings, source).committed
+def _history(lake: Lake, source: str) -> Markup:
+    done = lake.ledger(source).committed
     return sparkline([manifest.counts["accepted"] for manifest in done])
 
 
-def _lineage(manifest: Manifest) -> dict[str, Node]:
-    nodes = {f"source.{name}": Node(name, "bronze", load_contract(name).description, ()) for name in sources()}
+def _lineage(lake: Lake, manifest: Manifest) -> dict[str, Node]:
+    nodes = {
+        f"source.{name}": Node(name, "bronze", lake.contracts.load(name).description, ())
+        for name in lake.contracts.sources
+    }
     for identifier, model in manifest.models.items():
         parents = [
             f"source.{parent.rsplit('.', 1)[1]}" if parent.startswith("source.") else parent
@@ -209,9 +208,9 @@ def _limits(manifest: Manifest) -> dict[str, str]:
     return {source: span(float(minutes)) for source, minutes in found.items() if minutes is not None}
 
 
-def _columns(settings: Settings, manifest: Manifest, artifacts: Path) -> Markup:
+def _columns(lake: Lake, manifest: Manifest) -> Markup:
     """For each column, the columns it is made from, as JSON for the page's script; empty if nothing is compiled."""
-    lineage = ColumnLineage(manifest, artifacts, settings.schema_prefix)
+    lineage = ColumnLineage(lake, manifest)
     names = {model.table: model.name for model in manifest.models.values()}
     names |= {table: source for source, table in lineage.by_source.items()}
     found: dict[str, dict[str, list[str]]] = {}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from python_ops.jobs.ingest.formats.values import bomb
 from python_ops.lake.contracts import MAX_PRECISION
+from python_ops.lake.errors import first_line
 from python_ops.lake.sql import escaped
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def _parquet(path: Path) -> tuple[str, str | None]:
         opened = parquet.ParquetFile(path)
         schema, described = opened.schema_arrow, opened.metadata
     except (pyarrow.ArrowException, OSError) as exc:
-        return "", f"not a whole parquet file ({str(exc).splitlines()[0][:200]})"
+        return "", f"not a whole parquet file ({first_line(exc, 200)})"
     names = [name.lower() for name in schema.names]
     if len(set(names)) < len(names):
         return "", "two columns of the parquet file have one name"

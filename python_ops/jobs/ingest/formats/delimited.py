@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from python_ops.jobs.ingest.formats.format import Format
-from python_ops.jobs.ingest.formats.rows import changes, finish
+from python_ops.jobs.ingest.formats.rows import changes, check_text, finish
 from python_ops.jobs.ingest.formats.values import (
     MAX_RECORD_BYTES,
     Check,
@@ -14,6 +14,7 @@ from python_ops.jobs.ingest.formats.values import (
     range_checks,
 )
 from python_ops.lake.contracts import Column, Contract
+from python_ops.lake.rejections import Kind
 from python_ops.lake.sql import escaped
 
 if TYPE_CHECKING:
@@ -61,10 +62,9 @@ def delimited(lines: DataFrame, contract: Contract, layout: tuple[str, ...], for
         "*", *[f"{_clean(c)} as `{c.name}`" for c in format_.read_as(contract).columns]
     ).selectExpr("*", changes(contract, "contains(_raw, '\\0')"))  # fmt: skip
     checks: list[Check] = [
-        (f"octet_length(_raw) > {MAX_RECORD_BYTES}", f"longer than {MAX_RECORD_BYTES} bytes", None),
-        ("not is_valid_utf8(_raw)", "not valid UTF-8", None),
-        ("_is_corrupt or length(_raw) - length(replace(_raw, '\"', '')) & 1 = 1",
-         "wrong number of fields, or an unbalanced quote", None),
+        *check_text(),
+        Check("_is_corrupt or length(_raw) - length(replace(_raw, '\"', '')) & 1 = 1",
+              Kind.RECORD, "wrong number of fields, or an unbalanced quote"),
         *format_.checks(),
     ]  # fmt: skip
     for column in contract.columns:
@@ -108,10 +108,10 @@ def _column_checks(contract: Contract, column: Column, applies: str) -> list[Che
     name, text = column.name, f"`_text_{column.name}`"
     checks: list[Check] = []
     if column.required:
-        checks.append((f"{applies} and {text} is null", "a required value is null", name))
+        checks.append(Check(f"{applies} and {text} is null", Kind.MISSING, "a required value is null", name))
     if column.required and (name in contract.key or column.type != "string"):
-        checks.append((f"{applies} and trim({text}) = ''", "a required value is blank", name))
+        checks.append(Check(f"{applies} and trim({text}) = ''", Kind.MISSING, "a required value is blank", name))
     empty = f"trim({text}) <> ''" if column.type != "string" else "true"
-    wrong = f"{applies} and {text} is not null and {empty} and `{name}` is null"
-    checks.append((f"{wrong} and not {not_a_number(column, text)}", f"not a {column.type}", name))
+    wrong = f"{applies} and {text} is not null and {empty} and `{name}` is null and not {not_a_number(column, text)}"
+    checks.append(Check(wrong, Kind.TYPE, f"not a {column.type}", name))
     return [*checks, *range_checks(column, applies)]

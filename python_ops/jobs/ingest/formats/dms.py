@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from python_ops.jobs.ingest.formats.format import Format
 from python_ops.jobs.ingest.formats.values import Check
 from python_ops.lake.contracts import Column, Contract
+from python_ops.lake.rejections import Kind
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -96,9 +97,9 @@ class Dms(Format):
 
     def checks(self) -> list[Check]:
         return [
-            ("_op is null", "unknown operation", None),
-            ("_given_at is not null and _source_ts is null", "not a commit time", None),
-            ("_op <> 'r' and _source_ts is null", "no commit time", None),
+            Check("_op is null", Kind.EVENT, "unknown operation"),
+            Check("_given_at is not null and _source_ts is null", Kind.EVENT, "not a commit time"),
+            Check("_op <> 'r' and _source_ts is null", Kind.EVENT, "no commit time"),
         ]
 
     def read_as(self, contract: Contract) -> Contract:

@@ -21,6 +21,7 @@ from python_ops.jobs.ingest.formats.values import (
     not_a_number,
 )
 from python_ops.lake.contracts import ANY_SCHEMA, Column, Contract
+from python_ops.lake.rejections import Kind
 from python_ops.lake.sql import escaped
 
 if TYPE_CHECKING:
@@ -67,16 +68,16 @@ def debezium(lines: DataFrame, contract: Contract) -> DataFrame:
         another += f" or not _schema <=> '{escaped(contract.schema)}'"
     checks: list[Check] = [
         *check_record(),
-        ("_no_value", "no value in the event", None),
-        ("_op is null or _op not in ('c', 'u', 'd', 'r', 't')", "unknown operation", None),
-        (another, "event of another table", None),
-        ("_source_lsn is null", "no log position (source.lsn)", None),
-        (
+        Check("_no_value", Kind.EVENT, "no value in the event"),
+        Check("_op is null or _op not in ('c', 'u', 'd', 'r', 't')", Kind.EVENT, "unknown operation"),
+        Check(another, Kind.EVENT, "event of another table"),
+        Check("_source_lsn is null", Kind.EVENT, "no log position (source.lsn)"),
+        Check(
             f"_source_us is null or _source_us not between {FIRST_MICROSECOND} and {LAST_MICROSECOND}",
+            Kind.EVENT,
             "no commit time (source.ts_us), or out of range",
-            None,
         ),
-        ("_op <> 't' and _no_row", "no row in the event", None),
+        Check("_op <> 't' and _no_row", Kind.EVENT, "no row in the event"),
     ]
     for column in contract.columns:
         checks += _column_checks(contract, column)
@@ -102,7 +103,7 @@ def _column_checks(contract: Contract, column: Column) -> list[Check]:
     sent = [*_decimal_checks(column, is_sent), *column_checks(contract, column, is_sent)]
     if not is_key:
         return sent
-    return [(f"{applies} and `_unsent_{column.name}`", "the key was not sent", column.name), *sent]
+    return [Check(f"{applies} and `_unsent_{column.name}`", Kind.MISSING, "the key was not sent", column.name), *sent]
 
 
 def _is_unsent(column: Column) -> str:
@@ -123,10 +124,10 @@ def _decimal_checks(column: Column, applies: str) -> list[Check]:
     no_number = f"`{column.name}` is null and not {not_a_number(column, text)}"
     looks = f"not a {column.type}; it looks like {setting}"
     checks: list[Check] = [
-        (f"{is_text} and {no_number} and {in_fours} rlike '{_BASE64}'", looks, column.name),
-        (f"{is_text} and {in_fours} rlike '^0[0-9]+$'", looks, column.name),
+        Check(f"{is_text} and {no_number} and {in_fours} rlike '{_BASE64}'", Kind.BASE64, looks, column.name),
+        Check(f"{is_text} and {in_fours} rlike '^0[0-9]+$'", Kind.BASE64, looks, column.name),
     ]
     if column.needs_point:
         doubt = f"not a {column.type} without doubt; digits alone may be {setting}, or accept no_point"
-        checks.append((f"{is_text} and {in_fours} rlike '^[0-9]+$'", doubt, column.name))
+        checks.append(Check(f"{is_text} and {in_fours} rlike '^[0-9]+$'", Kind.BASE64, doubt, column.name))
     return checks

@@ -23,6 +23,7 @@ from python_ops.jobs.ingest.formats.values import (
     range_checks,
 )
 from python_ops.lake.contracts import Column, Contract
+from python_ops.lake.rejections import Kind
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -52,15 +53,24 @@ def parse_json(lines: DataFrame) -> DataFrame:
 def check_record() -> list[Check]:
     """What every JSON line must be."""
     return [
-        (f"octet_length(_raw) > {MAX_RECORD_BYTES}", f"longer than {MAX_RECORD_BYTES} bytes", None),
-        ("not is_valid_utf8(_raw)", "not valid UTF-8", None),
-        ("not coalesce(_is_object, false)", "not one JSON object, or a key is there twice", None),
-        ("size(_recased) > 0 and _folded is null", "a column is there twice, in upper and lower case", None),
-        (
-            f"size(_others) > {MAX_EXTRA_COLUMNS}",
-            f"more than {MAX_EXTRA_COLUMNS} columns that the contract lacks",
-            None,
+        *check_text(),
+        Check("not coalesce(_is_object, false)", Kind.RECORD, "not one JSON object, or a key is there twice"),
+        Check(
+            "size(_recased) > 0 and _folded is null", Kind.RECORD, "a column is there twice, in upper and lower case"
         ),
+        Check(
+            f"size(_others) > {MAX_EXTRA_COLUMNS}",
+            Kind.RECORD,
+            f"more than {MAX_EXTRA_COLUMNS} columns that the contract lacks",
+        ),
+    ]
+
+
+def check_text() -> list[Check]:
+    """What every line must be, in any format."""
+    return [
+        Check(f"octet_length(_raw) > {MAX_RECORD_BYTES}", Kind.RECORD, f"longer than {MAX_RECORD_BYTES} bytes"),
+        Check("not is_valid_utf8(_raw)", Kind.RECORD, "not valid UTF-8"),
     ]
 
 
@@ -69,12 +79,15 @@ def column_checks(contract: Contract, column: Column, applies: str) -> list[Chec
     name = column.name
     checks: list[Check] = []
     if column.required:
-        checks.append((f"{applies} and `_kind_{name}` is null", "a required column is missing", name))
-        checks.append((f"{applies} and `_kind_{name}` = 'VOID'", "a required value is null", name))
+        checks.append(
+            Check(f"{applies} and `_kind_{name}` is null", Kind.MISSING, "a required column is missing", name)
+        )
+        checks.append(Check(f"{applies} and `_kind_{name}` = 'VOID'", Kind.MISSING, "a required value is null", name))
     if name in contract.key and column.type == "string":
-        checks.append((f"{applies} and trim(`{name}`) = ''", "the key is blank", name))
+        checks.append(Check(f"{applies} and trim(`{name}`) = ''", Kind.MISSING, "the key is blank", name))
     wrong = f"{applies} and `_kind_{name}` <> 'VOID' and `{name}` is null"
-    checks.append((f"{wrong} and not {not_a_number(column, f'`_text_{name}`')}", f"not a {column.type}", name))
+    wrong += f" and not {not_a_number(column, f'`_text_{name}`')}"
+    checks.append(Check(wrong, Kind.TYPE, f"not a {column.type}", name))
     return [*checks, *range_checks(column, applies)]
 
 
@@ -175,8 +188,10 @@ def finish(
     return typed.selectExpr("*", f"{verdict} as _verdict").selectExpr(
         f"case when {ignored} then 'ignored' when _unknown_version is not null then 'unknown' when _verdict is null"
         " then 'event' else 'rejected' end as _kind",
-        "coalesce(_verdict.reason, _unknown_version) as _reason",
+        f"case when _unknown_version is not null then '{Kind.LAYOUT}' else _verdict.kind end as _reason_kind",
+        "coalesce(_verdict.reason, 'unknown layout version ' || _unknown_version) as _reason",
         "_verdict.column as _column",
+        "_unknown_version",
         "case when _verdict is null then _changes end as _changes",
         "_raw",
         f"cast({origin} as string) as _origin",

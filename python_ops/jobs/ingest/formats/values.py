@@ -6,12 +6,21 @@ import base64
 import hashlib
 import json
 import uuid
+from typing import NamedTuple
 
 from python_ops.lake.contracts import Column
+from python_ops.lake.rejections import Kind
 from python_ops.lake.sql import escaped
 
-Check = tuple[str, str, str | None]
-"""A SQL condition that rejects the row, the reason, and the column it is about."""
+
+class Check(NamedTuple):
+    """What rejects a row: a SQL condition, the kind of reason, the reason in words, and the column it is about."""
+
+    condition: str
+    kind: Kind
+    reason: str
+    column: str | None = None
+
 
 UNAVAILABLE = "__debezium_unavailable_value"
 """What Debezium puts in place of an unchanged TOAST value (`unavailable.value.placeholder`)."""
@@ -174,17 +183,20 @@ def normalised(column: Column, text: str, value: str) -> list[str]:
 def range_checks(column: Column, applies: str) -> list[Check]:
     """Days outside of what the contract takes."""
     return [
-        (f"{applies} and cast(`{column.name}` as date) {sign} date '{day}'", f"{word} {day}", column.name)
+        Check(
+            f"{applies} and cast(`{column.name}` as date) {sign} date '{day}'", Kind.RANGE, f"{word} {day}", column.name
+        )
         for sign, word, day in (("<", "before", column.earliest), (">", "after", column.latest))
         if day is not None
     ]
 
 
 def first_of(checks: list[Check]) -> str:
-    """SQL of the first check that rejects the row: a struct of reason and column, or NULL."""
+    """SQL of the first check that rejects the row: a struct of kind, reason and column, or NULL."""
     cases = ", ".join(
-        f"case when {condition} then named_struct('reason', '{escaped(reason)}', 'column', {_text_or_null(column)}) end"
-        for condition, reason, column in checks
+        f"case when {check.condition} then named_struct('kind', '{check.kind}', 'reason', '{escaped(check.reason)}',"
+        f" 'column', {_text_or_null(check.column)}) end"
+        for check in checks
     )
     return f"coalesce({cases})"
 

@@ -12,25 +12,19 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from python_ops.jobs.ingest import IngestResult
 from python_ops.jobs.ingest.streaming.broker import Broker
 from python_ops.jobs.ingest.streaming.records import FORMATS
 from python_ops.jobs.ingest.streaming.topic import Options, StreamResult, TopicStream
-from python_ops.lake.config import Settings
-from python_ops.lake.contracts import load, require
 from python_ops.lake.errors import ConfigError
-from python_ops.lake.ledger import Ledger
+from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset, current_run, job_run
 from python_ops.lake.lock import check_held, leased
 from python_ops.lake.offsets import next_offsets
-from python_ops.lake.spark import is_connect, session
+from python_ops.lake.spark import is_connect
 
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
-__all__ = ["Applied", "Lag", "Models", "Options", "Report", "StreamResult", "lag", "stream"]
+__all__ = ["Applied", "Lag", "Models", "Options", "Report", "StreamResult", "checked", "lag", "stream"]
 
 _POLL_SECONDS = 0.2
 
@@ -48,7 +42,7 @@ class Applied:
 class Models:
     """The dbt models that read the sources: how they are run, and how many seconds lie between two runs."""
 
-    apply: Callable[[SparkSession], Applied]
+    apply: Callable[[], Applied]
     every: float
 
 
@@ -69,7 +63,7 @@ class Lag:
 
 
 def stream(
-    settings: Settings,
+    lake: Lake,
     sources: Sequence[str],
     options: Options,
     report: Report,
@@ -80,8 +74,7 @@ def stream(
     """Takes topics into bronze until it is told to stop, until `seconds` are over, or with `once` until all is taken.
 
     Args:
-        settings: The environment.
-        sources: Which.
+        sources: Which, as `checked` gives them.
         options: How.
         report: Called as things happen.
         stop: Set it to end the streams at the next safe point.
@@ -92,30 +85,26 @@ def stream(
         A result per source, in the order asked for, and the last run of the models.
 
     Raises:
-        ConfigError: a source is unknown or has no topic, or no brokers are set.
+        ConfigError: no brokers are set, or Spark is a server.
         OpsError: Spark did not start, or a jar is missing.
     """
-    asked = checked(settings, sources)
     if options.approve is not None:
-        _check_halted(settings, asked, options.approve)
-    broker = Broker(settings)
-    for source in asked:
-        broker.offsets(settings.kafka_topics[source])  # before a JVM is started for nothing
-    if is_connect(settings):
+        _check_halted(lake, sources, options.approve)
+    broker = Broker(lake)
+    for source in sources:
+        broker.offsets(lake.settings.kafka_topics[source])  # before a JVM is started for nothing
+    if is_connect(lake.settings):
         raise ConfigError(
-            f"Environment {settings.target} works on a Spark Connect server, which cannot run streams for a "
+            f"Environment {lake.settings.target} works on a Spark Connect server, which cannot run streams for a "
             "client. Run them in an environment whose target in profiles.yml has Spark in the process."
         )
-    spark = session(settings)
-    streams = [TopicStream(settings, spark, load(source), broker, options, report) for source in asked]
-    pacer = _Pacer(spark, models, report)
-    tables = [f"{settings.schema_name(layer)}.{source}" for source in asked for layer in ("bronze", "dlq")]
-    with leased(settings, tables, "lakeops stream run"), ExitStack() as stack:
+    streams = [TopicStream(lake, lake.contracts.load(source), broker, options, report) for source in sources]
+    pacer = _Pacer(models, report)
+    tables = [f"{lake.schema_name(layer)}.{source}" for source in sources for layer in ("bronze", "dlq")]
+    with leased(lake, tables, "lakeops stream run"), ExitStack() as stack:
         parent = current_run()
         runs = {
-            topic.contract.source: stack.enter_context(
-                job_run(settings, f"stream.{topic.contract.source}", parent=parent)
-            )
+            topic.contract.source: stack.enter_context(job_run(lake, f"stream.{topic.contract.source}", parent=parent))
             for topic in streams
         }
         try:
@@ -150,18 +139,18 @@ def stream(
     return results, pacer.last
 
 
-def lag(settings: Settings, sources: Sequence[str]) -> list[Lag]:
+def lag(lake: Lake, sources: Sequence[str]) -> list[Lag]:
     """How far the sources' streams are behind their topics. Starts no JVM.
 
     Raises:
         ConfigError: a source is unknown or has no topic, or no brokers are set.
         OpsError: the cluster does not answer, or lacks a topic.
     """
-    broker = Broker(settings)
+    broker = Broker(lake)
     found = []
-    for source in checked(settings, sources):
-        topic = settings.kafka_topics[source]
-        taken = next_offsets(Ledger.of(settings, source).taken_offsets(), topic)
+    for source in checked(lake, sources):
+        topic = lake.settings.kafka_topics[source]
+        taken = next_offsets(lake.ledger(source).taken_offsets(), topic)
         for partition, held in broker.offsets(topic).items():
             done = taken.get(partition)
             waiting = max(0, held.end - max(held.start, done or 0))
@@ -169,29 +158,29 @@ def lag(settings: Settings, sources: Sequence[str]) -> list[Lag]:
     return found
 
 
-def checked(settings: Settings, sources: Sequence[str]) -> tuple[str, ...]:
+def checked(lake: Lake, sources: Sequence[str]) -> tuple[str, ...]:
     """The sources, each once; all that have a topic when none is named.
 
     Raises:
         ConfigError: one is unknown, has no topic, or has a format that no record of a topic has.
     """
-    asked = tuple(dict.fromkeys(sources)) or tuple(sorted(settings.kafka_topics))
-    require(asked)
-    if without := [source for source in asked if source not in settings.kafka_topics]:
+    asked = tuple(dict.fromkeys(sources)) or tuple(sorted(lake.settings.kafka_topics))
+    lake.contracts.require(asked)
+    if without := [source for source in asked if source not in lake.settings.kafka_topics]:
         raise ConfigError(
             f"{', '.join(without)} has no topic. The setting kafka_topics names those of "
-            f"{', '.join(sorted(settings.kafka_topics))}."
+            f"{', '.join(sorted(lake.settings.kafka_topics))}."
         )
     for source in asked:
-        if (given := load(source).format) not in FORMATS:
+        if (given := lake.contracts.load(source).format) not in FORMATS:
             raise ConfigError(f"{source} is {given}, which a topic does not carry. Formats: {', '.join(FORMATS)}.")
     return asked
 
 
-def _check_halted(settings: Settings, sources: Sequence[str], number: int) -> None:
+def _check_halted(lake: Lake, sources: Sequence[str], number: int) -> None:
     if len(sources) != 1:
         raise ConfigError("Name the one source whose halted batch is let through.")
-    halted = Ledger.of(settings, sources[0]).halted
+    halted = lake.ledger(sources[0]).halted
     if halted is None or halted.batch_id != number or not halted.offsets:
         raise ConfigError(f"{sources[0]} has no halted batch {number} of a stream. `lakeops ingest status` names it.")
 
@@ -199,8 +188,8 @@ def _check_halted(settings: Settings, sources: Sequence[str], number: int) -> No
 class _Pacer:
     """Runs the models when their time has come and there is something new."""
 
-    def __init__(self, spark: SparkSession, models: Models | None, report: Report) -> None:
-        self.spark, self.models, self.report = spark, models, report
+    def __init__(self, models: Models | None, report: Report) -> None:
+        self.models, self.report = models, report
         self.last: Applied | None = None
         self._seen: int | None = None  # None: what an earlier run took may not be applied yet
         self._next = time.monotonic() + (models.every if models else 0)
@@ -215,7 +204,7 @@ class _Pacer:
         """Runs the models if something came since they last did their work."""
         if self.models is None or batches == self._seen:
             return
-        self.last = self.models.apply(self.spark)
+        self.last = self.models.apply()
         self.report(self.last)
         if self.last.error is None:
             self._seen = batches

@@ -12,23 +12,23 @@ from python_ops.jobs.ingest.batch_checks import fingerprint
 from python_ops.jobs.ingest.reading import Records
 from python_ops.jobs.ingest.streaming.broker import Broker
 from python_ops.jobs.ingest.streaming.records import lines
-from python_ops.lake.config import Settings
 from python_ops.lake.contracts import Contract
 from python_ops.lake.errors import OpsError
+from python_ops.lake.lake import Lake
 from python_ops.lake.ledger import Batch, BatchState
 from python_ops.lake.offsets import Offsets
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
 
 class TopicBatch(BatchWriter):
     """Batches of one source from its topic."""
 
-    def __init__(self, settings: Settings, spark: SparkSession, contract: Contract, broker: Broker) -> None:
-        super().__init__(settings, spark, contract)
+    def __init__(self, lake: Lake, contract: Contract, broker: Broker) -> None:
+        super().__init__(lake, lake.spark, contract)
         self.broker = broker
-        self.is_avro = contract.source in settings.kafka_avro
+        self.is_avro = contract.source in lake.settings.kafka_avro
         self._at_hand: DataFrame | None = None
 
     def take_micro_batch(self, records: DataFrame) -> IngestResult | None:
@@ -59,7 +59,7 @@ class TopicBatch(BatchWriter):
         Raises:
             OpsError: it still waits for a decision.
         """
-        generation = generations.current(self.settings, self.ledger).number
+        generation = generations.current(self.lake, self.ledger).number
         if approve != halted.batch_id and halted.judged_by == fingerprint(self.contract, generation):
             raise OpsError(halt_text(self.contract.source, halted, halted.halted_by or ""))
         return self.take(self._release(halted, approve if approve == halted.batch_id else None))

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from python_ops.lake.config import Settings
 from python_ops.lake.errors import ConfigError, OpsError, missing_extra
-from python_ops.lake.secrets import secrets_for
+from python_ops.lake.lake import Lake
 
 if TYPE_CHECKING:
     from kafka import KafkaConsumer
@@ -38,17 +37,18 @@ class Broker:
         ConfigError: no servers are set, or the secret is missing.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        if not settings.kafka_servers:
+    def __init__(self, lake: Lake) -> None:
+        if not lake.settings.kafka_servers:
             raise ConfigError(
-                f"No Kafka servers are set for environment {settings.target}. Set "
-                f"LAKEHOUSE_KAFKA_SERVERS=host:port, or kafka_servers in python_ops/lake/config/{settings.target}.yml."
+                f"No Kafka servers are set for environment {lake.settings.target}. Set "
+                f"LAKEHOUSE_KAFKA_SERVERS=host:port, or kafka_servers in "
+                f"python_ops/lake/config/{lake.settings.target}.yml."
             )
-        self.servers, self.protocol = settings.kafka_servers, settings.kafka_protocol
-        self.mechanism = settings.kafka_mechanism
+        self.servers, self.protocol = lake.settings.kafka_servers, lake.settings.kafka_protocol
+        self.mechanism = lake.settings.kafka_mechanism
         self.user = self.password = ""
         if self.protocol.startswith("SASL"):
-            login = secrets_for(settings).get("kafka").json()
+            login = lake.secrets.get("kafka").json()
             if missing := {"user", "password"} - login.keys():
                 raise ConfigError(f"Secret kafka lacks {', '.join(sorted(missing))}.")
             self.user, self.password = str(login["user"]), str(login["password"])

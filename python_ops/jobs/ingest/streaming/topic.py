@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 from python_ops.jobs.ingest import IngestResult, ingest
 from python_ops.jobs.ingest.streaming.batch import TopicBatch
 from python_ops.jobs.ingest.streaming.broker import Broker, Held
-from python_ops.lake.config import Settings
 from python_ops.lake.contracts import Contract
-from python_ops.lake.errors import OpsError
+from python_ops.lake.errors import OpsError, first_line
+from python_ops.lake.lake import Lake
 from python_ops.lake.offsets import Offsets, gaps, next_offsets
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
 EARLIEST = -2
 """What Spark takes for the first offset of a partition."""
@@ -76,8 +76,6 @@ class TopicStream:
     """A source's stream.
 
     Args:
-        settings: The environment.
-        spark: The session, with Kafka's jars.
         contract: The source's contract.
         broker: The cluster.
         options: How it runs.
@@ -86,19 +84,18 @@ class TopicStream:
 
     def __init__(
         self,
-        settings: Settings,
-        spark: SparkSession,
+        lake: Lake,
         contract: Contract,
         broker: Broker,
         options: Options,
         on_batch: Callable[[IngestResult], None],
     ) -> None:
-        self.settings, self.spark, self.contract, self.broker = settings, spark, contract, broker
+        self.lake, self.contract, self.broker = lake, contract, broker
         self.options, self.on_batch = options, on_batch
-        self.topic = settings.kafka_topics[contract.source]
+        self.topic = lake.settings.kafka_topics[contract.source]
         self.result = StreamResult(contract.source, self.topic)
-        self.batch = TopicBatch(settings, spark, contract, broker)
-        self.scratch: Path = settings.state / "streaming" / contract.source
+        self.batch = TopicBatch(lake, contract, broker)
+        self.scratch: Path = lake.state / "streaming" / contract.source
         self._query: Any = None
         self._guard = threading.Lock()
         self._is_stopping = False
@@ -122,7 +119,7 @@ class TopicStream:
         following = next_offsets(self.batch.ledger.taken_offsets(), self.topic)
         starting = {str(partition): following.get(partition, EARLIEST) for partition in held}
         shutil.rmtree(self.scratch, ignore_errors=True)
-        reader = self.spark.readStream.format("kafka").options(**self.broker.spark_options())
+        reader = self.lake.spark.readStream.format("kafka").options(**self.broker.spark_options())
         reader = reader.option("subscribe", self.topic).option("startingOffsets", json.dumps({self.topic: starting}))
         records = reader.option("maxOffsetsPerTrigger", self.options.max_records).load()
         writer = records.writeStream.foreachBatch(self._on_micro_batch).queryName(self.contract.source)
@@ -145,7 +142,7 @@ class TopicStream:
     def end(self) -> StreamResult:
         """The result, after the query has ended."""
         if self._query is not None and self.result.error is None and (failure := self._query.exception()) is not None:
-            self._fail(f"{_first_line(failure)}. Details are in {self.settings.home_path / 'logs' / 'spark.log'}.")
+            self._fail(f"{first_line(failure)}. Details are in {self.lake.home / 'logs' / 'spark.log'}.")
         taken = next_offsets(self.batch.ledger.taken_offsets(), self.topic)
         return replace(self.result, offsets=taken)
 
@@ -158,7 +155,7 @@ class TopicStream:
             self._fail(str(exc))
             raise
         except Exception as exc:  # one source never stops the others, whatever happened to it
-            self._fail(f"{_first_line(exc)}. A batch that was frozen is finished by the next run.")
+            self._fail(f"{first_line(exc)}. A batch that was frozen is finished by the next run.")
             raise
 
     def _fail(self, reason: str) -> None:
@@ -194,10 +191,10 @@ class TopicStream:
             halted = ledger.open_batch is None
             self._count(self.batch.take_halted(left, self.options.approve) if halted else self.batch.take(left))
             return
-        (finished,) = ingest(self.settings, lambda: self.spark, [self.contract.source])
+        (finished,) = ingest(self.lake, [self.contract.source])
         if finished.error:
             raise finished.error
-        self.batch = TopicBatch(self.settings, self.spark, self.contract, self.broker)
+        self.batch = TopicBatch(self.lake, self.contract, self.broker)
         self.on_batch(finished)
 
     def _recover(self, held: dict[int, Held]) -> None:
@@ -232,7 +229,3 @@ class TopicStream:
             )
         self.batch.give_up([lost])
         self.result = replace(self.result, warnings=(*self.result.warnings, f"{told}; they were skipped."))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300]

@@ -1,0 +1,134 @@
+"""One environment, as a command opens it: where everything lies, and the parts that its jobs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from python_ops.lake.artifacts import Manifest, RunResults, load_manifest, load_run_results
+from python_ops.lake.config import Settings
+from python_ops.lake.contracts import Contracts
+from python_ops.lake.ledger import Ledger
+from python_ops.lake.secrets import Secrets
+from python_ops.lake.secrets.providers import AwsProvider, EnvironmentProvider, FileProvider
+from python_ops.lake.spark import session
+from python_ops.lake.state import DynamoStore, FileStore, Store
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+class Lake:
+    """Built once per command and handed to every job. It makes a part when it is first asked for, and decides nothing.
+
+    Args:
+        settings: The environment.
+        landing: Folder of the delivered files, `<landing>/<source>/<file>`; the home's when None.
+        state: Folder of ledgers and records; the home's when None, one per schema prefix, as the tables are.
+        artifacts: Folder of dbt's artifacts; the home's when None, one per schema prefix.
+        contracts: Of the sources; those of this package when None.
+        secrets: Credentials; those of the environment when None.
+        start: Gives the Spark session; that of the environment when None.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        landing: Path | None = None,
+        state: Path | None = None,
+        artifacts: Path | None = None,
+        contracts: Contracts | None = None,
+        secrets: Secrets | None = None,
+        start: Callable[[], SparkSession] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.contracts = contracts or Contracts()
+        self._landing, self._state, self._artifacts = landing, state, artifacts
+        self._secrets, self._start = secrets, start
+
+    def with_settings(self, **changed: Any) -> Lake:
+        """The same with other settings; parts that were given stay."""
+        settings = self.settings.model_copy(update=changed)
+        folders = {"landing": self._landing, "state": self._state, "artifacts": self._artifacts}
+        return Lake(settings, **folders, contracts=self.contracts, secrets=self._secrets, start=self._start)
+
+    @property
+    def home(self) -> Path:
+        """The home as an absolute path.
+
+        Raises:
+            ConfigError: it is an address such as `s3a://…`.
+        """
+        return self.settings.home_path
+
+    @property
+    def landing(self) -> Path:
+        """Folder of the delivered files."""
+        return self._landing or self.home / "landing"
+
+    @property
+    def state(self) -> Path:
+        """Folder of ledgers and records."""
+        return self._state or self.home / "state" / self.settings.schema_prefix
+
+    @property
+    def artifacts(self) -> Path:
+        """Folder of dbt's artifacts."""
+        return self._artifacts or self.home / "target" / self.settings.schema_prefix
+
+    def schema_name(self, layer: str) -> str:
+        """Name of a layer's schema."""
+        return self.settings.schema_name(layer)
+
+    def table_path(self, layer: str, table: str) -> Path:
+        """Folder of a managed Delta table."""
+        return self.home / "warehouse" / f"{self.schema_name(layer)}.db" / table
+
+    def ledger(self, source: str) -> Ledger:
+        """The ledger of a source, as it is now."""
+        return Ledger(self.state / "ingest", source)
+
+    def manifest(self) -> Manifest:
+        """What dbt's last command read of the project.
+
+        Raises:
+            OpsError: there is no manifest, or it is not one.
+        """
+        return load_manifest(self.artifacts)
+
+    def run_results(self) -> RunResults:
+        """What dbt's last command did.
+
+        Raises:
+            OpsError: there are no results, or they are not such.
+        """
+        return load_run_results(self.artifacts)
+
+    @cached_property
+    def store(self) -> Store:
+        """Watermarks, declared generations and leases."""
+        if self.settings.state_store == "dynamodb":
+            return DynamoStore(self.settings.state_table, self.settings.schema_prefix)
+        return FileStore(self.state / "shared")
+
+    @cached_property
+    def secrets(self) -> Secrets:
+        """Credentials: variables first, then the home's file or AWS Secrets Manager."""
+        if self._secrets:
+            return self._secrets
+        aws = self.settings.secrets == "aws"
+        place = AwsProvider(self.settings.secrets_prefix) if aws else FileProvider(self.home / "secrets.json")
+        return Secrets([EnvironmentProvider(), place])
+
+    @cached_property
+    def spark(self) -> SparkSession:
+        """The process's Spark session, started when first asked for.
+
+        Raises:
+            ConfigError: the server is not named or refuses the token, or the home is another's.
+            OpsError: Spark cannot start, or the server does not answer; the text says what to do.
+        """
+        return self._start() if self._start else session(self.settings)

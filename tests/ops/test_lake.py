@@ -1,0 +1,41 @@
+"""The object that a command opens its environment with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from python_ops.lake.config import Settings
+from python_ops.lake.errors import ConfigError
+from python_ops.lake.lake import Lake
+from python_ops.lake.secrets import Secrets
+from python_ops.lake.state import DynamoStore, FileStore
+
+
+def test_everything_lies_under_the_home_and_prefixes_do_not_share_it(tmp_path: Path) -> None:
+    lake = Lake(Settings(home=tmp_path, schema_prefix="ann"))
+    assert (lake.home, lake.landing) == (tmp_path, tmp_path / "landing")
+    assert (lake.state, lake.artifacts) == (tmp_path / "state" / "ann", tmp_path / "target" / "ann")
+    assert lake.table_path("gold", "fct_orders") == tmp_path / "warehouse" / "ann_gold.db" / "fct_orders"
+    assert lake.ledger("fx_rates").folder == lake.state / "ingest" / "fx_rates"
+
+
+def test_parts_are_made_once_and_only_when_asked_for(tmp_path: Path) -> None:
+    """Given Spark that counts its starts, Then nothing is started or written before it is asked for, and then once."""
+    started: list[str] = []
+    lake = Lake(Settings(home=tmp_path / "lake"), start=lambda: started.append("spark"))
+    assert isinstance(lake.store, FileStore) and lake.store is lake.store and lake.secrets is lake.secrets
+    assert started == [] and not lake.home.exists()
+    assert (lake.spark, lake.spark, started) == (None, None, ["spark"])
+    assert isinstance(lake.with_settings(state_store="dynamodb").store, DynamoStore)
+
+
+def test_parts_that_are_given_take_the_place_of_the_environments(tmp_path: Path) -> None:
+    """Given a home that is an address, and folders of this machine, Then only what needs the home is refused."""
+    secrets = Secrets([])
+    lake = Lake(Settings(home=Path("s3://bucket/lake")), state=tmp_path / "state", secrets=secrets)
+    changed = lake.with_settings(schema_prefix="ann")
+    assert changed.state == lake.state == tmp_path / "state" and changed.secrets is lake.secrets is secrets
+    with pytest.raises(ConfigError, match="is an address"):
+        _ = lake.landing
