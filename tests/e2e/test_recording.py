@@ -1,7 +1,7 @@
 """The recorded batches through ingestion, silver and gold, one by one, against PostgreSQL's own contents.
 
-`make test` has the same truth at less cost: tests/engine/test_recorded_changes.py takes every batch through the silver models
-on DuckDB, and test_demo.py compares what the two commands leave.
+`make test` has the same truth at less cost: tests/engine/test_recorded_changes.py takes every batch through the silver
+models on DuckDB, and test_demo.py compares what the two commands leave.
 """
 
 from __future__ import annotations
