@@ -2,9 +2,9 @@
 
     python bench/statements.py      # about three minutes
 
-A small dbt project has one node of each kind: a seed, two CDC models, a view, a merge model and a test. It is built five
-times: first load, a second batch, one in order, one with a late event, and with nothing new. A job is counted for the
-statement before it.
+A small dbt project has one node of each kind: a seed, two CDC models, a view, a merge model and a test. It is built
+five times: first load, a second batch, one in order, one with a late event, and with nothing new. A job is counted for
+the statement before it.
 """
 
 from __future__ import annotations

@@ -366,7 +366,7 @@ def test_the_short_way_takes_ten_statements_and_a_run_without_news_six() -> None
 
 @pytest.mark.parametrize("change", [{"on_schema_change": "fail"}, {"track_history": "a"}])
 def test_a_run_without_news_still_sees_that_the_model_is_another(change: dict[str, Any]) -> None:
-    """Given a run whose note tells of the table's model, When its config is another, Then the table is compared with it."""
+    """Given a note that tells of the table's model, When its config is another, Then the table is compared."""
     lab = made()
     for batch in (1, 2):
         lab.deliver("t", [event("k", 10 * batch, "A", batch)])
