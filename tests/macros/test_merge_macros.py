@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -165,3 +166,36 @@ def test_an_upstream_is_unchanged_only_where_it_can_be_told_and_is_the_same_tabl
     for was in (None, {**state, "table": "pr7_silver.t"}, {**state, "version": "3@night"}):
         assert not unchanged(state, was)
     assert not unchanged({**state, "version": None}, {**state, "version": None})
+
+
+def test_what_a_run_of_a_merge_model_knows_is_not_asked_again() -> None:
+    """Given the contexts of rendering and of writing, Then the mark is read once, and no view is dropped."""
+    asked: list[str] = []
+
+    def run_query(sql: str) -> Any:
+        asked.append(sql)
+        answer = {"value": "true"} if sql.startswith("set ") else {"value": json.dumps({"sql": "5"})}
+        return type("Result", (), {"rows": [answer]})
+
+    this = type("Relation", (str,), {"schema": "gold", "identifier": "t"})("gold.t")
+    known = {
+        "graph": {}, "invocation_id": "run", "run_query": run_query, "this": this, "fromjson": json.loads,
+        "make_temp_relation": lambda relation: Temporary(f"{relation}__dbt_tmp"),
+    }  # fmt: skip
+    rendering, writing = (load("cdc", "merge", "overrides", context=known) for _ in range(2))
+    for macros in (rendering, writing):
+        assert macros["upstreams_applied"]() == {"sql": "5"}
+        macros["_drop_merge_views"]()
+    note = {"lakehouse.cdc": {"table": "silver.x__cdc", "version": 7, "mark": "=12"}}
+    commit = {"version": 7, "userMetadata": json.dumps(note)}
+    state = {"kind": "cdc", "table": "silver.x__cdc", "version": "7@noon", "commits": [commit], "derived_by": "before"}
+    writing["add_upstream_batches"]({"model.x": state})
+    assert state["batch"] == 12
+    assert asked == ["show tblproperties gold.t ('lakehouse.upstreams')", "set dbt.session.own"]
+
+
+class Temporary(str):
+    """A relation's name, without its schema or with it."""
+
+    def include(self, *, schema: bool) -> str:
+        return self
