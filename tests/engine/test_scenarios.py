@@ -197,9 +197,9 @@ def test_what_is_applied_is_read_from_the_last_commit_and_from_the_rows_after_an
 
 # What a note may wrongly say, and the check of cdc_note.sql that notices.
 NOTES: dict[str, tuple[dict[str, Any], str]] = {
-    "of another table": ({"table": "lab.other__cdc"}, "note.get('table') == storage | string and"),
-    "of another version": ({"version": 7}, "and note.get('version') == stored.version"),
-    "of an engine that kept no reach": ({"reach": None}, "and (note.get('reach') or not delta_cdc._cdc_has_reach(o))"),
+    "of another table": ({"table": "lab.other__cdc"}, "note.get('table') == storage | string and "),
+    "of another version": ({"version": 7}, " and note.get('version') == commit['version'] | int"),
+    "of an engine that kept no reach": ({"reach": None}, " and (note.get('reach') or not delta_cdc._cdc_has_reach(o))"),
 }
 
 
@@ -343,19 +343,56 @@ def test_a_reach_is_that_of_todays_options() -> None:
     }  # fmt: skip
 
 
-def test_the_short_way_takes_ten_statements() -> None:
-    """Nine of the engine's, and dbt's own that describes the storage table."""
+def test_the_short_way_takes_ten_statements_and_a_run_without_news_six() -> None:
+    """The engine's own, and dbt's: one that describes the storage table, without news one that describes the source."""
     lab = made()
-    for batch in (1, 2):
+
+    def asked() -> list[str]:
         lab.warehouse.statements.clear()
-        lab.deliver("t", [event("k", 10 * batch, "A", batch)])
         lab.build()
-    kinds = [" ".join(statement.split()[:2]) for statement in lab.warehouse.statements]
-    released = len(kinds) - kinds[::-1].index("begin execute") - 1  # from here on it is on-run-end
-    assert kinds[:released] == [
-        "describe query", "set dbt.session.own", "describe history", "show tblproperties", "cache lazy", "with events",
+        kinds = [" ".join(statement.split()[:2]) for statement in lab.warehouse.statements]
+        released = len(kinds) - kinds[::-1].index("begin execute") - 1  # from here on it is on-run-end
+        return [kind for kind in kinds[:released] if kind != "set dbt.session.own"]  # asked once a run
+
+    for batch in (1, 2):
+        lab.deliver("t", [event("k", 10 * batch, "A", batch)])
+        statements = asked()
+    assert statements == [
+        "describe query", "describe history", "cache lazy", "with events", "show tblproperties",
         "begin execute", "merge into", "begin execute",
     ]  # fmt: skip
+    assert asked() == ["describe query", "describe history", "cache lazy", "with events", "select concat('=',"]
+
+
+@pytest.mark.parametrize("change", [{"on_schema_change": "fail"}, {"track_history": "a"}])
+def test_a_run_without_news_still_sees_that_the_model_is_another(change: dict[str, Any]) -> None:
+    """Given a note that tells of the table's model, When its config is another, Then the table is compared."""
+    lab = made()
+    for batch in (1, 2):
+        lab.deliver("t", [event("k", 10 * batch, "A", batch)])
+        lab.build()
+    for given, is_compared in ((SCD2, False), (SCD2 | change, True)):
+        lab.model("history", "t", SELECT, **given)
+        lab.warehouse.statements.clear()
+        lab.build()
+        assert any(one.startswith("show tblproperties") for one in lab.warehouse.statements) is is_compared
+
+
+def test_a_run_that_stops_before_the_properties_is_taken_up_by_one_without_news() -> None:
+    """Given a merge under new options, and a stop before these are kept, Then the next run keeps them."""
+    lab = made()
+    lab.deliver("t", [event("k", 10, "A")])
+    lab.build()
+    lab.model("history", "t", SELECT, **SCD2, track_history="a")
+    lab.deliver("t", [event("k", 20, "B", 2)])
+    table, kept = lab.warehouse.tables["lab.history__cdc"], dict(lab.warehouse.tables["lab.history__cdc"].properties)
+    lab.build()
+    table.properties = dict(kept)
+    del table.commits[-1]
+    assert table.commits[-1][0] == "MERGE" and table.commits[-1][1], "a noted merge is the last commit now"
+    lab.build()
+    assert table.properties["lakehouse.cdc.options"] != kept["lakehouse.cdc.options"]
+    assert versions(lab, "history") == {"k": [("A", 10, 20), ("B", 20, None)]}
 
 
 def test_a_column_that_is_added_in_the_run_is_merged_in_order_after_it() -> None:

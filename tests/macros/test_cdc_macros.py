@@ -336,13 +336,16 @@ def test_a_note_that_spark_would_read_otherwise_is_left_out(sequence: str) -> No
     run = {
         "o": options(), "storage": api_relation("x__cdc"), "marks": {"high_text": "3", "truncates": False},
         "profile": {"truncates": 0, "reach": "=" + json.dumps([sequence, "9"])},
+        "stored": {"properties": {"lakehouse.cdc.options": "{}", "lakehouse.cdc.views": "0a"}},
     }  # fmt: skip
-    note = load("cdc", context={"fromjson": json.loads, "tojson": json.dumps})["cdc_note"](run, 4)
+    context = {"fromjson": json.loads, "tojson": json.dumps, "local_md5": lambda text: f"hash of {text}"}
+    note = load("cdc", context=context)["cdc_note"](run, 4)
     if sequence != "5":
         assert note is None
         return
     assert json.loads(note)["lakehouse.cdc"] == {
         "table": "s.x__cdc", "version": 4, "mark": "=3", "run": None, "truncates": 0, "reach": ["5", "9"],
+        "model": "hash of {}|0a|append_new_columns",
     }  # fmt: skip
 
 

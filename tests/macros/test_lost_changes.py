@@ -60,7 +60,7 @@ def lost(lacking: str = "", change: tuple[int, ...] = (), built: Container[str] 
         "source": lambda schema, name: f"{schema}.{name}", "ref": lambda name: f"silver.{name}",
         "delta_cdc": {
             "_cdc_as_list": MACROS["_cdc_as_list"], "cdc_storage": lambda table: f"{table}__cdc",
-            "stored_as": lambda storage: "table" if storage.split(".")[1].removesuffix("__cdc") in built else None,
+            "standing_relation": lambda storage: storage if storage[7:].removesuffix("__cdc") in built else None,
         },
     }  # fmt: skip
     return [row[0] for row in lake.sql(get_environment(None).from_string(TEST.read_text()).render(context)).fetchall()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -151,9 +152,10 @@ def test_sql_that_gives_other_rows_by_itself_is_told_by_its_code_alone(sql: str,
 def test_a_key_by_key_mark_holds_only_while_the_upstream_was_merged(operations: list[str], merged: bool) -> None:
     commits = [{"version": 7 - i, "operation": operation} for i, operation in enumerate(operations)]
     MACROS["run_query"] = lambda sql: type("Result", (), {"rows": commits})
-    state, was = {"table": "silver.t__cdc", "version": "7@now"}, {"version": "5@then"}
+    state, was = {"table": "silver.t__cdc", "version": "7@now", "commits": commits[:1]}, {"version": "5@then"}
     assert MACROS["_only_merged_since"](state, was) is merged
-    one_commit = {**state, "commit": commits[0]}
+    one_commit = {**state, "commits": commits[:1]}
+    MACROS["run_query"] = None  # what is known is not asked again
     assert MACROS["_only_merged_since"](one_commit, {"version": "6@then"}) is (operations[0] == "MERGE")
 
 
@@ -164,3 +166,36 @@ def test_an_upstream_is_unchanged_only_where_it_can_be_told_and_is_the_same_tabl
     for was in (None, {**state, "table": "pr7_silver.t"}, {**state, "version": "3@night"}):
         assert not unchanged(state, was)
     assert not unchanged({**state, "version": None}, {**state, "version": None})
+
+
+def test_what_a_run_of_a_merge_model_knows_is_not_asked_again() -> None:
+    """Given the contexts of rendering and of writing, Then the mark is read once, and no view is dropped."""
+    asked: list[str] = []
+
+    def run_query(sql: str) -> Any:
+        asked.append(sql)
+        answer = {"value": "true"} if sql.startswith("set ") else {"value": json.dumps({"sql": "5"})}
+        return type("Result", (), {"rows": [answer]})
+
+    this = type("Relation", (str,), {"schema": "gold", "identifier": "t"})("gold.t")
+    known = {
+        "graph": {}, "invocation_id": "run", "run_query": run_query, "this": this, "fromjson": json.loads,
+        "make_temp_relation": lambda relation: Temporary(f"{relation}__dbt_tmp"),
+    }  # fmt: skip
+    rendering, writing = (load("cdc", "merge", "overrides", context=known) for _ in range(2))
+    for macros in (rendering, writing):
+        assert macros["upstreams_applied"]() == {"sql": "5"}
+        macros["_drop_merge_views"]()
+    note = {"lakehouse.cdc": {"table": "silver.x__cdc", "version": 7, "mark": "=12"}}
+    commit = {"version": 7, "userMetadata": json.dumps(note)}
+    state = {"kind": "cdc", "table": "silver.x__cdc", "version": "7@noon", "commits": [commit], "derived_by": "before"}
+    writing["add_upstream_batches"]({"model.x": state})
+    assert state["batch"] == 12
+    assert asked == ["show tblproperties gold.t ('lakehouse.upstreams')", "set dbt.session.own"]
+
+
+class Temporary(str):
+    """A relation's name, without its schema or with it."""
+
+    def include(self, *, schema: bool) -> str:
+        return self

@@ -57,8 +57,8 @@ class Connection(stock.Connection):  # type: ignore[misc]
         if self._session is None:
             return
         session, self._session = self._session, None
-        for view in session.sql("show views").collect():
-            if view["isTemporary"]:
+        for view in session.sql("show views in global_temp").collect():  # the session's too, and no metastore is asked
+            if not view["namespace"]:
                 session.catalog.dropTempView(view["viewName"])
         if "SPARK_REMOTE" in os.environ:
             session.stop()  # this client's session on the server; in one process it would stop Spark

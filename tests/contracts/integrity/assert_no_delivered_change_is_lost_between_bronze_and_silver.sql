@@ -21,7 +21,7 @@ with counts as (
     {% for source_name, model_name in readers.items() -%}
     {% set changes, storage = source('bronze', source_name), delta_cdc.cdc_storage(ref(model_name)) -%}
     {% set options = graph.nodes['model.' ~ project_name ~ '.' ~ model_name].config if execute else {} -%}
-    {% if execute and delta_cdc.stored_as(storage) is not none -%}
+    {% if execute and delta_cdc.standing_relation(storage) is not none -%}
     union all
     select
         '{{ model_name }}' as model_name,

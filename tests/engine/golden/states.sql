@@ -158,7 +158,7 @@ select `k`, `seq`, `_batch_id`, `_cdc_batch_id`, `_cdc_valid_from`, `_cdc_valid_
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 1';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30"]}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30"], "model": "93fa5ece9a5a59b17fe648d740352486"}}';
 end;
 
 insert into lab.states__cdc
@@ -228,8 +228,6 @@ select k, a, b, c, _op, seq, _arrived_at, _batch_id from lab.clean;
 set dbt.session.own;
 
 describe history lab.states__cdc limit 1;
-
-show tblproperties lab.states__cdc;
 
 cache lazy table lab__states__cdc_94fa9c18_staged as select
     `k`, `a`, `b`, `c`, `seq`, `_arrived_at`, `_batch_id`,
@@ -336,6 +334,8 @@ select
     concat('=', to_json(array(cast(greatest(max(_cdc_last), struct(30L as `seq`)).`seq` as string)))) as reach,
     concat('=', to_json(collect_list(case when _cdc_range.lowest is not null then _cdc_range end))) as ranges
 from ranges;
+
+show tblproperties lab.states__cdc;
 
 cache lazy table lab__states__cdc_94fa9c18_diff as with
 events as (
@@ -467,7 +467,7 @@ select coalesce(sum(_cdc_new_copies), 0) - count_if(_cdc_insert) as duplicates, 
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 2';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30"]}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30"], "model": "93fa5ece9a5a59b17fe648d740352486"}}';
 end;
 
 merge into lab.states__cdc as stored
@@ -506,8 +506,6 @@ select k, a, b, c, _op, seq, _arrived_at, _batch_id from lab.clean;
 set dbt.session.own;
 
 describe history lab.states__cdc limit 1;
-
-show tblproperties lab.states__cdc;
 
 cache lazy table lab__states__cdc_4adfbd92_staged as select
     `k`, `a`, `b`, `c`, `seq`, `_arrived_at`, `_batch_id`,
@@ -615,10 +613,12 @@ select
     concat('=', to_json(collect_list(case when _cdc_range.lowest is not null then _cdc_range end))) as ranges
 from ranges;
 
+show tblproperties lab.states__cdc;
+
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 3';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states__cdc", "version": 3, "mark": "=4", "run": null, "truncates": 0, "reach": ["50"]}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states__cdc", "version": 3, "mark": "=4", "run": null, "truncates": 0, "reach": ["50"], "model": "93fa5ece9a5a59b17fe648d740352486"}}';
 end;
 
 merge into lab.states__cdc as stored

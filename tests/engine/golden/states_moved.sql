@@ -201,7 +201,7 @@ select `k`, `seq`, `_batch_id`, `_cdc_batch_id`, `_cdc_valid_from`, `_cdc_valid_
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states_moved__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 1';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_moved__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30"]}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_moved__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30"], "model": "b50bf92fa85df0e6b81d1e0b63b8cf2d"}}';
 end;
 
 insert into lab.states_moved__cdc
@@ -275,11 +275,6 @@ select k, a, b, c, _op, seq, move as _move, _unsent, _arrived_at, _batch_id from
 set dbt.session.own;
 
 describe history lab.states_moved__cdc limit 1;
-
-show tblproperties lab.states_moved__cdc;
-
-describe query
-select _cdc_filled.* from lab.states_moved__cdc;
 
 cache lazy table lab__states_moved__cdc_e8ec1699_staged as select
     `k`, `a`, `b`, `c`, `seq`, `_move`, `_unsent`, `_arrived_at`, `_batch_id`,
@@ -386,6 +381,11 @@ select
     concat('=', to_json(array(cast(greatest(max(_cdc_last), struct(30L as `seq`)).`seq` as string)))) as reach,
     concat('=', to_json(collect_list(case when _cdc_range.lowest is not null then _cdc_range end))) as ranges
 from ranges;
+
+show tblproperties lab.states_moved__cdc;
+
+describe query
+select _cdc_filled.* from lab.states_moved__cdc;
 
 cache lazy table lab__states_moved__cdc_e8ec1699_moves as with events as (
     select `k`, `a`, `b`, `c`, `seq`, `_move`, `_unsent`, `_arrived_at`, `_batch_id`, _cdc_deleted, _cdc_truncate from (select * from lab.states_moved__cdc version as of 1) as stored
@@ -733,7 +733,7 @@ select coalesce(sum(_cdc_new_copies), 0) - count_if(_cdc_insert) as duplicates, 
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states_moved__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 2';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_moved__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30"]}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_moved__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30"], "model": "b50bf92fa85df0e6b81d1e0b63b8cf2d"}}';
 end;
 
 merge into lab.states_moved__cdc as stored
@@ -780,11 +780,6 @@ select k, a, b, c, _op, seq, move as _move, _unsent, _arrived_at, _batch_id from
 set dbt.session.own;
 
 describe history lab.states_moved__cdc limit 1;
-
-show tblproperties lab.states_moved__cdc;
-
-describe query
-select _cdc_filled.* from lab.states_moved__cdc;
 
 cache lazy table lab__states_moved__cdc_7238202c_staged as select
     `k`, `a`, `b`, `c`, `seq`, `_move`, `_unsent`, `_arrived_at`, `_batch_id`,
@@ -892,10 +887,15 @@ select
     concat('=', to_json(collect_list(case when _cdc_range.lowest is not null then _cdc_range end))) as ranges
 from ranges;
 
+show tblproperties lab.states_moved__cdc;
+
+describe query
+select _cdc_filled.* from lab.states_moved__cdc;
+
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states_moved__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 3';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_moved__cdc", "version": 3, "mark": "=4", "run": null, "truncates": 0, "reach": ["50"]}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_moved__cdc", "version": 3, "mark": "=4", "run": null, "truncates": 0, "reach": ["50"], "model": "b50bf92fa85df0e6b81d1e0b63b8cf2d"}}';
 end;
 
 merge into lab.states_moved__cdc as stored

@@ -170,7 +170,7 @@ select `k`, `seq`, `_batch_id`, `_cdc_batch_id`, `_cdc_valid_from`, `_cdc_valid_
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states_tied__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 1';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_tied__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30"]}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_tied__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30"], "model": "38cabb82e25d03b8120f88e9c142a47e"}}';
 end;
 
 insert into lab.states_tied__cdc
@@ -240,11 +240,6 @@ select k, a, b, c, _op, seq, _arrived_at, _batch_id from lab.tied;
 set dbt.session.own;
 
 describe history lab.states_tied__cdc limit 1;
-
-show tblproperties lab.states_tied__cdc;
-
-describe query
-select _cdc_filled.* from lab.states_tied__cdc;
 
 cache lazy table lab__states_tied__cdc_1ad85cb3_staged as select
     `k`, `a`, `b`, `c`, `seq`, `_arrived_at`, `_batch_id`,
@@ -351,6 +346,11 @@ select
     concat('=', to_json(array(cast(greatest(max(_cdc_last), struct(30L as `seq`)).`seq` as string)))) as reach,
     concat('=', to_json(collect_list(case when _cdc_range.lowest is not null then _cdc_range end))) as ranges
 from ranges;
+
+show tblproperties lab.states_tied__cdc;
+
+describe query
+select _cdc_filled.* from lab.states_tied__cdc;
 
 cache lazy table lab__states_tied__cdc_1ad85cb3_diff as with
 events as (
@@ -495,7 +495,7 @@ select coalesce(sum(_cdc_new_copies), 0) - count_if(_cdc_insert) as duplicates, 
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states_tied__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 2';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_tied__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30"]}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_tied__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30"], "model": "38cabb82e25d03b8120f88e9c142a47e"}}';
 end;
 
 merge into lab.states_tied__cdc as stored
@@ -534,11 +534,6 @@ select k, a, b, c, _op, seq, _arrived_at, _batch_id from lab.tied;
 set dbt.session.own;
 
 describe history lab.states_tied__cdc limit 1;
-
-show tblproperties lab.states_tied__cdc;
-
-describe query
-select _cdc_filled.* from lab.states_tied__cdc;
 
 cache lazy table lab__states_tied__cdc_06023e3d_staged as select
     `k`, `a`, `b`, `c`, `seq`, `_arrived_at`, `_batch_id`,
@@ -645,6 +640,11 @@ select
     concat('=', to_json(array(cast(greatest(max(_cdc_last), struct(30L as `seq`)).`seq` as string)))) as reach,
     concat('=', to_json(collect_list(case when _cdc_range.lowest is not null then _cdc_range end))) as ranges
 from ranges;
+
+show tblproperties lab.states_tied__cdc;
+
+describe query
+select _cdc_filled.* from lab.states_tied__cdc;
 
 cache lazy table lab__states_tied__cdc_06023e3d_diff as with
 events as (
@@ -823,7 +823,7 @@ select coalesce(sum(_cdc_new_copies), 0) - count_if(_cdc_insert) as duplicates, 
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states_tied__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 3';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_tied__cdc", "version": 3, "mark": "=3", "run": null, "truncates": 1, "reach": ["40"]}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_tied__cdc", "version": 3, "mark": "=3", "run": null, "truncates": 1, "reach": ["40"], "model": "38cabb82e25d03b8120f88e9c142a47e"}}';
 end;
 
 merge into lab.states_tied__cdc as stored
@@ -878,11 +878,6 @@ select k, a, b, c, _op, seq, _arrived_at, _batch_id from lab.tied;
 set dbt.session.own;
 
 describe history lab.states_tied__cdc limit 1;
-
-show tblproperties lab.states_tied__cdc;
-
-describe query
-select _cdc_filled.* from lab.states_tied__cdc;
 
 cache lazy table lab__states_tied__cdc_fe07807c_staged as select
     `k`, `a`, `b`, `c`, `seq`, `_arrived_at`, `_batch_id`,
@@ -990,10 +985,15 @@ select
     concat('=', to_json(collect_list(case when _cdc_range.lowest is not null then _cdc_range end))) as ranges
 from ranges;
 
+show tblproperties lab.states_tied__cdc;
+
+describe query
+select _cdc_filled.* from lab.states_tied__cdc;
+
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states_tied__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 4';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_tied__cdc", "version": 4, "mark": "=4", "run": null, "truncates": 1, "reach": ["50"]}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_tied__cdc", "version": 4, "mark": "=4", "run": null, "truncates": 1, "reach": ["50"], "model": "38cabb82e25d03b8120f88e9c142a47e"}}';
 end;
 
 merge into lab.states_tied__cdc as stored

@@ -191,7 +191,7 @@ select `k`, `seq`, `_batch_id`, `_cdc_batch_id`, `_cdc_valid_from`, `_cdc_valid_
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.versions__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 1';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"]}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"], "model": "79109ac7a44c53fb8227a9874dade147"}}';
 end;
 
 insert into lab.versions__cdc
@@ -269,8 +269,6 @@ select k, a, b, c, _op, seq, ts, _arrived_at, _batch_id from lab.clean;
 set dbt.session.own;
 
 describe history lab.versions__cdc limit 1;
-
-show tblproperties lab.versions__cdc;
 
 cache lazy table lab__versions__cdc_998943d0_staged as select
     `k`, `a`, `b`, `c`, `seq`, `ts`, `_arrived_at`, `_batch_id`,
@@ -382,6 +380,8 @@ select
     concat('=', to_json(array(cast(greatest(max(_cdc_last), struct(30L as `seq`)).`seq` as string), cast(unix_micros(greatest(max(_cdc_last_at), timestamp_micros(1735797600000000L))) as string)))) as reach,
     concat('=', to_json(collect_list(case when _cdc_range.lowest is not null then _cdc_range end))) as ranges
 from ranges;
+
+show tblproperties lab.versions__cdc;
 
 cache lazy table lab__versions__cdc_998943d0_diff as with
 events as (
@@ -546,7 +546,7 @@ select coalesce(sum(_cdc_new_copies), 0) - count_if(_cdc_insert) as duplicates, 
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.versions__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 2';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"]}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"], "model": "79109ac7a44c53fb8227a9874dade147"}}';
 end;
 
 merge into lab.versions__cdc as stored
@@ -601,8 +601,6 @@ select k, a, b, c, _op, seq, ts, _arrived_at, _batch_id from lab.clean;
 set dbt.session.own;
 
 describe history lab.versions__cdc limit 1;
-
-show tblproperties lab.versions__cdc;
 
 cache lazy table lab__versions__cdc_faf5f8a0_staged as select
     `k`, `a`, `b`, `c`, `seq`, `ts`, `_arrived_at`, `_batch_id`,
@@ -714,6 +712,8 @@ select
     concat('=', to_json(array(cast(greatest(max(_cdc_last), struct(30L as `seq`)).`seq` as string), cast(unix_micros(greatest(max(_cdc_last_at), timestamp_micros(1735797600000000L))) as string)))) as reach,
     concat('=', to_json(collect_list(case when _cdc_range.lowest is not null then _cdc_range end))) as ranges
 from ranges;
+
+show tblproperties lab.versions__cdc;
 
 cache lazy table lab__versions__cdc_faf5f8a0_diff as with
 events as (
@@ -913,7 +913,7 @@ select coalesce(sum(_cdc_new_copies), 0) - count_if(_cdc_insert) as duplicates, 
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.versions__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 3';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions__cdc", "version": 3, "mark": "=3", "run": null, "truncates": 1, "reach": ["40", "1735833600000000"]}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions__cdc", "version": 3, "mark": "=3", "run": null, "truncates": 1, "reach": ["40", "1735833600000000"], "model": "79109ac7a44c53fb8227a9874dade147"}}';
 end;
 
 merge into lab.versions__cdc as stored
@@ -968,8 +968,6 @@ select k, a, b, c, _op, seq, ts, _arrived_at, _batch_id from lab.clean;
 set dbt.session.own;
 
 describe history lab.versions__cdc limit 1;
-
-show tblproperties lab.versions__cdc;
 
 cache lazy table lab__versions__cdc_b224c4f3_staged as select
     `k`, `a`, `b`, `c`, `seq`, `ts`, `_arrived_at`, `_batch_id`,
@@ -1082,10 +1080,12 @@ select
     concat('=', to_json(collect_list(case when _cdc_range.lowest is not null then _cdc_range end))) as ranges
 from ranges;
 
+show tblproperties lab.versions__cdc;
+
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.versions__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 4';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions__cdc", "version": 4, "mark": "=4", "run": null, "truncates": 1, "reach": ["50", "1735869600000000"]}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions__cdc", "version": 4, "mark": "=4", "run": null, "truncates": 1, "reach": ["50", "1735869600000000"], "model": "79109ac7a44c53fb8227a9874dade147"}}';
 end;
 
 merge into lab.versions__cdc as stored

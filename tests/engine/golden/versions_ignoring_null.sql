@@ -202,7 +202,7 @@ select `k`, `seq`, `_batch_id`, `_cdc_batch_id`, `_cdc_valid_from`, `_cdc_valid_
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.versions_ignoring_null__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 1';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_ignoring_null__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"]}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_ignoring_null__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"], "model": "9679400ef2139d2d8b2ed3f9b4629433"}}';
 end;
 
 insert into lab.versions_ignoring_null__cdc
@@ -280,11 +280,6 @@ select k, a, b, c, _op, seq, ts, _arrived_at, _batch_id from lab.clean;
 set dbt.session.own;
 
 describe history lab.versions_ignoring_null__cdc limit 1;
-
-show tblproperties lab.versions_ignoring_null__cdc;
-
-describe query
-select _cdc_filled.* from lab.versions_ignoring_null__cdc;
 
 cache lazy table lab__versions_ignoring_null__cdc_e5e0947d_staged as select
     `k`, `a`, `b`, `c`, `seq`, `ts`, `_arrived_at`, `_batch_id`,
@@ -396,6 +391,11 @@ select
     concat('=', to_json(array(cast(greatest(max(_cdc_last), struct(30L as `seq`)).`seq` as string), cast(unix_micros(greatest(max(_cdc_last_at), timestamp_micros(1735797600000000L))) as string)))) as reach,
     concat('=', to_json(collect_list(case when _cdc_range.lowest is not null then _cdc_range end))) as ranges
 from ranges;
+
+show tblproperties lab.versions_ignoring_null__cdc;
+
+describe query
+select _cdc_filled.* from lab.versions_ignoring_null__cdc;
 
 cache lazy table lab__versions_ignoring_null__cdc_e5e0947d_diff as with
 events as (
@@ -572,7 +572,7 @@ select coalesce(sum(_cdc_new_copies), 0) - count_if(_cdc_insert) as duplicates, 
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.versions_ignoring_null__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 2';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_ignoring_null__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"]}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_ignoring_null__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"], "model": "9679400ef2139d2d8b2ed3f9b4629433"}}';
 end;
 
 merge into lab.versions_ignoring_null__cdc as stored
@@ -628,11 +628,6 @@ select k, a, b, c, _op, seq, ts, _arrived_at, _batch_id from lab.clean;
 set dbt.session.own;
 
 describe history lab.versions_ignoring_null__cdc limit 1;
-
-show tblproperties lab.versions_ignoring_null__cdc;
-
-describe query
-select _cdc_filled.* from lab.versions_ignoring_null__cdc;
 
 cache lazy table lab__versions_ignoring_null__cdc_c38ff8c2_staged as select
     `k`, `a`, `b`, `c`, `seq`, `ts`, `_arrived_at`, `_batch_id`,
@@ -745,10 +740,15 @@ select
     concat('=', to_json(collect_list(case when _cdc_range.lowest is not null then _cdc_range end))) as ranges
 from ranges;
 
+show tblproperties lab.versions_ignoring_null__cdc;
+
+describe query
+select _cdc_filled.* from lab.versions_ignoring_null__cdc;
+
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.versions_ignoring_null__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 3';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_ignoring_null__cdc", "version": 3, "mark": "=4", "run": null, "truncates": 0, "reach": ["50", "1735869600000000"]}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_ignoring_null__cdc", "version": 3, "mark": "=4", "run": null, "truncates": 0, "reach": ["50", "1735869600000000"], "model": "9679400ef2139d2d8b2ed3f9b4629433"}}';
 end;
 
 merge into lab.versions_ignoring_null__cdc as stored

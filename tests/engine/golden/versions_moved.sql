@@ -234,7 +234,7 @@ select `k`, `seq`, `_batch_id`, `_cdc_batch_id`, `_cdc_valid_from`, `_cdc_valid_
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.versions_moved__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 1';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_moved__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"]}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_moved__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"], "model": "cb60c18fd1e1f289ba100ebf5b7e0d3a"}}';
 end;
 
 insert into lab.versions_moved__cdc
@@ -316,11 +316,6 @@ select k, a, b, c, _op, seq, ts, move as _move, _unsent, _arrived_at, _batch_id 
 set dbt.session.own;
 
 describe history lab.versions_moved__cdc limit 1;
-
-show tblproperties lab.versions_moved__cdc;
-
-describe query
-select _cdc_filled.* from lab.versions_moved__cdc;
 
 cache lazy table lab__versions_moved__cdc_ef73002c_staged as select
     `k`, `a`, `b`, `c`, `seq`, `ts`, `_move`, `_unsent`, `_arrived_at`, `_batch_id`,
@@ -432,6 +427,11 @@ select
     concat('=', to_json(array(cast(greatest(max(_cdc_last), struct(30L as `seq`)).`seq` as string), cast(unix_micros(greatest(max(_cdc_last_at), timestamp_micros(1735797600000000L))) as string)))) as reach,
     concat('=', to_json(collect_list(case when _cdc_range.lowest is not null then _cdc_range end))) as ranges
 from ranges;
+
+show tblproperties lab.versions_moved__cdc;
+
+describe query
+select _cdc_filled.* from lab.versions_moved__cdc;
 
 cache lazy table lab__versions_moved__cdc_ef73002c_moves as with events as (
     select `k`, `a`, `b`, `c`, `seq`, `ts`, `_move`, `_unsent`, `_arrived_at`, `_batch_id`, _cdc_deleted, _cdc_truncate from (select * from lab.versions_moved__cdc version as of 1) as stored
@@ -813,7 +813,7 @@ select coalesce(sum(_cdc_new_copies), 0) - count_if(_cdc_insert) as duplicates, 
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.versions_moved__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 2';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_moved__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"]}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_moved__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"], "model": "cb60c18fd1e1f289ba100ebf5b7e0d3a"}}';
 end;
 
 merge into lab.versions_moved__cdc as stored
@@ -879,11 +879,6 @@ select k, a, b, c, _op, seq, ts, move as _move, _unsent, _arrived_at, _batch_id 
 set dbt.session.own;
 
 describe history lab.versions_moved__cdc limit 1;
-
-show tblproperties lab.versions_moved__cdc;
-
-describe query
-select _cdc_filled.* from lab.versions_moved__cdc;
 
 cache lazy table lab__versions_moved__cdc_cba145c5_staged as select
     `k`, `a`, `b`, `c`, `seq`, `ts`, `_move`, `_unsent`, `_arrived_at`, `_batch_id`,
@@ -996,10 +991,15 @@ select
     concat('=', to_json(collect_list(case when _cdc_range.lowest is not null then _cdc_range end))) as ranges
 from ranges;
 
+show tblproperties lab.versions_moved__cdc;
+
+describe query
+select _cdc_filled.* from lab.versions_moved__cdc;
+
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.versions_moved__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 3';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_moved__cdc", "version": 3, "mark": "=4", "run": null, "truncates": 0, "reach": ["50", "1735869600000000"]}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_moved__cdc", "version": 3, "mark": "=4", "run": null, "truncates": 0, "reach": ["50", "1735869600000000"], "model": "cb60c18fd1e1f289ba100ebf5b7e0d3a"}}';
 end;
 
 merge into lab.versions_moved__cdc as stored

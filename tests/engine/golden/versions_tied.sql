@@ -206,7 +206,7 @@ select `k`, `seq`, `_batch_id`, `_cdc_batch_id`, `_cdc_valid_from`, `_cdc_valid_
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.versions_tied__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 1';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_tied__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"]}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_tied__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"], "model": "bf6929f7af18496aa8509818f3f700fe"}}';
 end;
 
 insert into lab.versions_tied__cdc
@@ -286,11 +286,6 @@ select k, a, b, c, _op, seq, ts, move as _move, _unsent, _arrived_at, _batch_id 
 set dbt.session.own;
 
 describe history lab.versions_tied__cdc limit 1;
-
-show tblproperties lab.versions_tied__cdc;
-
-describe query
-select _cdc_filled.* from lab.versions_tied__cdc;
 
 cache lazy table lab__versions_tied__cdc_2d0a224a_staged as select
     `k`, `a`, `b`, `c`, `seq`, `ts`, `_move`, `_unsent`, `_arrived_at`, `_batch_id`,
@@ -402,6 +397,11 @@ select
     concat('=', to_json(array(cast(greatest(max(_cdc_last), struct(30L as `seq`)).`seq` as string), cast(unix_micros(greatest(max(_cdc_last_at), timestamp_micros(1735797600000000L))) as string)))) as reach,
     concat('=', to_json(collect_list(case when _cdc_range.lowest is not null then _cdc_range end))) as ranges
 from ranges;
+
+show tblproperties lab.versions_tied__cdc;
+
+describe query
+select _cdc_filled.* from lab.versions_tied__cdc;
 
 cache lazy table lab__versions_tied__cdc_2d0a224a_diff as with
 events as (
@@ -582,7 +582,7 @@ select coalesce(sum(_cdc_new_copies), 0) - count_if(_cdc_insert) as duplicates, 
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.versions_tied__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 2';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_tied__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"]}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_tied__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"], "model": "bf6929f7af18496aa8509818f3f700fe"}}';
 end;
 
 merge into lab.versions_tied__cdc as stored
@@ -640,11 +640,6 @@ select k, a, b, c, _op, seq, ts, move as _move, _unsent, _arrived_at, _batch_id 
 set dbt.session.own;
 
 describe history lab.versions_tied__cdc limit 1;
-
-show tblproperties lab.versions_tied__cdc;
-
-describe query
-select _cdc_filled.* from lab.versions_tied__cdc;
 
 cache lazy table lab__versions_tied__cdc_74a19738_staged as select
     `k`, `a`, `b`, `c`, `seq`, `ts`, `_move`, `_unsent`, `_arrived_at`, `_batch_id`,
@@ -757,10 +752,15 @@ select
     concat('=', to_json(collect_list(case when _cdc_range.lowest is not null then _cdc_range end))) as ranges
 from ranges;
 
+show tblproperties lab.versions_tied__cdc;
+
+describe query
+select _cdc_filled.* from lab.versions_tied__cdc;
+
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.versions_tied__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 3';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_tied__cdc", "version": 3, "mark": "=4", "run": null, "truncates": 0, "reach": ["50", "1735869600000000"]}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_tied__cdc", "version": 3, "mark": "=4", "run": null, "truncates": 0, "reach": ["50", "1735869600000000"], "model": "bf6929f7af18496aa8509818f3f700fe"}}';
 end;
 
 merge into lab.versions_tied__cdc as stored

@@ -191,7 +191,7 @@ select `k`, `seq`, `_batch_id`, `_cdc_batch_id`, `_cdc_valid_from`, `_cdc_valid_
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.versions_untracked__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 1';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_untracked__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"]}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_untracked__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"], "model": "d69b381b6ff251bcad80cb8536c3ded5"}}';
 end;
 
 insert into lab.versions_untracked__cdc
@@ -269,8 +269,6 @@ select k, a, b, c, _op, seq, ts, _arrived_at, _batch_id from lab.clean;
 set dbt.session.own;
 
 describe history lab.versions_untracked__cdc limit 1;
-
-show tblproperties lab.versions_untracked__cdc;
 
 cache lazy table lab__versions_untracked__cdc_4ece490f_staged as select
     `k`, `a`, `b`, `c`, `seq`, `ts`, `_arrived_at`, `_batch_id`,
@@ -382,6 +380,8 @@ select
     concat('=', to_json(array(cast(greatest(max(_cdc_last), struct(30L as `seq`)).`seq` as string), cast(unix_micros(greatest(max(_cdc_last_at), timestamp_micros(1735797600000000L))) as string)))) as reach,
     concat('=', to_json(collect_list(case when _cdc_range.lowest is not null then _cdc_range end))) as ranges
 from ranges;
+
+show tblproperties lab.versions_untracked__cdc;
 
 cache lazy table lab__versions_untracked__cdc_4ece490f_diff as with
 events as (
@@ -546,7 +546,7 @@ select coalesce(sum(_cdc_new_copies), 0) - count_if(_cdc_insert) as duplicates, 
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.versions_untracked__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 2';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_untracked__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"]}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_untracked__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"], "model": "d69b381b6ff251bcad80cb8536c3ded5"}}';
 end;
 
 merge into lab.versions_untracked__cdc as stored
@@ -601,8 +601,6 @@ select k, a, b, c, _op, seq, ts, _arrived_at, _batch_id from lab.clean;
 set dbt.session.own;
 
 describe history lab.versions_untracked__cdc limit 1;
-
-show tblproperties lab.versions_untracked__cdc;
 
 cache lazy table lab__versions_untracked__cdc_cdc2cf1f_staged as select
     `k`, `a`, `b`, `c`, `seq`, `ts`, `_arrived_at`, `_batch_id`,
@@ -715,10 +713,12 @@ select
     concat('=', to_json(collect_list(case when _cdc_range.lowest is not null then _cdc_range end))) as ranges
 from ranges;
 
+show tblproperties lab.versions_untracked__cdc;
+
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.versions_untracked__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 3';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_untracked__cdc", "version": 3, "mark": "=4", "run": null, "truncates": 0, "reach": ["50", "1735869600000000"]}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_untracked__cdc", "version": 3, "mark": "=4", "run": null, "truncates": 0, "reach": ["50", "1735869600000000"], "model": "d69b381b6ff251bcad80cb8536c3ded5"}}';
 end;
 
 merge into lab.versions_untracked__cdc as stored

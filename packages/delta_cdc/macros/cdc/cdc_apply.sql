@@ -5,8 +5,9 @@
        4 one MERGE: of the events in order (5_timeline/in_order.sql), else of their keys' whole timeline
          (5_timeline/cdc_timeline.sql), 5 views
 
-     `run` is what the steps hand on: options `o`, `storage`, `exists`, `first_load`, `stored` (cdc_reconcile_storage), the
-     table's `version`, what is `applied` (cdc_applied) and its mark `low`, the cached events `staged`, their `profile`, how
+     `run` is what the steps hand on: options `o`, `storage`, `exists`, `first_load`, `stored` (cdc_reconcile_storage;
+     where the last commit's note says that the table `is_as_noted`, only once there is something to apply), the table's last
+     `commit` and `version`, what is `applied` (cdc_applied) and its mark `low`, the cached events `staged`, their `profile`, how
      far they are read (`marks`) and, read so far, `stage`; `diff` and `found` are names of the long way's temporary views. --#}
 {% macro cdc_apply(model_sql) -%}
     {%- set clock = namespace(last=modules.datetime.datetime.now(), steps=[]) -%}
@@ -24,6 +25,9 @@
         {%- do delta_cdc._cdc_drop_temporary(run.staged) -%}
         {%- do delta_cdc.cdc_keep_views(run) -%}
         {{ return({'counts': {'read': 0}, 'message': 'nothing new' ~ delta_cdc._cdc_seconds(clock)}) }}
+    {%- endif -%}
+    {%- if run.is_as_noted -%}
+        {%- do run.update({'stored': delta_cdc.cdc_reconcile_storage(o, run.storage, run.commit), 'is_as_noted': false}) -%}
     {%- endif -%}
     {%- do run.update({'profile': profile, 'marks': delta_cdc._cdc_marks(o, run.applied, run.low, profile)}) -%}
     {%- do run.update({'stage': delta_cdc.cdc_bounded_stage(o, run.staged, run.marks.high)}) -%}
@@ -49,12 +53,21 @@
     {%- set storage = delta_cdc._cdc_sibling(this, 'cdc') -%}
     {%- set exists = delta_cdc.standing_relation(storage) is not none -%}
     {%- set first_load = not exists or should_full_refresh() -%}
-    {%- set stored = {'schemas': [o.payload], 'version': none} if first_load else delta_cdc.cdc_reconcile_storage(o, storage) -%}
-    {%- set applied = {'mark': none, 'run': 1, 'truncates': 0, 'reach': none} if first_load else delta_cdc.cdc_applied(o, storage, stored) -%}
+    {%- set commit = none if first_load else delta_cdc._cdc_last_commit(storage) -%}
+    {%- set note = {} if first_load else delta_cdc.cdc_read_note(commit, storage) -%}
+    {%- set is_as_noted = not first_load and delta_cdc.cdc_is_as_noted(o, storage, note) -%}
+    {%- if first_load -%}
+        {%- set stored, applied = {'schemas': [o.payload], 'version': none}, {'mark': none, 'run': 1, 'truncates': 0, 'reach': none} -%}
+    {%- elif is_as_noted -%}
+        {%- set stored, applied = {'version': note.version, 'properties': {}, 'rederive': false}, dict(note, is_noted=true) -%}
+    {%- else -%}
+        {%- set stored = delta_cdc.cdc_reconcile_storage(o, storage, commit) -%}
+        {%- set applied = delta_cdc.cdc_applied(o, storage, stored) -%}
+    {%- endif -%}
     {%- set temporary = this.schema ~ '__' ~ this.identifier ~ '__cdc_' ~ local_md5(invocation_id ~ this)[:8] -%}
     {{ return({
         'o': o, 'storage': storage, 'exists': exists, 'first_load': first_load, 'stored': stored, 'version': stored.version,
-        'applied': applied, 'marks': none,
+        'applied': applied, 'marks': none, 'is_as_noted': is_as_noted, 'commit': commit,
         'low': delta_cdc._cdc_low(o, applied, stored), 'staged': temporary ~ '_staged', 'diff': temporary ~ '_diff', 'found': temporary ~ '_moves',
     }) }}
 {%- endmacro %}

@@ -2,11 +2,13 @@
      derived_by}. It is taken before the model's query runs and written after the merge: a run that dies in between computes
      the same again, and what arrives in between is read again. RESTORE of the model takes it back with the rows. --#}
 {% macro upstreams_applied() -%}
-    {%- if 'merge_applied' not in context -%}
+    {#- Rendering the query and writing it are two contexts, and one reading of the mark. -#}
+    {%- set memory, name = delta_cdc._cdc_run_memory(), 'applied by ' ~ this -%}
+    {%- if name not in memory -%}
         {%- set value = run_query("show tblproperties " ~ this ~ " ('lakehouse.upstreams')").rows[0]['value'] -%}
-        {%- do context.update({'merge_applied': fromjson(value) if value and value.startswith('{') else {}}) -%}
+        {%- do memory.update({name: fromjson(value) if value and value.startswith('{') else {}}) -%}
     {%- endif -%}
-    {{ return(context['merge_applied']) }}
+    {{ return(memory[name]) }}
 {%- endmacro %}
 
 
@@ -73,7 +75,7 @@
     {%- if state.get('merged_since') != was.version -%}
         {%- set now, then = state.version.split('@')[0] | int, was.version.split('@')[0] | int -%}
         {%- set merged = [] -%}
-        {%- set commits = [] if now <= then else [state.commit] if now == then + 1
+        {%- set commits = [] if now <= then else state.commits if now - then <= state.commits | length
             else run_query('describe history ' ~ state.table ~ ' limit ' ~ (now - then)).rows -%}
         {%- for commit in commits -%}
             {%- if then < commit['version'] | int <= now and commit['operation'] in [
@@ -95,8 +97,11 @@
     {%- for state in now.values() if state.version is not none -%}
         {%- do delta_cdc._derived_by(state) -%}
         {%- if state.kind == 'cdc' and 'batch' not in state -%}
-            {%- do state.update({'batch': run_query('select coalesce(max(_cdc_batch_id), 0) from ' ~ state.table
-                ~ ' version as of ' ~ state.version.split('@')[0]).rows[0][0] | int}) -%}
+            {#- A later row's batch is above the mark of the last commit, if that is a noted one; else the rows are asked. -#}
+            {%- set mark = delta_cdc.cdc_read_note(state.commits[0], state.table).get('mark') or '' -%}
+            {%- set batch = mark[1:] if modules.re.fullmatch('=[0-9]+', mark) else run_query('select coalesce(max(_cdc_batch_id), 0) from '
+                ~ state.table ~ ' version as of ' ~ state.version.split('@')[0]).rows[0][0] -%}
+            {%- do state.update({'batch': batch | int}) -%}
         {%- endif -%}
     {%- endfor -%}
 {%- endmacro %}

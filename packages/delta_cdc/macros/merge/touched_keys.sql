@@ -13,7 +13,7 @@
     {%- set runs = execute and flags.WHICH in ['run', 'build'] and model.resource_type == 'model' and not context.get('merge_rendering') -%}
     {%- if runs and delta_cdc.is_incremental() -%}
         {%- set view = delta_cdc._touched_view(this) -%}
-        {%- do run_query('drop view if exists ' ~ view) -%}
+        {%- do delta_cdc._cdc_drop_temporary(view) -%}
         {%- do run_query('cache lazy table ' ~ view ~ ' as select distinct * from (' ~ query ~ ') where ' ~ delta_cdc._all_present(config.require('replace_by'))) -%}
         {{ return(view) }}
     {%- endif -%}

@@ -54,8 +54,9 @@
             {%- do state.update({'version': local_md5(described['View Text'])}) -%}
         {%- endif -%}
     {%- elif described.get('Provider') == 'delta' -%}
-        {%- set commit = run_query('describe history ' ~ table ~ ' limit 1').rows[0] -%}
-        {%- do state.update({'version': commit['version'] | int ~ '@' ~ commit['timestamp'], 'commit': commit}) -%}
+        {#- A run of a merge model makes two commits, the merge and its mark. -#}
+        {%- set commits = run_query('describe history ' ~ table ~ ' limit ' ~ (2 if kind == 'merge' else 1)).rows -%}
+        {%- do state.update({'version': commits[0]['version'] | int ~ '@' ~ commits[0]['timestamp'], 'commits': commits}) -%}
     {%- endif -%}
     {{ return(state) }}
 {%- endmacro %}

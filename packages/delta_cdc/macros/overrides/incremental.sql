@@ -37,8 +37,10 @@
 {%- endmaterialization %}
 
 
-{#-- Temporary views are the session's: they would stay for the next dbt command in it, and `docs generate` fails on them. --#}
+{#-- Temporary views are the session's: they would stay for the next dbt command in it, and `docs generate` fails on them. A
+     node's own session takes them with it. --#}
 {% macro _drop_merge_views() -%}
-    {%- do run_query('drop view if exists ' ~ delta_cdc._touched_view(this)) -%}
-    {%- do run_query('drop view if exists ' ~ make_temp_relation(this).include(schema=false)) -%}
+    {%- for view in [delta_cdc._touched_view(this), make_temp_relation(this).include(schema=false)] -%}
+        {%- do delta_cdc._cdc_drop_temporary(view) -%}
+    {%- endfor -%}
 {%- endmacro %}

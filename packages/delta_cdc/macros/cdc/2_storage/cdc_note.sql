@@ -1,19 +1,39 @@
 {#-- What is applied, kept in the note of the commit that applied it (`userMetadata`): the table's name and version, the highest
-     watermark (`mark`) or number of the next run, whether truncates are stored, and how far sequence and effective time
-     `reach`. While that commit is the table's last, all of it is known without reading a row. --#}
+     watermark (`mark`) or number of the next run, whether truncates are stored, how far sequence and effective time `reach`,
+     and what `model` the table and its views are of. While that commit is the table's last, all of it is known without
+     reading a row. --#}
 
 {#-- What the note says; after any other commit, maintenance, RESTORE and statements by hand among them, in a copy of another
      table, and where options have changed what a reach is, what the rows say. `is_noted`: every stored row is as this engine
      left it. --#}
 {% macro cdc_applied(o, storage, stored) -%}
-    {%- set note = stored.commit_note or '' -%}
-    {%- set note = fromjson(note)['lakehouse.cdc'] if note.startswith('{"lakehouse.cdc":') else {} -%}
-    {%- if not stored.rederive and note.get('table') == storage | string and note.get('version') == stored.version
-            and (note.get('reach') or not delta_cdc._cdc_has_reach(o)) -%}
+    {%- set note = delta_cdc.cdc_read_note(stored.commit, storage) -%}
+    {%- if note and not stored.rederive and (note.get('reach') or not delta_cdc._cdc_has_reach(o)) -%}
         {{ return(dict(note, is_noted=true)) }}
     {%- endif -%}
     {%- set row = run_query(delta_cdc.cdc_applied_rows(o, storage)).rows[0].dict() -%}
     {{ return(dict(row, reach=delta_cdc._cdc_read_reach(row), is_noted=false)) }}
+{%- endmacro %}
+
+
+{#-- The note of a table's last commit; nothing where it has none, or one that tells of another table or version. --#}
+{% macro cdc_read_note(commit, storage) -%}
+    {%- set text = commit['userMetadata'] or '' -%}
+    {%- set note = fromjson(text)['lakehouse.cdc'] if text.startswith('{"lakehouse.cdc":') else {} -%}
+    {{ return(note if note.get('table') == storage | string and note.get('version') == commit['version'] | int else {}) }}
+{%- endmacro %}
+
+
+{#-- Whether the table and its views are of this very model, so that a run with nothing to apply has nothing to compare. --#}
+{% macro cdc_is_as_noted(o, storage, note) -%}
+    {%- if not note.get('model') or (delta_cdc._cdc_has_reach(o) and not note.get('reach')) -%}{{ return(false) }}{%- endif -%}
+    {{ return(note.model == delta_cdc._cdc_model_of(o, tojson(delta_cdc._cdc_shape(o), sort_keys=true), delta_cdc._cdc_views(o, storage, {}).hash)) }}
+{%- endmacro %}
+
+
+{#-- The model that a note tells of: options and views as the table's properties have them, not as the run is about to write. --#}
+{% macro _cdc_model_of(o, options, views) -%}
+    {{ return(local_md5([options, views, o.on_schema_change] | join('|'))) }}
 {%- endmacro %}
 
 
@@ -118,7 +138,7 @@ struct({% for name in o.sequence %}{{ delta_cdc._cdc_from_lasting_text(reach[loo
 {#-- The note of the commit that makes `version`; none where there is nothing to say, or Spark would read it as two statements
      or substitute a variable. --#}
 {% macro cdc_note(run, version) -%}
-    {%- set marks, profile = run.marks, run.profile -%}
+    {%- set marks, profile, properties = run.marks, run.profile, run.stored.get('properties', {}) -%}
     {%- set note = {
         'table': run.storage | string,
         'version': version,
@@ -126,6 +146,7 @@ struct({% for name in o.sequence %}{{ delta_cdc._cdc_from_lasting_text(reach[loo
         'run': none if run.o.watermark else (marks.high_or_run + 1) | int,
         'truncates': 1 if marks.truncates or profile['truncates'] > 0 else 0,
         'reach': delta_cdc._cdc_read_reach(profile),
+        'model': delta_cdc._cdc_model_of(run.o, properties.get('lakehouse.cdc.options'), properties.get('lakehouse.cdc.views')),
     } -%}
     {%- set text = tojson({'lakehouse.cdc': note}) -%}
     {{ return(text if (note.mark or note.run) and ';' not in text and '$' not in text else none) }}

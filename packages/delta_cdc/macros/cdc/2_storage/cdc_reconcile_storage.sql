@@ -1,8 +1,7 @@
 {#-- What the storage table already is, brought in line with the model: schema changes by the four words of on_schema_change,
-     wider types, changed options. Changes `o` when columns are to be ignored. Returns version, commit_note, properties, schemas (payload
+     wider types, changed options. Changes `o` when columns are to be ignored. Returns version, commit, properties, schemas (payload
      columns by number, the last is today's), columns for the view, and whether all keys must be re-derived. --#}
-{% macro cdc_reconcile_storage(o, storage) -%}
-    {%- set commit = run_query('describe history ' ~ storage ~ ' limit 1').rows[0] -%}
+{% macro cdc_reconcile_storage(o, storage, commit) -%}
     {%- set properties = {} -%}
     {%- for row in run_query('show tblproperties ' ~ storage).rows -%}{%- do properties.update({row[0]: row[1]}) -%}{%- endfor -%}
     {%- set then = fromjson(properties.get('lakehouse.cdc.options', '{}')) -%}
@@ -45,13 +44,19 @@
         {%- do properties.update({'changed': true}) -%}
     {%- endif -%}
     {%- if added or widened -%}
-        {%- set commit = run_query('describe history ' ~ storage ~ ' limit 1').rows[0] -%}
+        {%- set commit = delta_cdc._cdc_last_commit(storage) -%}
     {%- endif -%}
     {{ return({
-        'version': commit['version'] | int, 'commit_note': commit['userMetadata'],
+        'version': commit['version'] | int, 'commit': commit,
         'properties': properties, 'schemas': schemas, 'rederive': rederive.needed,
         'columns': o.stored + (gone if o.on_schema_change != 'sync_all_columns' else []),
     }) }}
+{%- endmacro %}
+
+
+{#-- The table's last commit. --#}
+{% macro _cdc_last_commit(storage) -%}
+    {{ return(run_query('describe history ' ~ storage ~ ' limit 1').rows[0]) }}
 {%- endmacro %}
 
 
@@ -185,7 +190,7 @@
     {%- set o, storage, stored = run.o, run.storage, run.stored -%}
     {%- set views = delta_cdc._cdc_views(o, storage, stored) -%}
     {%- set properties = stored.get('properties', {}) -%}
-    {%- set is_other = properties.get('lakehouse.cdc.views') != views.hash -%}
+    {%- set is_other = not run.is_as_noted and properties.get('lakehouse.cdc.views') != views.hash -%}
     {%- if is_other or not delta_cdc._cdc_has_views() -%}
         {%- if delta_cdc.stored_as(this) == 'table' -%}
             {%- do log(this ~ ' was a table; it becomes a view on ' ~ storage, info=true) -%}
@@ -196,6 +201,7 @@
     {%- if is_other or properties.get('changed') -%}
         {%- set all = delta_cdc._cdc_storage_properties(o, stored) -%}
         {%- do all.update({'lakehouse.cdc.views': views.hash}) -%}
+        {%- do properties.update(all) -%}
         {%- do delta_cdc._cdc_commit_properties(run, all) -%}
     {%- endif -%}
 {%- endmacro %}
