@@ -7,6 +7,7 @@ One `Lab` holds bronze tables and the models on them; `build` runs dbt in this p
 from __future__ import annotations
 
 import copy
+import json
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -140,6 +141,26 @@ class Lab:
         if check:
             assert not self.failed, "\n".join(f"{name}: {message}" for name, message in self.failed.items())
         return models
+
+    def explain(self, model: str, key: Any, **arguments: Any) -> list[str]:
+        """Lines of `dbt run-operation cdc_explain`."""
+        from dbt.cli.main import dbtRunner
+
+        lines: list[str] = []
+
+        def note(told: Any) -> None:
+            if told.info.name == "JinjaLogInfo":
+                lines.append(told.data.msg)
+
+        line = [
+            "--quiet", "run-operation", "cdc_explain", "--args",
+            json.dumps({"model": f"{self.prefix}{model}", "key": key, **arguments}),
+            "--project-dir", str(self.folder), "--profiles-dir", str(ROOT / "profiles"),
+            "--target-path", str(self.folder / "target"), "--log-path", str(self.folder / "logs"),
+        ]  # fmt: skip
+        result = dbtRunner(callbacks=[note]).invoke(line)
+        assert result.success, result.exception or lines
+        return lines
 
     def rows(self, name: str, columns: Iterable[str] | str = "*") -> list[dict[str, Any]]:
         """Rows of a view or table as dictionaries."""

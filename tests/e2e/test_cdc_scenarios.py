@@ -17,6 +17,7 @@ from cdc_scenarios import (
     COLUMNS,
     GROUPS,
     SELECT,
+    SELECT_UNSENT,
     batches,
     deleted,
     differences,
@@ -473,6 +474,25 @@ def a_wrong_configuration_says_expected_got_and_fix(lab: Lab) -> Steps:
     for number, (_, text) in enumerate(WRONG):
         message = lab.failed[f"history_{number}"]
         assert text in message and "Fix:" in message, message
+
+
+@scenario
+def an_explanation_says_what_became_of_each_event(lab: Lab) -> Steps:
+    """By `dbt run-operation`: of a key that moved, of one that a truncate closed, with the model's SELECT rendered."""
+    lab.model("moved", "t", SELECT_UNSENT, **SCD2, moved_from="_move")
+    lab.deliver("t", [event("1", 10, "A", c="big"), deleted("1", 20, move=7), event("z", 20, "Z", time=20)])
+    yield None
+    lab.deliver("t", [event("2", 20, "A", 2, unsent=["c"], move=7), event("1", 15, "A", 2, c="big")])
+    lab.deliver("t", [event("z", 20, "Z", 2, time=20), event(None, 40, None, 2, op="t")])
+    yield None
+    first, second, closed = (lab.explain("moved", key) for key in ("1", "2", "z"))
+    assert [line.split()[:3] for line in first[2:]] == [
+        ["10", "1", "change"], ["15", "2", "change"], ["20", "1", "delete"], ["40", "truncate", "closes"],
+    ]  # fmt: skip
+    assert "equal on the tracked columns" in first[2] and "late" in first[3] and "moved to another key" in first[4]
+    assert "moved from another key; filled: c from the key it moved from" in second[2] and "big" not in str(second)
+    assert "moved from 1" in lab.explain("moved", "2", values=True)[2]
+    assert "closed by a truncate at 40" in closed[2] and "duplicate of the event of batch 1" in closed[3]
 
 
 # `make test` has these by DuckDB (tests/engine/test_scenarios.py) or by rendering (tests/macros).

@@ -113,7 +113,8 @@ def transpile(sql: str) -> str:
         elif isinstance(node, exp.CountIf):  # of no rows it is 0
             node.replace(exp.Filter(this=exp.Count(this=exp.Star()), expression=exp.Where(this=node.this)))
         elif isinstance(node, exp.Exists) and isinstance(node.expression, exp.Lambda):
-            node.replace(exp.func("list_bool_or", exp.func("list_transform", node.this, node.expression)))
+            found = exp.func("list_bool_or", exp.func("list_transform", node.this, node.expression))
+            node.replace(exp.func("coalesce", found, exp.false()))  # in an empty array there is none
         elif isinstance(node, exp.JSONFormat) and isinstance(node.this, exp.Struct):
             node.replace(_json(node.this))
         elif isinstance(node, exp.Table) and node.args.get("version"):
@@ -354,6 +355,7 @@ class Duck:
         self.messages: dict[str, str] = {}
         self.counts: dict[str, dict[str, int]] = {}
         self.warnings: list[str] = []
+        self.lines: list[str] = []
         self._edit = edit
 
     def bronze(self, name: str, columns: str) -> None:
@@ -404,6 +406,12 @@ class Duck:
         assert not (check and failed), failed
         return failed
 
+    def explain(self, model: str, key: Any, **arguments: Any) -> list[str]:
+        """Lines of `dbt run-operation cdc_explain`."""
+        self.lines.clear()
+        self._macros(next(iter(self.models)), full_refresh=False)["cdc_explain"](model, key, **arguments)
+        return list(self.lines)
+
     def rows(self, name: str, columns: Iterable[str] | str = "*") -> list[dict[str, Any]]:
         """Rows of a view or table as dictionaries."""
         listed = columns if isinstance(columns, str) else ", ".join(columns)
@@ -446,6 +454,15 @@ class Duck:
                 warehouse._drop(relation.type, str(relation))
 
         source = f"source.lab.bronze.{model.source}"
+        nodes = {
+            f"model.lab.{each}": {
+                "unique_id": f"model.lab.{each}", "resource_type": "model", "name": each, "alias": each,
+                "schema": self.schema, "config": {"incremental_strategy": None, **self.models[each].config},
+                "raw_code": self.models[each].query,
+                "depends_on": {"nodes": [f"model.lab.{self.models[each].source}"]},
+            }
+            for each in self.models
+        }  # fmt: skip
         context = {
             "adapter": Adapter,
             "api": {"Relation": Relation},
@@ -454,21 +471,23 @@ class Duck:
             "execute": True,
             "flags": {"WHICH": "run"},
             "fromjson": json.loads,
-            "graph": {"nodes": {}, "sources": {source: {"schema": self.schema, "identifier": model.source}}},
+            "graph": {"nodes": nodes, "sources": {source: {"schema": self.schema, "identifier": model.source}}},
             "invocation_args_dict": {},
             "invocation_id": f"invocation {self.builds}",
             "load_cached_relation": warehouse.listed,
             "local_md5": lambda text: hashlib.md5(text.encode()).hexdigest(),
-            "log": lambda message, info=False: None,
+            "log": lambda message, info=False: self.lines.append(message),
             "model": {
                 "columns": {}, "depends_on": {"nodes": [source]}, "description": "",
                 "unrendered_config": model.config,
             },
             "modules": {"datetime": datetime, "re": re},
+            "render": lambda text: text,
             "run_query": warehouse.query,
             "should_full_refresh": lambda: full_refresh,
             "target": {"threads": 1},
             "this": Relation(self.schema, name, "view"),
             "tojson": lambda value, sort_keys=False: json.dumps(value, sort_keys=sort_keys),
+            "zip": zip,
         }  # fmt: skip
         return load("cdc", context=context, edit=self._edit)

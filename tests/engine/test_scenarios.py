@@ -139,6 +139,59 @@ def test_an_event_that_the_engine_cannot_place_stops_the_model(case: str) -> Non
     assert lab.warehouse.kind("lab.history__cdc") is None
 
 
+# What arrives after A at 10 and B at 30, both of batch 1: two events, one of which is odd.
+ODD = {
+    "late": [event("k", 20, "L", 2), event("k", 40, "C", 2)],
+    "ties": [event("k", 30, "T", 2), event("k", 40, "C", 2)],
+    "clamped": [event("k", 20, "L", 2, time=5), event("k", 40, "C", 2)],
+    "clamped in order": [event("k", 40, "C", 2, time=50), event("k", 50, "D", 2, time=45)],
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+@pytest.mark.parametrize(("limit", "is_passed"), [(0, True), (1, False), (0.49, True), (0.5, False)])
+def test_limits_of_odd_events_stop_or_warn_before_a_write(case: str, limit: float, is_passed: bool) -> None:
+    """In both ways, by count and by share: below the limit nothing is said."""
+    kind, way = case.split()[0], "in order" in case
+    lab = made(on_tie="warn")
+    lab.model("warned", "t", SELECT, **SCD2, on_tie="warn", warn_above={kind: limit})
+    lab.model("stopped", "t", SELECT, **SCD2, on_tie="warn", fail_above={kind: limit})
+    lab.deliver("t", [event("k", 10, "A"), event("k", 30, "B")])
+    lab.build()
+    before = lab.rows("stopped"), lab.version("stopped__cdc")
+    lab.warnings.clear()
+    lab.deliver("t", ODD[case])
+    failed = lab.build(check=False)
+    told = f"{kind}: 1 of 2 events read, limit {limit}"
+    assert ("in order" in lab.messages["warned"]) is way and f"{kind} 1" in lab.messages["warned"]
+    assert [told in warning for warning in lab.warnings if "_above" in warning] == [True] * is_passed
+    assert lab.counts["warned"].get("warned", 0) == is_passed
+    assert lab.rows("warned") == lab.rows("history")
+    if not is_passed:
+        assert failed == {}
+        return
+    assert list(failed) == ["stopped"] and told in failed["stopped"] and "Fix, one of:" in failed["stopped"]
+    assert (lab.rows("stopped"), lab.version("stopped__cdc")) == before, "a stopped model writes nothing"
+
+    lab.model("stopped", "t", SELECT, **SCD2, on_tie="warn", fail_above={kind: 2})
+    lab.build()
+    assert lab.rows("stopped") == lab.rows("history"), "what stopped it is read again"
+
+
+def test_limits_hold_for_a_first_load_and_a_full_refresh_too() -> None:
+    lab = made(fail_above={"late": 0, "clamped": 0})
+    lab.deliver("t", [event("k", 10, "A", 2), event("k", 20, "B")])
+    lab.build()
+    lab.build(full_refresh=True)
+    lab.deliver("t", [event("l", 10, "A", 3), event("l", 20, "B", 3, time=5)])
+    version = lab.version("history__cdc")
+    assert "clamped: 1 of 4 events read, limit 0" in lab.build(full_refresh=True, check=False)["history"]
+    assert lab.version("history__cdc") == version
+    lab.model("first", "t", SELECT, **SCD2, fail_above={"clamped": 0.2})
+    assert "clamped: 1 of 4 events read, limit 0.2" in lab.build("first", check=False)["first"]
+    assert lab.warehouse.kind("lab.first__cdc") is None
+
+
 def test_a_full_refresh_that_would_lose_history_is_refused() -> None:
     lab = made()
     lab.deliver("t", [event("k", 10, "A"), event("k", 20, "B", 2)])

@@ -87,11 +87,12 @@
     {#- Few rows are sent to where the table's are; MERGE cannot know how few, and would sort the table's for the join. -#}
     {%- set source = '(select ' ~ ('/*+ broadcast(timeline) */ ' if profile['rows_read'] <= 100000) ~ '* from (\n' ~ timeline ~ '\n) as timeline)' -%}
     {%- set derived = ['_cdc_batch_id', '_cdc_valid_from', '_cdc_valid_to', '_cdc_visible'] + (['_cdc_filled'] if o.fill else []) -%}
+    {%- set warned = delta_cdc.cdc_hold_to_limits(o, {'read': profile['rows_read'], 'clamped': profile['clamped']}) -%}
     {%- set merged = delta_cdc._cdc_merge_once(run, delta_cdc.cdc_merge(o, run.storage, source, predicate, derived)) -%}
     {{ return({
         'read': profile['rows_read'], 'inserted': merged['num_inserted_rows'], 'updated': merged['num_updated_rows'],
         'opened': profile['opened'], 'closed': merged['num_updated_rows'], 'deletes': profile['deletes'], 'clamped': profile['clamped'],
-        'newest': run.marks.high_text,
+        'warned': warned, 'newest': run.marks.high_text,
     }) }}
 {%- endmacro %}
 
@@ -105,6 +106,7 @@
         {%- set plan = delta_cdc.cdc_plan(run) -%}
         {%- do run_query('cache lazy table ' ~ run.diff ~ ' as ' ~ delta_cdc.cdc_timeline(run, plan)) -%}
         {%- do counts.update(delta_cdc._cdc_count_diff(o, run.diff, delta_cdc.cdc_tied_columns(o, plan.state, run.stage, run.diff))) -%}
+        {%- do counts.update({'warned': delta_cdc.cdc_hold_to_limits(o, counts)}) -%}
         {%- do delta_cdc._cdc_lap(clock, 'timeline') -%}
         {%- if run.first_load -%}
             {%- do stored.update({'properties': delta_cdc._cdc_new_properties(o, run.storage, stored)}) -%}
@@ -159,7 +161,7 @@
 {#-- The counts that are told, as whole numbers: those that are not 0, and how much was read. --#}
 {% macro _cdc_told(counts) -%}
     {%- set told = {} -%}
-    {%- for name in ['read', 'duplicates', 'inserted', 'updated', 'opened', 'closed', 'moved', 'deletes', 'late', 'ties', 'clamped'] if counts.get(name) or name == 'read' -%}
+    {%- for name in ['read', 'duplicates', 'inserted', 'updated', 'opened', 'closed', 'moved', 'deletes', 'late', 'ties', 'clamped', 'warned'] if counts.get(name) or name == 'read' -%}
         {%- do told.update({name: counts.get(name) | int}) -%}
     {%- endfor -%}
     {{ return(told) }}

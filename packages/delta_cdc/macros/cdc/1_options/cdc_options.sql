@@ -18,6 +18,7 @@
         'on_schema_change': on_schema_change,
     } -%}
     {%- do delta_cdc._cdc_check_named(o, names, settings) -%}
+    {%- do o.update({'limits': delta_cdc.cdc_limits(settings.get('warn_above'), settings.get('fail_above'), o.strategy, o.on_tie)}) -%}
     {%- set types = {} -%}
     {%- for column in columns -%}{%- do types.update({column.name: column.type}) -%}{%- endfor -%}
     {%- set scd2 = o.strategy == 'cdc_scd2' -%}

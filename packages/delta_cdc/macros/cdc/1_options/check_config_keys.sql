@@ -22,7 +22,7 @@
 {#-- Options that only CDC models have. --#}
 {% macro _cdc_option_names() -%}
     {{ return(['sequence_by', 'effective_at', 'delete_when', 'truncate_when', 'watermark', 'track_history', 'track_history_except',
-        'ignore_null_updates', 'unsent', 'moved_from', 'except_columns', 'on_tie', 'cluster_by']) }}
+        'ignore_null_updates', 'unsent', 'moved_from', 'except_columns', 'on_tie', 'warn_above', 'fail_above', 'cluster_by']) }}
 {%- endmacro %}
 
 
@@ -45,7 +45,7 @@
         'invalidate_hard_deletes': 'delete_when', 'apply_as_truncates': 'truncate_when', 'apply_as_truncate_when': 'truncate_when',
         'keys': 'unique_key', 'sequence_col': 'sequence_by', 'updated_at': 'sequence_by',
         'stored_as_scd_type': "incremental_strategy='cdc_scd1' or 'cdc_scd2'", 'scd_type': "incremental_strategy='cdc_scd1' or 'cdc_scd2'",
-        'strategy': 'incremental_strategy', 'track_history_column_list': 'track_history', 'check_cols': 'track_history',
+        'warn_if': 'warn_above', 'error_if': 'fail_above', 'strategy': 'incremental_strategy', 'track_history_column_list': 'track_history', 'check_cols': 'track_history',
         'track_history_except_column_list': 'track_history_except', 'except_column_list': 'except_columns',
         'column_list': "the model's SELECT", 'where': "the model's where clause", 'source': "source() in the model's SELECT",
         'target': "the model's name", 'target_schema': 'schema',
