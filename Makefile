@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # long ones come first.
 OWN_PROCESSES := tests/e2e/test_demo.py tests/e2e/test_kills.py
 PARTS := "tests/e2e $(OWN_PROCESSES:%=--ignore=%)" "tests/ops -m spark" "$(OWN_PROCESSES)" \
-	"tests/engine tests/macros tests/ops -m 'not spark'"
+	"tests/ops -m 'not spark'" "tests/engine tests/macros"
 export DBT_PROFILES_DIR := profiles
 
 .DEFAULT_GOAL := help

@@ -152,7 +152,7 @@ def report(
             held.enter_context(exclusive(lake, "ingest report"))
             return session(lake.settings)
 
-        locking = Lake(lake.settings, start=start)  # a verdict without Spark needs no lock
+        locking = Lake(lake.settings, contracts=lake.contracts, start=start)  # a verdict without Spark needs no lock
         for source in asked:
             try:
                 verdicts.append(quality.judge(locking, source, batch, engine))

@@ -191,9 +191,12 @@ def test_dbt_typed_by_hand_is_quiet_and_reads_the_copy_alone(home: Path, copy: P
 ANALYST = """
 import json, sys
 from dbt.cli.main import dbtRunner
-from pyspark.sql import SparkSession
 
-project, folder = sys.argv[1:]
+from python_ops.lake.config import Settings
+from python_ops.lake.spark import session
+
+home, project, folder = sys.argv[1:]
+spark = session(Settings(home=home))
 places = ["--log-path", folder, "--target-path", f"{folder}/target"]
 
 
@@ -203,8 +206,8 @@ def dbt(*line):
     return done.result
 
 
+dbt("run")  # the copy's views
 compiled = dbt("compile", "--select", "resource_type:analysis")
-spark = SparkSession.getActiveSession() or SparkSession.builder.enableHiveSupport().getOrCreate()
 count = lambda query: spark.sql(query).count()
 analyses = {result.node.name: count(result.node.compiled_code) for result in compiled}
 dbt("build", "--project-dir", project, "--select", "slv_contacts_history", "--full-refresh")
@@ -230,7 +233,7 @@ def test_the_analyses_run_and_the_analysts_guide_does_what_it_says(copy: Path, t
     install_package(project)
     apply_guide(project)
     done = subprocess.run(
-        [sys.executable, "-c", ANALYST, str(project), str(tmp_path)], cwd=PROJECT_ROOT,
+        [sys.executable, "-c", ANALYST, str(copy), str(project), str(tmp_path)], cwd=PROJECT_ROOT,
         env={**os.environ, "LAKEHOUSE_HOME": str(copy), "LAKEHOUSE_SCHEMA_PREFIX": ""}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

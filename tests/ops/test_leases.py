@@ -215,7 +215,7 @@ def test_maintenance_leaves_a_table_alone_that_another_holds(tmp_path: Path) -> 
 
 @pytest.mark.spark
 def test_a_source_whose_table_another_holds_is_left_for_later(spark: SparkSession, tmp_path: Path) -> None:
-    lake = Lake(Settings(home=tmp_path, schema_prefix="leased"))
+    lake = Lake(Settings(home=tmp_path, schema_prefix="leased"), start=lambda: spark)
     landing = lake.landing / "fx_rates"
     landing.mkdir(parents=True)
     (landing / "a.csv").write_text("rate_date,currency,units_per_eur\n2025-01-02,USD,1.03\n")

@@ -71,7 +71,8 @@ class JudgedLake(Lake):
     """Bronze and ledger of one source, as ingestion leaves them."""
 
     def __init__(self, settings: Settings, contract: Contract) -> None:
-        super().__init__(settings, contracts=Contracts({contract.source: contract}), start=no_spark)
+        contracts = Contracts({contract.source: contract, "fx_rates": Contracts().load("fx_rates")})
+        super().__init__(settings, contracts=contracts, start=no_spark)
         self.contract = contract
         self.batches = self.ledger(contract.source)
 
