@@ -2,8 +2,7 @@
      wider types, changed options. Changes `o` when columns are to be ignored. Returns version, commit, properties, schemas (payload
      columns by number, the last is today's), columns for the view, and whether all keys must be re-derived. --#}
 {% macro cdc_reconcile_storage(o, storage, commit) -%}
-    {%- set properties = {} -%}
-    {%- for row in run_query('show tblproperties ' ~ storage).rows -%}{%- do properties.update({row[0]: row[1]}) -%}{%- endfor -%}
+    {%- set properties = delta_cdc._cdc_pairs('show tblproperties ' ~ storage) -%}
     {%- set then = fromjson(properties.get('lakehouse.cdc.options', '{}')) -%}
     {%- do delta_cdc._cdc_refuse_changed_identity(o, then) -%}
 

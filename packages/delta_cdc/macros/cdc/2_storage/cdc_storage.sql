@@ -72,8 +72,14 @@ show {{ kind }} in {{ relation.schema }} like '
 
 {#-- The rows of `describe extended` below the columns: Type, Provider, View Text, … --#}
 {% macro cdc_described_table(relation) -%}
+    {{ return(delta_cdc._cdc_pairs('describe extended ' ~ relation)) }}
+{%- endmacro %}
+
+
+{#-- Names and values that a statement gives, the first two columns of its rows. --#}
+{% macro _cdc_pairs(statement) -%}
     {%- set found = {} -%}
-    {%- for row in run_query('describe extended ' ~ relation).rows -%}{%- do found.update({row[0]: row[1]}) -%}{%- endfor -%}
+    {%- for row in run_query(statement).rows -%}{%- do found.update({row[0]: row[1]}) -%}{%- endfor -%}
     {{ return(found) }}
 {%- endmacro %}
 

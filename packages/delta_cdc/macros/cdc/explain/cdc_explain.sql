@@ -56,8 +56,7 @@
 
 {#-- Leaves out of the options columns that the storage table does not have yet; returns its payload columns by number. --#}
 {% macro _cdc_as_it_is_stored(o, storage) -%}
-    {%- set properties = {} -%}
-    {%- for row in run_query('show tblproperties ' ~ storage).rows -%}{%- do properties.update({row[0]: row[1]}) -%}{%- endfor -%}
+    {%- set properties = delta_cdc._cdc_pairs('show tblproperties ' ~ storage) -%}
     {%- do delta_cdc._cdc_refuse_changed_identity(o, fromjson(properties.get('lakehouse.cdc.options', '{}'))) -%}
     {%- set there = adapter.get_columns_in_relation(storage) | map(attribute='name') | list -%}
     {%- for part in ['stored', 'attributes', 'tracked', 'ignore_null', 'fill', 'payload'] -%}
