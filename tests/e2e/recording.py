@@ -1,23 +1,13 @@
-"""The recording in a lake: its batches into the landing folder, and what Spark has made of them."""
+"""The recording in a lake: what Spark has made of its batches."""
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
-from recorded_truth import LANDING, Entity, Row
+from recorded_truth import Entity, Row
 
 from python_ops.lake.contracts import Contract
-from python_ops.lake.lake import Lake
-
-
-def deliver(lake: Lake, batch: int) -> None:
-    """Puts one bundled batch of every source into the landing folder."""
-    for folder in sorted(path for path in LANDING.iterdir() if path.is_dir()):
-        (lake.landing / folder.name).mkdir(parents=True, exist_ok=True)
-        for file in folder.glob(f"batch_{batch}.*"):
-            shutil.copyfile(file, lake.landing / folder.name / file.name)
 
 
 def stored_rows(spark: SparkSession, entity: Entity, relation: str) -> dict[Row, Row]:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from recorded_truth import ENTITIES, differences, truth_after
-from recording import deliver, stored_rows
+from recording import stored_rows
 
 from python_ops.lake.config import PROJECT_ROOT, Settings
 from python_ops.lake.lake import Lake
+from python_ops.run.demo import deliver
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

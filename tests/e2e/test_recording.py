@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from recorded_truth import BATCHES, ENTITIES, HISTORIES, LANDING, differences, truth_after, truth_history
-from recording import deliver, snapshot_time, stored_history, stored_rows
+from recording import snapshot_time, stored_history, stored_rows
 
 from python_ops.jobs.build import arguments, invoke
 from python_ops.jobs.ingest import ingest
 from python_ops.lake.config import Settings
 from python_ops.lake.lake import Lake
 from python_ops.lake.spark import export_environment
+from python_ops.run.demo import deliver
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
