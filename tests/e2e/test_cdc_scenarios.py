@@ -477,6 +477,24 @@ def a_wrong_configuration_says_expected_got_and_fix(lab: Lab) -> Steps:
 
 
 @scenario
+def a_key_that_a_full_extract_lacks_is_deleted(lab: Lab) -> Steps:
+    """Spark plans what tests/engine proves; with too many keys gone the model stops and nothing is written."""
+    config = {name: value for name, value in SCD2.items() if name not in ("delete_when", "truncate_when")}
+    lab.model("history", "t", SELECT, **config, full_extracts=True)
+    lab.deliver("t", [event(key, 10, "A") for key in "klmn"])
+    yield None
+    lab.deliver("t", [event(key, 20, "A", 2) for key in "klmo"])
+    yield None
+    assert "deletes 1" in lab.messages["history"]
+    want = {key: [("A", 10, None)] for key in "klm"} | {"n": [("A", 10, 20)], "o": [("A", 20, None)]}
+    assert versions(lab, "history") == want
+    lab.deliver("t", [event("k", 30, "A", 3)])
+    yield MAY_FAIL
+    assert "lacks 3 of the 4 keys of the extract before it" in lab.failed["history"]
+    assert versions(lab, "history") == want
+
+
+@scenario
 def an_explanation_says_what_became_of_each_event(lab: Lab) -> Steps:
     """By `dbt run-operation`: of a key that moved, of one that a truncate closed, with the model's SELECT rendered."""
     lab.model("moved", "t", SELECT_UNSENT, **SCD2, moved_from="_move")

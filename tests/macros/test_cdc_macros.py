@@ -58,6 +58,11 @@ def test_options_have_the_documented_defaults() -> None:
         ),
         ({"effective_at": None}, "effective_at: expected a timestamp column (the first sequence_by column is bigint)"),
         ({"on_tie": "x"}, "on_tie: expected 'error' or 'warn', got x"),
+        ({"full_extracts": "yes"}, "full_extracts: expected true or false, got yes"),
+        ({"full_extracts": True}, "delete_when: expected nothing (in full_extracts a key is deleted by its absence)"),
+        ({"max_delete_share": 0.5}, "max_delete_share: expected full_extracts=true beside it"),
+        ({"max_delete_share": 50}, "max_delete_share: expected a share from 0 to 1, got 50"),
+        ({"max_delete_share": "0.5"}, "max_delete_share: expected a share from 0 to 1"),
         ({"warn_above": 100}, "warn_above: expected a mapping of late, ties and clamped to limits, got 100"),
         (
             {"fail_above": {"clampt": 1}},

@@ -17,7 +17,7 @@
     {%- set run = delta_cdc._cdc_begin(o) -%}
     {%- do delta_cdc._cdc_lap(clock, 'marks') -%}
 
-    {%- do run_query('cache lazy table ' ~ run.staged ~ ' as ' ~ delta_cdc.cdc_stage(o, model_sql, run.low)) -%}
+    {%- do delta_cdc._cdc_stage_events(run, model_sql) -%}
     {%- set profile = run_query(
         delta_cdc.cdc_survey(o, run.staged, run.applied.reach) if o.watermark and not run.first_load else delta_cdc.cdc_stage_profile(o, run.staged)).rows[0].dict() -%}
     {%- if o.watermark and not run.first_load and profile['rows_read'] == 0 and not run.stored.rederive -%}
@@ -32,6 +32,7 @@
     {%- do run.update({'profile': profile, 'marks': delta_cdc._cdc_marks(o, run.applied, run.low, profile)}) -%}
     {%- do run.update({'stage': delta_cdc.cdc_bounded_stage(o, run.staged, run.marks.high)}) -%}
     {%- do delta_cdc._cdc_stop_on_bad_events(run) -%}
+    {%- if o.full_extracts -%}{%- do delta_cdc._cdc_stop_on_bad_extracts(run) -%}{%- endif -%}
     {%- do delta_cdc._cdc_lap(clock, 'stage') -%}
 
     {%- set in_order = delta_cdc.cdc_may_go_in_order(run) -%}
@@ -41,9 +42,22 @@
     {%- do delta_cdc._cdc_remember_mark(run, counts.newest) -%}
     {%- do delta_cdc.cdc_keep_views(run) -%}
     {%- do delta_cdc._cdc_drop_temporary(run.staged) -%}
+    {%- for name in ['_members', '_rows'] if o.full_extracts -%}{%- do delta_cdc._cdc_drop_temporary(run.staged ~ name) -%}{%- endfor -%}
     {%- do delta_cdc._cdc_lap(clock, 'views') -%}
     {%- set told = delta_cdc._cdc_told(counts) -%}
     {{ return({'counts': told, 'message': delta_cdc._cdc_message(told) ~ (', in order' if in_order) ~ delta_cdc._cdc_seconds(clock)}) }}
+{%- endmacro %}
+
+
+{#-- Caches the new events. Rows and keys of full extracts are cached by themselves, so that source and storage are read once. --#}
+{% macro _cdc_stage_events(run, model_sql) -%}
+    {%- set arrived = run.staged ~ ('_rows' if run.o.full_extracts else '') -%}
+    {%- do run_query('cache lazy table ' ~ arrived ~ ' as ' ~ delta_cdc.cdc_stage(run.o, model_sql, run.low)) -%}
+    {%- if run.o.full_extracts -%}
+        {%- set members, stored = run.staged ~ '_members', none if run.first_load else run.storage ~ ' version as of ' ~ run.version -%}
+        {%- do run_query('cache lazy table ' ~ members ~ ' as ' ~ delta_cdc.cdc_extract_members(run.o, arrived, stored)) -%}
+        {%- do run_query('cache lazy table ' ~ run.staged ~ ' as ' ~ delta_cdc.cdc_extracted_events(run.o, arrived, members)) -%}
+    {%- endif -%}
 {%- endmacro %}
 
 
@@ -75,7 +89,8 @@
 
 {#-- Whether a run goes the short way: never after a commit that is not a noted one, which may have changed rows by hand. --#}
 {% macro cdc_may_go_in_order(run) -%}
-    {{ return(run.profile.get('in_order') and run.applied.is_noted and not run.stored.rederive) }}
+    {#- MERGE cannot plan a source whose events were found by reading its own target, as deletes of full extracts are. -#}
+    {{ return(run.profile.get('in_order') and run.applied.is_noted and not run.stored.rederive and not run.o.full_extracts) }}
 {%- endmacro %}
 
 

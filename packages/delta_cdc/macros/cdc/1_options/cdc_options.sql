@@ -15,10 +15,13 @@
         'moved_from': delta_cdc._cdc_as_list(settings.get('moved_from')),
         'except': delta_cdc._cdc_as_list(settings.get('except_columns', ['_op'])),
         'on_tie': settings.get('on_tie') or 'error',
+        'full_extracts': settings.get('full_extracts', false),
+        'max_delete_share': settings.get('max_delete_share', 0.5),
         'on_schema_change': on_schema_change,
     } -%}
     {%- do delta_cdc._cdc_check_named(o, names, settings) -%}
     {%- do o.update({'limits': delta_cdc.cdc_limits(settings.get('warn_above'), settings.get('fail_above'), o.strategy, o.on_tie)}) -%}
+    {%- do delta_cdc._cdc_check_extracts(o, settings) -%}
     {%- set types = {} -%}
     {%- for column in columns -%}{%- do types.update({column.name: column.type}) -%}{%- endfor -%}
     {%- set scd2 = o.strategy == 'cdc_scd2' -%}

@@ -22,7 +22,7 @@
 {#-- Options that only CDC models have. --#}
 {% macro _cdc_option_names() -%}
     {{ return(['sequence_by', 'effective_at', 'delete_when', 'truncate_when', 'watermark', 'track_history', 'track_history_except',
-        'ignore_null_updates', 'unsent', 'moved_from', 'except_columns', 'on_tie', 'warn_above', 'fail_above', 'cluster_by']) }}
+        'ignore_null_updates', 'unsent', 'moved_from', 'except_columns', 'on_tie', 'warn_above', 'fail_above', 'full_extracts', 'max_delete_share', 'cluster_by']) }}
 {%- endmacro %}
 
 

@@ -128,7 +128,7 @@
 {#-- What the stored rows depend on. `identity`: what the raw events mean. `shape`: how derived columns follow from them. --#}
 {% macro _cdc_shape(o) -%}
     {{ return({
-        'identity': {'unique_key': o.unique_key, 'sequence_by': o.sequence, 'delete_when': (o.delete_when or '').split() | join(' '),
+        'identity': {'unique_key': o.unique_key, 'sequence_by': o.sequence, 'delete_when': 'a full extract lacks the key' if o.full_extracts else (o.delete_when or '').split() | join(' '),
             'truncate_when': (o.truncate_when or '').split() | join(' '), 'watermark': o.watermark or ''},
         'shape': {'strategy': o.strategy, 'effective_at': o.effective_at or '', 'tracked': o.tracked if o.scd2 else [],
             'ignore_null': o.ignore_null, 'fill': o.fill, 'unsent': o.unsent or '', 'moved_from': o.moved_from},
