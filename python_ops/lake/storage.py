@@ -326,7 +326,7 @@ class S3Folder:
         except ClientError as exc:
             code = exc.response["Error"]["Code"]
             if code == "NoSuchBucket":
-                raise ConfigError(f"There is no bucket {self.bucket}. Make it, or set LAKEHOUSE_RECOVERY.") from exc
+                raise ConfigError(f"There is no bucket {self.bucket}. Make it, or correct the address.") from exc
             if code in ("NoSuchKey", "404", "InvalidRange"):
                 raise MissingFile(f"{source_key or f'{self.url}/{name}'} is missing.") from exc
             raise OpsError(

@@ -1,17 +1,24 @@
 """A front that makes PostgreSQL look like Redshift to the real redshift_connector.
 
 It drops start-up options that PostgreSQL does not know and says server version 8.0.2, as Redshift does. What stays
-PostgreSQL: the SQL. Functions of Redshift that the project uses are made in the database by `SHIMS`.
+PostgreSQL: the SQL. Functions of Redshift that the project uses are made in the database by `SHIMS`, and a COPY from S3
+becomes one from a file, which the front fetches with the credentials of its own process.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import struct
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+import boto3
+import duckdb
 
 SHIMS = """
 create function strtol(digits text, base integer) returns bigint immutable strict language sql
@@ -19,6 +26,7 @@ create function strtol(digits text, base integer) returns bigint immutable stric
 """
 
 _KNOWN = {b"user", b"database", b"application_name", b"client_encoding"}
+_COPY = re.compile(rb"from 's3://(?P<bucket>[^/']+)/(?P<key>[^']+)' iam_role '[^']+' format as parquet")
 _SSL_REQUEST, _PROTOCOL = 80877103, 196608
 
 
@@ -81,9 +89,25 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, por
 
 
 async def _up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
+    """Message by message, because a COPY is changed."""
+    while True:
+        head = await reader.readexactly(5)
+        body = await reader.readexactly(struct.unpack("!i", head[1:])[0] - 4)
+        if head[:1] == b"P" and (found := _COPY.search(body)):
+            path = await asyncio.to_thread(_fetched, found["bucket"].decode(), found["key"].decode())
+            body = body[: found.start()] + f"from '{path}' (format csv)".encode() + body[found.end() :]
+        writer.write(head[:1] + struct.pack("!i", len(body) + 4) + body)
         await writer.drain()
+
+
+def _fetched(bucket: str, key: str) -> Path:
+    """A file of S3 as a CSV that the server may read."""
+    folder = Path(tempfile.mkdtemp(prefix="redshift-copy-"))
+    folder.chmod(0o755)
+    boto3.client("s3").download_file(bucket, key, str(folder / "rows.parquet"))
+    duckdb.connect().execute(f"copy (from '{folder}/rows.parquet') to '{folder}/rows.csv' (format csv, header false)")
+    (folder / "rows.csv").chmod(0o644)
+    return folder / "rows.csv"
 
 
 async def _down(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import artifact_files as files
+import boto3
 import duckdb
 import psycopg
 import pyarrow
@@ -21,7 +22,7 @@ import pytest
 from deltalake import write_deltalake
 from servers import Server, stage_rows
 
-from python_ops.jobs.publish import Publication, status
+from python_ops.jobs.publish import Publication, redshift_target, status
 from python_ops.jobs.publish.fingerprint import Field
 from python_ops.jobs.publish.server_target import ServerTarget
 from python_ops.jobs.publish.stage import current_version
@@ -118,6 +119,51 @@ def test_every_type_arrives_exactly(server: Server, tmp_path: Path) -> None:
     assert (stored, entry.version.number, entry.version.table_id, entry.rows) == ("gold.fct_types", 7, "table-id", 3)
     age = datetime.now().astimezone() - datetime.fromisoformat(entry.published_at)
     assert abs(age.total_seconds()) < 60
+
+
+STAGING = {"staging": "s3://staging/publish", "iam_role": "arn:aws:iam::123456789012:role/copy"}
+
+
+@pytest.fixture
+def on_redshift_with_s3(on_redshift: Server, aws: str, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """Redshift that loads however few rows by COPY, from a bucket of moto."""
+    monkeypatch.setattr(redshift_target, "_FEW", 0)
+    boto3.client("s3").create_bucket(Bucket="staging", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    return replace(on_redshift, secret={**on_redshift.secret, **STAGING})
+
+
+def test_copy_loads_the_same_as_insert_and_leaves_no_file(on_redshift_with_s3: Server, tmp_path: Path) -> None:
+    """By position, whatever the order of a table whose columns have changed."""
+    query, fields = f"select * exclude raw from ({EVERY_ROW})", EVERY_FIELD[:-1]
+    target = on_redshift_with_s3.target()
+    older = [*fields[:2], Field("text", "int"), *fields[2:10], *fields[11:]]  # `text` moves to the end
+    publish_to(target, stage_rows(tmp_path, "fct_types", 1, f"select * replace (1 as text) from ({query})", older))
+    by_copy = target.replace([stage_rows(tmp_path, "fct_types", 2, query, fields)], target.served())
+    assert by_copy["gold.fct_types"].sent == 3
+    publish_to(on_redshift_with_s3.target(staging="", iam_role=""), stage_rows(tmp_path, "by_insert", 1, query, fields))
+    names = ", ".join(target.dialect.name(field.name) for field in fields)
+    by_copy_rows, by_insert_rows = (
+        on_redshift_with_s3.read(f"select {names} from gold.{table} order by id")
+        for table in ("fct_types", "by_insert")
+    )
+    assert str(by_copy_rows) == str(by_insert_rows)  # as text: NaN is not equal to itself
+    assert "Contents" not in boto3.client("s3").list_objects_v2(Bucket="staging")
+
+
+def test_a_copy_that_fails_leaves_the_old_rows_and_no_file(on_redshift_with_s3: Server, tmp_path: Path) -> None:
+    target = on_redshift_with_s3.target()
+    publish_to(target, dim(tmp_path, 1, "(1, 'a')"))
+    without_bucket = on_redshift_with_s3.target(staging="s3://gone/publish")
+    with pytest.raises(ConfigError, match="There is no bucket gone"):
+        publish_to(without_bucket, dim(tmp_path, 2, "(1, 'b')"))
+    connection = target.connect(on_redshift_with_s3.secret)
+    connection.cursor().execute("alter table gold.dim_a add constraint no_b check (text <> 'b')")
+    connection.commit()
+    connection.close()
+    with pytest.raises(OpsError, match="Publishing to Redshift failed"):
+        publish_to(target, dim(tmp_path, 3, "(1, 'b')"))
+    assert on_redshift_with_s3.read("select id, text from gold.dim_a") == [(1, "a")]
+    assert "Contents" not in boto3.client("s3").list_objects_v2(Bucket="staging")
 
 
 def test_types_and_comments_are_those_of_the_model(server: Server, tmp_path: Path) -> None:

@@ -163,6 +163,11 @@ def test_what_is_needed_follows_from_the_settings() -> None:
         ),
         ("extract.rest", {"url": "https://x", "token_url": "https://y"}, "has no client_id, client_secret"),
         ("publish.postgres", {"host": "h", "dbname": "d", "user": "u", "password": "p", "port": "x"}, "port must be"),
+        (
+            "publish.redshift",
+            {"host": "h", "dbname": "d", "user": "u", "password": "p", "staging": "s3://b/p"},
+            "staging and iam_role go together",
+        ),
         ("kafka", [CANARY], "must be a JSON object"),
     ],
 )

@@ -365,11 +365,12 @@ class ServerTarget(ABC):
         return f"cast('{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())}' as timestamp)"
 
     def _columns(self, cursor: Any, schema: str, table: str) -> list[str]:
-        """Names of a table's columns in lower case; empty if there is no table."""
+        """Names of a table's columns in lower case, in their order; empty if there is no table."""
         case = self.dialect.folded
         cursor.execute(
             "select column_name from information_schema.columns "
-            f"where table_schema = {self.text(case(schema))} and table_name = {self.text(case(table))}"
+            f"where table_schema = {self.text(case(schema))} and table_name = {self.text(case(table))} "
+            "order by ordinal_position"
         )
         return [row[0].lower() for row in cursor.fetchall()]
 

@@ -51,6 +51,10 @@ def faults(secret: Secret, form: str) -> list[str]:
         found.append(f"Secret {secret.name} has no {', '.join(missing)}. It needs {needs}.")
     if not _is_port(fields.get("port", 1)):
         found.append(f"Secret {secret.name}: port must be a number from 1 to 65535.")
+    if form == "publish.redshift" and _given(fields, "staging") != _given(fields, "iam_role"):
+        found.append(f"Secret {secret.name}: staging and iam_role go together; COPY from S3 needs both.")
+    if _given(fields, "staging") and not re.fullmatch(r"s3://[^/\s]+(/\S*)?", str(fields["staging"])):
+        found.append(f"Secret {secret.name}: staging must be s3://bucket/prefix.")
     if _given(fields, "private_key"):
         try:
             snowflake_key(fields)
