@@ -19,6 +19,7 @@ from python_ops.lake.errors import ConfigError
 from python_ops.lake.lake import Lake
 from python_ops.lake.ledger import BatchState, Ledger
 from python_ops.lake.offsets import Offsets, gaps, next_offsets, of_rows, parse
+from python_ops.watch.credentials import needed
 
 
 def span(start: int, end: int, partition: int = 0, topic: str = "t") -> Offsets:
@@ -128,6 +129,19 @@ def test_a_login_is_quoted_and_reaches_spark_alone(tmp_path: Path, monkeypatch: 
     assert options["kafka.sasl.jaas.config"].endswith('ScramLoginModule required username="u" password="a\\"b\\\\c;";')
     assert options["kafka.sasl.mechanism"] == "SCRAM-SHA-512"
     assert options["kafka.isolation.level"] == "read_committed"
+
+
+def test_a_cluster_of_aws_is_asked_by_role_and_without_a_secret(tmp_path: Path) -> None:
+    iam = Settings(home=tmp_path, kafka_servers="b:9098", kafka_protocol="SASL_SSL", kafka_mechanism="AWS_MSK_IAM")
+    options = Broker(Lake(iam)).spark_options()
+    assert options["kafka.sasl.mechanism"] == "AWS_MSK_IAM" and options["kafka.security.protocol"] == "SASL_SSL"
+    assert options["kafka.sasl.jaas.config"] == "software.amazon.msk.auth.iam.IAMLoginModule required;"
+    assert options["kafka.sasl.client.callback.handler.class"].endswith(".IAMClientCallbackHandler")
+    assert "kafka" not in needed(Lake(iam))
+    with pytest.raises(ConfigError, match="AWS_MSK_IAM needs kafka_protocol SASL_SSL, and it is SASL_PLAINTEXT"):
+        Broker(Lake(iam.model_copy(update={"kafka_protocol": "SASL_PLAINTEXT"})))
+    plain = iam.model_copy(update={"kafka_protocol": "PLAINTEXT"})
+    assert "kafka.sasl.mechanism" not in Broker(Lake(plain)).spark_options()
 
 
 def test_everything_behind_a_source_is_downstream_of_it() -> None:

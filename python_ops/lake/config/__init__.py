@@ -51,7 +51,7 @@ class Settings(BaseSettings):
         publish: Warehouses that this environment publishes to, of those that a model's `publish_to` names.
         kafka_servers: Brokers to begin with, `host:port,host:port`; streams need it.
         kafka_protocol: How to speak to them; with SASL the secret `kafka` has user and password.
-        kafka_mechanism: How SASL checks them.
+        kafka_mechanism: How SASL checks them; `AWS_MSK_IAM` takes the role of the process and no secret.
         kafka_topics: Topic of each source that can be streamed.
         kafka_avro: Sources whose records are Avro, written with the contract's schema; the others' are JSON.
         recovery: Where snapshots go: a folder or `s3://bucket/prefix`, best in another region; `<home>/snapshots`
@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     publish: tuple[Literal["duckdb", "postgres", "redshift", "snowflake"], ...] = ("duckdb",)
     kafka_servers: str = Field(default="", pattern=r"^([A-Za-z0-9._-]+:[0-9]{1,5}(,[A-Za-z0-9._-]+:[0-9]{1,5})*)?$")
     kafka_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    kafka_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    kafka_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "AWS_MSK_IAM"] = "SCRAM-SHA-512"
     kafka_topics: Mapping[str, Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]] = {
         "crm_accounts": "shopdb.public.accounts",
         "crm_contacts": "shopdb.public.contacts",

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from kafka import KafkaConsumer
 
 TIMEOUT_MS = 20_000
+IAM = "AWS_MSK_IAM"
 _LOGIN = {
     "PLAIN": "org.apache.kafka.common.security.plain.PlainLoginModule",
     "SCRAM-SHA-256": "org.apache.kafka.common.security.scram.ScramLoginModule",
     "SCRAM-SHA-512": "org.apache.kafka.common.security.scram.ScramLoginModule",
 }
+_MSK = "software.amazon.msk.auth.iam"  # of the jar aws-msk-iam-auth; its README has the options
 
 T = TypeVar("T")
 
@@ -34,7 +36,7 @@ class Broker:
     """The cluster of an environment.
 
     Raises:
-        ConfigError: no servers are set, or the secret is missing.
+        ConfigError: no servers are set, the secret is missing, or IAM is asked for without TLS.
     """
 
     def __init__(self, lake: Lake) -> None:
@@ -45,9 +47,12 @@ class Broker:
                 f"python_ops/lake/config/{lake.settings.target}.yml."
             )
         self.servers, self.protocol = lake.settings.kafka_servers, lake.settings.kafka_protocol
-        self.mechanism = lake.settings.kafka_mechanism
+        self.mechanism = lake.settings.kafka_mechanism if self.protocol.startswith("SASL") else ""
         self.user = self.password = ""
-        if self.protocol.startswith("SASL"):
+        if self.mechanism == IAM:
+            if self.protocol != "SASL_SSL":
+                raise ConfigError(f"kafka_mechanism {IAM} needs kafka_protocol SASL_SSL, and it is {self.protocol}.")
+        elif self.mechanism:
             login = lake.secrets.get("kafka").json()
             if missing := {"user", "password"} - login.keys():
                 raise ConfigError(f"Secret kafka lacks {', '.join(sorted(missing))}.")
@@ -60,8 +65,12 @@ class Broker:
             "kafka.security.protocol": self.protocol,
             "kafka.isolation.level": "read_committed",
         }
-        if self.user:
+        if self.mechanism:
             options["kafka.sasl.mechanism"] = self.mechanism
+        if self.mechanism == IAM:
+            options["kafka.sasl.jaas.config"] = f"{_MSK}.IAMLoginModule required;"
+            options["kafka.sasl.client.callback.handler.class"] = f"{_MSK}.IAMClientCallbackHandler"
+        elif self.mechanism:
             options["kafka.sasl.jaas.config"] = (
                 f"{_LOGIN[self.mechanism]} required "
                 f'username="{_quoted(self.user)}" password="{_quoted(self.password)}";'
@@ -105,12 +114,10 @@ class Broker:
         except ImportError as exc:
             raise missing_extra("kafka-python", "kafka") from exc
         options: dict[str, Any] = {"security_protocol": self.protocol, "isolation_level": "read_committed"}
+        if self.mechanism:
+            options["sasl_mechanism"] = self.mechanism
         if self.user:
-            options |= {
-                "sasl_mechanism": self.mechanism,
-                "sasl_plain_username": self.user,
-                "sasl_plain_password": self.password,
-            }
+            options |= {"sasl_plain_username": self.user, "sasl_plain_password": self.password}
         try:
             client = KafkaConsumer(
                 bootstrap_servers=self.servers.split(","), bootstrap_timeout_ms=TIMEOUT_MS,
