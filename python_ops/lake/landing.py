@@ -14,6 +14,8 @@ from python_ops.lake.errors import OpsError
 SNAPSHOT = ".snapshot"
 """`<file>.snapshot` beside a file says that the file is a complete snapshot."""
 
+WRAPPED = "wrapped"
+
 # Larger files that were taken are not read again to see whether they were replaced by others of their size.
 _READ_AGAIN = 16 * 1024 * 1024
 
@@ -34,7 +36,8 @@ class LandingFile:
         layout: Names of a csv file's fields.
         header: The first line is a header.
         multiline: A quoted field of a csv file holds line ends.
-        schema: Hash of the schema of a parquet or avro file: files that differ are read apart.
+        schema: Hash of the schema of a parquet or avro file: files that differ are read apart. WRAPPED where lines of
+            JSON carry their schema.
     """
 
     name: str

@@ -20,6 +20,7 @@ from python_ops.jobs import ingest as ingest_module
 from python_ops.jobs.ingest import IngestResult, has_new_files, ingest
 from python_ops.jobs.ingest.batch_checks import Findings, fingerprint, reasons_to_halt, warnings
 from python_ops.jobs.ingest.formats import delimited, envelopes, format_of
+from python_ops.jobs.ingest.formats.encodings import Encoding
 from python_ops.jobs.ingest.formats.rows import check_record, column_checks
 from python_ops.jobs.ingest.formats.values import Check
 from python_ops.jobs.ingest.result import together
@@ -203,7 +204,7 @@ def every_check() -> Iterator[Check]:
             for checks in (column_checks, delimited._column_checks):
                 yield from checks(contract, column, "true")
             dated = replace(column, accepts=(), earliest="2000-01-01", latest="2100-01-01")
-            yield from envelopes._column_checks(contract, dated)
+            yield from envelopes._column_checks(contract, dated, Encoding(has_schemas=True))
 
 
 def test_a_reason_that_was_written_without_its_kind_has_the_kind_of_todays_check() -> None:

@@ -180,7 +180,7 @@ def test_dates_integers_and_booleans_are_typed(desk: Callable[..., Desk]) -> Non
         record(close_date=-141428, amount="9999999999.99"),
         record(close_date=2932896, amount="-0.01"),
         record(close_date=2932897),
-        record(close_date="2025-01-01"),
+        record(close_date="01.01.2025"),
         record(amount="10000000000.00"),
     )
 

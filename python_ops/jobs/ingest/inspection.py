@@ -11,11 +11,12 @@ from pathlib import Path
 
 from python_ops.jobs.ingest.formats import format_of
 from python_ops.jobs.ingest.formats.binary import schema_of
+from python_ops.jobs.ingest.formats.envelopes import SIGNS_OF_WRAPPING
 from python_ops.jobs.ingest.formats.values import MAX_EXTRA_COLUMNS, MAX_RECORD_BYTES, bomb
 from python_ops.jobs.ingest.reasons import reason_of
 from python_ops.lake.contracts import Contract
 from python_ops.lake.errors import OpsError
-from python_ops.lake.landing import LandingFile, sha256
+from python_ops.lake.landing import WRAPPED, LandingFile, sha256
 
 # Spark decompresses these by their names too; here nobody can tell whether such a file is whole or a bomb.
 _OTHER_CODECS = (".bz2", ".deflate", ".lz4", ".snappy")
@@ -69,6 +70,8 @@ def _looked_at(path: Path, name: str, size: int, digest: str, contract: Contract
         fault = "a JSON array; deliver one object a line"
     elif fault is None and size and kind == "csv":
         layout, header, fault = _layout(head, contract)
+    elif contract.format == "debezium_json" and any(word in head for word in SIGNS_OF_WRAPPING):
+        schema = WRAPPED
     return LandingFile(name, size, digest, fault, kind, layout, header, multiline, schema)
 
 

@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
-def project(lines: DataFrame, contract: Contract, layout: tuple[str, ...] = ()) -> DataFrame:
+def project(lines: DataFrame, contract: Contract, layout: tuple[str, ...] = (), is_wrapped: bool = True) -> DataFrame:
     """Parses and checks records.
 
     Args:
         lines: `_raw` string (rows of parquet and avro files as JSON), `_file` string, `_line` bigint.
         contract: The source's contract.
         layout: Names of a csv record's fields in their order; empty for JSON.
+        is_wrapped: Debezium's events may be wrapped with their schema, or as CloudEvents.
 
     Returns:
         One row per record: `_kind` (`event`, `rejected`, `unknown`: of a layout version that the contract does not
@@ -29,7 +30,7 @@ def project(lines: DataFrame, contract: Contract, layout: tuple[str, ...] = ()) 
         then the contract's columns and METADATA up to `_line`.
     """
     if contract.format == "debezium_json":
-        return debezium(lines, contract)
+        return debezium(lines, contract, is_wrapped)
     format_ = format_of(contract)
     if layout or contract.format == "csv":
         return delimited(lines, contract, layout or tuple(column.name for column in contract.columns), format_)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from python_ops.jobs.ingest.formats.binary import place, read_rows
 from python_ops.jobs.ingest.formats.delimited import parsed
 from python_ops.lake.lake import Lake
-from python_ops.lake.landing import LandingFile
+from python_ops.lake.landing import WRAPPED, LandingFile
 from python_ops.lake.spark import separate_session
 
 if TYPE_CHECKING:
@@ -37,12 +37,14 @@ class Records:
         layout: Names of a csv record's fields; empty for JSON.
         generation: The `_source_generation` of their rows.
         again: They are dead letters, which stay where they are when they are rejected again.
+        is_wrapped: Debezium's events may be wrapped with their schema, or as CloudEvents.
     """
 
     lines: DataFrame
     layout: tuple[str, ...]
     generation: int
     again: bool = False
+    is_wrapped: bool = True
 
 
 def read(spark: SparkSession, folder: Path, files: Sequence[LandingFile], generation: int) -> list[Records]:
@@ -54,7 +56,7 @@ def read(spark: SparkSession, folder: Path, files: Sequence[LandingFile], genera
             groups.setdefault(alike, []).append(file)
     tasks = int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
     found = []
-    for (kind, layout, header, multiline, _), alike_files in groups.items():
+    for (kind, layout, header, multiline, schema), alike_files in groups.items():
         paths = [_literal(folder / file.name) for file in alike_files]
         if kind in ("parquet", "avro"):
             lines = read_rows(spark, paths, kind, folder)
@@ -64,7 +66,7 @@ def read(spark: SparkSession, folder: Path, files: Sequence[LandingFile], genera
                 lines = _joined(lines, layout)
             if len(paths) < tasks and sum(file.bytes for file in alike_files) > _SPREAD_ABOVE:
                 lines = lines.repartition(tasks)
-        found.append(Records(lines, layout, generation))
+        found.append(Records(lines, layout, generation, is_wrapped=schema == WRAPPED))
     return found
 
 

@@ -32,8 +32,10 @@ class Column:
 
     Attributes:
         accepts: Ways of writing a value that are read too, and counted: `thousands` (1,234.50), `exponent` (1e3),
-            `no_point` (a decimal of Debezium without its point), `no_zone` (a time without a zone is UTC), `epoch_s`,
-            `epoch_ms`, `epoch_us` (a number is a time).
+            `no_zone` (a time without a zone is UTC), `epoch_s`, `epoch_ms`, `epoch_us`, `epoch_ns` (a number is a
+            time), `infinity_as_null`, `infinity_as_9999` (PostgreSQL's infinite times). Of Debezium: `no_point` (a
+            decimal without its point), `precise` (a decimal as base64 of its unscaled bytes), `hex`, `base64_url`
+            (bytes; kept as base64).
         earliest: A date or time before this day is rejected.
         latest: A date or time after this day is rejected.
     """
@@ -133,6 +135,7 @@ class Contract:
         table: Table name in a Debezium event's `source.table`; None for others.
         schema: Its `source.schema`, or `source.db` where there is none; `*` takes the table of every schema. None takes
             one schema's and halts where another's come.
+        others: What becomes of other tables' events: `reject`, or `ignore` where the topic or folder has several.
         timestamp_column: Commit time that DMS adds to a row (`TimestampColumnName`).
         complete: Every file is a complete snapshot: the keys it lacks are deleted.
         schema_version: Where records say the version of their layout.
@@ -149,6 +152,7 @@ class Contract:
     columns: tuple[Column, ...]
     table: str | None = None
     schema: str | None = None
+    others: str = "reject"
     lf_tags: Mapping[str, str] = field(default_factory=dict)
     meta: Mapping[str, str | float | bool] = field(default_factory=dict)
     thresholds: Thresholds = field(default_factory=Thresholds)

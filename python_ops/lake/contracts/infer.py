@@ -13,8 +13,8 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from itertools import combinations, islice
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from python_ops.lake.contracts import MAX_PRECISION, Column
+from python_ops.lake.contracts.events import events_of, types_of
 from python_ops.lake.errors import ConfigError, first_line, missing_extra
 
 MOST_RECORDS = 100_000
@@ -67,6 +68,7 @@ class Sample:
         key: Key columns, where the file names them.
         table: Table, where the file names it.
         schema: Its schema, where the file names it.
+        accepts: Ways of writing values, where the records say them.
     """
 
     format: str
@@ -76,12 +78,15 @@ class Sample:
     key: list[str]
     table: str | None = None
     schema: str | None = None
+    accepts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def nested(self) -> list[str]:
         """Columns that hold objects or lists, which no column of a contract does: ingestion keeps them in `_extra`."""
         return [
-            name for name in self.names if any(isinstance(record.get(name), dict | list) for record in self.records)
+            name
+            for name in self.names
+            if name not in self.types and any(isinstance(record.get(name), dict | list) for record in self.records)
         ]
 
 
@@ -142,7 +147,8 @@ def _in_lower_case(sample: Sample) -> Sample:
         sample,
         names=list(lower.values()),
         records=[{lower[name]: value for name, value in record.items()} for record in sample.records],
-        types={lower[name]: kind for name, kind in sample.types.items()},
+        types={lower[name]: kind for name, kind in sample.types.items() if name in lower},
+        accepts={lower[name]: how for name, how in sample.accepts.items() if name in lower},
         key=[name.lower() for name in sample.key],
     )
 
@@ -168,22 +174,19 @@ def _json(text: str) -> Sample:
     events = [json.loads(line, parse_float=_Number) for line in lines]
     if not all(isinstance(event, dict) for event in events):
         raise ValueError("a line is not a JSON object")
-    first = events[0]
-    if not ("value" in first and "key" in first and _is_change(events)):
+    changes = events_of(events)
+    if not changes:
         return Sample("jsonl", _names(events), events, {}, [])
-    changed = [event["value"] for event in events if event.get("value")]
-    rows = [value["after"] for value in changed if value.get("after")]
-    tables = sorted({str(value["source"]["table"]) for value in changed})
-    schemas = sorted({str(value["source"].get("schema") or value["source"].get("db") or "") for value in changed})
+    rows = [change.row for change in changes if change.row]
+    tables = sorted({change.table or "" for change in changes})
+    schemas = sorted({change.schema or "" for change in changes})
     if len(tables) > 1 or len(schemas) > 1:
         raise ValueError(f"it holds events of several tables or schemas: {', '.join((*schemas, *tables))}")
-    keys = next((list(event["key"]) for event in events if event.get("key")), [])
-    return Sample("debezium_json", _names(rows), rows, {}, keys, tables[0], schemas[0] or None)
-
-
-def _is_change(events: Iterable[dict[str, Any]]) -> bool:
-    values = [event["value"] for event in events if event.get("value")]
-    return bool(values) and all(isinstance(value, dict) and {"op", "source"} <= value.keys() for value in values)
+    keys = next((list(change.key) for change in changes if change.key), [])
+    said = types_of(field for change in changes for field in change.fields)
+    types: dict[str, str | None] = {name: kind for name, (kind, _) in said.items()}
+    accepts = {name: how for name, (_, how) in said.items()}
+    return Sample("debezium_json", _names(rows), rows, types, keys, tables[0], schemas[0] or None, accepts)
 
 
 def _csv(text: str) -> Sample:
@@ -270,7 +273,7 @@ def _column(sample: Sample, name: str) -> dict[str, Any] | None:
     if kind is None:
         return None
     column: dict[str, Any] = {"name": name, "type": kind}
-    if accepts := _accepts(column, values, sample.format):
+    if accepts := list(sample.accepts.get(name, ())) or _accepts(column, values, sample.format):
         column["accepts"] = accepts
     if len(values) == len(sample.records):
         column["required"] = True

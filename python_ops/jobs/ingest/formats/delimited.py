@@ -10,8 +10,8 @@ from python_ops.jobs.ingest.formats.values import (
     MAX_RECORD_BYTES,
     Check,
     from_text,
-    not_a_number,
     range_checks,
+    taken_as_null,
 )
 from python_ops.lake.contracts import Column, Contract
 from python_ops.lake.rejections import Kind
@@ -112,6 +112,6 @@ def _column_checks(contract: Contract, column: Column, applies: str) -> list[Che
     if column.required and (name in contract.key or column.type != "string"):
         checks.append(Check(f"{applies} and trim({text}) = ''", Kind.MISSING, "a required value is blank", name))
     empty = f"trim({text}) <> ''" if column.type != "string" else "true"
-    wrong = f"{applies} and {text} is not null and {empty} and `{name}` is null and not {not_a_number(column, text)}"
+    wrong = f"{applies} and {text} is not null and {empty} and `{name}` is null and not {taken_as_null(column, text)}"
     checks.append(Check(wrong, Kind.TYPE, f"not a {column.type}", name))
     return [*checks, *range_checks(column, applies)]

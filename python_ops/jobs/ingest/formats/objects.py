@@ -28,7 +28,6 @@ def objects(lines: DataFrame, contract: Contract, format_: Format) -> DataFrame:
         rows,
         format_.read_as(contract),
         ["_raw", "_file", "_line", "_is_object", "_unknown_version", *format_.carried],
-        is_debezium=False,
         known=list(format_.fields(contract)),
     )
     checks = [*check_record(), *format_.checks()]

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from python_ops.jobs.ingest.formats.encodings import Encoding
 from python_ops.jobs.ingest.formats.values import (
     MAX_EXTRA_COLUMNS,
     MAX_RECORD_BYTES,
@@ -19,8 +20,8 @@ from python_ops.jobs.ingest.formats.values import (
     first_of,
     from_variant,
     normalised,
-    not_a_number,
     range_checks,
+    taken_as_null,
 )
 from python_ops.lake.contracts import Column, Contract
 from python_ops.lake.rejections import Kind
@@ -86,13 +87,18 @@ def column_checks(contract: Contract, column: Column, applies: str) -> list[Chec
     if name in contract.key and column.type == "string":
         checks.append(Check(f"{applies} and trim(`{name}`) = ''", Kind.MISSING, "the key is blank", name))
     wrong = f"{applies} and `_kind_{name}` <> 'VOID' and `{name}` is null"
-    wrong += f" and not {not_a_number(column, f'`_text_{name}`')}"
+    wrong += f" and not {taken_as_null(column, f'`_text_{name}`')}"
     checks.append(Check(wrong, Kind.TYPE, f"not a {column.type}", name))
     return [*checks, *range_checks(column, applies)]
 
 
 def value_columns(
-    rows: DataFrame, contract: Contract, carried: Sequence[str], is_debezium: bool, known: Sequence[str] = ()
+    rows: DataFrame,
+    contract: Contract,
+    carried: Sequence[str],
+    known: Sequence[str] = (),
+    encoding: Encoding | None = None,
+    hidden: str = "false",
 ) -> DataFrame:
     """From `_row`, a JSON object: `_kind_…` and `_text_…` of each column, its typed value, `_extra`, `_changes`.
 
@@ -102,8 +108,9 @@ def value_columns(
         rows: Has `_row` and what is carried.
         contract: The source's contract.
         carried: Columns that go on.
-        is_debezium: Values are written as Debezium writes them.
         known: Columns of the row that are not the contract's and not extra: the source's own metadata.
+        encoding: How values are written; as plain JSON when None.
+        hidden: SQL of whether a column `name` is metadata too.
     """
     names = ", ".join(f"'{name}'" for name in (*(column.name for column in contract.columns), *known))
     lower = f"array_contains(array({names}), lower(name))"
@@ -113,7 +120,7 @@ def value_columns(
     found = rows.selectExpr(
         *carried, "_row",
         "map_filter(try_cast(_row as map<string, variant>),"
-        f" (name, _) -> not array_contains(array({names}), name)) as _others",
+        f" (name, _) -> not (array_contains(array({names}), name) or {hidden})) as _others",
     ).selectExpr(
         "*",
         f"case when exists(map_keys(_others), name -> {lower}) then map_filter(_others, (name, _) -> {lower}"
@@ -134,16 +141,22 @@ def value_columns(
         *carried, f"case when size(_others) > coalesce(size(_recased), 0) then to_json({others}) end as _extra",
         *[f"`_value_{c.name}`" for c in contract.columns],
         *[f"schema_of_variant(`_value_{c.name}`) as `_kind_{c.name}`" for c in contract.columns],
-        *[f"try_variant_get(`_value_{c.name}`, '$', 'string') as `_text_{c.name}`" for c in contract.columns],
     )  # fmt: skip
-    typed = kinds.selectExpr(
-        "*",
-        *[
-            f"{from_variant(c, f'`_value_{c.name}`', f'`_kind_{c.name}`', is_debezium)} as `{c.name}`"
-            for c in contract.columns
-        ],
-    )
+    texts = kinds.selectExpr("*", *[f"{_text(c, encoding)} as `_text_{c.name}`" for c in contract.columns])
+    typed = texts.selectExpr("*", *[f"{_typed(c, encoding)} as `{c.name}`" for c in contract.columns])
     return typed.selectExpr("*", changes(contract, "contains(_raw, '\\\\u0000')"))
+
+
+def _text(column: Column, encoding: Encoding | None) -> str:
+    value, kind = f"`_value_{column.name}`", f"`_kind_{column.name}`"
+    return encoding.text(column, value, kind) if encoding else f"try_variant_get({value}, '$', 'string')"
+
+
+def _typed(column: Column, encoding: Encoding | None) -> str:
+    value, kind = f"`_value_{column.name}`", f"`_kind_{column.name}`"
+    return (
+        encoding.value(column, value, kind, f"`_text_{column.name}`") if encoding else from_variant(column, value, kind)
+    )
 
 
 def changes(contract: Contract, has_nul: str) -> str:

@@ -54,18 +54,22 @@ MAX_INFLATION, MAX_INFLATED_BYTES = 200, 64 * 1024 * 1024
 FIRST_DAY, LAST_DAY = -719162, 2932896
 FIRST_MICROSECOND, LAST_MICROSECOND = FIRST_DAY * 86_400_000_000, (LAST_DAY + 1) * 86_400_000_000 - 1
 
-_MICROSECONDS = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1}
+_PER_SECOND = {"epoch_s": 1, "epoch_ms": 1_000, "epoch_us": 1_000_000, "epoch_ns": 1_000_000_000}
+# As text, as days, and as the numbers of each unit (PGStatement.DATE_POSITIVE_INFINITY and its like).
+_INFINITY = "^([+]?infinity|2147483647|9223372036825200(000)?|9223372036854775807|[+]294247-.*)$"
+_MINUS_INFINITY = "^(-infinity|-2147483648|-9223372036832400(000)?|-9223372036854775808|-290308-.*)$"
 _NOT_NUMBERS = "'nan', 'infinity', '-infinity', '+infinity', 'inf', '-inf'"
 _TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,6})?"
 # A JSON number with an exponent, or of more digits than a decimal has, is read as a double, which keeps 15 digits.
 _MORE_THAN_A_DOUBLE = ':[^0-9A-Za-z"]*[0-9]([.]?[0-9]){15,}([eE]|([.]?[0-9]){23})'
 
 # What was changed so that a value could be taken; each is counted per batch.
-NUL, NOT_A_NUMBER, LISTED_BOOLEAN, THOUSANDS, EXPONENT, NO_ZONE = (
+NUL, NOT_A_NUMBER, LISTED_BOOLEAN, THOUSANDS, EXPONENT, NO_ZONE, INFINITE, NANOSECONDS, FLOATING = NORMALISATIONS = (
     "NUL characters removed", "NaN or Infinity taken as NULL", "boolean written as another text",
     "number with thousands separators", "number with an exponent", "time without a zone taken as UTC",
+    "infinite time taken as NULL or as the last day", "nanoseconds cut to microseconds",
+    "decimal written as a floating-point number (decimal.handling.mode=double)",
 )  # fmt: skip
-NORMALISATIONS = (NUL, NOT_A_NUMBER, LISTED_BOOLEAN, THOUSANDS, EXPONENT, NO_ZONE)
 
 
 def bomb(inflated: int, size: int) -> str | None:
@@ -75,21 +79,19 @@ def bomb(inflated: int, size: int) -> str | None:
     return f"inflates to more than {MAX_INFLATION} times its size"
 
 
-def from_variant(column: Column, value: str, kind: str, is_debezium: bool) -> str:
+def from_variant(column: Column, value: str, kind: str) -> str:
     """The typed value of a JSON value, or NULL where it is of another kind or does not fit.
 
     Args:
         column: What is wanted.
         value: SQL of the variant.
         kind: SQL of its `schema_of_variant`.
-        is_debezium: Dates are days since 1970-01-01 and decimals texts, as Debezium writes them.
     """
     text = f"try_variant_get({value}, '$', 'string')"
     number = f"try_variant_get({value}, '$', 'bigint')"
     if column.type == "string":
         clean = f"case when contains(_raw, '\\\\u0000') then replace({text}, '\\0', '') else {text} end"
-        sent = f"not {is_unavailable(text)}" if is_debezium else f"{text} <> '{UNAVAILABLE}'"
-        return f"case when {kind} = 'STRING' and {sent} then {clean} end"
+        return f"case when {kind} = 'STRING' and {text} <> '{UNAVAILABLE}' then {clean} end"
     if column.type == "boolean":
         typed = f"try_variant_get({value}, '$', 'boolean')"
         return (
@@ -98,13 +100,10 @@ def from_variant(column: Column, value: str, kind: str, is_debezium: bool) -> st
         )
     if column.type in ("int", "bigint"):
         return f"case when {kind} = 'BIGINT' then try_cast({number} as {column.type}) end"
-    if column.type == "date" and is_debezium:
-        in_range = f"{number} between {FIRST_DAY} and {LAST_DAY}"
-        return f"case when {kind} = 'BIGINT' and {in_range} then date_from_unix_date(cast({number} as int)) end"
-    if column.type == "timestamp" and (factor := _epoch(column)):
-        moment = _from_epoch(number, factor)
+    if column.type == "timestamp" and (unit := epoch(column)):
+        moment = from_epoch(number, unit)
         return f"case when {kind} = 'BIGINT' then {moment} when {kind} = 'STRING' then {from_text(column, text)} end"
-    if column.precision_and_scale and not is_debezium:
+    if column.precision_and_scale:
         numbers = f"{kind} in ('STRING', 'BIGINT') or {kind} like 'DECIMAL%'"
         if "exponent" in column.accepts:
             numbers += f" or {kind} = 'DOUBLE' and not _raw rlike '{_MORE_THAN_A_DOUBLE}'"
@@ -124,12 +123,13 @@ def from_text(column: Column, text: str) -> str:
         return _decimal(column, text)
     if column.type == "timestamp":
         zone = r"(Z|[+-][0-9]{2}(:?[0-9]{2})?)" + ("?" if "no_zone" in column.accepts else "")
-        cases = f"when {text} rlike '{_TIME}{zone}$' then try_cast({text} as timestamp)"
-        if factor := _epoch(column):
-            cases += f" when {text} rlike '^-?[0-9]+$' then {_from_epoch(f'try_cast({text} as bigint)', factor)}"
+        cases = f"{far_end(column, text)} when {text} rlike '{_TIME}{zone}$' then try_cast({text} as timestamp)"
+        if unit := epoch(column):
+            cases += f" when {text} rlike '^-?[0-9]+$' then {from_epoch(f'try_cast({text} as bigint)', unit)}"
         return f"case {cases} end"
     if column.type == "date":
-        return f"case when {text} rlike '^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}$' then try_cast({text} as date) end"
+        is_day = f"{text} rlike '^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}$'"
+        return f"case {far_end(column, text)} when {is_day} then try_cast({text} as date) end"
     if column.type in ("int", "bigint"):
         return f"case when {text} rlike '^-?[0-9]+$' then try_cast({text} as {column.type}) end"
     if column.type == "boolean":
@@ -157,11 +157,23 @@ def _decimal(column: Column, text: str) -> str:
     return f"case {cases} end"
 
 
-def not_a_number(column: Column, text: str) -> str:
-    """Whether a text is NaN or an infinity, where that may be taken as NULL: no decimal holds it."""
-    if column.required or column.precision_and_scale is None:
+def far_end(column: Column, text: str) -> str:
+    """Cases of PostgreSQL's infinity as the last day and the first, where the contract takes it so."""
+    if "infinity_as_9999" not in column.accepts:
+        return ""
+    moments = {_INFINITY: "9999-12-31", _MINUS_INFINITY: "0001-01-01"}
+    return " ".join(f"when {text} rlike '{one}' then {column.type} '{day}'" for one, day in moments.items())
+
+
+def taken_as_null(column: Column, text: str) -> str:
+    """Whether a text is taken as NULL: NaN and infinity, which no decimal holds; an infinite time, by the contract."""
+    if column.required:
         return "false"
-    return f"coalesce(lower({text}) in ({_NOT_NUMBERS}), false)"
+    if column.precision_and_scale:
+        return f"coalesce(lower({text}) in ({_NOT_NUMBERS}), false)"
+    if "infinity_as_null" in column.accepts:
+        return f"coalesce({text} rlike '{_INFINITY}' or {text} rlike '{_MINUS_INFINITY}', false)"
+    return "false"
 
 
 def normalised(column: Column, text: str, value: str) -> list[str]:
@@ -176,7 +188,15 @@ def normalised(column: Column, text: str, value: str) -> list[str]:
     if "no_zone" in column.accepts:
         found.append((NO_ZONE, f"{value} is not null and {text} rlike '{_TIME}$'"))
     if column.precision_and_scale and not column.required:
-        found.append((NOT_A_NUMBER, not_a_number(column, text)))
+        found.append((NOT_A_NUMBER, taken_as_null(column, text)))
+    if "infinity_as_null" in column.accepts:
+        found.append((INFINITE, taken_as_null(column, text)))
+    if "infinity_as_9999" in column.accepts:
+        found.append((INFINITE, f"{text} rlike '{_INFINITY}' or {text} rlike '{_MINUS_INFINITY}'"))
+    if "epoch_ns" in column.accepts:
+        found.append(
+            (NANOSECONDS, f"{value} is not null and {text} rlike '^-?[0-9]+$' and not endswith({text}, '000')")
+        )
     return [f"case when {condition} then '{name}' end" for name, condition in found]
 
 
@@ -201,13 +221,20 @@ def first_of(checks: list[Check]) -> str:
     return f"coalesce({cases})"
 
 
-def _epoch(column: Column) -> int | None:
-    return next((factor for name, factor in _MICROSECONDS.items() if name in column.accepts), None)
+def epoch(column: Column) -> str | None:
+    """The unit in which a number is a time, if the contract says one."""
+    return next((unit for unit in _PER_SECOND if unit in column.accepts), None)
 
 
-def _from_epoch(number: str, factor: int) -> str:
-    first, last = FIRST_MICROSECOND // factor, LAST_MICROSECOND // factor
-    return f"case when {number} between {first} and {last} then timestamp_micros({number} * {factor}) end"
+def from_epoch(number: str, unit: str) -> str:
+    """The time that a number is, in a unit of `accepts`; what is finer than microseconds is cut, towards the past."""
+    per_second = _PER_SECOND[unit]
+    first, last = (moment * per_second // 1_000_000 for moment in (FIRST_MICROSECOND, LAST_MICROSECOND))
+    if per_second <= 1_000_000:
+        microseconds = f"{number} * {1_000_000 // per_second}"
+        return f"case when {number} between {first} and {last} then timestamp_micros({microseconds}) end"
+    finer = per_second // 1_000_000
+    return f"timestamp_micros(({number} - pmod({number}, {finer})) div {finer})"
 
 
 def _text_or_null(text: str | None) -> str:

@@ -1,0 +1,347 @@
+"""Debezium's events, whatever its settings: the same change gives the same row of bronze."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from decimal import Context, Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from python_ops.jobs.ingest.formats import values
+from python_ops.jobs.ingest.formats.positions import AFTER_EVERY_ROW
+from python_ops.jobs.ingest.inspection import inspect
+from python_ops.jobs.ingest.projection import project
+from python_ops.jobs.ingest.reading import read
+from python_ops.lake.contracts import Column, Contract
+from python_ops.lake.contracts.infer import draft
+
+if TYPE_CHECKING:
+    from pyspark.sql import Row, SparkSession
+
+AT = datetime(2025, 3, 3, 6, 0, 0, 123000, tzinfo=UTC)
+DAY = date(2025, 3, 3)
+MICROSECONDS = int(AT.timestamp()) * 1_000_000 + 123_000
+BYTES = b"\x00\xffab?>"
+CHANGE = {"id": 7, "name": "é", "amount": Decimal("-123.45"), "at": AT, "day": DAY,
+          "raw": base64.b64encode(BYTES).decode()}  # fmt: skip
+TABLE = {"db": "shop", "schema": "public", "table": "things"}
+
+
+def contract(**accepts: Sequence[str]) -> Contract:
+    """Things, with what is accepted by column."""
+    columns = [
+        Column("id", "bigint", "Key.", required=True), Column("name", "string", "Name."),
+        Column("amount", "decimal(12,2)", "Amount."), Column("at", "timestamp", "Time."),
+        Column("day", "date", "Day."), Column("raw", "string", "Bytes."),
+    ]  # fmt: skip
+    return Contract(
+        source="things", version="1.0.0", description="Things of the tests.", owner="tests", format="debezium_json",
+        key=("id",), table="things",
+        columns=tuple(replace(column, accepts=tuple(accepts.get(column.name, ()))) for column in columns),
+    )  # fmt: skip
+
+
+class Written(NamedTuple):
+    """A value as a setting writes it, its semantic type, and what a contract accepts so that it is read."""
+
+    value: Any
+    schema: Mapping[str, Any]
+    accepts: tuple[str, ...] = ()
+
+
+def unscaled(number: Decimal, scale: int = 2) -> str:
+    """As Kafka Connect's Decimal in JSON."""
+    whole = int(number.scaleb(scale, Context(prec=80)))
+    return base64.b64encode(whole.to_bytes(whole.bit_length() // 8 + 1, "big", signed=True)).decode()
+
+
+_CONNECT = "org.apache.kafka.connect.data."
+DECIMALS = {
+    "precise": Written(
+        unscaled(CHANGE["amount"]),  # type: ignore[arg-type]
+        {"type": "bytes", "name": f"{_CONNECT}Decimal", "parameters": {"scale": "2"}},
+        ("precise",),
+    ),
+    "string": Written("-123.45", {"type": "string"}),
+    "double": Written(-123.45, {"type": "double"}),
+}
+TIMES = {
+    "adaptive": Written(MICROSECONDS // 1000, {"type": "int64", "name": "io.debezium.time.Timestamp"}, ("epoch_ms",)),
+    "microseconds": Written(MICROSECONDS, {"type": "int64", "name": "io.debezium.time.MicroTimestamp"}, ("epoch_us",)),
+    "nanoseconds": Written(
+        MICROSECONDS * 1000, {"type": "int64", "name": "io.debezium.time.NanoTimestamp"}, ("epoch_ns",)
+    ),
+    "connect": Written(MICROSECONDS // 1000, {"type": "int64", "name": f"{_CONNECT}Timestamp"}, ("epoch_ms",)),
+    "isostring": Written("2025-03-03T06:00:00.123Z", {"type": "string", "name": "io.debezium.time.IsoTimestamp"}),
+}
+BINARIES = {
+    "bytes": Written(base64.b64encode(BYTES).decode(), {"type": "bytes"}),
+    "base64-url-safe": Written(base64.urlsafe_b64encode(BYTES).decode(), {"type": "string"}, ("base64_url",)),
+    "hex": Written(BYTES.hex(), {"type": "string"}, ("hex",)),
+}
+CONNECTORS: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
+    "postgresql": ({"lsn": 1000, "txId": 9}, (1000, 0)),
+    "mysql": ({"file": "mysql-bin.000003", "pos": 154, "row": 2, "gtid": None}, (3 * 2**40 + 154, 2)),
+    "mariadb": ({"file": "mariadb-bin.000012", "pos": 4, "row": 0}, (12 * 2**40 + 4, 0)),
+    "sqlserver": (
+        {"change_lsn": "00000027:00000758:0003", "commit_lsn": "00000027:00000758:0005", "event_serial_no": 2},
+        (0x27 * 2**32 + 0x758, 3 * 2**16 + 2),
+    ),
+    "oracle": (
+        {"scn": "2122185", "commit_scn": "2122199", "rs_id": " 0x00035b.00034d8d.0010 ", "ssn": 1},
+        (2122185, (0x34D8D * 2**16 + 0x10) * 2**14 + 1),
+    ),
+}  # fmt: skip
+
+
+def source(connector: str, **more: Any) -> dict[str, Any]:
+    """The block `source` of an event."""
+    told = {"version": "3.0.0.Final", "connector": connector, "name": "srv", "snapshot": "false"}
+    return {**told, **TABLE, "ts_ms": 1741000000000, "ts_us": 1741000000000001, **CONNECTORS[connector][0], **more}
+
+
+def wrapped(value: Any, fields: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """With its schema, as JsonConverter does by default."""
+    return {"schema": {"type": "struct", "fields": list(fields), "optional": False}, "payload": value}
+
+
+def shaped(shape: str, row: Any, told: Mapping[str, Any], op: str = "u", schema: Sequence[Any] = ()) -> dict[str, Any]:
+    """An event in one of the shapes."""
+    state = {"before": row, "after": None} if op == "d" else {"before": None, "after": row}
+    envelope: dict[str, Any] = {**state, "source": told, "op": op, "ts_ms": 1741000000100}
+    in_envelope = [{"type": "struct", "field": "before", "fields": schema},
+                   {"type": "struct", "field": "after", "fields": schema}]  # fmt: skip
+    names = ("table", "lsn", "file", "pos", "row", "change_lsn", "event_serial_no", "scn", "rs_id", "ssn", "ts_us")
+    flat = {**(row or {}), "__op": op, "__deleted": str(op == "d").lower()}
+    flat |= {f"__source_{name}": told[name] for name in names if name in told}
+    key = {"id": row["id"]} if row else None
+    cloud = {
+        "id": "1", "source": "/debezium/x/srv", "specversion": "1.0", "type": "io.debezium.x.DataChangeEvent",
+        "datacontenttype": "application/json", "iodebeziumop": op,
+        **{f"iodebezium{name.lower().replace('_', '')}": str(value) for name, value in told.items()
+           if value is not None},
+    }  # fmt: skip
+    return {
+        "pair": {"key": key, "value": envelope},
+        "value": envelope,
+        "flat": flat,
+        "cloud": {**cloud, "data": state},
+        "wrapped pair": {
+            "key": wrapped(key, [{"field": "id", "type": "int64"}]), "value": wrapped(envelope, in_envelope),
+        },
+        "wrapped value": wrapped(envelope, in_envelope),
+        "wrapped flat": wrapped(flat, schema),
+        "wrapped cloud": {**cloud, "data": wrapped(state, in_envelope)},
+    }[shape]  # fmt: skip
+
+
+PLAIN = ("pair", "value", "flat", "cloud")
+SHAPES = (*PLAIN, *(f"wrapped {shape}" for shape in PLAIN))
+CONTRACTS_SAY = [
+    ("precise", "adaptive", "bytes"), ("precise", "connect", "bytes"), ("string", "microseconds", "hex"),
+    ("double", "microseconds", "hex"), ("precise", "nanoseconds", "base64-url-safe"), ("string", "isostring", "bytes"),
+    ("double", "isostring", "bytes"),
+]  # fmt: skip
+SCHEMAS_SAY = [(amount, at, "bytes") for amount, at in itertools.product(DECIMALS, TIMES)]
+
+
+def combinations() -> Iterator[tuple[tuple[str, ...], Contract, dict[str, Any]]]:
+    """Every combination: its names, the contract that reads it, and the event."""
+    said = [(SHAPES[:4], CONTRACTS_SAY, True), (SHAPES[4:], SCHEMAS_SAY, False)]
+    for shapes, settings, is_by_contract in said:
+        for shape, connector, (amount, at, raw) in itertools.product(shapes, CONNECTORS, settings):
+            written = {"amount": DECIMALS[amount], "at": TIMES[at], "raw": BINARIES[raw]}
+            day = Written("2025-03-03Z" if at == "isostring" else (DAY - date(1970, 1, 1)).days, {"type": "int32"})
+            row = {"id": 7, "name": "é", "day": day.value} | {name: one.value for name, one in written.items()}
+            accepts = {name: one.accepts for name, one in written.items()} if is_by_contract else {}
+            fields = [{"field": name, **one.schema} for name, one in {**written, "day": day}.items()]
+            yield (
+                (shape, connector, amount, at, raw),
+                contract(**accepts),
+                shaped(shape, row, source(connector), schema=fields),
+            )
+
+
+def projected(spark: SparkSession, made: Contract, events: Sequence[Any], *select: str) -> list[Row]:
+    """The rows of events, in their order."""
+    lines = [(event if isinstance(event, str) else json.dumps(event), "f", n) for n, event in enumerate(events, 1)]
+    frame = spark.createDataFrame(lines, "_raw string, _file string, _line bigint").coalesce(1)
+    return sorted(project(frame, made).selectExpr(*select or "*").collect(), key=lambda row: row["_line"])
+
+
+@pytest.mark.spark
+def test_every_combination_of_settings_gives_the_same_row(spark: SparkSession) -> None:
+    """Connector × shape × decimal × time × binary, as the contract says or the record's schema does."""
+    groups: dict[str, list[tuple[tuple[str, ...], Contract, Any]]] = {}
+    for names, made, event in combinations():
+        groups.setdefault(str(made.columns), []).append((names, made, event))
+    wrong: dict[tuple[str, ...], Any] = {}
+    for members in groups.values():
+        rows = projected(spark, members[0][1], [event for *_, event in members])
+        for (names, *_), row in zip(members, rows, strict=True):
+            lsn, position = CONNECTORS[names[1]][1]
+            want = {
+                **CHANGE, "at": AT.replace(tzinfo=None), "_op": "u", "_source_lsn": lsn, "_source_position": position,
+                "_source_ts": datetime(2025, 3, 3, 11, 6, 40, 1), "_kind": "event", "_extra": None,
+            }  # fmt: skip
+            if found := {name: row[name] for name, value in want.items() if row[name] != value}:
+                wrong[names] = found | {"reason": row["_reason"], "column": row["_column"]}
+    assert wrong == {}
+    assert sum(map(len, groups.values())) >= 400
+
+
+@pytest.mark.spark
+def test_what_deletes_truncates_and_other_messages_become(spark: SparkSession) -> None:
+    """A delete keeps its key alone; what is no change of a row is ignored, and another table's event if it may be."""
+    row = {"id": 7, "name": "", "amount": "0.00", "at": "1970-01-01T00:00:00Z", "day": 0, "raw": ""}
+    told = source("postgresql")
+    deletes = [shaped(shape, row, told, op="d") for shape in SHAPES]
+    ignored = [
+        {"key": {"id": 7}, "value": None}, {"key": wrapped({"id": 7}, []), "value": wrapped(None, [])},
+        {"key": {"serverName": "srv"}, "value": {"ts_ms": 1}}, {"ts_ms": 1, "ts_us": 2, "ts_ns": 3},
+        {"status": "BEGIN", "id": "571:1", "event_count": None, "data_collections": None},
+        {"source": told, "databaseName": "shop", "ddl": "create table t (i int)", "tableChanges": []},
+        {"op": "m", "source": told, "message": {"prefix": "p", "content": "eA=="}},
+    ]  # fmt: skip
+    others = [shaped(shape, row, told | {"table": "others"}) for shape in ("pair", "value", "wrapped value", "cloud")]
+    truncate = shaped("value", None, told, op="t")
+    flat = {"id": 7, "name": "x", "__op": "u", "__lsn": 5}
+    rows = projected(spark, contract(), [*deletes, *ignored, *others, truncate, flat, {"id": 7, "name": "x"}])
+    for shape, found in zip(SHAPES, rows, strict=False):
+        kept = {name: found[name] for name in ("id", "name", "amount", "at", "day", "raw", "_op", "_kind", "_unsent")}
+        assert kept == dict.fromkeys(kept) | {"id": 7, "_op": "d", "_kind": "event"}, shape
+    told_kinds = [row["_kind"] for row in rows[len(SHAPES) :]]
+    assert told_kinds == ["ignored"] * len(ignored) + ["rejected"] * len(others) + ["event", "rejected", "rejected"]
+    assert {row["_reason"] for row in rows if row["_reason"]} == {
+        "event of another table",
+        "no commit time (source.ts_us, ts_ns or ts_ms), or out of range (for ExtractNewRecordState:"
+        " add.fields=op,table,lsn,source.ts_us)",
+        "unknown operation (for ExtractNewRecordState: add.fields=op,table,lsn,source.ts_us)",
+    }
+    assert rows[-3]["_op"] == "t"
+    ignoring = projected(spark, replace(contract(), others="ignore", schema="public"), [*others, deletes[0], flat])
+    assert [row["_kind"] for row in ignoring] == ["ignored"] * len(others) + ["event", "rejected"]
+
+
+@pytest.mark.spark
+def test_reads_of_incremental_snapshots_have_a_place_of_their_own(spark: SparkSession) -> None:
+    """After the event whose position they carry, before every change where they carry none; older times too."""
+    row = {"id": 7}
+    events = [
+        shaped("pair", row, source("postgresql")),
+        shaped("pair", row, source("postgresql", snapshot="incremental"), op="r"),
+        shaped("flat", row, source("mysql"), op="r") | {"__source_snapshot": "incremental"},
+        shaped("value", row, source("postgresql", snapshot="incremental", lsn=None), op="r"),
+        shaped("value", row, source("postgresql", ts_us=None)),
+        shaped("value", row, source("postgresql", ts_us=None, ts_ms=None, ts_ns=1741000000000001999)),
+        shaped("value", row, source("postgresql", ts_us=None, ts_ms=None)),
+        shaped("value", row, source("postgresql", lsn=None)),
+        shaped("value", row, source("sqlserver", change_lsn=None, event_serial_no=None), op="r"),
+    ]
+    rows = projected(spark, contract(), events)
+    assert [(r["_source_lsn"], r["_source_position"]) for r in rows[:6]] == [
+        (1000, 0), (1000, AFTER_EVERY_ROW), (3 * 2**40 + 154, AFTER_EVERY_ROW), (0, 1741000000000001), (1000, 0),
+        (1000, 0),
+    ]  # fmt: skip
+    times = [r["_source_ts"] for r in rows[3:6]]
+    assert times == [datetime(1970, 1, 1), datetime(2025, 3, 3, 11, 6, 40), datetime(2025, 3, 3, 11, 6, 40, 1)]
+    assert [r["_kind"] for r in rows] == ["event"] * 6 + ["rejected"] * 2 + ["event"]
+    assert rows[6]["_reason"].startswith("no commit time") and rows[7]["_reason"].startswith("no log position")
+    assert (rows[8]["_source_lsn"], rows[8]["_source_position"]) == (0x27 * 2**32 + 0x758, 5 * 2**16)
+
+
+NUMBERS = ["0.00", "0.01", "-0.01", "1.27", "1.28", "-1.28", "-1.29", "9999999999.99", "-9999999999.99", "42949672.96"]
+WIDE = ["99999999999999999999999999999999999999", "-99999999999999999999999999999999999999", "0", "-1",
+        "79228162514264337593543950336", "281474976710656", "-281474976710657"]  # fmt: skip
+
+
+@pytest.mark.spark
+def test_precise_decimals_of_every_size(spark: SparkSession) -> None:
+    """Also `{scale, value}` of a NUMERIC without a scale; digits that look like base64 are never a number by chance."""
+    made = contract(amount=["precise"])
+    made = replace(made, columns=(*made.columns, Column("wide", "decimal(38,0)", "Any number.")))
+    narrow = [unscaled(Decimal(number)) for number in NUMBERS]
+    events = [shaped("value", {"id": 7, "amount": text}, source("postgresql")) for text in [*narrow, "0123", "9999"]]
+    wide = [{"scale": 0, "value": unscaled(Decimal(number), 0)} for number in WIDE]
+    wide += [{"scale": 3, "value": unscaled(Decimal("7.000"), 3)}, {"scale": -2, "value": unscaled(Decimal(5), 0)}]
+    events += [shaped("value", {"id": 7, "wide": value}, source("postgresql")) for value in wide]
+    not_fitting = ["", "A", "////////////////////////", unscaled(Decimal("99999999999.99")), "1.5"]
+    events += [shaped("value", {"id": 7, "amount": text}, source("postgresql")) for text in not_fitting]
+    rows = projected(spark, made, events)
+    amounts = [row["amount"] for row in rows[: len(narrow) + 2]]
+    assert amounts == [Decimal(number) for number in NUMBERS] + [Decimal("-29251.29"), Decimal("-5326.11")]
+    found = [row["wide"] for row in rows[len(narrow) + 2 : -len(not_fitting)]]
+    assert found == [Decimal(number) for number in [*WIDE, "7", "500"]]
+    last = rows[-len(not_fitting) :]
+    assert [(row["_kind"], row["_reason"]) for row in last] == [("rejected", "not a decimal(12,2)")] * len(not_fitting)
+
+
+@pytest.mark.spark
+def test_infinite_times_are_what_the_contract_says(spark: SparkSession) -> None:
+    """PostgreSQL's infinity as a number of microseconds, as days and as text."""
+    moments = [(9223372036825200000, 2147483647), (-9223372036832400000, -2147483648), ("infinity", None),
+               ("-infinity", None), (MICROSECONDS, 20150)]  # fmt: skip
+    events = [shaped("value", {"id": 7, "at": at, "day": day}, source("postgresql")) for at, day in moments]
+    refused = projected(spark, contract(at=["epoch_us"]), events)
+    assert [row["_kind"] for row in refused] == ["rejected"] * 4 + ["event"]
+    as_null = projected(spark, contract(at=["epoch_us", "infinity_as_null"], day=["infinity_as_null"]), events)
+    assert [row["at"] for row in as_null] == [None] * 4 + [AT.replace(tzinfo=None)]
+    assert [row["_kind"] for row in as_null] == ["event"] * 5
+    assert [values.INFINITE in row["_changes"] for row in as_null] == [True] * 4 + [False]
+    far = contract(at=["epoch_us", "infinity_as_9999"], day=["infinity_as_9999"])
+    rows = projected(spark, far, events, "cast(at as string) as at", "cast(day as string) as day", "_line")
+    first, last = "0001-01-01", "9999-12-31"
+    assert [row["at"].split()[0] for row in rows[:4]] == [last, first, last, first]
+    assert [row["day"] for row in rows[:2]] == [last, first]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_draft_is_made_of_each_shape(shape: str, tmp_path: Path) -> None:
+    """A schema in the record says what JSON alone does not; heartbeats and tombstones are no sample."""
+    row = {"id": 7, "name": "é", "amount": DECIMALS["precise"].value, "at": MICROSECONDS, "day": 20150, "raw": "AA=="}
+    fields = [
+        {"field": "id", "type": "int64"}, {"field": "name", "type": "string"}, {"field": "raw", "type": "bytes"},
+        {"field": "amount", **DECIMALS["precise"].schema}, {"field": "at", **TIMES["microseconds"].schema},
+        {"field": "day", "type": "int32", "name": "io.debezium.time.Date"},
+    ]  # fmt: skip
+    told = source("postgresql")
+    records = [shaped(shape, row, told, schema=fields), {"ts_ms": 1}, {"key": {"id": 7}, "value": None}]
+    (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, records)))
+    made = draft(tmp_path / "s.jsonl", "things").data
+    assert (made["format"], made["key"]) == ("debezium_json", ["id"])
+    assert made["table"] == "things"
+    drafted = {column["name"]: (column["type"], tuple(column.get("accepts", ()))) for column in made["columns"]}
+    if shape.startswith("wrapped"):
+        assert drafted == {
+            "id": ("bigint", ()), "name": ("string", ()), "amount": ("decimal(18,2)", ("precise",)),
+            "at": ("timestamp", ("epoch_us",)), "day": ("date", ()), "raw": ("string", ()),
+        }  # fmt: skip
+    else:
+        assert drafted.keys() == row.keys() and drafted["at"] == ("bigint", ())
+
+
+def test_a_file_whose_records_carry_their_schema_is_told_by_its_head(tmp_path: Path) -> None:
+    for name, shape in (("a.jsonl", "pair"), ("b.jsonl", "wrapped flat"), ("c.jsonl", "cloud")):
+        (tmp_path / name).write_text(json.dumps(shaped(shape, {"id": 1}, source("postgresql"))) + "\n")
+    assert [inspect(tmp_path, name, contract()).schema for name in ("a.jsonl", "b.jsonl", "c.jsonl")] == [
+        "", "wrapped", "wrapped",
+    ]  # fmt: skip
+
+
+@pytest.mark.spark
+def test_a_wrapped_record_in_a_file_of_others_is_rejected_by_name(spark: SparkSession, tmp_path: Path) -> None:
+    plain, other = (shaped(shape, {"id": 1}, source("postgresql")) for shape in ("value", "wrapped value"))
+    (tmp_path / "a.jsonl").write_text("\n".join([json.dumps(plain)] * 400 + [json.dumps(other)]))
+    (records,) = read(spark, tmp_path, [inspect(tmp_path, "a.jsonl", contract())], generation=1)
+    rows = project(records.lines, contract(), is_wrapped=records.is_wrapped).collect()
+    assert [row["_reason"] for row in rows if row["_kind"] == "rejected"] == [
+        "wrapped with its schema, unlike the first records of its file"
+    ]
+    assert sum(row["_kind"] == "event" for row in rows) == 400
