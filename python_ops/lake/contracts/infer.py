@@ -84,9 +84,7 @@ class Sample:
     def nested(self) -> list[str]:
         """Columns that hold objects or lists, which no column of a contract does: ingestion keeps them in `_extra`."""
         return [
-            name
-            for name in self.names
-            if name not in self.types and any(isinstance(record.get(name), dict | list) for record in self.records)
+            name for name in self.names if any(isinstance(record.get(name), dict | list) for record in self.records)
         ]
 
 
@@ -185,6 +183,7 @@ def _json(text: str) -> Sample:
     keys = next((list(change.key) for change in changes if change.key), [])
     said = types_of(field for change in changes for field in change.fields)
     types: dict[str, str | None] = {name: kind for name, (kind, _) in said.items()}
+    rows = [{name: str(value) if name in types and value else value for name, value in row.items()} for row in rows]
     accepts = {name: how for name, (_, how) in said.items()}
     return Sample("debezium_json", _names(rows), rows, types, keys, tables[0], schemas[0] or None, accepts)
 

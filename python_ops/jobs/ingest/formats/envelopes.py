@@ -58,8 +58,8 @@ def debezium(lines: DataFrame, contract: Contract, is_wrapped: bool) -> DataFram
     rows = _rows(_values(parse_json(lines), is_wrapped).selectExpr("*", *_metadata(), unknown_version(contract)))
     # Not the variants themselves: each would be copied with every row of every later step.
     carried = [
-        "_raw", "_file", "_line", "_is_object", "_is_notice", "_is_flat", "_is_wrapped", "_is_mongodb",
-        "_unknown_version", "_no_value", "_no_row", "_op", "_table", "_schema", "_source_lsn", "_source_position", "_source_us",
+        "_raw", "_file", "_line", "_is_object", "_is_notice", "_is_flat", "_is_wrapped", "_is_mongodb", "_no_value",
+        "_unknown_version", "_no_row", "_op", "_table", "_schema", "_source_lsn", "_source_position", "_source_us",
         "_source_at", "_source_tx",
     ]  # fmt: skip
     encoding = Encoding(has_schemas=is_wrapped)
