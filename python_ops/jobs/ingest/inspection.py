@@ -173,18 +173,20 @@ def _layout(head: bytes, contract: Contract) -> tuple[tuple[str, ...], bool, str
     except csv.Error as exc:
         alone = "lines end with CR alone; write LF or CRLF"
         return (), True, alone if "\r" in text else f"the first line cannot be parsed ({exc})"
-    wanted = [column.name for column in contract.columns]
+    wanted = [column.given_name for column in contract.columns]
     format_ = format_of(contract)
-    padded = [name.strip() for name in given if name != name.strip() and name.strip().lower() in wanted]
-    if format_.has_header(given, contract) and padded:
+    known = {name.lower() for name in wanted}
+    padded = [name.strip() for name in given if name != name.strip() and name.strip().lower() in known]
+    names = {column.given_name: column.name for column in contract.columns}
+    first = [names.get(name, name) for name in folded(given, [*wanted, *format_.fields(contract)])]
+    if format_.has_header([*first, *padded], contract) and padded:
         return (), True, f"header has blanks around {', '.join(padded)}; write names and values without"
-    first = folded(given, [*wanted, *format_.fields(contract)])
     if (found := format_.layout(first, contract)) is not None:
         return ((), False, found) if isinstance(found, str) else (*found, None)
     missing = [column.name for column in contract.columns if column.required and column.name not in first]
     if missing or len(set(first)) < len(first):
-        has = ", ".join(name for name in first if name in wanted) or "none of the contract's columns"
-        others = sum(name not in wanted for name in first)
+        has = ", ".join(name for name in first if name in names.values()) or "none of the contract's columns"
+        others = sum(name not in names.values() for name in first)
         more = f" and {others} other fields" if others else ""
         return (), True, f"header has {has}{more}; the contract wants {', '.join(wanted)}"
     extra = set(first) - {column.name for column in contract.columns}

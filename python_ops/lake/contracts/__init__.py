@@ -31,6 +31,7 @@ class Column:
     """A column of a contract. `type` is a Spark SQL type; `required` means present and not NULL.
 
     Attributes:
+        source_name: What the source calls it, where that is another name, such as `Order ID`.
         accepts: Ways of writing a value that are read too, and counted: `thousands` (1,234.50), `exponent` (1e3),
             `no_zone` (a time without a zone is UTC), `epoch_s`, `epoch_ms`, `epoch_us`, `epoch_ns` (a number is a
             time), `infinity_as_null`, `infinity_as_9999` (PostgreSQL's infinite times). Of Debezium: `no_point` (a
@@ -49,6 +50,12 @@ class Column:
     accepts: tuple[str, ...] = ()
     earliest: str | None = None
     latest: str | None = None
+    source_name: str | None = None
+
+    @property
+    def given_name(self) -> str:
+        """What the source calls it."""
+        return self.source_name or self.name
 
     @property
     def precision_and_scale(self) -> tuple[int, int] | None:
@@ -236,6 +243,8 @@ def parse(text: str, path: Path) -> Contract:
         faults += [
             f"column {c['name']} has type {c['type']}, which is no decimal" for c in data["columns"] if _too_wide(c)
         ]
+        given = [column.get("source_name", column["name"]).lower() for column in data["columns"]]
+        faults += [f"two columns are read from {name}" for name in sorted({n for n in given if given.count(n) > 1})]
         faults += [f"key column {name} must be listed as required" for name in data["key"] if name not in required]
         if data["source"] != path.stem:
             faults.append(f"source is {data['source']!r}, the file is named {path.name}")

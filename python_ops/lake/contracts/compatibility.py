@@ -40,6 +40,7 @@ class Change:
 # What a changed field raises; one that is not named here raises the minor number, so that none goes unseen.
 _LEVELS = {
     "format": Level.MAJOR, "table": Level.MAJOR, "timestamp_column": Level.MAJOR, "complete": Level.MAJOR,
+    "source_name": Level.MAJOR,
     "description": Level.PATCH, "owner": Level.PATCH,
 }  # fmt: skip
 

@@ -160,10 +160,10 @@ def _object(columns: Sequence[Column], of_value: Callable[[Column], Json], blank
         if not column.required:
             blank = [{"const": ""}] if blank_is_null and column.type != "string" else []
             value = {"anyOf": [value, {"type": "null"}, *blank]}
-        properties[column.name] = {"description": column.description, **value}
+        properties[column.given_name] = {"description": column.description, **value}
     return {
         "type": "object",
-        "required": [column.name for column in columns if column.required],
+        "required": [column.given_name for column in columns if column.required],
         "properties": properties,
     }
 

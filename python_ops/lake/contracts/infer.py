@@ -12,12 +12,13 @@ import io
 import json
 import math
 import re
+import unicodedata
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
-from itertools import combinations, islice
+from itertools import combinations, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ class Sample:
         table: Table, where the file names it.
         schema: Its schema, where the file names it.
         accepts: Ways of writing values, where the records say them.
+        source_names: What the source calls a column, where the contract cannot.
     """
 
     format: str
@@ -79,6 +81,7 @@ class Sample:
     table: str | None = None
     schema: str | None = None
     accepts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    source_names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def nested(self) -> list[str]:
@@ -108,12 +111,7 @@ def draft(path: Path, source: str) -> Draft:
         ) from exc
     if not sample.records:
         raise ConfigError(f"{path} holds no record to read types from.")
-    sample = _in_lower_case(sample)
-    if odd := [name for name in sample.names if not _NAME.fullmatch(name)]:
-        raise ConfigError(
-            f"{path} has column {odd[0]!r}; a contract's columns are lower case letters, digits and underscores. "
-            "Rename it where the file is made."
-        )
+    sample = _named(sample)
     nested = sample.nested
     drafted = {name: _column(sample, name) for name in sample.names if name not in nested}
     columns = [column for column in drafted.values() if column]
@@ -136,19 +134,35 @@ def draft(path: Path, source: str) -> Draft:
     return Draft(data, _text(data, path.name, len(sample.records), left_out))
 
 
-def _in_lower_case(sample: Sample) -> Sample:
-    """The sample with names as a contract has them, which match without regard to case."""
-    lower = {name: name.lower() for name in sample.names}
-    if len(set(lower.values())) < len(lower):
+def _named(sample: Sample) -> Sample:
+    """The sample with names as a contract has them: in lower case, or made from what cannot be one."""
+    lower = [name.lower() for name in sample.names]
+    if len(set(lower)) < len(lower):
         raise ConfigError("Two columns of the sample differ by their case alone. Rename one where the file is made.")
+    made: dict[str, str] = {}
+    for name in sample.names:
+        wanted = name.lower() if _NAME.fullmatch(name.lower()) else _made_name(name)
+        others = {*made.values(), *lower}
+        free = (f"{wanted}_{number}" for number in count(2))
+        made[name] = (
+            wanted if wanted == name.lower() or wanted not in others else next(n for n in free if n not in others)
+        )
     return replace(
         sample,
-        names=list(lower.values()),
-        records=[{lower[name]: value for name, value in record.items()} for record in sample.records],
-        types={lower[name]: kind for name, kind in sample.types.items() if name in lower},
-        accepts={lower[name]: how for name, how in sample.accepts.items() if name in lower},
-        key=[name.lower() for name in sample.key],
+        names=list(made.values()),
+        records=[{made[name]: value for name, value in record.items()} for record in sample.records],
+        types={made[name]: kind for name, kind in sample.types.items() if name in made},
+        accepts={made[name]: how for name, how in sample.accepts.items() if name in made},
+        source_names={mine: name for name, mine in made.items() if mine != name.lower()},
+        key=[made.get(name, name.lower()) for name in sample.key],
     )
+
+
+def _made_name(name: str) -> str:
+    """A name of the contract for one that cannot be one: `Order ID` is order_id."""
+    plain = unicodedata.normalize("NFKD", name.casefold()).encode("ascii", "ignore").decode()
+    found = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
+    return found if _NAME.fullmatch(found) else f"column_{found}".rstrip("_")
 
 
 def _read(path: Path) -> Sample:
@@ -272,6 +286,8 @@ def _column(sample: Sample, name: str) -> dict[str, Any] | None:
     if kind is None:
         return None
     column: dict[str, Any] = {"name": name, "type": kind}
+    if name in sample.source_names:
+        column["source_name"] = sample.source_names[name]
     if accepts := list(sample.accepts.get(name, ())) or _accepts(column, values, sample.format):
         column["accepts"] = accepts
     if len(values) == len(sample.records):
@@ -375,7 +391,9 @@ def _lines(data: dict[str, Any], file: str, records: int, left_out: Sequence[str
             yield f"{name}: {data[name] or json.dumps(data[name])}\n"
     yield f"key: [{', '.join(data['key'])}]\ncolumns:\n"
     for column in data["columns"]:
-        yield f"  - name: {column['name']}\n    type: {column['type']}\n"
+        yield f"  - name: {column['name']}\n"
+        yield f"    source_name: {json.dumps(column['source_name'])}\n" if "source_name" in column else ""
+        yield f"    type: {column['type']}\n"
         yield "    required: true\n" if column.get("required") else ""
         if column.get("accepts"):
             yield f"    accepts: [{', '.join(column['accepts'])}]\n"

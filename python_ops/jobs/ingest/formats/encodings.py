@@ -20,6 +20,7 @@ from python_ops.jobs.ingest.formats.values import (
     is_unavailable,
 )
 from python_ops.lake.contracts import MAX_PRECISION, Column
+from python_ops.lake.sql import escaped
 
 _DECIMAL = "org.apache.kafka.connect.data.Decimal"
 _UNITS = {
@@ -102,7 +103,7 @@ class Encoding:
         return f"case {self._type(column)}.name {cases} else {moment} end"
 
     def _type(self, column: Column) -> str:
-        return f"try_element_at(_types, '{column.name}')"
+        return f"try_element_at(_types, '{escaped(column.given_name)}')"
 
 
 TYPES = """array<struct<field: string, name: string, parameters: map<string, string>,

@@ -2,11 +2,12 @@
 
 JSON is read as `variant`: it keeps integers and decimals exact, refuses duplicated keys, and tells a string from a
 number, so that a changed type is seen. Column names come from the contract, whose schema admits `[a-z][a-z0-9_]*` only:
-names of the projection's own begin with `_`, so that none is a contract's.
+names of the projection's own begin with `_`, so that none is a contract's. `source_name` may be any text.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from python_ops.jobs.ingest.formats.values import (
 )
 from python_ops.lake.contracts import Column, Contract
 from python_ops.lake.rejections import Kind
+from python_ops.lake.sql import escaped
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -102,7 +104,7 @@ def value_columns(
 ) -> DataFrame:
     """From `_row`, a JSON object: `_kind_…` and `_text_…` of each column, its typed value, `_extra`, `_changes`.
 
-    A column is found under its name; under the name in upper or mixed case where the object lacks it.
+    A column is found under the name that the source gives it; in another case where the object lacks that.
 
     Args:
         rows: Has `_row` and what is carried.
@@ -112,8 +114,10 @@ def value_columns(
         encoding: How values are written; as plain JSON when None.
         hidden: SQL of whether a column `name` is metadata too.
     """
-    names = ", ".join(f"'{name}'" for name in (*(column.name for column in contract.columns), *known))
-    lower = f"array_contains(array({names}), lower(name))"
+    given = [escaped(column.given_name) for column in contract.columns]
+    names = ", ".join(f"'{name}'" for name in (*given, *known))
+    own = "map(" + ", ".join(f"lower('{name}'), '{name}'" for name in given) + ")"
+    lower = f"map_contains_key({own}, lower(name))"
     folded = "transform(map_entries(_recased), entry -> struct(lower(entry.key), entry.value))"
     spelled = "size(array_distinct(transform(map_keys(_recased), name -> lower(name))))"
     is_clear = f"size(_recased) > 0 and {spelled} = size(_recased)"
@@ -124,14 +128,13 @@ def value_columns(
     ).selectExpr(
         "*",
         f"case when exists(map_keys(_others), name -> {lower}) then map_filter(_others, (name, _) -> {lower}"
-        " and not map_contains_key(try_cast(_row as map<string, variant>), lower(name))) end as _recased",
+        f" and not map_contains_key(try_cast(_row as map<string, variant>), {own}[lower(name)])) end as _recased",
     ).selectExpr("*", f"case when {is_clear} then map_from_entries({folded}) end as _folded")  # fmt: skip
     carried = (*carried, "_others", "_recased", "_folded")
     values = found.selectExpr(
         *carried,
         *[
-            f"coalesce(try_variant_get(_row, '$.{c.name}', 'variant'), try_element_at(_folded, '{c.name}'))"
-            f" as `_value_{c.name}`"
+            f"coalesce({_member(c)}, try_element_at(_folded, lower('{escaped(c.given_name)}'))) as `_value_{c.name}`"
             for c in contract.columns
         ],
     )
@@ -145,6 +148,14 @@ def value_columns(
     texts = kinds.selectExpr("*", *[f"{_text(c, encoding)} as `_text_{c.name}`" for c in contract.columns])
     typed = texts.selectExpr("*", *[f"{_typed(c, encoding)} as `{c.name}`" for c in contract.columns])
     return typed.selectExpr("*", changes(contract, "contains(_raw, '\\\\u0000')"))
+
+
+def _member(column: Column) -> str:
+    """SQL of the row's value under the source's own name. A path of a variant takes no quotes in a name."""
+    name = escaped(column.given_name)
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        return f"try_variant_get(_row, '$.{name}', 'variant')"
+    return f"try_element_at(try_cast(_row as map<string, variant>), '{name}')"
 
 
 def _text(column: Column, encoding: Encoding | None) -> str:
