@@ -96,7 +96,9 @@ def deliver(lake: Lake, number: int, rows: int) -> Path:
 def take(side: str, lake: Lake, spark: SparkSession, path: Path) -> None:
     """One append of one file."""
     if side == "ingest":
-        result = BatchWriter(lake, spark, load(SOURCE)).run()
+        writer = BatchWriter(lake, spark, load(SOURCE))
+        writer.prepare()
+        result = writer.run()
         if result.error:
             raise SystemExit(result.error)
         return

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from python_ops.jobs.ingest.formats import values
 from python_ops.jobs.ingest.formats.positions import AFTER_EVERY_ROW
@@ -20,6 +21,7 @@ from python_ops.jobs.ingest.inspection import inspect
 from python_ops.jobs.ingest.projection import project
 from python_ops.jobs.ingest.reading import read
 from python_ops.lake.contracts import Column, Contract
+from python_ops.lake.contracts.export import json_schema
 from python_ops.lake.contracts.infer import draft
 
 if TYPE_CHECKING:
@@ -325,6 +327,14 @@ def test_a_draft_is_made_of_each_shape(shape: str, tmp_path: Path) -> None:
         }  # fmt: skip
     else:
         assert drafted.keys() == row.keys() and drafted["at"] == ("bigint", ())
+
+
+def test_the_exported_schema_takes_base64_where_the_contract_does() -> None:
+    made = contract(amount=["precise"], at=["epoch_us"], raw=["hex"])
+    row = {"id": 7, "name": "é", "amount": DECIMALS["precise"].value, "at": MICROSECONDS, "day": 20150, "raw": "00ff"}
+    validator = Draft202012Validator(json_schema(made))
+    assert validator.is_valid(shaped("pair", row, source("postgresql")))
+    assert not validator.is_valid(shaped("pair", row | {"amount": "-123.45"}, source("postgresql")))
 
 
 def test_a_file_whose_records_carry_their_schema_is_told_by_its_head(tmp_path: Path) -> None:

@@ -184,6 +184,8 @@ def _of_debezium(column: Column) -> Json:
     """Integers are numbers, dates are days, everything else that is not boolean is a text."""
     if column.type == "date":
         return _integer(*_DAYS)
+    if "precise" in column.accepts:
+        return {"type": "string", "pattern": "^[A-Za-z0-9+/]+={0,2}$"}
     return _of_json(column) | ({"not": {"pattern": "^([0-9]{4})+$"}} if column.needs_point else {})
 
 

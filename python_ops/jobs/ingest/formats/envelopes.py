@@ -55,7 +55,9 @@ def debezium(lines: DataFrame, contract: Contract, is_wrapped: bool) -> DataFram
         contract: The source's contract.
         is_wrapped: Records may be wrapped with their schema, or as CloudEvents.
     """
-    rows = _rows(_values(parse_json(lines), is_wrapped).selectExpr("*", *_metadata(), unknown_version(contract)))
+    rows = _rows(
+        _values(parse_json(lines), is_wrapped).selectExpr("*", *_metadata(is_wrapped), unknown_version(contract))
+    )
     # Not the variants themselves: each would be copied with every row of every later step.
     carried = [
         "_raw", "_file", "_line", "_is_object", "_is_notice", "_is_flat", "_is_wrapped", "_is_mongodb", "_no_value",
@@ -91,29 +93,24 @@ def debezium(lines: DataFrame, contract: Contract, is_wrapped: bool) -> DataFram
 
 def _values(events: DataFrame, is_wrapped: bool) -> DataFrame:
     """Adds `_given`, the record's value as it was given, `_value`, the same unwrapped, `_key`, and `_types`."""
-    bare = " and ".join(
-        f"try_variant_get(_event, '$.{name}', 'variant') is null" for name in ("op", "__op", "__deleted")
-    )
-    pair = f"try_variant_get(_event, '$.value', 'variant') is not null and {bare}"
-    given = events.selectExpr("*", f"{pair} as _is_pair").selectExpr(
+    bare = " and ".join(f"try_variant_get(_event, '$.{name}', 'variant') is null" for name in ("__op", "__deleted"))
+    given = events.selectExpr(
         "*",
-        "case when _is_pair then try_variant_get(_event, '$.value', 'variant') else _event end as _given",
+        "try_variant_get(_event, '$.value', 'variant') as _in_pair",
+        f"_in_pair is not null and {bare} as _is_pair",
+        "case when _is_pair then _in_pair else _event end as _given",
         "case when _is_pair then try_variant_get(_event, '$.key', 'variant') end as _given_key",
     )
-    wrapped = (
-        "try_variant_get(_given, '$.payload', 'variant') is not null and try_variant_get(_given, '$.op', 'variant')"
-    )
-    wrapped += " is null and try_variant_get(_given, '$.__op', 'variant') is null"
     if not is_wrapped:
-        return given.selectExpr(
-            "*", f"{wrapped} as _is_wrapped", "false as _is_cloud", "_given as _value", "_given_key as _key"
-        )
+        return given.selectExpr("*", "false as _is_cloud", "_given as _value", "_given_key as _key")
+    wrapped = "try_variant_get(_given, '$.payload', 'variant') is not null and " + " and ".join(
+        f"try_variant_get(_given, '$.{name}', 'variant') is null" for name in ("op", "__op")
+    )
     cloud = "try_variant_get(_given, '$.specversion', 'string') is not null"
     return (
         given.selectExpr("*", f"{wrapped} as _has_payload", f"{cloud} as _is_cloud")
         .selectExpr(
             "* except (_has_payload)",
-            "false as _is_wrapped",
             "case when _is_cloud then coalesce(try_variant_get(_given, '$.data.payload', 'variant'),"
             " try_variant_get(_given, '$.data', 'variant'))"
             " when _has_payload then try_variant_get(_given, '$.payload', 'variant') else _given end as _value",
@@ -126,27 +123,33 @@ def _values(events: DataFrame, is_wrapped: bool) -> DataFrame:
     )
 
 
-def _metadata() -> list[str]:
-    """SQL of what an event says of itself: in its envelope, a flattened row's `__…`, or a CloudEvent's attributes."""
+def _metadata(is_wrapped: bool) -> list[str]:
+    """SQL of what an event says of itself: in its envelope, a flattened row's `__…`, or a CloudEvent's attributes.
+
+    Each is computed once, and what only some events have when the others lack what is usual.
+    """
+    flat_op, deleted = (f"try_variant_get(_value, '$.{name}', 'string')" for name in ("__op", "__deleted"))
     lsn, position = positions(_number, _text)
-    incremental = f"{_text('snapshot')} = 'incremental' and _op = 'r'"
     return [
-        "coalesce(not _is_cloud and try_variant_get(_value, '$.op', 'variant') is null"
-        " and coalesce(try_variant_get(_value, '$.__op', 'string'), try_variant_get(_value, '$.__deleted', 'string'))"
-        " is not null, false) as _is_flat",
-        "case when try_variant_get(_value, '$.__deleted', 'string') = 'true' then 'd'"
-        f" else coalesce({_text('op', 'op')}, case when try_variant_get(_value, '$.__deleted', 'string') = 'false'"
-        " then 'u' end) end as _op",
+        "try_variant_get(_value, '$.op', 'string') as _envelope_op",
+        f"coalesce(not _is_cloud and _envelope_op is null and coalesce({flat_op}, {deleted}) is not null, false)"
+        " as _is_flat",
+        f"case when _is_flat then case when {deleted} = 'true' then 'd' else coalesce({flat_op}, 'u') end"
+        f" else coalesce(_envelope_op, {_attribute('op')}) end as _op",
         "_value is null or (_is_cloud and is_variant_null(_value))"
         " or (not _is_pair and _op is null and try_variant_get(_event, '$.key', 'variant') is not null) as _no_value",
+        "false as _is_wrapped"
+        if is_wrapped
+        else "_op is null and try_variant_get(_value, '$.payload', 'variant') is not null as _is_wrapped",
         f"{_text('table')} as _table",
         f"coalesce({_text('schema')}, {_text('db')}) as _schema",
-        f"{lsn} as _given_lsn",
-        f"{position} as _given_position",
+        f"{_number('lsn')} as _lsn",
+        f"coalesce(_lsn, {lsn}) as _given_lsn",
+        f"case when _lsn is not null then 0 else {position} end as _given_position",
         f"coalesce({_time('ts_us', 1)}, {_time('ts_ns', 0)}, {_time('ts_ms', 1000)}) as _source_us",
         f"{_number('txId')} as _source_tx",
-        f"{incremental} as _is_incremental",
-        f"coalesce({_text('connector')} = 'mongodb', false) as _is_mongodb",
+        f"coalesce(_op = 'r' and {_text('snapshot')} = 'incremental', false) as _is_incremental",
+        f"_given_lsn is null and coalesce({_text('connector')} = 'mongodb', false) as _is_mongodb",
     ]
 
 
@@ -166,7 +169,7 @@ def _rows(events: DataFrame) -> DataFrame:
         " then try_variant_get(_value, '$.before', 'variant') else _key end"
         " when _op in ('c', 'u', 'r') then try_variant_get(_value, '$.after', 'variant') end as _row",
         "coalesce(_given_lsn, case when _is_incremental then 0 end) as _source_lsn",
-        "case when not coalesce(_is_incremental, false) then _given_position"
+        "case when not _is_incremental then _given_position"
         f" when _given_lsn is null then _source_us else {AFTER_EVERY_ROW} end as _source_position",
         "timestamp_micros(case when _is_incremental and _given_lsn is null then 0 else _source_us end) as _source_at",
     ).selectExpr("*", "_row is null or is_variant_null(_row) as _no_row")
@@ -187,13 +190,8 @@ def _attribute(name: str) -> str:
     )
 
 
-def _text(name: str, top: str | None = None) -> str:
-    found = _field(name, "string")
-    if top is not None:
-        found = (
-            f"coalesce(try_variant_get(_value, '$.{top}', 'string'), try_variant_get(_value, '$.__{top}', 'string'))"
-        )
-    return f"coalesce({found}, {_attribute(name)})"
+def _text(name: str) -> str:
+    return f"coalesce({_field(name, 'string')}, {_attribute(name)})"
 
 
 def _number(name: str) -> str:

@@ -23,7 +23,7 @@ _FILE_BITS, _BLOCK_BITS, _SLOT_BITS, _SSN_BITS = 1 << 40, 1 << 32, 1 << 16, 1 <<
 
 
 def positions(number: Callable[[str], str], text: Callable[[str], str]) -> tuple[str, str]:
-    """SQL of the two numbers, NULL where the record has no place.
+    """SQL of the two numbers of a record without `lsn`, NULL where it has no place. (With `lsn` they are that, and 0.)
 
     Args:
         number: SQL of a field of the event's `source` that is a whole number.
@@ -34,7 +34,6 @@ def positions(number: Callable[[str], str], text: Callable[[str], str]) -> tuple
     scn = f"coalesce({number('scn')}, try_cast({text('scn')} as bigint))"
     place = f"{_hex(text('rs_id'), 2)} * {_SLOT_BITS} + {_hex(text('rs_id'), 3)}"
     ways = {
-        number("lsn"): "0",
         f"{file} * {_FILE_BITS} + {number('pos')}": f"coalesce({number('row')}, 0)",
         f"{_hex(change, 1)} * {_BLOCK_BITS} + {_hex(change, 2)}": (
             f"{_hex(change, 3)} * {_SLOT_BITS} + coalesce({number('event_serial_no')}, 0)"
