@@ -45,6 +45,7 @@ def outputs(aws: str) -> dict[str, Any]:
     return {"emr": {"value": emr}, "variables": {"value": variables}}
 
 
+@pytest.mark.slow
 def test_a_job_carries_what_it_needs_once_and_has_its_commands_role(
     tmp_path: Path, outputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +87,7 @@ def test_what_cannot_be_a_job_is_refused_before_anything_is_sent(tmp_path: Path,
     assert "Contents" not in boto3.client("s3").list_objects_v2(Bucket="lake")
 
 
+@pytest.mark.slow
 def test_a_cancelled_or_failed_job_is_not_a_success(tmp_path: Path, outputs: dict[str, Any]) -> None:
     submit = script("submit")
     archive = tmp_path / "lakehouse.tar.gz"
