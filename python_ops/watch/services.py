@@ -6,8 +6,10 @@ Each is asked for only where the environment's settings name it. What is written
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from importlib.metadata import version
 from uuid import uuid4
 
@@ -27,20 +29,20 @@ CLOCK_WARN, CLOCK_FAIL = 60, 300  # seconds; AWS refuses a signature that is fiv
 def to_check(lake: Lake) -> Iterator[tuple[str, Callable[[], Check | list[Check]]]]:
     """Names of the checks, and what makes each."""
     settings = lake.settings
-    yield "spark server", lambda: check_server(lake)
+    yield "spark server", partial(check_server, lake)
     if settings.secrets == "aws" or settings.state_store == "dynamodb":
         yield "clock", check_clock
     if settings.state_store == "dynamodb":
-        yield "state table", lambda: check_state(lake)
+        yield "state table", partial(check_state, lake)
     if "sns" in settings.alerts:
-        yield "topic", lambda: check_topic(lake)
+        yield "topic", partial(check_topic, lake)
     for place, region in ((str(settings.home), ""), (settings.recovery, settings.recovery_region)):
         if is_address(place):
-            yield "bucket", lambda place=place, region=region: check_bucket(place, region)  # type: ignore[misc]
-    yield "secrets", lambda: check_secrets(lake)
+            yield "bucket", partial(check_bucket, place, region)
+    yield "secrets", partial(check_secrets, lake)
     for name in settings.publish:
         if name != "duckdb":
-            yield f"warehouse {name}", lambda name=name: check_warehouse(lake, name)  # type: ignore[misc]
+            yield f"warehouse {name}", partial(check_warehouse, lake, name)
 
 
 def check_server(lake: Lake) -> list[Check]:
@@ -57,7 +59,8 @@ def check_server(lake: Lake) -> list[Check]:
 
 def check_clock() -> Check:
     """How far this machine's clock is from AWS's. Who one is may be asked without a permission."""
-    answer = client("sts").get_caller_identity()
+    with _asking("STS"):
+        answer = client("sts").get_caller_identity()
     there = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
     off = abs((datetime.now(UTC) - there).total_seconds())
     found = f"{off:.0f} s from AWS's, account {answer['Account']}"
@@ -76,33 +79,23 @@ def check_state(lake: Lake) -> Check:
 
 def check_topic(lake: Lake) -> Check:
     """Whether the topic of alerts is there."""
-    from botocore.exceptions import ClientError
-
     arn = lake.settings.alerts_topic
     if arn.count(":") != 5:
         raise ConfigError(f"LAKEHOUSE_ALERTS_TOPIC is {arn!r}, which is no ARN of a topic.")
-    try:
+    with _asking(arn):
         client("sns", arn.split(":")[3]).get_topic_attributes(TopicArn=arn)
-    except ClientError as exc:
-        code = exc.response["Error"]["Code"]
-        fix = "Correct LAKEHOUSE_ALERTS_TOPIC; the role needs sns:Publish and sns:GetTopicAttributes."
-        return Check("topic", Outcome.FAIL, f"{arn}: {code}", fix)
     return Check("topic", Outcome.OK, arn)
 
 
 def check_bucket(place: str, region: str) -> Check:
     """Whether objects can be written, read and removed, and are kept when they are replaced."""
-    from botocore.exceptions import ClientError
-
     folder, name = folder_at(place, region), f"state/doctor/{uuid4().hex}"
     folder.write(name, b"doctor")
     folder.read(name)
     folder.remove(name)
     bucket = folder.url.removeprefix("s3://").partition("/")[0]
-    try:
+    with _asking(f"the versioning of {bucket}"):
         told = client("s3", region).get_bucket_versioning(Bucket=bucket).get("Status", "never on")
-    except ClientError as exc:
-        told = f"unknown ({exc.response['Error']['Code']})"
     if told != "Enabled":
         fix = "Switch it on: what is removed by mistake cannot be had back without it."
         return Check("bucket", Outcome.WARN, f"{folder.url} can be read and written; versioning is {told}", fix)
@@ -125,3 +118,14 @@ def check_warehouse(lake: Lake, name: str) -> Check:
     except OpsError as exc:
         return Check(f"warehouse {name}", Outcome.FAIL, str(exc), "Correct what it says, or the secret.")
     return Check(f"warehouse {name}", Outcome.OK, f"answers; {len(served)} tables are served")
+
+
+@contextmanager
+def _asking(what: str) -> Iterator[None]:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (BotoCoreError, ClientError) as exc:
+        code = exc.response["Error"]["Code"] if isinstance(exc, ClientError) else type(exc).__name__
+        raise OpsError(f"AWS did not answer for {what} ({code}). Look at its name, AWS_REGION and the role.") from exc

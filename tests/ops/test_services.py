@@ -80,7 +80,19 @@ def test_a_clock_that_aws_would_refuse(lake: Lake) -> None:
     assert done.stdout.startswith("fail 36"), done.stdout
 
 
-def test_prod_without_anything_fails_by_name_and_local_asks_for_nothing(tmp_path: Path) -> None:
-    by_name = {check.name: check for check in doctor.checks(Lake(Settings(home=tmp_path, target="prod")))}
+def test_prod_without_anything_fails_by_name_and_local_asks_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {
+        "AWS_EC2_METADATA_DISABLED": "true", "AWS_SHARED_CREDENTIALS_FILE": "/nowhere", "AWS_CONFIG_FILE": "/nowhere",
+        "AWS_REGION": "eu-west-1", "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    topic = "arn:aws:sns:eu-west-1:123456789012:alerts"
+    by_name = found(Lake(Settings(home=tmp_path, target="prod", alerts_topic=topic, **ON_AWS)))
+    assert {check.outcome for check in by_name.values()} == {Outcome.FAIL}
     assert "SPARK_REMOTE names none" in by_name["spark server"].found
+    assert "AWS did not answer for STS" in by_name["clock"].found and topic in by_name["topic"].found
     assert list(found(Lake(Settings(home=tmp_path)))) == ["secrets"]
