@@ -96,6 +96,10 @@ test-airflow: setup target/airflow/installed ## The DAGs in real Airflow, on the
 docs-site: setup ## The pages of docs/ as a site, in target/site; a link to nothing fails
 	$(BIN)/zensical build --clean --strict
 
+.PHONY: emr-archive
+emr-archive: setup ## What a job on EMR Serverless carries: target/emr/lakehouse.tar.gz (275 MB)
+	$(BIN)/python infra/emr/archive.py target/emr/lakehouse.tar.gz
+
 .PHONY: bench-cdc
 bench-cdc: setup ## An incremental CDC model against a MERGE by hand, and dbt snapshot (about eleven minutes)
 	$(BIN)/python bench/cdc.py

@@ -1,14 +1,33 @@
 #!/usr/bin/env bash
 # Starts a Spark Connect server with the settings of profiles/profiles.yml, in the foreground. Clients set
-# SPARK_REMOTE=sc://localhost:<port>. Usage: infra/spark_connect.sh [PORT]   (LAKEHOUSE_HOME as for every command)
+# SPARK_REMOTE=sc://localhost:<port>. LAKEHOUSE_HOME as for every command.
+#
+#   infra/spark_connect.sh [PORT] [--master URL] [--conf NAME=VALUE]…
+#
+#   PORT      15002 when not given; LAKEHOUSE_CONNECT_ADDRESS says on which address (127.0.0.1)
+#   --master  a cluster: spark://host:7077, yarn, k8s://…; this machine's cores when not given. Its executors call the
+#             driver at LAKEHOUSE_DRIVER_HOST (this machine's name), and read and write the home at the same place
+#   --conf    a setting of Spark over those of the profile, such as spark.executor.memory=4g
 #
 # Whoever may speak to it may run code as its user, so it asks for a token: SPARK_CONNECT_AUTHENTICATE_TOKEN, or that of
 # <home>/connect.token, made here for this user alone. lakeops and dbt read the file.
 set -euo pipefail
+usage() {
+    echo "infra/spark_connect.sh: $1. Usage: infra/spark_connect.sh [PORT] [--master URL] [--conf NAME=VALUE]…" >&2
+    exit 2
+}
+port=15002 master='' more=()
+while [ $# -gt 0 ]; do
+    case $1 in
+    --master) [ -n "${2:-}" ] || usage "--master needs an address" && master=$2 && shift 2 ;;
+    --conf) [[ "${2:-}" == *=* ]] || usage "--conf needs NAME=VALUE" && more+=(--conf "$2") && shift 2 ;;
+    *) [[ $1 =~ ^[0-9]+$ ]] || usage "$1 is neither a port nor an option" && port=$1 && shift ;;
+    esac
+done
 cd "$(dirname "$0")/.."
 umask 077
-port=${1:-15002}
 python=${PYTHON:-$PWD/.venv/bin/python}   # absolute: Spark starts Python workers elsewhere
+unset SPARK_REMOTE                        # a client's: with it, spark-submit refuses a master
 mapfile -t conf < <("$python" -c '
 from python_ops.lake.config import load_settings
 from python_ops.lake.jars import provide
@@ -21,6 +40,11 @@ for name, value in spark_settings(settings).items():
 ')
 home=$("$python" -c 'from python_ops.lake.config import load_settings; print(load_settings("local").home_path)')
 export LAKEHOUSE_HOME=$home
+if [ -n "$master" ]; then
+    driver=${LAKEHOUSE_DRIVER_HOST:-$(hostname -f)}
+    conf+=(--conf "spark.master=$master" --conf "spark.driver.host=$driver" --conf "spark.driver.bindAddress=$driver"
+        --conf spark.executor.extraJavaOptions=-Duser.timezone=UTC)
+fi
 if [ -z "${SPARK_CONNECT_AUTHENTICATE_TOKEN:-}" ]; then
     [ -s "$home/connect.token" ] || "$python" -c 'import secrets; print(secrets.token_urlsafe(32))' >"$home/connect.token"
     SPARK_CONNECT_AUTHENTICATE_TOKEN=$(<"$home/connect.token")
@@ -30,4 +54,4 @@ export SPARK_CONNECT_AUTHENTICATE_TOKEN SPARK_HOME PYSPARK_PYTHON="$python"
 exec "$SPARK_HOME/bin/spark-submit" --class org.apache.spark.sql.connect.service.SparkConnectServer --name lakehouse \
     "${conf[@]}" --conf spark.sql.catalogImplementation=hive \
     --conf "spark.connect.grpc.binding.address=${LAKEHOUSE_CONNECT_ADDRESS:-127.0.0.1}" \
-    --conf "spark.connect.grpc.binding.port=$port" spark-internal
+    --conf "spark.connect.grpc.binding.port=$port" "${more[@]}" spark-internal

@@ -9,13 +9,16 @@ from python_ops.cli.tables import print_rows
 from python_ops.lake.config import load_settings
 from python_ops.lake.errors import OpsError
 from python_ops.lake.lake import Lake
-from python_ops.watch.doctor import Outcome, checks
+from python_ops.watch.doctor import checks
+from python_ops.watch.finding import Outcome
 
 
 def doctor(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
-    """Check Java, versions, disk, memory, ports, locks and storage. Starts no Spark; exits 1 when a check fails.
+    """Check Java, versions, disk, memory, ports, locks and storage; in an environment that needs them also the Spark
+    server, the clock, the state table, the topic, buckets, secrets and warehouses. Starts no Spark; exits 1 when a
+    check fails.
 
-    Example: lakeops doctor --json
+    Example: lakeops doctor --env prod
     """
     found = checks(Lake(load_settings(env.value)))
     if as_json:

@@ -14,7 +14,8 @@ from python_ops.lake.errors import BusyError
 from python_ops.lake.lake import Lake
 from python_ops.lake.lock import exclusive
 from python_ops.lake.spark import own_session
-from python_ops.watch.doctor import Outcome, check_metastore
+from python_ops.watch.doctor import check_metastore
+from python_ops.watch.finding import Outcome
 
 app = typer.Typer(help="Whose the lake's folder is.", no_args_is_help=True)
 

@@ -9,9 +9,7 @@ import typer
 from python_ops.cli import AsJson, Env, Environment, lake_of, print_json
 from python_ops.cli.tables import print_rows
 from python_ops.lake.errors import ConfigError
-from python_ops.lake.secrets import Secrets
-from python_ops.lake.secrets.forms import faults
-from python_ops.watch.credentials import Found, where_found
+from python_ops.watch.credentials import faults_of, where_found
 
 app = typer.Typer(help="Which credentials are needed, and where they come from. Never a value.", no_args_is_help=True)
 
@@ -39,7 +37,7 @@ def check(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
     """
     lake = lake_of(env)
     found = where_found(lake)
-    wrong = {secret.name: _faults(lake.secrets, secret) for secret in found}
+    wrong = {secret.name: faults_of(lake.secrets, secret) for secret in found}
     if as_json:
         print_json([asdict(secret) | {"faults": wrong[secret.name]} for secret in found])
     elif found:
@@ -49,11 +47,3 @@ def check(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
         typer.echo("This environment needs no secrets.")
     if told := [fault for faults in wrong.values() for fault in faults]:
         raise ConfigError("\n".join(told))
-
-
-def _faults(secrets: Secrets, asked: Found) -> list[str]:
-    try:
-        secret = secrets.get(asked.name)
-    except ConfigError as exc:
-        return [str(exc)]
-    return list(dict.fromkeys(fault for form in asked.forms for fault in faults(secret, form)))

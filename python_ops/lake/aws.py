@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from python_ops.lake.errors import missing_extra
@@ -32,7 +33,7 @@ def client(
 
     Args:
         service: As boto3 names it.
-        region: The environment's own when None or empty.
+        region: The environment's own when None or empty: that of AWS_REGION, which boto3 leaves unread, then boto3's.
         connect_seconds: Longest wait for a connection, per try.
         answer_seconds: Longest silence in an answer, per try.
         attempts: Tries in all; boto3 waits between them (retry mode `standard`).
@@ -50,4 +51,4 @@ def client(
         retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=connections,
     )
-    return sdk.client(service, config=limits, region_name=region or None)
+    return sdk.client(service, config=limits, region_name=region or os.environ.get("AWS_REGION") or None)

@@ -85,6 +85,16 @@ def session(settings: Settings) -> SparkSession:
     return running
 
 
+def server_version(settings: Settings) -> str:
+    """Version of the environment's Spark Connect server, which is asked; the home is not looked at.
+
+    Raises:
+        ConfigError, OpsError: as `session` does.
+    """
+    found: str = _connect(settings).version
+    return found
+
+
 def own_session(settings: Settings) -> SparkSession:
     """The session of Spark in this process, whatever the environment.
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from python_ops.jobs.extract.sources import chosen
+from python_ops.lake.errors import ConfigError
 from python_ops.lake.lake import Lake
+from python_ops.lake.secrets import Secrets
+from python_ops.lake.secrets.forms import faults
 
 
 @dataclass(frozen=True)
@@ -56,3 +59,12 @@ def where_found(lake: Lake) -> list[Found]:
         )
         for name, by in needed(lake).items()
     ]  # fmt: skip
+
+
+def faults_of(secrets: Secrets, asked: Found) -> list[str]:
+    """What is wrong with a needed secret: it is missing, or not of a form that it is needed in. Never a value."""
+    try:
+        secret = secrets.get(asked.name)
+    except ConfigError as exc:
+        return [str(exc)]
+    return list(dict.fromkeys(fault for form in asked.forms for fault in faults(secret, form)))

@@ -1,4 +1,6 @@
-"""Checks whether this machine can run the lakehouse. Starts no JVM but `java -version`."""
+"""Checks whether this machine can run the lakehouse, and whether what it needs elsewhere is there. Starts no JVM but
+`java -version`.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from python_ops.lake.jars import FOLDER, LOCK, lacking, pinned
 from python_ops.lake.lake import Lake
 from python_ops.lake.lineage.sink import waiting
 from python_ops.lake.spark import spark_settings
+from python_ops.watch import services
+from python_ops.watch.finding import Check, Outcome
 
 GIB = 2**30
 JAVA_VERSIONS = (17, 21)  # Hadoop 3.4.2, in Spark 4.1, fails on Java 25
@@ -35,24 +37,6 @@ BESIDE_THE_JVM = 1 * GIB  # Python, dbt and DuckDB
 _PYTHON_LEAST, _PYTHON_TRIED = (3, 11), (3, 13)
 _PACKAGES = ("pyspark", "dbt-core", "dbt-spark", "click", "deltalake", "duckdb")
 _DELTA_JAR = re.compile(r"io\.delta:delta-spark_(?:(?P<spark>\d+\.\d+)_)?2\.13:(?P<delta>\d+\.\d+)")
-
-
-class Outcome(StrEnum):
-    """`fail`: the lakehouse does not work like this. `warn`: it works, but look at this."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True)
-class Check:
-    """What was found, and what to do about it (empty if all is well)."""
-
-    name: str
-    outcome: Outcome
-    found: str
-    fix: str = ""
 
 
 def checks(lake: Lake) -> list[Check]:
@@ -75,6 +59,7 @@ def checks(lake: Lake) -> list[Check]:
         ("storage", lambda: check_storage(lake)),
         ("tables", lambda: check_tables(lake)),
         ("receivers", lambda: check_receivers(lake)),
+        *services.to_check(lake),
     ]
     found: list[Check] = []
     for name, check in to_do:

@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -44,27 +45,63 @@ print(sorted(row[0] for row in rows))
 """
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """Address of a server on a home of its own."""
-    port = free_port()
-    environment = {**os.environ, "LAKEHOUSE_HOME": str(tmp_path), "PYTHON": sys.executable, "LAKEHOUSE_CORES": "2"}
-    with (tmp_path / "server.log").open("w") as log:
-        started = subprocess.Popen(
-            [str(PROJECT_ROOT / "infra" / "spark_connect.sh"), str(port)],
-            env=environment, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
+@contextmanager
+def started(command: Sequence[str], log: Path, port: int, **given: str) -> Iterator[None]:
+    """A server that listens on a port while the block runs."""
+    with log.open("w") as output:
+        running = subprocess.Popen(
+            command, env={**os.environ, **given}, stdout=output, stderr=output, start_new_session=True
+        )
     try:
-        for _ in range(120):
+        for _ in range(240):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
-            assert started.poll() is None, (tmp_path / "server.log").read_text()[-2000:]
+            assert running.poll() is None, log.read_text()[-2000:]
             time.sleep(0.5)
-        yield f"sc://localhost:{port}"
+        yield
     finally:
-        os.killpg(started.pid, signal.SIGTERM)
-        started.wait(timeout=60)
+        os.killpg(running.pid, signal.SIGTERM)
+        running.wait(timeout=60)
+
+
+@contextmanager
+def connect_server(home: Path, *options: str, **given: str) -> Iterator[str]:
+    """Address of a server on a home."""
+    port = free_port()
+    command = [str(PROJECT_ROOT / "infra" / "spark_connect.sh"), str(port), *options]
+    settings = {"LAKEHOUSE_HOME": str(home), "PYTHON": sys.executable, "LAKEHOUSE_CORES": "2", **given}
+    with started(command, home / "server.log", port, **settings):
+        yield f"sc://localhost:{port}"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """Address of a server on a home of its own."""
+    with connect_server(tmp_path) as address:
+        yield address
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[str]:
+    """Address of a standalone cluster of two workers; what their executors do is logged in `worker_<n>`."""
+    import pyspark
+
+    spark = Path(pyspark.__path__[0])
+    settings = {"SPARK_HOME": str(spark), "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_DAEMON_MEMORY": "256m",
+                "PYSPARK_PYTHON": sys.executable}  # fmt: skip
+    host = ("--host", "127.0.0.1", "--webui-port", "0")
+    port = free_port()
+    run_class = [str(spark / "bin" / "spark-class")]
+    with ExitStack() as running:
+        master = [*run_class, "org.apache.spark.deploy.master.Master", *host, "--port", str(port)]
+        running.enter_context(started(master, tmp_path / "master.log", port, **settings))
+        for number in (1, 2):
+            listens, folder = free_port(), tmp_path / f"worker_{number}"
+            worker = [*run_class, "org.apache.spark.deploy.worker.Worker", *host, "--port", str(listens)]
+            worker += ["--cores", "1", "--memory", "1g", "--work-dir", str(folder), f"spark://127.0.0.1:{port}"]
+            running.enter_context(started(worker, tmp_path / f"worker_{number}.log", listens, **settings))
+        yield f"spark://127.0.0.1:{port}"
 
 
 @pytest.mark.campaign
@@ -99,6 +136,48 @@ def test_ingestion_and_dbt_work_on_a_connect_server(tmp_path: Path, server: str)
     assert "refuses the token in SPARK_REMOTE" in stranger.stderr and "Traceback" not in stranger.stderr, (
         stranger.stderr
     )
+
+
+def deliver(home: Path, batch: str) -> None:
+    landing = home / "landing" / "fx_rates"
+    landing.mkdir(parents=True, exist_ok=True)
+    shutil.copy(PROJECT_ROOT / "seeds" / "landing" / "fx_rates" / batch, landing)
+
+
+@pytest.mark.campaign
+@pytest.mark.spark
+def test_a_cluster_of_two_workers_loads_and_merges(tmp_path: Path, cluster: str) -> None:
+    """Given a client's address in SPARK_REMOTE already, Then the server starts on the cluster; the executors of both
+    workers do a CDC model's first load and its MERGE."""
+    home = tmp_path / "lake"
+    home.mkdir()
+    given = {
+        "SPARK_REMOTE": "sc://elsewhere:15002",
+        "LAKEHOUSE_DRIVER_HOST": "127.0.0.1",
+        "LAKEHOUSE_DRIVER_MEMORY": "1g",
+    }
+    memory = ("--conf", "spark.executor.memory=640m")
+    with connect_server(home, "--master", cluster, *memory, **given) as address:
+        for batch, told in (("batch_0.csv", "inserted 44"), ("batch_1.csv", "inserted 4")):
+            deliver(home, batch)
+            taken = run(home, address, "python_ops", "ingest", "run", "fx_rates", "--env", "dev")
+            assert taken.returncode == 0, taken.stdout + taken.stderr
+            built = run(
+                home, address, "dbt.cli.main", "build", "--target", "dev", "--select", "slv_fx_rates",
+                "--profiles-dir", "profiles", "--log-path", str(tmp_path / "logs"),
+            )  # fmt: skip
+            assert built.returncode == 0 and told in built.stdout, built.stdout[-3000:]
+    history = DeltaTable(str(home / "warehouse" / "silver.db" / "slv_fx_rates__cdc")).history()
+    assert "MERGE" in {commit["operation"] for commit in history}
+    for number in (1, 2):
+        logs = (tmp_path / f"worker_{number}").glob("app-*/*/stderr")
+        assert any("Finished task" in log.read_text() for log in logs), f"worker {number} did nothing"
+
+
+@pytest.mark.parametrize("given", [["--master"], ["--conf", "x"], ["somewhere"], ["--bind", "::"]])
+def test_wrong_options_of_the_server_are_told(given: list[str]) -> None:
+    done = subprocess.run([PROJECT_ROOT / "infra" / "spark_connect.sh", *given], capture_output=True, text=True)
+    assert done.returncode == 2 and "Usage: infra/spark_connect.sh" in done.stderr
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from postgres_server import postgres_server
 from redshift_front import SHIMS, redshift_front
-from servers import Server, postgres_database, secret_of
+from servers import Server, on_moto, postgres_database, secret_of
 
 
 @pytest.fixture(scope="session")
@@ -25,16 +25,7 @@ def moto() -> Iterator[str]:
 @pytest.fixture
 def aws(moto: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """AWS as moto plays it, empty, by the variables that boto3 reads."""
-    import urllib.request
-
-    for name, value in {
-        "AWS_ENDPOINT_URL": moto,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "eu-west-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    urllib.request.urlopen(urllib.request.Request(f"{moto}/moto-api/reset", method="POST"), timeout=10).close()
+    on_moto(moto, monkeypatch)
     return moto
 
 

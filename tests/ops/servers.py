@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 import artifact_files as files
 import duckdb
 import psycopg
+import pytest
 
 from python_ops.jobs.publish.duckdb_target import fingerprint
 from python_ops.jobs.publish.fingerprint import Field
@@ -48,6 +50,18 @@ class Server:
             return [tuple(row) for row in cursor.fetchall()]
         finally:
             connection.close()
+
+
+def on_moto(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sets the variables by which boto3 finds a moto server, and empties it."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": moto,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    urllib.request.urlopen(urllib.request.Request(f"{moto}/moto-api/reset", method="POST"), timeout=10).close()
 
 
 @contextmanager

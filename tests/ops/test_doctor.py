@@ -15,7 +15,8 @@ from python_ops.lake.config import Settings
 from python_ops.lake.jars import pinned
 from python_ops.lake.lake import Lake
 from python_ops.watch import doctor
-from python_ops.watch.doctor import GIB, Outcome
+from python_ops.watch.doctor import GIB
+from python_ops.watch.finding import Outcome
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -98,7 +98,7 @@ def test_cloudwatch_gets_what_the_environment_chose(tmp_path: Path, aws: str, ar
         counts[name] = (push(lake), push(lake), len(read(lake)))
     assert counts == {"default": (2, 0, 5), "all": (5, 0, 5), "few": (2, 0, 5)}
     lines = [line for w in dashboard(lake, load_manifest(artifacts))["widgets"] for line in w["properties"]["metrics"]]
-    assert {line[1] for line in lines} == {"run_seconds", "snapshot_age_seconds", "build_seconds"}
+    assert {line[1] for line in lines} == {"run_seconds", "failed_steps", "snapshot_age_seconds", "build_seconds"}
 
 
 def test_nobody_listening_is_an_error_that_names_it(tmp_path: Path, aws: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,6 +132,8 @@ MISTYPED = {"not a decimal(18,6) (units_per_eur)": 1}
 BREACHES: list[tuple[str, Callable[[Place], None], Cause, str, str]] = [
     ("failed", lambda p: p.run(Step("build", "failed", resume="dbt build")), Cause.LAST_RUN, "build", "`dbt build`, "),
     ("died", lambda p: p.run(Step("ingest", "running")), Cause.LAST_RUN, "ingest", "lakeops run"),
+    ("dead warehouse", lambda p: p.run(Step("publish", "failed", resume="lakeops publish run")), Cause.SERVING,
+     "publish", "`lakeops publish status`, then `lakeops publish run`"),
     ("missing", lambda p: p.was_run_last(hours_ago(27)), Cause.MISSED_RUN, "run", "scheduler"),
     ("slow run", lambda p: p.run(Step("dbt build", "ok", seconds=101)), Cause.RUNTIME, "run", "maintain plan"),
     ("test", lambda p: p.build(status="fail"), Cause.TESTS, "key_of_a", "dbt build --select key_of_a"),

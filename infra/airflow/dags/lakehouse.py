@@ -4,6 +4,8 @@ Where the project stands and which environment is meant come from Airflow's envi
 
 - `LAKEHOUSE_PROJECT`: the checkout, with its `.venv`; required
 - `LAKEHOUSE_ENV`: `--env` of every command; `prod` when not set
+- `LAKEHOUSE_RUNNER`: what runs them, `.venv/bin/lakeops` when not set; `.venv/bin/python infra/emr/submit.py OUTPUTS`
+  makes a job of EMR Serverless of each
 
 A run of a DAG is as its tasks: one that fails makes it red. Retries only where a command may be repeated: the daily run
 and a snapshot are no-ops on what they have done; maintenance decides anew from the tables' state. Wrong configuration
@@ -21,6 +23,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 PROJECT = os.environ.get("LAKEHOUSE_PROJECT", "")
 ENVIRONMENT = os.environ.get("LAKEHOUSE_ENV", "prod")
+RUNNER = os.environ.get("LAKEHOUSE_RUNNER", ".venv/bin/lakeops")
 COMMON = {"start_date": datetime(2025, 1, 1), "catchup": False, "max_active_runs": 1, "tags": ["lakehouse"]}
 
 
@@ -42,7 +45,7 @@ def lakeops(task_id: str, line: str, retries: int = 0) -> Command:
     missing = "{ echo 'LAKEHOUSE_PROJECT is not set' >&2; exit 2; }"
     return Command(
         task_id=task_id,
-        bash_command=f"test -n '{PROJECT}' || {missing}\n.venv/bin/lakeops {line} --env {ENVIRONMENT} --json",
+        bash_command=f"test -n '{PROJECT}' || {missing}\n{RUNNER} {line} --env {ENVIRONMENT} --json",
         cwd=PROJECT or None,
         env={"DBT_PROFILES_DIR": "profiles"},
         append_env=True,

@@ -48,6 +48,13 @@ def test_the_day_is_one_command(bag: DagBag) -> None:
     assert task.bash_command.endswith(".venv/bin/lakeops run --env prod --json")
 
 
+def test_a_runner_takes_the_place_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAKEHOUSE_RUNNER", ".venv/bin/python infra/emr/submit.py outputs.json")
+    lines = [task.bash_command for dag in DagBag(str(DAGS)).dags.values() for task in dag.tasks]
+    assert all("\n.venv/bin/python infra/emr/submit.py outputs.json " in line for line in lines)
+    assert any(line.endswith(" outputs.json sla check --notify --env prod --json") for line in lines)
+
+
 @pytest.mark.parametrize(("code", "kind"), [(1, "AirflowException"), (2, "AirflowFailException"),
                                             (3, "AirflowFailException")])  # fmt: skip
 def test_configuration_and_breaches_fail_without_another_try(bag: DagBag, code: int, kind: str) -> None:

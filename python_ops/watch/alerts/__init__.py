@@ -43,6 +43,7 @@ class Cause(StrEnum):
     TESTS = "tests failed"
     TYPES = "type changed"
     QUARANTINE = "too many rejected"
+    SERVING = "not served"
     FRESHNESS = "stale"
     ROWS = "too few rows"
     SHRINK = "shrank"
@@ -68,8 +69,8 @@ class Breach:
 
     @property
     def severity(self) -> str:
-        """`error` if a run failed or is missing or a test failed, else `warning`."""
-        return "error" if self.kind in (Cause.LAST_RUN, Cause.MISSED_RUN, Cause.TESTS) else "warning"
+        """`error` if a run failed or is missing, a test failed or publishing did, else `warning`."""
+        return "error" if self.kind in (Cause.LAST_RUN, Cause.MISSED_RUN, Cause.TESTS, Cause.SERVING) else "warning"
 
     @property
     def runbook(self) -> str:
@@ -131,7 +132,13 @@ def _run(lake: Lake, manifest: Manifest, results: RunResults | None, now: dateti
         )
     if record is None:
         return
-    if broken := [step for step in record["steps"] if step["outcome"] != "ok"]:
+    broken = [step for step in record["steps"] if step["outcome"] != "ok"]
+    # A dead warehouse is not a broken lake: the tables are built, and readers still have what was served before.
+    dead = [step for step in broken if step["name"] == "publish" and step["outcome"] == "failed"]
+    if dead:
+        action = f"`lakeops publish status`, then `{dead[0]['resume']}`"
+        yield Breach(Cause.SERVING, "publish", "all that was built is served", "publishing failed", owner, action)
+    if broken := [step for step in broken if step not in dead]:
         step, waiting = broken[0], waits(record.get("waiting", {}))
         waiting = f"; {waiting}" if waiting else ""
         yield Breach(

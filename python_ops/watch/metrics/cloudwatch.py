@@ -94,6 +94,7 @@ def dashboard(lake: Lake, manifest: Manifest) -> dict[str, Any]:
     tables = [f"{lake.schema_name('gold')}.{name}" for name in gold]
     rows = [
         ("Seconds per step", [("run_seconds", "job", job) for job in ("ingest", "dbt build", "publish", "run")]),
+        ("Steps that failed", [("failed_steps", "job", "run")]),
         ("Rows accepted", [("rows_accepted", "source", source) for source in lake.contracts.sources]),
         ("Rows quarantined", [("rows_quarantined", "source", source) for source in lake.contracts.sources]),
         (
