@@ -11,6 +11,7 @@ import boto3
 import pytest
 from servers import Server
 
+from python_ops.lake.aws import client
 from python_ops.lake.config import Settings
 from python_ops.lake.lake import Lake
 from python_ops.watch import doctor, services
@@ -96,3 +97,11 @@ def test_prod_without_anything_fails_by_name_and_local_asks_for_nothing(
     assert "SPARK_REMOTE names none" in by_name["spark server"].found
     assert "AWS did not answer for STS" in by_name["clock"].found and topic in by_name["topic"].found
     assert list(found(Lake(Settings(home=tmp_path)))) == ["secrets"]
+
+
+def test_the_region_is_that_of_the_variable_that_messages_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """boto3 itself reads AWS_DEFAULT_REGION alone."""
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+    monkeypatch.setenv("AWS_REGION", "eu-west-3")
+    assert client("sns").meta.region_name == "eu-west-3"
+    assert client("sns", "us-east-1").meta.region_name == "us-east-1"
