@@ -13,13 +13,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from python_ops.lake.buckets import on_bucket
 from python_ops.lake.config import Settings
-from python_ops.lake.errors import ConfigError
-from python_ops.lake.files import write_whole
+from python_ops.lake.errors import BusyError, ConfigError
+from python_ops.lake.files import swap, write_whole
 from python_ops.lake.sql import escaped
 
 if TYPE_CHECKING:
@@ -38,19 +40,20 @@ def require(settings: Settings) -> bool:
     Raises:
         ConfigError: it is another's, or was copied or moved.
     """
-    path = settings.home_path / STAMP
+    path = settings.place / STAMP
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
-        place, environment = Path(said["path"]), str(said["environment"])
+        place, environment = str(said["path"]), str(said["environment"])
     except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise ConfigError(f"{path} cannot be read ({exc!r}). `lakeops home adopt --execute` writes it anew.") from exc
-    if place.resolve() != settings.home_path.resolve():
-        raise _split(settings, str(place))
+    is_there = place == str(path.parent) if on_bucket(path) else Path(place).resolve() == path.parent.resolve()
+    if not is_there:
+        raise _split(settings, place)
     if environment != settings.target:
         raise ConfigError(
-            f"{settings.home_path} is the home of environment {environment}, and this is {settings.target}. Point "
+            f"{settings.place} is the home of environment {environment}, and this is {settings.target}. Point "
             f"LAKEHOUSE_HOME to a home of {settings.target}'s own, or say `--env {environment}` (dbt: `--target`)."
         )
     return True
@@ -64,15 +67,25 @@ def claim(settings: Settings) -> None:
     Raises:
         ConfigError: it is another's, or was copied or moved.
     """
-    if not require(settings) and not metastore(settings).exists():
+    if require(settings):
+        return
+    if on_bucket(settings.place):
+        with suppress(BusyError):  # another process was first: then its word counts
+            swap(settings.place / STAMP, _stamp(settings), None)
+        require(settings)
+    elif not metastore(settings).exists():
         record(settings)
 
 
 def record(settings: Settings) -> None:
     """Writes `home.json`: this environment, this path."""
     settings.home_path.mkdir(parents=True, exist_ok=True)
-    said = {"path": str(settings.home_path.resolve()), "environment": settings.target}
-    write_whole(settings.home_path / STAMP, json.dumps(said))
+    write_whole(settings.home_path / STAMP, _stamp(settings))
+
+
+def _stamp(settings: Settings) -> str:
+    place = settings.place
+    return json.dumps({"path": str(place if on_bucket(place) else place.resolve()), "environment": settings.target})
 
 
 def compare(settings: Settings, spark: SparkSession) -> None:
@@ -125,7 +138,7 @@ def metastore(settings: Settings) -> Path:
 
 def _split(settings: Settings, there: str) -> ConfigError:
     return ConfigError(
-        f"The lake in {settings.home_path} is registered at {there}: it was copied or moved, and would be read there "
+        f"The lake in {settings.place} is registered at {there}: it was copied or moved, and would be read there "
         "and written here. Move it back, or point LAKEHOUSE_HOME there. To work on it here, register its tables here: "
         "`lakeops home adopt --execute`."
     )

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from python_ops.lake.artifacts import Manifest, RunResults, load_manifest, load_run_results
+from python_ops.lake.buckets import on_bucket
 from python_ops.lake.config import Settings
 from python_ops.lake.contracts import Contracts
 from python_ops.lake.ledger import Ledger
 from python_ops.lake.secrets import Secrets
 from python_ops.lake.secrets.providers import AwsProvider, EnvironmentProvider, FileProvider
 from python_ops.lake.spark import session
-from python_ops.lake.state import DynamoStore, FileStore, Store
+from python_ops.lake.state import BucketStore, DynamoStore, FileStore, Store
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -57,22 +58,22 @@ class Lake:
 
     @property
     def home(self) -> Path:
-        """The home as an absolute path.
+        """The home as a folder of this machine, for what can be nowhere else.
 
         Raises:
-            ConfigError: it is an address such as `s3a://…`.
+            ConfigError: it is an address such as `s3://…`.
         """
         return self.settings.home_path
 
     @property
     def landing(self) -> Path:
         """Folder of the delivered files."""
-        return self._landing or self.home / "landing"
+        return self._landing or self.settings.place / "landing"
 
     @property
     def state(self) -> Path:
         """Folder of ledgers and records."""
-        return self._state or self.home / "state" / self.settings.schema_prefix
+        return self._state or self.settings.place / "state" / self.settings.schema_prefix
 
     @property
     def artifacts(self) -> Path:
@@ -112,16 +113,19 @@ class Lake:
         """Watermarks, declared generations and leases."""
         if self.settings.state_store == "dynamodb":
             return DynamoStore(self.settings.state_table, self.settings.schema_prefix)
-        return FileStore(self.state / "shared")
+        folder = self.state / "shared"
+        return BucketStore(folder) if on_bucket(folder) else FileStore(folder)
 
     @cached_property
     def secrets(self) -> Secrets:
-        """Credentials: variables first, then the home's file or AWS Secrets Manager."""
+        """Credentials: variables first, then the home's file, which a bucket never has, or AWS Secrets Manager."""
         if self._secrets:
             return self._secrets
-        aws = self.settings.secrets == "aws"
-        place = AwsProvider(self.settings.secrets_prefix) if aws else FileProvider(self.home / "secrets.json")
-        return Secrets([EnvironmentProvider(), place])
+        if self.settings.secrets == "aws":
+            return Secrets([EnvironmentProvider(), AwsProvider(self.settings.secrets_prefix)])
+        if on_bucket(self.settings.place):
+            return Secrets([EnvironmentProvider()])
+        return Secrets([EnvironmentProvider(), FileProvider(self.home / "secrets.json")])
 
     @cached_property
     def spark(self) -> SparkSession:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from python_ops.lake.buckets import listed, on_bucket
 from python_ops.lake.contracts import Contract
 from python_ops.lake.errors import OpsError
 
@@ -18,6 +19,8 @@ WRAPPED = "wrapped"
 
 # Larger files that were taken are not read again to see whether they were replaced by others of their size.
 _READ_AGAIN = 16 * 1024 * 1024
+
+_IN_FOLDER = "files in folders are not, but of DMS in folders that are named by a date. Move its files up"
 
 # Folders of AWS DMS (DatePartitionEnabled), by DatePartitionSequence and DatePartitionDelimiter.
 _DATED = re.compile(r"[0-9]{2,10}([_-][0-9]{2,4}){0,3}")
@@ -75,13 +78,16 @@ def _is_dated(contract: Contract | None) -> bool:
 def _entries(folder: Path, dated: bool, inside: str = "") -> Iterator[tuple[str, str | None]]:
     """Files of a landing folder, and what else is there with the reason why it is not taken."""
     place = folder / inside
+    if on_bucket(place):
+        yield from _objects(place, dated, inside)
+        return
     try:
         found = sorted(place.iterdir()) if place.exists() else []
     except OSError as exc:
         raise OpsError(f"{place} cannot be read ({exc.strerror}). Give this user read and search permission.") from exc
     for path in found:
         name = inside + path.name
-        if path.name.startswith((".", "_")) or path.suffix in (".tmp", SNAPSHOT):
+        if _is_unfinished(path.name):
             continue
         if path.is_symlink():
             yield name, "it is a link, and links are not followed. Deliver the file itself"
@@ -92,7 +98,23 @@ def _entries(folder: Path, dated: bool, inside: str = "") -> Iterator[tuple[str,
         elif path.is_dir() and dated and _DATED.fullmatch(path.name):
             yield from _entries(folder, dated, f"{name}/")
         elif path.is_dir() and _holds_anything(path):
-            yield name, "files in folders are not, but of DMS in folders that are named by a date. Move its files up"
+            yield name, _IN_FOLDER
+
+
+def _objects(place: Path, dated: bool, inside: str) -> Iterator[tuple[str, str | None]]:
+    for own, size in sorted(listed(place)):
+        if _is_unfinished(own):
+            continue
+        if size is not None:
+            yield inside + own, None
+        elif dated and _DATED.fullmatch(own):
+            yield from _objects(place / own, dated, f"{inside}{own}/")
+        else:
+            yield inside + own, _IN_FOLDER
+
+
+def _is_unfinished(name: str) -> bool:
+    return name.startswith((".", "_")) or name.endswith((".tmp", SNAPSHOT))
 
 
 def _holds_anything(folder: Path) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from python_ops.lake.errors import OpsError
-from python_ops.lake.files import write_whole
+from python_ops.lake.files import read_all, swap
 from python_ops.lake.landing import LandingFile
 from python_ops.lake.offsets import Offsets
 from python_ops.lake.records import made
@@ -90,7 +90,12 @@ class Ledger:
     def __init__(self, folder: Path, source: str) -> None:
         self.folder = folder / source
         self.source = source
-        self.manifests = [self._read(path) for path in sorted(self.folder.glob("batch_*.json"))]
+        self.manifests: list[Batch] = []
+        self._tags: dict[int, str | None] = {}
+        for path, content, tag in read_all(self.folder, "batch_*.json"):
+            manifest = self._parsed(path, content)
+            self.manifests.append(manifest)
+            self._tags[manifest.batch_id] = tag
 
     @property
     def open_batch(self) -> Batch | None:
@@ -145,17 +150,22 @@ class Ledger:
         return self.save(replace(manifest, state=state, **changes))
 
     def save(self, manifest: Batch) -> Batch:
-        """Writes a manifest so that a crash leaves the old one or the new one."""
+        """Writes a manifest so that a crash leaves the old one or the new one.
+
+        Raises:
+            BusyError: the ledger is in a bucket, and another process has written this manifest since it was read.
+        """
         path = self.folder / f"batch_{manifest.batch_id:06d}.json"
-        write_whole(path, json.dumps(asdict(manifest), indent=1, ensure_ascii=False))
+        content = json.dumps(asdict(manifest), indent=1, ensure_ascii=False)
+        self._tags[manifest.batch_id] = swap(path, content, self._tags.get(manifest.batch_id))
         self.manifests = sorted(
             [m for m in self.manifests if m.batch_id != manifest.batch_id] + [manifest], key=lambda m: m.batch_id
         )
         return manifest
 
-    def _read(self, path: Path) -> Batch:
+    def _parsed(self, path: Path, content: bytes) -> Batch:
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = json.loads(content)
             if "reasons" in data:  # of before 2026-11-28
                 data["rejected"] = from_texts(data.pop("reasons"))
             return made(Batch, data)

@@ -47,12 +47,15 @@ def lines(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 def test_an_address_is_no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for address in ("s3a://bucket/lake", "s3:/bucket", "hdfs://h:8020/x", "file:///tmp/x", "abfss://c@a.dfs/x"):
+    others = ("hdfs://h:8020/x", "file:///tmp/x", "abfss://c@a.dfs/x", "s3://", "s3://bucket/../x", "S3://bucket/lake")
+    for address in ("s3a://bucket/lake", "s3:/bucket", *others):
         monkeypatch.setenv("LAKEHOUSE_HOME", address)
-        with pytest.raises(ConfigError, match=r"LAKEHOUSE_HOME must be on this machine, or mounted, and .*:// *"):
-            load_settings("local")
+        with pytest.raises(ConfigError, match=r"LAKEHOUSE_HOME must be on this machine, or mounted, and .*: *"):
+            load_settings("local", on_bucket=address in others)
         with pytest.raises(ConfigError, match="is an address"):
-            _ = Lake(Settings(home=Path(address))).state
+            _ = Lake(Settings(home=Path(address))).home
+    for address in ("s3a://bucket/lake", "s3://bucket/lake/", "s3:/bucket/lake"):
+        assert str(Lake(Settings(home=Path(address))).state.parent) == "s3://bucket/lake"
     with pytest.raises(ConfigError, match="neither a path nor s3://"):
         store_of(Lake(Settings(home=tmp_path, recovery="ftp:/host/x")))
     assert Settings(home=tmp_path / "a:" / "b").home_path == tmp_path / "a:" / "b", "a colon alone is no scheme"

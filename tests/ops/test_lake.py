@@ -37,5 +37,6 @@ def test_parts_that_are_given_take_the_place_of_the_environments(tmp_path: Path)
     lake = Lake(Settings(home=Path("s3://bucket/lake")), state=tmp_path / "state", secrets=secrets)
     changed = lake.with_settings(schema_prefix="ann")
     assert changed.state == lake.state == tmp_path / "state" and changed.secrets is lake.secrets is secrets
-    with pytest.raises(ConfigError, match="is an address"):
-        _ = lake.landing
+    for of_this_machine in (lambda: lake.home, lambda: lake.artifacts, lambda: lake.table_path("gold", "t")):
+        with pytest.raises(ConfigError, match="is an address"):
+            of_this_machine()

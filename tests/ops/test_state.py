@@ -1,4 +1,4 @@
-"""Watermarks and leases, with the same tests for both stores."""
+"""Watermarks and leases, with the same tests for every store."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import boto3
 import pytest
 from test_cli import lakeops
 
+from python_ops.lake.buckets import bucket_path
 from python_ops.lake.errors import BusyError, ConfigError, OpsError
 from python_ops.lake.state.dynamodb import DynamoStore
-from python_ops.lake.state.files import FileStore
+from python_ops.lake.state.files import BucketStore, FileStore
 from python_ops.lake.state.leases import Lease, hold
 from python_ops.lake.state.store import Store
 from python_ops.lake.state.watermarks import Watermark, advance, read
@@ -32,11 +33,14 @@ def make_table(name: str = "state") -> None:
     )
 
 
-@pytest.fixture(params=["file", "dynamodb"])
+@pytest.fixture(params=["file", "bucket", "dynamodb"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "file":
         return FileStore(tmp_path / "shared")
     request.getfixturevalue("aws")
+    if request.param == "bucket":
+        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="lake")
+        return BucketStore(bucket_path("s3://lake/home/state/shared"))
     make_table()
     return DynamoStore("state", "dev")
 
@@ -71,6 +75,13 @@ def test_of_many_writers_of_one_revision_one_wins(store: Store) -> None:
     for thread in threads:
         thread.join()
     assert sorted(outcomes) == ["lost"] * 7 + ["won"]
+
+
+def test_a_record_that_was_removed_begins_anew(store: Store) -> None:
+    given = store.put("watermark", "w", {"x": 1}, 0)
+    store.delete("watermark", "w", given.revision)
+    assert (store.get("watermark", "w"), store.names("watermark")) == (None, [])
+    assert store.put("watermark", "w", {"x": 2}, 0) == store.get("watermark", "w")
 
 
 def test_a_watermark_goes_forward(store: Store) -> None:

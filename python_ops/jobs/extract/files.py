@@ -1,4 +1,4 @@
-"""Landing files of an extraction: written as hidden drafts, flushed to the disk, then renamed.
+"""Landing files of an extraction: written as drafts, then put in place whole.
 
 A reader of the folder sees a file whole or not at all. The same rows give the same bytes.
 """
@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Protocol
 from python_ops.jobs.extract.reader import Row, moment
 from python_ops.lake.contracts import Column, Contract
 from python_ops.lake.errors import OpsError
-from python_ops.lake.files import settle
+from python_ops.lake.files import draft_of, settle
 from python_ops.lake.landing import sha256
 
 _TO_QUOTE = re.compile(r'[",\r\n\\]|^\s|\s$')
@@ -46,9 +46,9 @@ class LandingDraft:
     """
 
     def __init__(self, folder: Path, name: str, contract: Contract) -> None:
-        self.path, self.draft = folder / name, folder / f".{name}.tmp"
+        self.path = folder / name
+        self.draft = draft_of(self.path)
         self.rows = 0
-        folder.mkdir(parents=True, exist_ok=True)
         self.file = self.draft.open("wb")
         bodies: dict[str, type[_Body]] = {"csv": _Csv, "jsonl": _JsonLines, "parquet": _Parquet}
         self.body = bodies[contract.format](self.file, contract)

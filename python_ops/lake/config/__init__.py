@@ -13,6 +13,7 @@ import yaml
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from python_ops.lake.buckets import bucket_path
 from python_ops.lake.errors import ConfigError
 
 PROJECT_ROOT = Path(__file__).resolve().parents[3]
@@ -23,7 +24,8 @@ class Settings(BaseSettings):
     """The settings of an environment. The variable LAKEHOUSE_<NAME> sets a field; lists are JSON.
 
     Attributes:
-        home: Folder under which everything is written (relative to the project's root).
+        home: Folder under which everything is written (relative to the project's root), or `s3://bucket/prefix`, which
+            some commands work on.
         schema_prefix: Schemas become `<prefix>_silver` and so on; letters, digits, underscores.
         target: The environment, which is also the target of profiles/profiles.yml.
         umask: Rights that others do not get on what is written, octal: 077 all, 027 leaves reading to the group.
@@ -102,8 +104,17 @@ class Settings(BaseSettings):
     recovery_region: str = ""
 
     @cached_property
+    def place(self) -> Path:
+        """The home: an absolute path, or that of a prefix in a bucket.
+
+        Raises:
+            ConfigError: it is an address of another kind, or has no bucket.
+        """
+        return bucket_path(address) if (address := bucket_address(self.home)) else self.home_path
+
+    @cached_property
     def home_path(self) -> Path:
-        """The home as an absolute path.
+        """The home as a folder of this machine.
 
         Raises:
             ConfigError: it is an address such as `s3a://…`.
@@ -133,9 +144,15 @@ def local_path(given: str | Path, what: str) -> Path:
     return Path(given)
 
 
+def bucket_address(given: str | Path) -> str | None:
+    """`s3://bucket/prefix` of an address of S3, also as Hadoop writes it or pathlib makes it; None for any other."""
+    found = re.fullmatch(r"s3a?:/+([a-z0-9][a-z0-9.-]+)((?:/+(?!\.\.?(?:/|$))[^/]+)*)/*", str(given))
+    return f"s3://{found[1]}{re.sub('/+', '/', found[2])}" if found else None
+
+
 def is_address(given: str | Path) -> bool:
     """Whether it begins with a scheme such as `s3:/`, which a path of this machine does not."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(given)) is not None
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:(/|$)", str(given)) is not None
 
 
 def environments() -> tuple[str, ...]:
@@ -143,8 +160,12 @@ def environments() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yml")))
 
 
-def load_settings(environment: str) -> Settings:
+def load_settings(environment: str, on_bucket: bool = False) -> Settings:
     """Settings of an environment.
+
+    Args:
+        environment: Its name.
+        on_bucket: The home may be in a bucket: what asks for it works on one as it does on a folder.
 
     Raises:
         ConfigError: there is no such environment, its file has an unknown setting, or a value is not allowed.
@@ -166,7 +187,8 @@ def load_settings(environment: str) -> Settings:
     except ValidationError as exc:
         faults = "; ".join(f"{_where(str(fault['loc'][0]), path)}: {fault['msg']}" for fault in exc.errors())
         raise ConfigError(f"Wrong settings of environment {environment}. {faults}.") from exc
-    local_path(settings.home, _where("home", path))
+    if not (on_bucket and bucket_address(settings.home)):
+        local_path(settings.home, _where("home", path))
     return settings
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from python_ops.lake import refused
+from python_ops.lake.errors import OpsError
 from python_ops.lake.files import append_lines, before, write_whole
 from python_ops.lake.lake import Lake
 from python_ops.lake.secrets import mask
@@ -49,7 +50,10 @@ class Sink:
         from openlineage.client.serde import Serde
 
         line = Serde.to_json(event)
-        with self.lock, suppress(OSError):  # a full disk fails the tables' own writes, with a message
+        with (
+            self.lock,
+            suppress(OSError, OpsError),
+        ):  # a full disk or a bucket fails the run's own writes, with a message
             if self.url is None:
                 append_lines(self.folder / "events.jsonl", [line])
             elif self.is_down or not self._drain() or not self._post(line):

@@ -1,4 +1,4 @@
-"""Records as JSON files, replaced atomically under a lock: for processes of one machine."""
+"""Records as JSON files: in a folder replaced under a lock, in a bucket by conditional writes, for several machines."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+from python_ops.lake import buckets
 from python_ops.lake.errors import BusyError, OpsError
 from python_ops.lake.files import write_whole
 from python_ops.lake.state.store import Record
@@ -33,10 +34,16 @@ class FileStore:
         """
         path = self._path(kind, name)
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            return Record(data["value"], int(data["revision"]))
+            return self._parsed(path, path.read_bytes())
         except FileNotFoundError:
             return None
+
+    @staticmethod
+    def _parsed(path: Path, content: bytes) -> Record:
+        kind, name = path.parent.name, unquote(path.stem)
+        try:
+            data = json.loads(content)
+            return Record(data["value"], int(data["revision"]))
         except (ValueError, KeyError, TypeError) as exc:
             raise OpsError(
                 f"{path} is not a record of state ({exc!r}). Restore it from a snapshot, or move it away: "
@@ -52,8 +59,7 @@ class FileStore:
         """Writes a record; nothing expires by itself in files."""
         with self._locked():
             self._refuse_rival(kind, name, revision)
-            record = {"revision": revision + 1, "value": dict(value)}
-            write_whole(self._path(kind, name), json.dumps(record, indent=1))
+            write_whole(self._path(kind, name), _text(value, revision + 1))
         return Record(value, revision + 1)
 
     def delete(self, kind: str, name: str, revision: int) -> None:
@@ -64,7 +70,7 @@ class FileStore:
     def _refuse_rival(self, kind: str, name: str, revision: int) -> None:
         given = self.get(kind, name)
         if (given.revision if given else 0) != revision:
-            raise BusyError(f"{kind} {name} was changed by another process meanwhile. Nothing was written; run again.")
+            raise _rival(kind, name)
 
     def _path(self, kind: str, name: str) -> Path:
         return self.folder / kind / f"{quote(name, safe='')}.json"
@@ -75,3 +81,51 @@ class FileStore:
         with (self.folder / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+class BucketStore(FileStore):
+    """The same in a bucket. S3 removes nothing on a condition, so a record that was removed stays as an empty object.
+
+    Args:
+        folder: A path in a bucket.
+    """
+
+    def get(self, kind: str, name: str) -> Record | None:
+        return self._given(kind, name)[0]
+
+    def names(self, kind: str) -> list[str]:
+        return sorted(unquote(name.removesuffix(".json")) for name, size in buckets.listed(self.folder / kind) if size)
+
+    def put(
+        self, kind: str, name: str, value: Mapping[str, Any], revision: int, expires_at: int | None = None
+    ) -> Record:
+        self._swap(kind, name, _text(value, revision + 1), revision)
+        return Record(value, revision + 1)
+
+    def delete(self, kind: str, name: str, revision: int) -> None:
+        self._swap(kind, name, "", revision)
+
+    def _swap(self, kind: str, name: str, content: str, revision: int) -> None:
+        given, tag = self._given(kind, name)
+        if (given.revision if given else 0) != revision:
+            raise _rival(kind, name)
+        try:
+            buckets.swap(self._path(kind, name), content.encode(), tag)
+        except BusyError as exc:
+            raise _rival(kind, name) from exc
+
+    def _given(self, kind: str, name: str) -> tuple[Record | None, str | None]:
+        path = self._path(kind, name)
+        try:
+            content, tag = buckets.read(path)
+        except FileNotFoundError:
+            return None, None
+        return self._parsed(path, content) if content else None, tag
+
+
+def _text(value: Mapping[str, Any], revision: int) -> str:
+    return json.dumps({"revision": revision, "value": dict(value)}, indent=1)
+
+
+def _rival(kind: str, name: str) -> BusyError:
+    return BusyError(f"{kind} {name} was changed by another process meanwhile. Nothing was written; run again.")

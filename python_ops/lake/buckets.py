@@ -1,0 +1,186 @@
+"""A prefix of an S3 bucket as a path, for a home that is `s3://bucket/prefix`.
+
+Paths are those of universal-pathlib, bytes go through obstore. Credentials, region and endpoint come from the AWS_*
+variables, or from the role of the machine. An object appears whole or not at all. Who replaces one gives the tag (ETag)
+of what was read; if another writer was first, S3 refuses.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from python_ops.lake.errors import BusyError, ConfigError, OpsError
+
+if TYPE_CHECKING:
+    from obstore import PutMode
+    from obstore.store import S3Store
+
+RETRY_SECONDS = 60  # for an answer, over all tries
+
+
+def bucket_path(address: str) -> Path:
+    """The path of an `s3://bucket/prefix` address. It is used as a `Path` is, and `on_bucket` tells it from one."""
+    from upath import UPath
+
+    _register()
+    return cast(Path, UPath(address, **_options(os.environ.get("AWS_ENDPOINT_URL"))))
+
+
+def on_bucket(path: Path) -> bool:
+    """Whether a path is in a bucket and not in a folder."""
+    return not isinstance(path, Path)
+
+
+def read(path: Path) -> tuple[bytes, str]:
+    """An object's bytes and its tag.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    store, key = _place(path)
+    with explained(str(path)):
+        found = store.get(key)
+        return found.bytes().to_bytes(), str(found.meta["e_tag"])
+
+
+def write(path: Path, content: bytes | Path) -> None:
+    """Writes an object whole, over an older one; a file of this machine goes up in parts if it is large."""
+    store, key = _place(path)
+    with explained(str(path)):
+        store.put(key, content)
+
+
+def swap(path: Path, content: bytes, tag: str | None) -> str:
+    """Replaces an object that still has `tag` (None: that is not there).
+
+    Returns:
+        Its new tag.
+
+    Raises:
+        BusyError: another writer was first.
+    """
+    from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+    store, key = _place(path)
+    condition: PutMode = "create"
+    if tag is not None:
+        condition = {"e_tag": tag}
+    with explained(str(path)):
+        try:
+            done = store.put(key, content, mode=condition)
+        except (AlreadyExistsError, PreconditionError, FileNotFoundError) as exc:
+            if "NoSuchBucket" in str(exc):
+                raise
+            raise BusyError(
+                f"{path} was changed by another process meanwhile. Nothing was written; run again."
+            ) from exc
+    return str(done["e_tag"])
+
+
+def listed(folder: Path) -> Iterator[tuple[str, int | None]]:
+    """Names of what is in a folder, with their sizes in bytes; None for a folder. One request for 1000 names."""
+    store, key = _place(folder)
+    prefix = f"{key.rstrip('/')}/"
+    with explained(str(folder)):
+        found = store.list_with_delimiter(prefix)
+    yield from ((name.rstrip("/").rpartition("/")[2], None) for name in found["common_prefixes"])
+    yield from ((item["path"].rpartition("/")[2], item["size"]) for item in found["objects"])
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Says in the project's errors what S3 refuses. What is not there stays FileNotFoundError.
+
+    Raises:
+        ConfigError: there is no such bucket, or it lies in another region.
+        OpsError: S3 refuses this role, or does not answer.
+    """
+    from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+
+    try:
+        yield
+    except FileNotFoundError as exc:
+        if "NoSuchBucket" in str(exc):
+            raise _no_bucket(what) from exc
+        raise
+    except (PermissionDeniedError, UnauthenticatedError) as exc:
+        raise OpsError(
+            f"S3 refused {what}. This role needs s3:GetObject, PutObject, ListBucket and DeleteObject there."
+        ) from exc
+    except BaseError as exc:
+        if "NoSuchBucket" in str(exc):
+            raise _no_bucket(what) from exc
+        raise OpsError(
+            f"S3 did not answer for {what} ({type(exc).__name__}). Look at AWS_REGION, the role and the network, then "
+            "run again."
+        ) from exc
+
+
+def _no_bucket(what: str) -> ConfigError:
+    bucket = what.removeprefix("s3://").partition("/")[0]
+    return ConfigError(f"There is no bucket {bucket}. Make it, or set LAKEHOUSE_HOME.")
+
+
+def _place(path: Path) -> tuple[S3Store, str]:
+    bucket, _, key = str(path).removeprefix("s3://").partition("/")
+    return _store(bucket, os.environ.get("AWS_ENDPOINT_URL")), key
+
+
+@lru_cache(maxsize=8)
+def _store(bucket: str, endpoint: str | None) -> S3Store:
+    from obstore.store import S3Store
+
+    return S3Store(bucket, **_options(endpoint))
+
+
+def _options(endpoint: str | None) -> dict[str, Any]:
+    """Limits of time and tries; http where the endpoint says so, which AWS's own never does."""
+    options: dict[str, Any] = {
+        "client_options": {
+            "connect_timeout": "5s",
+            "timeout": "120s",
+            "allow_http": (endpoint or "").startswith("http://"),
+        },
+        "retry_config": {"max_retries": 5, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
+    }
+    return {**options, "endpoint": endpoint} if endpoint else options
+
+
+@cache
+def _register() -> None:
+    """Makes `s3://` paths go through obstore, with errors of this project."""
+    import fsspec
+    from obstore.fsspec import FsspecStore
+
+    class Bucket(FsspecStore):
+        protocol = "s3"
+
+        async def _ls(self, path: str, *args: Any, **given: Any) -> Any:
+            with explained(path):
+                return await super()._ls(path, *args, **given)
+
+        async def _info(self, path: str, **given: Any) -> Any:
+            with explained(path):
+                return await super()._info(path, **given)
+
+        async def _cat_file(self, path: str, *args: Any, **given: Any) -> bytes:
+            with explained(path):
+                return await super()._cat_file(path, *args, **given)
+
+        async def _rm_file(self, path: str, **given: Any) -> None:
+            with explained(path):
+                await super()._rm_file(path, **given)
+
+        def _open(self, path: str, mode: str = "rb", *args: Any, **given: Any) -> Any:
+            if mode != "rb":
+                raise OpsError(f"{path} is in a bucket, whose objects are written whole.")
+            return io.BytesIO(self.cat_file(path))
+
+    fsspec.register_implementation("s3", Bucket, clobber=True)

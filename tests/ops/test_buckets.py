@@ -1,0 +1,265 @@
+"""A home in a bucket: what is kept there, by the code that keeps it in a folder, and two machines that share it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from extraction import landed, mark
+
+from python_ops.lake import buckets, files, home, landing, metrics, refused
+from python_ops.lake.buckets import bucket_path
+from python_ops.lake.config import Settings
+from python_ops.lake.errors import BusyError, ConfigError, OpsError
+from python_ops.lake.lake import Lake
+from python_ops.lake.landing import LandingFile
+from python_ops.lake.ledger import BatchState
+from python_ops.lake.lock import exclusive
+from python_ops.lake.run_record import last_run, save_run
+from python_ops.lake.state.leases import hold
+from python_ops.watch.alerts.acknowledged import acknowledge, acknowledged
+
+HOME = "s3://lake/prod"
+
+
+@pytest.fixture
+def s3(aws: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("LAKEHOUSE_HOME", HOME)
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="lake", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    return client
+
+
+def lake_in_bucket(**given: Any) -> Lake:
+    return Lake(Settings(home=Path(HOME), **given))
+
+
+def keys(s3: Any) -> list[str]:
+    return [item["Key"].removeprefix("prod/") for item in s3.list_objects_v2(Bucket="lake").get("Contents", ())]
+
+
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+def test_names_of_the_landing_are_the_same_in_both(kind: str, s3: Any, tmp_path: Path) -> None:
+    """Given files, unfinished ones and folders, Then those are taken that a folder gives, in the order of names."""
+    folder = (Path(tmp_path) if kind == "folder" else bucket_path(HOME)) / "landing" / "shop_orders"
+    assert landing.names(folder) == []
+    for name in ("b.csv", "a.csv", "é #%20.csv", "_a.csv", ".a.csv.tmp", "c.tmp", "a.csv.snapshot", "inside/x.csv"):
+        files.write_whole(folder / name, name)
+    assert landing.names(folder) == ["a.csv", "b.csv", "é #%20.csv"]
+    (told,) = landing.left_outside(folder)
+    assert told.startswith(f"{folder}/inside is not taken: files in folders are not")
+    assert (folder / "é #%20.csv").read_text() == "é #%20.csv"
+    taken = LandingFile("a.csv", 5, landing.sha256(folder / "a.csv"))
+    assert not landing.differs(folder / "a.csv", taken, 0)
+    files.write_whole(folder / "a.csv", "other")
+    assert landing.differs(folder / "a.csv", taken, 0)
+    assert not landing.differs(folder / "gone.csv", taken, 0)
+
+
+def test_names_are_listed_and_no_object_is_asked_for_by_itself(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given more names than one answer holds, Then all of them are found."""
+    folder = bucket_path(HOME) / "landing" / "shop_orders"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: buckets.write(folder / f"{n:05d}.csv", b"x"), range(1100)))
+    monkeypatch.setattr(type(folder), "stat", lambda self: pytest.fail("an object was asked for"))
+    assert landing.names(folder) == [f"{n:05d}.csv" for n in range(1100)]
+
+
+def test_a_manifest_that_another_wrote_is_not_overwritten(s3: Any) -> None:
+    """Given two machines that read a ledger, When both freeze or close a batch, Then the second is refused."""
+    first, second = lake_in_bucket().ledger("fx_rates"), lake_in_bucket().ledger("fx_rates")
+    batch = first.freeze(1, "1.0.0", [LandingFile("a.csv", 1, "00")])
+    with pytest.raises(BusyError, match=r"s3://lake/prod/state/ingest/fx_rates/batch_000001.json was changed by anoth"):
+        second.freeze(1, "1.0.0", [LandingFile("b.csv", 1, "00")])
+    assert second.manifests == []
+    heir = lake_in_bucket().ledger("fx_rates")
+    done = heir.set_state(heir.open_batch, BatchState.COMMITTED, counts={"accepted": 1})  # type: ignore[arg-type]
+    with pytest.raises(BusyError):
+        first.set_state(batch, BatchState.LOST)
+    heir.freeze(2, "1.0.0")
+    heir.set_state(done, BatchState.LOST)
+    found = lake_in_bucket().ledger("fx_rates")
+    assert [(m.batch_id, m.state) for m in found.manifests] == [(1, BatchState.LOST), (2, BatchState.FROZEN)]
+
+
+def test_records_and_logs_are_kept_as_in_a_folder(s3: Any) -> None:
+    """Given a run's record, alerts, figures and refused messages of one machine, Then another one reads them."""
+    writer, reader, now = lake_in_bucket(), lake_in_bucket(), datetime(2026, 1, 1, tzinfo=UTC)
+    assert (last_run(reader), metrics.read(reader), refused.told(reader), acknowledged(reader, now)) == (
+        None, [], [], {},
+    )  # fmt: skip
+    save_run(writer, {"command": "run"})
+    figures = [metrics.Metric("run_seconds", "job", "run", n, "2026-01-01", "r") for n in (1.0, 2.0)]
+    for figure in figures:
+        metrics.record(writer, [figure])
+    refused.keep(writer, "slack", "invalid_blocks", {"text": "x"})
+    acknowledge(writer, ["freshness: gold.fct_orders"], "gold.fct_orders", "2026-01-02T00:00:00Z", now)
+    assert (last_run(reader), metrics.read(reader)) == ({"command": "run"}, figures)
+    assert "They are in s3://lake/prod/state/refused/slack.jsonl" in refused.told(reader)[0]
+    assert list(acknowledged(reader, now)) == ["freshness: gold.fct_orders"]
+
+
+def test_no_line_of_a_shared_log_is_lost_and_a_full_one_makes_room(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = bucket_path(HOME) / "state" / "events.jsonl"
+    threads = [threading.Thread(target=files.append_lines, args=(log, [f"{n}"])) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(log.read_text().split()) == list("012345")
+    monkeypatch.setattr(files, "_KEEP_BYTES_OF_OBJECT", 10)
+    files.append_lines(log, ["6"])
+    assert (log.read_text(), len(files.before(log).read_text().split())) == ("6\n", 6)
+
+
+def test_a_home_in_a_bucket_belongs_to_whom_was_first(s3: Any) -> None:
+    dev, prod = lake_in_bucket(target="dev"), lake_in_bucket(target="prod")
+    assert not home.require(dev.settings)
+    held = pytest.raises(BusyError, match=r"environment is held by `lakeops x`")
+    with exclusive(dev, "x", names=()), held, hold(dev.store, ["environment"], "y"):
+        pass
+    home.claim(dev.settings)
+    for refused_ in (home.require, home.claim):
+        with pytest.raises(ConfigError, match=r"s3://lake/prod is the home of environment dev, and this is prod"):
+            refused_(prod.settings)
+    s3.copy_object(Bucket="lake", Key="copy/home.json", CopySource="lake/prod/home.json")
+    with pytest.raises(ConfigError, match=r"The lake in s3://lake/copy is registered at s3://lake/prod"):
+        home.require(Settings(home=Path("s3a://lake/copy"), target="dev"))
+
+
+def test_of_many_that_claim_a_home_one_wins(s3: Any) -> None:
+    def claim(number: int) -> bool:
+        try:
+            home.claim(Settings(home=Path(HOME), target=f"env{number}"))
+            return True
+        except ConfigError:
+            return False
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(claim, range(8))) == [False] * 7 + [True]
+
+
+def test_a_bucket_that_is_missing_or_silent_is_named(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for ask in (lambda lake: lake.ledger("fx_rates"), last_run, lambda lake: save_run(lake, {}), _watermark):
+        with pytest.raises(ConfigError, match=r"There is no bucket nowhere. Make it, or set LAKEHOUSE_HOME"):
+            ask(Lake(Settings(home=Path("s3://nowhere/x"))))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(buckets, "RETRY_SECONDS", 1)
+    with pytest.raises(OpsError, match=r"S3 did not answer for s3://silent/x/state/shared/watermark/s.json"):
+        _watermark(Lake(Settings(home=Path("s3://silent/x"))))
+
+
+def _watermark(lake: Lake) -> None:
+    lake.store.put("watermark", "s", {}, 0)
+
+
+class Machine:
+    """A machine of its own: its folders are empty, and gone with it."""
+
+    def __init__(self, folder: Path, rates: Path) -> None:
+        self.folder, self.rates = folder, rates
+        for name in ("tmp", "home"):
+            (folder / name).mkdir(parents=True)
+
+    def lakeops(self, *words: str, **given: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            **os.environ, "TMPDIR": str(self.folder / "tmp"), "HOME": str(self.folder / "home"),
+            "JAVA_HOME": "/nowhere", "LAKEHOUSE_SCHEMA_PREFIX": "", "PYTHONPATH": str(Path.cwd()),
+            "LAKEHOUSE_SECRET_FX_RATES": json.dumps({"url": self.rates.as_uri()}), **given,
+        }  # fmt: skip
+        return subprocess.run(
+            [sys.executable, "-m", "python_ops", *words],
+            cwd=self.folder, env=environment, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+
+    def extract(self) -> dict[str, Any]:
+        done = self.lakeops("extract", "run", "fx_rates", "--json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        (result,) = json.loads(done.stdout)
+        return dict(result)
+
+    def written(self) -> list[str]:
+        return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file())
+
+
+def deliver(rates: Path, *days: str) -> None:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("eurofxref-hist.csv", "Date,USD,JPY,\n" + "".join(f"{day},1.03,160.2,\n" for day in days))
+    rates.write_bytes(content.getvalue())
+
+
+@pytest.mark.slow
+def test_another_machine_goes_on_where_one_stopped(s3: Any, tmp_path: Path) -> None:
+    """Given a machine that extracted and is gone, When another one runs, Then it takes only what came since."""
+    rates = tmp_path / "rates.zip"
+    first, second = Machine(tmp_path / "first", rates), Machine(tmp_path / "second", rates)
+    deliver(rates, "2025-01-02")
+    assert first.extract()["rows"] == 2
+    assert first.written() == []
+    deliver(rates, "2025-01-03", "2025-01-02")
+    result = second.extract()
+    assert (result["rows"], result["again"], result["watermark"][0][:10]) == (2, 2, "2025-01-03")
+    assert first.extract()["rows"] == 0 == second.extract()["rows"]
+    assert [row["rate_date"] for row in landed(lake_in_bucket(), "fx_rates")] == ["2025-01-02"] * 2 + ["2025-01-03"] * 2
+    assert {"home.json", "state/shared/watermark/fx_rates.json", "state/extract/fx_rates/last.json"} <= set(keys(s3))
+    got = second.lakeops("watermark", "get", "fx_rates", "--json")
+    assert json.loads(got.stdout)["at"] == "2025-01-03T00:00:00.000000+00:00"
+    status = json.loads(first.lakeops("extract", "status", "--json").stdout)
+    assert [s["rows"] for s in status if s["source"] == "fx_rates"] == [0]
+    assert first.written() == second.written() == []
+
+
+KILLED = """
+import os, signal, sys
+from python_ops.jobs.extract import {module}
+{module}.{name} = lambda *given, **named: os.kill(os.getpid(), signal.SIGKILL)
+from python_ops.cli import main
+sys.argv = ["lakeops", "extract", "run", "fx_rates"]
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "name"), [("pull", "advance"), ("files", "settle")], ids=["landed", "unfinished"])
+def test_a_machine_is_replaced_in_the_middle(s3: Any, tmp_path: Path, module: str, name: str) -> None:
+    """Given a machine that died before the file or before the watermark, Then its heir lands every row once."""
+    rates = tmp_path / "rates.zip"
+    first, heir = Machine(tmp_path / "first", rates), Machine(tmp_path / "heir", rates)
+    deliver(rates, "2025-01-02")
+    environment = {
+        **os.environ, "TMPDIR": str(first.folder / "tmp"), "LAKEHOUSE_LEASE_SECONDS": "0.5",
+        "LAKEHOUSE_SECRET_FX_RATES": json.dumps({"url": rates.as_uri()}), "LAKEHOUSE_SCHEMA_PREFIX": "",
+    }  # fmt: skip
+    dead = subprocess.run(
+        [sys.executable, "-c", KILLED.format(module=module, name=name)],
+        env=environment,
+        capture_output=True,
+        timeout=60,
+    )
+    assert dead.returncode == -signal.SIGKILL, dead.stderr.decode()
+    assert mark(lake_in_bucket(), "fx_rates") is None
+    assert heir.extract()["rows"] == (0 if name == "advance" else 2)
+    assert [row["rate_date"] for row in landed(lake_in_bucket(), "fx_rates")] == ["2025-01-02"] * 2
+    assert str(mark(lake_in_bucket(), "fx_rates").at).startswith("2025-01-02")  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [("run",), ("ingest", "run"), ("status",), ("doctor",), ("watermark", "list")])
+def test_what_does_not_work_on_a_bucket_is_refused(s3: Any, tmp_path: Path, words: tuple[str, ...]) -> None:
+    machine = Machine(tmp_path / "machine", tmp_path / "rates.zip")
+    done = machine.lakeops(*words)
+    assert (done.returncode, machine.written(), keys(s3)) == (2, [], [])
+    assert "LAKEHOUSE_HOME must be on this machine, or mounted, and s3://lake/prod is an address" in done.stderr
