@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cache, lru_cache
 from pathlib import Path
@@ -60,6 +60,8 @@ def write(path: Path, content: bytes | Path) -> None:
 def swap(path: Path, content: bytes, tag: str | None) -> str:
     """Replaces an object that still has `tag` (None: that is not there).
 
+    A write whose answer got lost is tried again and then refused; it is known by its content.
+
     Returns:
         Its new tag.
 
@@ -78,6 +80,10 @@ def swap(path: Path, content: bytes, tag: str | None) -> str:
         except (AlreadyExistsError, PreconditionError, FileNotFoundError) as exc:
             if "NoSuchBucket" in str(exc):
                 raise
+            with suppress(FileNotFoundError):
+                found, own = read(path)
+                if found == content:
+                    return own
             raise BusyError(
                 f"{path} was changed by another process meanwhile. Nothing was written; run again."
             ) from exc
@@ -99,7 +105,7 @@ def explained(what: str) -> Iterator[None]:
     """Says in the project's errors what S3 refuses. What is not there stays FileNotFoundError.
 
     Raises:
-        ConfigError: there is no such bucket, or it lies in another region.
+        ConfigError: there is no such bucket.
         OpsError: S3 refuses this role, or does not answer.
     """
     from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError

@@ -137,8 +137,9 @@ def metastore(settings: Settings) -> Path:
 
 
 def _split(settings: Settings, there: str) -> ConfigError:
+    adopt = "register its tables here: `lakeops home adopt --execute`"
+    here = f"remove {settings.place / STAMP}" if on_bucket(settings.place) else adopt
     return ConfigError(
         f"The lake in {settings.place} is registered at {there}: it was copied or moved, and would be read there "
-        "and written here. Move it back, or point LAKEHOUSE_HOME there. To work on it here, register its tables here: "
-        "`lakeops home adopt --execute`."
+        f"and written here. Move it back, or point LAKEHOUSE_HOME there. To work on it here, {here}."
     )

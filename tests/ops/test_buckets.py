@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,10 @@ from typing import Any
 
 import boto3
 import pytest
+import requests
 from extraction import landed, mark
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
 
 from python_ops.lake import buckets, files, home, landing, metrics, refused
 from python_ops.lake.buckets import bucket_path
@@ -137,6 +141,30 @@ def test_a_home_in_a_bucket_belongs_to_whom_was_first(s3: Any) -> None:
     s3.copy_object(Bucket="lake", Key="copy/home.json", CopySource="lake/prod/home.json")
     with pytest.raises(ConfigError, match=r"The lake in s3://lake/copy is registered at s3://lake/prod"):
         home.require(Settings(home=Path("s3a://lake/copy"), target="dev"))
+
+
+def test_an_answer_that_got_lost_is_no_rival(
+    s3: Any, aws: str, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a network that loses the answer to a write, When that is tried again, Then its writer is no rival."""
+    tries: list[int] = []
+
+    def forward(request: Request) -> Response:
+        headers = {name: text for name, text in request.headers if name != "Host"}
+        given = requests.request(request.method, aws + request.full_path, data=request.get_data(), headers=headers)
+        if request.method == "PUT":
+            tries.append(given.status_code)
+        lost = tries == [200] and request.method == "PUT"
+        return Response(given.content, 500 if lost else given.status_code, dict(given.headers))
+
+    httpserver.expect_request(re.compile(".*")).respond_with_handler(forward)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", httpserver.url_for("").rstrip("/"))
+    first = lake_in_bucket().store.put("watermark", "s", {"writer": 1}, 0)
+    assert tries == [200, 412]
+    assert lake_in_bucket().store.get("watermark", "s") == first
+    lake_in_bucket().store.put("watermark", "s", {"writer": 2}, first.revision)
+    with pytest.raises(BusyError):
+        lake_in_bucket().store.put("watermark", "s", {"writer": 3}, first.revision)
 
 
 def test_of_many_that_claim_a_home_one_wins(s3: Any) -> None:
