@@ -18,7 +18,7 @@ from pathlib import Path
 
 from python_ops.jobs.ingest.streaming.broker import Broker
 from python_ops.jobs.maintenance.versions import unreadable
-from python_ops.lake import refused
+from python_ops.lake import landing, refused
 from python_ops.lake.errors import OpsError
 from python_ops.lake.home import metastore, require
 from python_ops.lake.jars import FOLDER, LOCK, lacking, pinned
@@ -58,6 +58,7 @@ def checks(lake: Lake) -> list[Check]:
         ("metastore", lambda: check_metastore(metastore(lake.settings))),
         ("storage", lambda: check_storage(lake)),
         ("tables", lambda: check_tables(lake)),
+        ("landing", lambda: check_landing(lake)),
         ("receivers", lambda: check_receivers(lake)),
         *services.to_check(lake),
     ]
@@ -323,6 +324,17 @@ def check_tables(lake: Lake) -> list[Check]:
     fix = "Restore the table from a snapshot (docs/runbooks/dr_restore.md), or an older version of it that is whole."
     found = [Check("tables", Outcome.FAIL, f"{table} cannot be read: {what}", fix) for table, what in lacking.items()]
     return found or [Check("tables", Outcome.OK, "all files of all tables are there")]
+
+
+def check_landing(lake: Lake) -> list[Check]:
+    """Files and folders in the sources' landing folders that ingestion never takes."""
+    contracts = lake.contracts
+    left = [
+        told for name in contracts.sources for told in landing.left_outside(lake.landing / name, contracts.load(name))
+    ]
+    if not left:
+        return [Check("landing", Outcome.OK, "everything that was delivered is taken")]
+    return [Check("landing", Outcome.WARN, told, "Do what it says, then `lakeops ingest run`.") for told in left]
 
 
 def check_receivers(lake: Lake) -> list[Check]:

@@ -284,6 +284,31 @@ def test_a_draft_has_what_a_contract_can_name_and_hold(tmp_path: Path) -> None:
     assert [c.accepts for c in contract.columns] == [(), ("no_point",), ()]
 
 
+def test_a_draft_from_a_file_of_dms_has_the_columns_of_the_table_alone(tmp_path: Path) -> None:
+    header = "Op,DMS_AT,ID,NAME,AMOUNT,AT,BI_ID,BI_NAME"
+    at = "2025-03-04 05:59:59.000001"
+    rows = [f'I,{at},1,"Ann, x",1.50,2025-03-03 06:00:00,NULL,NULL', f"D,{at},3,NULL,NULL,NULL,3,x",
+            f"U,{at},2,NULL,2.25,2025-03-03 06:00:00.123,2,Bob"]  # fmt: skip
+    path = tmp_path / "20250304-060000123.csv"
+    path.write_text("\n".join((header, *rows)))
+    contract = parse(finished(infer.draft(path, "things").text), Path("things.yml"))
+    assert (contract.format, contract.timestamp_column, contract.before_image_prefix) == ("dms", "DMS_AT", "BI_")
+    assert contract.key == ("id",)
+    assert [(c.name, c.type, c.required, c.accepts) for c in contract.columns] == [
+        ("id", "bigint", True, ()), ("name", "string", False, ()), ("amount", "decimal(12,2)", True, ()),
+        ("at", "timestamp", True, ()),
+    ]  # fmt: skip
+    with duckdb.connect() as lake:
+        made = lake.sql("select 1::bigint as id, 'Ann' as name, timestamp '2025-03-03 06:00:00' as at")
+        made.write_parquet(str(tmp_path / "LOAD00000001.parquet"))
+    contract = parse(finished(infer.draft(tmp_path / "LOAD00000001.parquet", "things").text), Path("things.yml"))
+    assert (contract.format, contract.timestamp_column, contract.before_image_prefix) == ("dms", None, None)
+    assert [(c.name, c.type) for c in contract.columns] == [("id", "bigint"), ("name", "string"), ("at", "timestamp")]
+    (tmp_path / "LOAD00000002.csv").write_text("1,Ann\n2,Bob\n")
+    with pytest.raises(ConfigError, match="no header; give a file of a task with AddColumnName"):
+        infer.draft(tmp_path / "LOAD00000002.csv", "things")
+
+
 def test_a_draft_leaves_out_what_no_type_takes_and_says_how_numbers_are_written(tmp_path: Path) -> None:
     """Each was drafted as a type that ingestion refuses the sample for."""
     long = "0." + "1" * 40

@@ -186,6 +186,15 @@ def test_storage_without_a_model(tmp_path: Path) -> None:
     assert check.found.startswith("dev_silver.gone__cdc, dev_silver.now_a_table__cdc: ")
 
 
+def test_what_lies_in_a_landing_folder_and_is_never_taken(tmp_path: Path) -> None:
+    lake = Lake(Settings(home=tmp_path))
+    (lake.landing / "fx_rates" / "2025").mkdir(parents=True)
+    assert [check.outcome for check in doctor.check_landing(lake)] == [Outcome.OK], "an empty folder holds nothing"
+    (lake.landing / "fx_rates" / "2025" / "a.csv").write_text("x")
+    (check,) = doctor.check_landing(lake)
+    assert check.outcome is Outcome.WARN and "2025 is not taken: files in folders are not" in check.found
+
+
 def test_a_fault_that_no_check_expects_is_a_failed_check(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
     found = doctor.checks(Lake(Settings(home=tmp_path, target="nowhere"), artifacts=tmp_path))

@@ -16,7 +16,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from python_ops.jobs.ingest import generations, inspection
+from python_ops.jobs.ingest import generations, inspection, replaced
 from python_ops.jobs.ingest.batch import BatchWriter
 from python_ops.jobs.ingest.batch_checks import Findings, reasons_to_halt, warnings
 from python_ops.jobs.ingest.formats import format_of
@@ -25,7 +25,7 @@ from python_ops.jobs.ingest.reasons import reason_of
 from python_ops.jobs.ingest.snapshots import Delivery, deliveries
 from python_ops.lake import landing
 from python_ops.lake.config import Settings
-from python_ops.lake.contracts import Column, Contract, load
+from python_ops.lake.contracts import Column, Contract, Contracts, load
 from python_ops.lake.errors import BusyError, OpsError
 from python_ops.lake.lake import Lake
 from python_ops.lake.landing import LandingFile
@@ -351,6 +351,7 @@ def dms_contract() -> Contract:
         ("20250303-0600001234.csv", "I,2025-03-03,USD,1", ("Op", "rate_date", "currency", "units_per_eur"), None),
         ("LOAD00000001.csv", "currency,rate_date", ("currency", "rate_date"), None),
         ("20250303-060000123.csv", "I,t", (), "2 fields; the contract wants 3"),
+        ("20250303-060000123.csv", "U,t,2025-03-03,USD,1,2025-03-03", (), "as before images, need AddColumnName"),
         ("changes.csv", "I,t,2025-03-03,USD,1", (), "the order of its rows is not known"),
     ],
 )  # fmt: skip
@@ -364,6 +365,37 @@ def test_the_fields_of_a_dms_file_are_named(
     assert found.layout == layout and (found.fault or "").find(fault or "") >= 0
     assert (found.fault is None) == (fault is None)
     assert format_of(dms_contract()).is_full_load(name) == name.startswith("LOAD")
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "layout"),
+    [
+        ("20250303-060000123.csv", "U,2025-03-03,USD,1", ("Op", "rate_date", "currency", "units_per_eur")),
+        ("20250303-060000123.csv", "2025-03-03,USD,1", ("rate_date", "currency", "units_per_eur")),
+        ("LOAD00000001.csv", "2025-03-03 06:00:00,2025-03-03,USD,1", None),
+    ],
+)
+def test_without_a_commit_time_no_field_is_one(
+    tmp_path: Path, name: str, line: str, layout: tuple[str, ...] | None
+) -> None:
+    (tmp_path / name).write_text(line + "\n")
+    found = inspect(tmp_path, name, replace(dms_contract(), timestamp_column=None))
+    assert (found.layout, found.fault is None) == (layout or (), layout is not None)
+
+
+def test_a_repeated_full_load_under_its_old_name_is_told_with_what_to_do(tmp_path: Path) -> None:
+    contracts = {"fx_rates": dms_contract()}
+    lake = Lake(Settings(home=tmp_path), contracts=Contracts(contracts))
+    folder = lake.landing / "fx_rates"
+    folder.mkdir(parents=True)
+    (folder / "LOAD00000001.csv").write_text("2025-03-03,USD,1.04\n")
+    ledger = lake.ledger("fx_rates")
+    taken = ledger.freeze(1, "1.0.0", [inspect(folder, "LOAD00000001.csv", dms_contract())])
+    ledger.set_state(taken, BatchState.COMMITTED)
+    assert replaced(lake) == []
+    (folder / "LOAD00000001.csv").write_text("2025-03-03,USD,1.05\n")
+    (told,) = replaced(lake)[0].warnings
+    assert "lakeops ingest generation fx_rates --new --execute" in told and "20250401/" in told
 
 
 def test_a_snapshot_is_a_batch_of_its_own(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from python_ops.jobs.ingest import generations
 from python_ops.jobs.ingest.batch import BatchWriter, halt_text
 from python_ops.jobs.ingest.batch_checks import fingerprint
 from python_ops.jobs.ingest.dead_letters import finish as finish_replay
+from python_ops.jobs.ingest.formats import format_of
 from python_ops.jobs.ingest.reading import session_for_files
 from python_ops.jobs.ingest.reasons import reason_of
 from python_ops.jobs.ingest.result import IngestResult
@@ -199,7 +200,18 @@ def _replaced(lake: Lake, contract: Contract) -> tuple[str, ...]:
         and landing.differs(folder / name, taken[name], written_after=frozen_at[name])
     ]
     told = (
-        f"{folder / name} was replaced after it was taken; what it holds now is not read. Deliver it under a new name."
+        f"{folder / name} was replaced after it was taken; what it holds now is not read. "
+        + _how_to_deliver(contract, name)
         for name in changed
     )
     return (*told, *landing.left_outside(folder, contract))
+
+
+def _how_to_deliver(contract: Contract, name: str) -> str:
+    """What to do with a file whose name was taken before."""
+    if not format_of(contract).is_full_load(name):
+        return "Deliver it under a new name."
+    return (
+        f"A repeated full load has the old names: `lakeops ingest generation {contract.source} --new --execute`, and "
+        "put its files into a folder that is named by the day, as 20250401/ (docs/guides/dms.md)."
+    )

@@ -143,7 +143,10 @@ class Contract:
         schema: Its `source.schema`, or `source.db` where there is none; `*` takes the table of every schema. None takes
             one schema's and halts where another's come.
         others: What becomes of other tables' events: `reject`, or `ignore` where the topic or folder has several.
-        timestamp_column: Commit time that DMS adds to a row (`TimestampColumnName`).
+        timestamp_column: Commit time that DMS adds to a row (`TimestampColumnName`). None takes the time of the file.
+        before_image_prefix: What DMS puts before the names of before images (`add-before-image-columns`): `BI_`.
+        csv_no_sup_value: What DMS writes for a column that the source's log lacks (`CsvNoSupValue`): it was not sent.
+        lob_max_kb: Where DMS cuts off large values (`LobMaxSize`), in KiB: texts of that size are counted.
         complete: Every file is a complete snapshot: the keys it lacks are deleted.
         schema_version: Where records say the version of their layout.
         lf_tags: Lake Formation tags of the table.
@@ -165,6 +168,9 @@ class Contract:
     thresholds: Thresholds = field(default_factory=Thresholds)
     expectations: Expectations = field(default_factory=Expectations)
     timestamp_column: str | None = None
+    before_image_prefix: str | None = None
+    csv_no_sup_value: str | None = None
+    lob_max_kb: int | None = None
     complete: bool = False
     schema_version: SchemaVersion | None = None
 
@@ -250,6 +256,9 @@ def parse(text: str, path: Path) -> Contract:
             faults.append(f"source is {data['source']!r}, the file is named {path.name}")
         if "schema_version" in data and data["format"] not in ("debezium_json", "jsonl", "parquet", "avro"):
             faults.append(f"schema_version is for records that are JSON, not for {data['format']}")
+        of_dms = ("timestamp_column", "before_image_prefix", "csv_no_sup_value", "lob_max_kb")
+        if data["format"] != "dms":
+            faults += [f"{name} is for dms, not for {data['format']}" for name in of_dms if name in data]
         faults += _expectation_faults(data)
     if faults:
         raise ContractError(f"{path.name} is not a valid contract: {'; '.join(faults)}.")

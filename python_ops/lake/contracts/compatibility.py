@@ -41,6 +41,7 @@ class Change:
 _LEVELS = {
     "format": Level.MAJOR, "table": Level.MAJOR, "timestamp_column": Level.MAJOR, "complete": Level.MAJOR,
     "source_name": Level.MAJOR,
+    "csv_no_sup_value": Level.MAJOR, "before_image_prefix": Level.MAJOR,
     "description": Level.PATCH, "owner": Level.PATCH,
 }  # fmt: skip
 

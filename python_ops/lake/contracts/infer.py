@@ -22,7 +22,7 @@ from itertools import combinations, count, islice
 from pathlib import Path
 from typing import Any
 
-from python_ops.lake.contracts import MAX_PRECISION, Column
+from python_ops.lake.contracts import MAX_PRECISION, Column, dms
 from python_ops.lake.contracts.events import events_of, types_of
 from python_ops.lake.errors import ConfigError, first_line, missing_extra
 
@@ -71,6 +71,7 @@ class Sample:
         schema: Its schema, where the file names it.
         accepts: Ways of writing values, where the records say them.
         source_names: What the source calls a column, where the contract cannot.
+        dms: Fields of the contract that AWS DMS alone has.
     """
 
     format: str
@@ -82,6 +83,7 @@ class Sample:
     schema: str | None = None
     accepts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     source_names: Mapping[str, str] = field(default_factory=dict)
+    dms: dict[str, str] = field(default_factory=dict)
 
     @property
     def nested(self) -> list[str]:
@@ -95,7 +97,7 @@ def draft(path: Path, source: str) -> Draft:
     """Drafts a contract from a sample.
 
     Args:
-        path: A jsonl, csv, parquet, Avro or Debezium JSON file; gzip is unpacked.
+        path: A jsonl, csv, parquet, Avro or Debezium JSON file, or one of AWS DMS by its name; gzip is unpacked.
         source: Name of the source.
 
     Raises:
@@ -105,6 +107,8 @@ def draft(path: Path, source: str) -> Draft:
         raise ConfigError(f"{source!r} is not a name of a source: lower case letters, digits and underscores.")
     try:
         sample = _read(path)
+        if dms.FULL_LOAD.match(path.name) or dms.CHANGES.match(path.name):
+            sample = _of_dms(sample)
     except (OSError, ValueError, EOFError) as exc:
         raise ConfigError(
             f"{path} cannot be read as a sample ({exc}). It must be jsonl, csv, parquet or Avro."
@@ -127,7 +131,7 @@ def draft(path: Path, source: str) -> Draft:
         "format": sample.format,
     }
     data |= {name: told for name, told in (("table", sample.table), ("schema", sample.schema)) if told}
-    data |= {"key": key, "columns": columns}
+    data |= {**sample.dms, "key": key, "columns": columns}
     for column in columns:
         if column["name"] in key:
             column["required"] = True
@@ -272,6 +276,12 @@ def _avro(raw: bytes) -> Sample:
     return Sample("avro", [field["name"] for field in schema["fields"]], records, {}, [])
 
 
+def _of_dms(sample: Sample) -> Sample:
+    names, rows, added = dms.table_of(sample.names, sample.records, has_types=bool(sample.types))
+    types = {name: kind for name, kind in sample.types.items() if name in names}
+    return Sample("dms", names, rows, types, [], dms=added)
+
+
 def _names(records: Iterable[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for record in records for name in record))
 
@@ -305,7 +315,11 @@ def _accepts(column: dict[str, Any], values: Sequence[Any], format_: str) -> lis
     # Doubles are read as Java writes them, which is with an exponent below 0.001 and from ten millions.
     if read.precision_and_scale and any(isinstance(v, float) or getattr(v, "has_exponent", False) for v in values):
         return ["exponent"]
-    if column["type"] == "timestamp" and any(isinstance(v, datetime) and v.tzinfo is None for v in values):
+    if (
+        format_ != "dms"
+        and column["type"] == "timestamp"
+        and any(isinstance(v, datetime) and v.tzinfo is None for v in values)
+    ):
         return ["no_zone"]
     return []
 
@@ -335,13 +349,13 @@ def _type(values: Sequence[Any], format_: str) -> str | None:
     texts = [value for value in values if isinstance(value, str)]
     if len(texts) < len(values):
         return None
-    if format_ == "csv" and all(text.lower() in ("true", "false") for text in texts):
+    if format_ in ("csv", "dms") and all(text.lower() in ("true", "false") for text in texts):
         return "boolean"
     if all(_MOMENT.fullmatch(text) and _exists(text) for text in texts):
         return "timestamp"
     if format_ != "debezium_json" and all(_DATE.fullmatch(text) and _exists(text) for text in texts):
         return "date"
-    if format_ == "csv" and all(_INTEGER.fullmatch(text) for text in texts):
+    if format_ in ("csv", "dms") and all(_INTEGER.fullmatch(text) for text in texts):
         return "bigint"
     if all(_NUMBER.fullmatch(text) for text in texts) and any("." in text for text in texts):
         return _decimal(texts) or "string"
@@ -386,7 +400,8 @@ def _lines(data: dict[str, Any], file: str, records: int, left_out: Sequence[str
     if left_out:
         yield "# Left out, because they hold objects, lists, or values that no one type holds, "
         yield f"which ingestion keeps in _extra: {', '.join(left_out)}.\n"
-    for name in ("source", "version", "description", "owner", "format", "table", "schema"):
+    top = ("source", "version", "description", "owner", "format", "table", "schema")
+    for name in (*top, "timestamp_column", "before_image_prefix"):
         if name in data:
             yield f"{name}: {data[name] or json.dumps(data[name])}\n"
     yield f"key: [{', '.join(data['key'])}]\ncolumns:\n"

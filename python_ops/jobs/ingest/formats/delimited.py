@@ -48,9 +48,9 @@ def delimited(lines: DataFrame, contract: Contract, layout: tuple[str, ...], for
         "cast(null as string) as _unknown_version",
         *[f"{_field(column.name, layout)} as `_text_{column.name}`" for column in contract.columns],
         f"{_extra(extra)} as _extra",
-        *format_.given(contract, lambda name: _field(name, layout)),
+        *format_.given(contract, lambda name: _field(name, layout), lambda name: str(name in layout).lower()),
     )  # fmt: skip
-    if positions := format_.positions():
+    if positions := format_.positions(contract):
         named = named.selectExpr("*", *positions)
     if format_.null_text:
         texts = [f"`_text_{column.name}`" for column in contract.columns]

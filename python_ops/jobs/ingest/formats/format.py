@@ -57,11 +57,17 @@ class Format:
         """
         return None
 
-    def given(self, contract: Contract, value: Callable[[str], str]) -> list[str]:
-        """SQL of what a row gives beside the table's columns; `value` makes the SQL of a field's text."""
+    def given(self, contract: Contract, value: Callable[[str], str], has: Callable[[str], str]) -> list[str]:
+        """SQL of what a row gives beside the table's columns.
+
+        Args:
+            contract: The source's contract.
+            value: Makes the SQL of a field's text.
+            has: Makes the SQL of whether the row's file has a field.
+        """
         return []
 
-    def positions(self) -> tuple[str, ...]:
+    def positions(self, contract: Contract) -> tuple[str, ...]:
         """SQL of `_op`, `_source_ts` and the place in the order, from what `given` gives, `_file` and `_line`."""
         return ()
 

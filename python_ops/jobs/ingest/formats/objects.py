@@ -9,6 +9,7 @@ from python_ops.jobs.ingest.formats.rows import (
     check_record,
     column_checks,
     finish,
+    member,
     parse_json,
     unknown_version,
     value_columns,
@@ -22,8 +23,13 @@ if TYPE_CHECKING:
 def objects(lines: DataFrame, contract: Contract, format_: Format) -> DataFrame:
     """Parses and checks JSON objects, as python_ops.jobs.ingest.projection.project says."""
     rows = parse_json(lines).selectExpr("*", "_event as _row", unknown_version(contract))
-    if given := format_.given(contract, lambda name: f"try_variant_get(_event, '$.{name}', 'string')"):
-        rows = rows.selectExpr("*", *given).selectExpr("*", *format_.positions())
+    given = format_.given(
+        contract,
+        lambda name: f"try_variant_get({member('_event', name)}, '$', 'string')",
+        lambda name: f"{member('_event', name)} is not null",
+    )
+    if given:
+        rows = rows.selectExpr("*", *given).selectExpr("*", *format_.positions(contract))
     typed = value_columns(
         rows,
         format_.read_as(contract),

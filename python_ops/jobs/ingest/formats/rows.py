@@ -115,7 +115,7 @@ def value_columns(
         hidden: SQL of whether a column `name` is metadata too.
     """
     given = [escaped(column.given_name) for column in contract.columns]
-    names = ", ".join(f"'{name}'" for name in (*given, *known))
+    names = ", ".join(f"'{name}'" for name in (*given, *map(escaped, known)))
     own = "map(" + ", ".join(f"lower('{name}'), '{name}'" for name in given) + ")"
     lower = f"map_contains_key({own}, lower(name))"
     folded = "transform(map_entries(_recased), entry -> struct(lower(entry.key), entry.value))"
@@ -134,7 +134,8 @@ def value_columns(
     values = found.selectExpr(
         *carried,
         *[
-            f"coalesce({_member(c)}, try_element_at(_folded, lower('{escaped(c.given_name)}'))) as `_value_{c.name}`"
+            f"coalesce({member('_row', c.given_name)}, try_element_at(_folded, lower('{escaped(c.given_name)}')))"
+            f" as `_value_{c.name}`"
             for c in contract.columns
         ],
     )
@@ -150,12 +151,12 @@ def value_columns(
     return typed.selectExpr("*", changes(contract, "contains(_raw, '\\\\u0000')"))
 
 
-def _member(column: Column) -> str:
-    """SQL of the row's value under the source's own name. A path of a variant takes no quotes in a name."""
-    name = escaped(column.given_name)
+def member(record: str, given_name: str) -> str:
+    """SQL of a JSON object's value under a name of the source. A path of a variant takes no quotes in a name."""
+    name = escaped(given_name)
     if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        return f"try_variant_get(_row, '$.{name}', 'variant')"
-    return f"try_element_at(try_cast(_row as map<string, variant>), '{name}')"
+        return f"try_variant_get({record}, '$.{name}', 'variant')"
+    return f"try_element_at(try_cast({record} as map<string, variant>), '{name}')"
 
 
 def _text(column: Column, encoding: Encoding | None) -> str:

@@ -64,12 +64,14 @@ _TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,6
 _MORE_THAN_A_DOUBLE = ':[^0-9A-Za-z"]*[0-9]([.]?[0-9]){15,}([eE]|([.]?[0-9]){23})'
 
 # What was changed so that a value could be taken; each is counted per batch.
-NUL, NOT_A_NUMBER, LISTED_BOOLEAN, THOUSANDS, EXPONENT, NO_ZONE, INFINITE, NANOSECONDS, FLOATING = NORMALISATIONS = (
+NORMALISATIONS = (
     "NUL characters removed", "NaN or Infinity taken as NULL", "boolean written as another text",
     "number with thousands separators", "number with an exponent", "time without a zone taken as UTC",
     "infinite time taken as NULL or as the last day", "nanoseconds cut to microseconds",
     "decimal written as a floating-point number (decimal.handling.mode=double)",
+    "text of lob_max_kb, perhaps cut off by DMS",
 )  # fmt: skip
+NUL, NOT_A_NUMBER, LISTED_BOOLEAN, THOUSANDS, EXPONENT, NO_ZONE, INFINITE, NANOSECONDS, FLOATING, CUT = NORMALISATIONS
 
 
 def bomb(inflated: int, size: int) -> str | None:
