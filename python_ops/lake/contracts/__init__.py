@@ -137,6 +137,7 @@ class Contract:
             one schema's and halts where another's come.
         others: What becomes of other tables' events: `reject`, or `ignore` where the topic or folder has several.
         timestamp_column: Commit time that DMS adds to a row (`TimestampColumnName`).
+        null_text: What csv files write for NULL besides nothing, such as `\\N`; `NULL` for `dms` where it is not said.
         complete: Every file is a complete snapshot: the keys it lacks are deleted.
         schema_version: Where records say the version of their layout.
         lf_tags: Lake Formation tags of the table.
@@ -158,6 +159,7 @@ class Contract:
     thresholds: Thresholds = field(default_factory=Thresholds)
     expectations: Expectations = field(default_factory=Expectations)
     timestamp_column: str | None = None
+    null_text: str | None = None
     complete: bool = False
     schema_version: SchemaVersion | None = None
 
@@ -241,6 +243,8 @@ def parse(text: str, path: Path) -> Contract:
             faults.append(f"source is {data['source']!r}, the file is named {path.name}")
         if "schema_version" in data and data["format"] not in ("debezium_json", "jsonl", "parquet", "avro"):
             faults.append(f"schema_version is for records that are JSON, not for {data['format']}")
+        if "null_text" in data and data["format"] not in ("csv", "dms"):
+            faults.append(f"null_text is for csv and dms, not for {data['format']}")
         faults += _expectation_faults(data)
     if faults:
         raise ContractError(f"{path.name} is not a valid contract: {'; '.join(faults)}.")
