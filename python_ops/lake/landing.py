@@ -41,6 +41,9 @@ class LandingFile:
         multiline: A quoted field of a csv file holds line ends.
         schema: Hash of the schema of a parquet or avro file: files that differ are read apart. WRAPPED where lines of
             JSON carry their schema.
+        delimiter: What is between the fields of a csv file.
+        line_end: Of a text: LF (or CRLF), or CR alone.
+        encoding: Of a text: UTF-8, UTF-16LE or UTF-16BE.
     """
 
     name: str
@@ -52,6 +55,9 @@ class LandingFile:
     header: bool = False
     multiline: bool = False
     schema: str = ""
+    delimiter: str = ","
+    line_end: str = "\n"
+    encoding: str = "UTF-8"
 
 
 def names(folder: Path, contract: Contract | None = None) -> list[str]:

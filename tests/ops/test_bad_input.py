@@ -263,6 +263,13 @@ class Yard:
                 "own_csv": own_names("csv"),
                 "jsonl": jsonl,
                 "csv": replace(THING, format="csv"),
+                "written": replace(THING, format="csv", null_text="\\N"),
+                "utf_16": jsonl,
+                "nanoseconds": replace(
+                    THING,
+                    format="parquet",
+                    columns=(THING.columns[0], Column("at", "timestamp", "Time.", accepts=("epoch_ns",))),
+                ),
                 "parquet": replace(THING, format="parquet"),
                 "avro": replace(THING, format="avro"),
                 "dms": replace(THING, format="dms", timestamp_column="dms_at"),
@@ -320,6 +327,7 @@ def yard(spark: SparkSession, settings: Settings, tmp_path_factory: pytest.TempP
     (opened.landing / "jsonl" / "e.jsonl.gz").write_bytes(gzip.compress(b"{}\n" * 9999)[:-9])
     _binary_files(found)
     _dms_files(found)
+    _written_files(found)
     found.write("own_csv", "a.csv", ",".join(OWN_NAMES).encode(), OWN_LINE)
     keys = range(1, 11)
     found.write("guarded", "a.jsonl", *[envelope(key, "r", 100) for key in keys])
@@ -385,6 +393,35 @@ def _binary_files(yard: Yard) -> None:
     }  # fmt: skip
     with (folder / "c.avro").open("wb") as file:
         fastavro.writer(file, fastavro.parse_schema(recursive), [{"thing_id": 3, "parent": None}])
+
+
+# A csv file by what it is named for: how it is written.
+WRITTEN = {
+    "semicolons": ("thing_id;name;amount\n1;a, b;1.50\n2;;\\N\n3;x\n4;y;1,234.5\n", "utf-8"),
+    "tabs": ('thing_id\tname\tamount\r\n1\t"a\tb"\t1.50\r\n2\t\t\\N\r\n3\tx\r\n4\ty\t1,234.5\r\n', "utf-8-sig"),
+    "pipes": ('thing_id|name|amount\n1|"a\nb"|1.50\n2||\\N\n3|x\n4|y|1,234.5\n', "utf-8"),
+    "le": ('thing_id,name,amount\n1,é€😀,1.50\n2,,\\N\n3,x\n4,y,"1,234.5"\n', "utf-16"),
+    "be": ('thing_id;name;amount\r\n1;"é\nb";1.50\r\n2;;\\N\r\n3;x\r\n4;y;1,234.5\r\n', "utf-16-be"),
+    "cr": ('thing_id,name,amount\r1,a,1.50\r2,,\\N\r3,x\r4,y,"1,234.5"\r', "utf-8"),
+    "quoted_cr": ('thing_id;name;amount\r1;"a;\rb";1.50\r2;;\\N\r3;x\r4;y;1,234.5\r', "utf-16"),
+}
+
+
+def _written_files(yard: Yard) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    for name, (text, encoding) in WRITTEN.items():
+        yard.write("written", f"{name}.csv").write_bytes(text.encode(encoding))
+    halves = [
+        gzip.compress(half) for half in (b"thing_id,name,amount\n1,mem", b'bers,1.50\n2,,\\N\n3,x\n4,y,"1,234.5"\n')
+    ]
+    yard.write("written", "members.csv.gz").write_bytes(b"".join(halves))
+    yard.write("utf_16", "a.jsonl").write_bytes('{"thing_id": 1, "name": "é"}\n{"thing_id": 2}\n'.encode("utf-16"))
+    folder = yard.lake.landing / "nanoseconds"
+    folder.mkdir(parents=True)
+    at = pa.array([1_741_000_000_123_456_789, -1, None], pa.timestamp("ns", "UTC"))
+    parquet.write_table(pa.table({"thing_id": [1, 2, 3], "at": at, "more_at": at}), folder / "a.parquet")
 
 
 def _dms_files(yard: Yard) -> None:
@@ -504,7 +541,41 @@ def test_binary_files_are_checked_like_lines(yard: Yard) -> None:
     assert json.loads(avro[1]["_extra"]) == {"more": {"a": 1}}
     assert results["avro"].rejected_files.keys() == {"b.avro", "c.avro"}
     assert results["avro"].rejected_files["b.avro"] == "truncated avro"
-    assert "recursive reference" in results["avro"].rejected_files["c.avro"]
+    assert results["avro"].rejected_files["c.avro"].startswith("the type thing holds itself")
+
+
+def test_csv_files_are_read_as_they_are_written(yard: Yard) -> None:
+    """Delimiters, line ends, encodings and texts for NULL. Given a contract that now admits thousands, Then a replay
+    splits the rejected records as their files were.
+    """
+    result, contract = yard.rounds[0]["written"], yard.contracts["written"]
+    assert result.error is None and not result.rejected_files
+    rows = {(r["_file"], r["thing_id"]): (r["name"], r["amount"]) for r in yard.rows("bronze", "written")}
+    names = {
+        "semicolons.csv": "a, b", "tabs.csv": "a\tb", "pipes.csv": "a\nb", "le.csv": "é€😀", "be.csv": "é\nb",
+        "cr.csv": "a", "quoted_cr.csv": "a;\rb", "members.csv.gz": "members",
+    }  # fmt: skip
+    expected = {(file, 1): (name, Decimal("1.50")) for file, name in names.items()}
+    assert rows == {**expected, **{(file, 2): (None, None) for file in names}}
+    dead = {(r["file"], r["raw"][0]): (r["reason"], r["raw"].rstrip("\r")) for r in yard.rows("dlq", "written")}
+    assert len(dead) == result.quarantined == 2 * len(names)
+    assert {dead[file, "3"][1] for file in names} == {"3;x", "3\tx", "3|x", "3,x"}
+    assert all(dead[file, "3"][0].startswith("wrong number of fields") for file in names)
+    assert {dead[file, "4"][0] for file in names} == {"not a decimal(12,2)"}
+
+    columns = tuple(replace(c, accepts=("thousands",)) if c.name == "amount" else c for c in contract.columns)
+    yard.contracts["written"] = replace(contract, version="1.1.0", columns=columns)
+    assert dead_letters.replay(yard.lake, "written").accepted == len(names)
+    again = {(r["_file"], r["name"], r["amount"]) for r in yard.rows("bronze", "written") if r["thing_id"] == 4}
+    assert again == {(file, "y", Decimal("1234.50")) for file in names}
+    assert [(r["thing_id"], r["name"]) for r in yard.rows("bronze", "utf_16")] == [(1, "é"), (2, None)]
+
+
+def test_nanoseconds_are_cut_where_the_contract_says_so(yard: Yard) -> None:
+    rows = {r["thing_id"]: (r["at"], r["_extra"]) for r in yard.rows("bronze", "nanoseconds")}
+    assert rows[1] == (datetime(2025, 3, 3, 11, 6, 40, 123456), '{"more_at":1741000000123456789}')
+    assert rows[2][0] == datetime(1969, 12, 31, 23, 59, 59, 999999) and rows[3][0] is None
+    assert yard.rounds[0]["nanoseconds"].changes == {values.NANOSECONDS: 2}
 
 
 def test_dms_files_give_operations_and_an_order(yard: Yard) -> None:
@@ -595,7 +666,7 @@ def test_a_replay_takes_what_todays_contract_admits_once(yard: Yard) -> None:
     columns = tuple(replace(c, accepts=("exponent",)) if c.name == "amount" else c for c in contract.columns)
     before = {(r["file"], r["line"]) for r in yard.rows("dlq", "jsonl")}
     assert dead_letters.replay(yard.lake, "jsonl").batch_id is None, "nothing passes the old contract"
-    assert dead_letters.replay(yard.lake, "avro").batch_id is None, "Spark reads no recursive schema yet"
+    assert dead_letters.replay(yard.lake, "avro").batch_id is None, "a recursive schema is not read yet"
     yard.contracts["jsonl"] = replace(contract, version="1.1.0", columns=columns)
 
     def die(batch: BatchWriter) -> None:

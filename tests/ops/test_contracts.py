@@ -45,6 +45,7 @@ def test_a_decimal_knows_its_digits() -> None:
         ("key: [thing_id]", "key: [price]", "key column price must be listed as required"),
         ("source: things", "source: others", "the file is named things.yml"),
         ("format: csv", "format: debezium_json", "'table' is a required property"),
+        ("format: csv", "format: jsonl\nnull_text: x", "null_text is for csv and dms, not for jsonl"),
         ("name: price", 'name: "a\'; drop"', "at columns/1/name"),
         ("source: things", "source: [things", "is not YAML"),
         ("key:", "thresholds: {max_rejected_share: 2}\nkey:", "at thresholds/max_rejected_share"),

@@ -211,6 +211,20 @@ def test_a_full_disk_fails_its_source_alone(lake: Lake, monkeypatch: pytest.Monk
     assert not list(lake.landing.rglob("*.tmp")) and mark(lake) is None
 
 
+def test_what_nobody_foresaw_fails_its_source_alone_and_shows_no_value(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from python_ops.jobs.extract import files
+
+    def stumble(draft: Any, rows: Any) -> None:
+        raise KeyError("anna@x.example")
+
+    monkeypatch.setattr(files.LandingDraft, "write", stumble)
+    message = failed(lake)
+    assert message.startswith("tickets: unexpected KeyError (test_extract.py, line ") and "anna" not in message
+    assert not list(lake.landing.rglob("*.tmp")) and mark(lake) is None
+
+
 def test_a_source_that_fails_does_not_stop_the_others(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

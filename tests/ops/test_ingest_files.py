@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import json
+import lzma
 import subprocess
 import sys
+import zipfile
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +47,14 @@ def test_files_are_taken_in_name_order_and_unfinished_ones_are_not(tmp_path: Pat
     assert landing.names(tmp_path / "missing") == []
 
 
+def zipped(content: bytes) -> bytes:
+    """A zip archive of one file."""
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        archive.writestr("a", content)
+    return whole.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "fault"),
     [
@@ -60,8 +71,20 @@ def test_files_are_taken_in_name_order_and_unfinished_ones_are_not(tmp_path: Pat
         ("bomb.jsonl.gz", gzip.compress(b" " * (70 << 20)), "inflates to more than 200 times its size"),
         ("other.jsonl.bz2", bz2.compress(b"{}\n"), "compressed as .bz2; deliver .gz or .zst"),
         ("CUT.JSONL.GZ", gzip.compress(b"{}\n" * 1000)[:-9], "truncated gzip"),
-        ("le.jsonl", '{"a": 1}'.encode("utf-16"), "UTF-16"),
-        ("be.jsonl", '{"a": 1}'.encode("utf-16-be"), "UTF-16"),
+        ("cut.jsonl", '{"a": 1}'.encode("utf-16")[:-1], "not valid UTF-16LE"),
+        ("surrogate.jsonl", b"\xff\xfe\x00\xd8{\x00", "not valid UTF-16LE"),
+        ("likeness.jsonl", '{"a": "\u0a15\u0100"}'.encode("utf-16"), "UTF-16 in which two characters look like"),
+        ("four.jsonl", '{"a": 1}'.encode("utf-32"), "UTF-32; deliver UTF-8"),
+        ("unnamed.jsonl", gzip.compress(b"{}\n"), "compressed as gzip, which its name does not say"),
+        ("twice.jsonl.gz", gzip.compress(gzip.compress(b"{}\n")), "compressed as gzip, which"),
+        ("unnamed_zstd", pyarrow.compress(b"{}\n", "zstd", asbytes=True), "compressed as zstd, which"),
+        ("unnamed_bz2", bz2.compress(b"{}\n"), "compressed as bzip2, which"),
+        ("a.jsonl.xz", lzma.compress(b"{}\n"), "compressed as xz, which"),
+        ("a.jsonl.lz4", pyarrow.compress(b"{}\n", "lz4", asbytes=True), "compressed as .lz4; deliver .gz or .zst"),
+        ("unnamed_lz4", pyarrow.compress(b"{}\n", "lz4", asbytes=True), "compressed as lz4, which"),
+        ("a.zip", zipped(b"{}\n"), "compressed as zip, which"),
+        ("a.jsonl.sz", b"\xff\x06\x00\x00sNaPpY\x01\x07\x00\x00", "compressed as snappy, which"),
+        ("mixed.jsonl", b'{"a": 1}\r' + b" " * (1 << 20) + b'\r\n{"a": 2}\n', "line ends of two kinds"),
         ("bom.jsonl", '{"a": 1}'.encode("utf-8-sig"), None),
         ("rows.jsonl", b"PAR1\x00\x00", "not a debezium_json file, but parquet"),
     ],
@@ -107,11 +130,9 @@ def test_dated_folders_are_taken_and_what_is_left_outside_is_told(tmp_path: Path
 @pytest.mark.parametrize(
     ("format_", "content", "fault"),
     [
-        (
-            "csv",
-            b"rate_date,currency,units_per_eur\r2025-03-03,USD,1.04\r",
-            "lines end with CR alone; write LF or CRLF",
-        ),
+        ("csv", b"rate_date,currency,units_per_eur\r2025-03-03,USD,1.04\n", "line ends of two kinds"),
+        ("csv", b"rate_date; currency;units_per_eur\n", "header has blanks around currency;"),
+        ("csv", b"rate_date;currency\n", "header has rate_date, currency; the contract wants"),
         ("csv", b"rate_date, currency,units_per_eur\n", "header has blanks around currency;"),
         ("csv", b"2025-03-03,secret@x.example,1.04\n", "header has none of the contract's columns and 3 other fields;"),
         ("csv", b"rate_date,RATE_DATE,currency,units_per_eur\n", None),
@@ -121,6 +142,14 @@ def test_dated_folders_are_taken_and_what_is_left_outside_is_told(tmp_path: Path
         ("jsonl", b'[{"id": 1},\n{"id": 2}]\n', "a JSON array; deliver one object a line"),
         ("jsonl", b"\xef\xbb\xbf [\n  {\n", "a JSON array; deliver one object a line"),
         ("jsonl", b"[1, 2]\n", None),
+        ("jsonl", b'{\n  "rows": [\n    {"id": 1},\n    {"id": 2}\n  ]\n}\n', "a JSON value over several lines"),
+        ("jsonl", b'\xef\xbb\xbf{\r\n  "id": 1\r\n}\r\n', "a JSON value over several lines"),
+        ("jsonl", b'{\r  "id": 1\r}\r', "a JSON value over several lines"),
+        ("jsonl", b'{"rows": [\n' + b'{"id": 1},\n' * 9999 + b'{"id": 2}]}\n', "a JSON value over several lines"),
+        ("jsonl", b'{"id": 1,\n{"id": 2}\n', None),
+        ("jsonl", b'{"id": 1\n', None),
+        ("jsonl", b'{"text": "' + b"x" * 99_999 + b'"}\n{"id": 2}\n', None),
+        ("jsonl", b"\n\n" + b'{"id": 1}\n' * 9999, None),
     ],
 )
 def test_a_file_whose_first_line_is_no_header_or_record_is_rejected(
@@ -172,10 +201,85 @@ def test_parquet_columns_that_are_not_read_are_named(tmp_path: Path) -> None:
 
     assert inspect(tmp_path, "int96", contract).fault is None
     fault = str(inspect(tmp_path, "others", contract).fault)
-    assert fault.startswith("columns of a type that is not read: at (timestamps in nanoseconds; write microseconds)")
+    assert fault.startswith("columns of a type that is not read: opens (TIME;") and "at (" not in fault
     for told in ("opens (TIME;", "half (FLOAT16;", "wide (a decimal of 50 digits;", "in.opens (TIME;"):
         assert told in fault
     assert "fine" not in fault
+
+
+@pytest.mark.parametrize(
+    ("schema", "fault"),
+    [
+        (
+            '{"type": "record", "name": "n", "fields": [{"name": "up", "type": ["null", "n"]}]}',
+            "the type n holds itself",
+        ),
+        (
+            '{"type": "record", "name": "a.n", "fields": [{"name": "up", "type": {"type": "map", "values": {"type":'
+            ' "record", "name": "m", "fields": [{"name": "of", "type": {"type": "array", "items": "n"}}]}}}]}',
+            "the type a.n holds itself",
+        ),
+        (
+            '{"type": "record", "name": "n", "fields": [{"name": "a", "type": {"type": "enum", "name": "e", "symbols":'
+            ' ["X"]}}, {"name": "b", "type": "e"}, {"name": "c", "type": {"type": "int", "logicalType": "date"}}]}',
+            None,
+        ),
+        ('{"type": "record", "name": "n"}', "not an avro file (KeyError in its header)"),
+        ("[1]", "not an avro file (TypeError in its header)"),
+    ],
+)
+def test_a_recursive_avro_schema_is_named(tmp_path: Path, schema: str, fault: str | None) -> None:
+    (tmp_path / "a").write_bytes(avro_file("null", b"x", schema.encode()))
+
+    found = inspect(tmp_path, "a", replace(load("fx_rates"), format="avro")).fault
+
+    assert (found is None) if fault is None else str(found).startswith(fault)
+
+
+def test_nanoseconds_are_read_where_the_contract_accepts_them_or_lacks_the_column(tmp_path: Path) -> None:
+    at = pyarrow.array([1], pyarrow.timestamp("ns"))
+    parquet.write_table(pyarrow.table({"AT": at}), tmp_path / "no_zone")
+    parquet.write_table(pyarrow.table({"AT": at}), tmp_path / "int96", use_deprecated_int96_timestamps=True)
+    parquet.write_table(pyarrow.table({"AT": at.cast(pyarrow.timestamp("ns", "UTC"))}), tmp_path / "utc")
+
+    def look(name: str, *accepts: str, column: str = "at") -> LandingFile:
+        columns = (Column(column, "timestamp", "Time.", accepts=accepts),)
+        return inspect(tmp_path, name, replace(load("fx_rates"), format="parquet", columns=columns))
+
+    told = "columns of a type that is not read: AT (timestamps in nanoseconds; write microseconds, or accept "
+    assert look("utc").fault == look("no_zone", "no_zone").fault == f"{told}`epoch_ns`)"
+    assert look("no_zone").fault == f"{told}`epoch_ns` and `no_zone`)"
+    assert look("utc", "epoch_ns").fault is look("no_zone", "epoch_ns", "no_zone").fault is None
+    assert look("no_zone", column="id").fault is None
+    assert look("int96").schema != look("no_zone").schema, "Spark does not read the two together"
+
+
+HEADER = "rate_date,currency,units_per_eur"
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "found"),
+    [
+        (HEADER + "\n", "utf-8", (",", "\n", "UTF-8", False)),
+        (HEADER + "\r\n", "utf-8-sig", (",", "\n", "UTF-8", False)),
+        (HEADER.replace(",", ";") + "\n", "utf-8", (";", "\n", "UTF-8", False)),
+        ('"' + HEADER.upper().replace(",", '"\t"') + '"\r\n', "utf-16", ("\t", "\n", "UTF-16LE", False)),
+        (HEADER.replace(",", "|") + "\r", "utf-16-be", ("|", "\n", "UTF-16BE", False)),
+        (HEADER + ",a;b;c\n", "utf-8", (",", "\n", "UTF-8", False)),
+        (HEADER + "\r2025-03-03,USD,1\r", "utf-8", (",", "\r", "UTF-8", False)),
+        (HEADER + '\r2025-03-03,"a\rb",1\r', "utf-16", (",", "\r", "UTF-16LE", True)),
+        (HEADER + "\r", "utf-8", (",", "\n", "UTF-8", False)),
+    ],
+)
+def test_how_a_csv_file_is_written_is_seen(
+    tmp_path: Path, text: str, encoding: str, found: tuple[str, str, str, bool]
+) -> None:
+    (tmp_path / "a.csv").write_bytes(text.encode(encoding))
+
+    file = inspect(tmp_path, "a.csv", load("fx_rates"))
+
+    assert (file.fault, file.layout[:3], file.header) == (None, tuple(HEADER.split(",")), True)
+    assert (file.delimiter, file.line_end, file.encoding, file.multiline) == found
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
@@ -160,6 +162,12 @@ def _extract_safely(lake: Lake, source: Source, parent: JobRun | None, stop: thr
         error = OpsError(
             f"{source.name}: {landing} or the state beside it cannot be written ({exc.strerror}). What landed before "
             "is safe; correct that and run again."
+        )
+    except Exception as exc:  # one source never stops the others; the text of an exception may hold values
+        at = extract_tb(exc.__traceback__)[-1]
+        error = OpsError(
+            f"{source.name}: unexpected {type(exc).__name__} ({Path(at.filename).name}, line {at.lineno}). What "
+            "landed before is safe; run again. If it fails again, report it; the other sources go on."
         )
     mark = None
     with suppress(OpsError):  # a store that does not answer has failed the source already

@@ -251,13 +251,13 @@ def _records(batch: BatchWriter, manifest: Batch) -> list[Records]:
     )
     found = batch.spark.sql(f"select distinct file, _batch_id from ({open_letters})").collect()
     generations = {m.batch_id: m.generation for m in batch.ledger.manifests}
-    layouts = {file.name: file.layout for m in batch.ledger.manifests for file in m.files}
-    places: dict[tuple[int, tuple[str, ...]], list[tuple[str, int]]] = {}
+    layouts = {file.name: (file.layout, file.delimiter) for m in batch.ledger.manifests for file in m.files}
+    places: dict[tuple[int, tuple[tuple[str, ...], str]], list[tuple[str, int]]] = {}
     for row in found:
-        alike = (generations.get(row["_batch_id"], 1), layouts.get(row["file"], ()))
+        alike = (generations.get(row["_batch_id"], 1), layouts.get(row["file"], ((), ",")))
         places.setdefault(alike, []).append((row["file"], row["_batch_id"]))
     records = []
-    for (generation, layout), members in places.items():
+    for (generation, (layout, delimiter)), members in places.items():
         wanted = batch.spark.createDataFrame(members, "file string, _batch_id bigint")
         # One record may be there twice: its batch was lost to a restore, and its file taken again.
         lines = (
@@ -266,7 +266,7 @@ def _records(batch: BatchWriter, manifest: Batch) -> list[Records]:
             .dropDuplicates(["file", "line", "raw"])
             .selectExpr("raw as _raw", "file as _file", "line as _line")
         )
-        records.append(Records(lines, layout, generation, again=True))
+        records.append(Records(lines, layout, generation, again=True, delimiter=delimiter))
     return records
 
 

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import csv
-import gzip
+import json
 import re
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from python_ops.jobs.ingest.formats import format_of
 from python_ops.jobs.ingest.formats.binary import schema_of
 from python_ops.jobs.ingest.formats.envelopes import SIGNS_OF_WRAPPING
-from python_ops.jobs.ingest.formats.values import MAX_EXTRA_COLUMNS, MAX_RECORD_BYTES, bomb
+from python_ops.jobs.ingest.formats.values import MAX_EXTRA_COLUMNS, MAX_RECORD_BYTES
 from python_ops.jobs.ingest.reasons import reason_of
+from python_ops.jobs.ingest.texts import HEAD, MAGIC, scan
 from python_ops.lake.contracts import Contract
 from python_ops.lake.errors import OpsError
 from python_ops.lake.landing import WRAPPED, LandingFile, sha256
 
-# Spark decompresses these by their names too; here nobody can tell whether such a file is whole or a bomb.
-_OTHER_CODECS = (".bz2", ".deflate", ".lz4", ".snappy")
-
 csv.field_size_limit(MAX_RECORD_BYTES)
 
 _ARRAY = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*[\[{\]]")
-_BLOCK = 1 << 20
-_HEAD = 1 << 16
-_MAGIC = {b"PAR1": "parquet", b"Obj\x01": "avro"}
+_DELIMITERS = (",", ";", "\t", "|")
 
 
 def inspect(folder: Path, name: str, contract: Contract) -> LandingFile:
@@ -55,124 +50,71 @@ def inspect(folder: Path, name: str, contract: Contract) -> LandingFile:
 def _looked_at(path: Path, name: str, size: int, digest: str, contract: Contract) -> LandingFile:
     """How a file's records are to be read, or what is wrong with it."""
     wanted = format_of(contract).kinds
-    head, multiline, fault = _scan(path, size, "csv" in wanted)
-    kind = _MAGIC.get(head[:4]) or next((kind for kind in wanted if kind in ("lines", "csv")), "lines")
+    text, fault = scan(path, size, "csv" in wanted)
+    head = text.head
+    kind = MAGIC.get(head[:4]) or next((kind for kind in wanted if kind in ("lines", "csv")), "lines")
     layout: tuple[str, ...] = ()
-    header, schema = False, ""
+    header, schema, delimiter = False, "", ","
     if fault is None and size:
         if kind not in wanted:
             fault = f"not a {contract.format} file, but {kind}"
         else:
             fault = format_of(contract).name_fault(path.name)
     if fault is None and size and kind in ("parquet", "avro"):
-        schema, fault = schema_of(path, kind)
+        schema, fault = schema_of(path, kind, contract)
     elif fault is None and size and kind == "lines" and _ARRAY.match(head):
         fault = "a JSON array; deliver one object a line"
+    elif fault is None and size and kind == "lines" and _goes_on(head, text.line_end):
+        fault = "a JSON value over several lines; deliver one object a line"
     elif fault is None and size and kind == "csv":
-        layout, header, fault = _layout(head, contract)
+        line = head.split(text.line_end.encode(), 1)[0]
+        delimiter = _delimiter(line, contract)
+        layout, header, fault = _layout(line, contract, delimiter)
     elif contract.format == "debezium_json" and any(word in head for word in SIGNS_OF_WRAPPING):
         schema = WRAPPED
-    return LandingFile(name, size, digest, fault, kind, layout, header, multiline, schema)
+    return LandingFile(
+        name, size, digest, fault, kind, layout, header, text.multiline, schema, delimiter, text.line_end, text.encoding
+    )
 
 
-def _scan(path: Path, size: int, is_csv: bool) -> tuple[bytes, bool, str | None]:
-    """The first bytes of a file's text, of a csv file its first line at least; whether a quoted field holds line ends;
-    and what is wrong with the file.
+def _goes_on(head: bytes, line_end: str) -> bool:
+    """Whether the first JSON value of a file goes on after its first line: an array, or JSON that is indented.
+
+    Read line by line, an object inside of it would be taken for a record.
     """
-    head, line, inflated = b"", b"", 0
-    quotes = _Quotes()
+    text = head.decode("utf-8-sig", "replace").replace(line_end, "\n").lstrip()
+    if len(head) >= HEAD:
+        text = text[: text.rfind("\n") + 1]
+    lines = text.rstrip().split("\n", 1)
     try:
-        for text in _texts(path):
-            if not head:
-                head = text[:_HEAD]
-                if _is_utf_16(head):
-                    return head, False, "UTF-16; deliver UTF-8"
-            if is_csv and b"\n" not in line and len(line) <= MAX_RECORD_BYTES:
-                line += text
-            inflated += len(text)
-            if fault := bomb(inflated, size):
-                return head, False, fault
-            if is_csv and head[:4] not in _MAGIC:
-                quotes.add(text)
-    except _BrokenStream as exc:
-        return head, False, str(exc)
-    return line or head, quotes.hold_line_ends, None
+        end = json.JSONDecoder().raw_decode(text)[1]
+    except json.JSONDecodeError as exc:
+        return len(lines) > 1 and exc.pos >= len(text.rstrip())  # nothing is wrong with it as far as it is seen
+    except (RecursionError, ValueError):
+        return False
+    return end > len(lines[0])
 
 
-class _BrokenStream(Exception):
-    """A compressed stream that is not whole."""
+def _delimiter(line: bytes, contract: Contract) -> str:
+    """What is between the fields of a header line: the one that finds most columns of the contract, or a comma."""
+    text = line.decode("utf-8-sig", "replace").lower()
+    wanted = {column.name.lower() for column in contract.columns}
+    return max(_DELIMITERS, key=lambda each: len(wanted & {name.strip(' "\r') for name in text.split(each)}))
 
 
-def _texts(path: Path) -> Iterator[bytes]:
-    """The text of a file in pieces of bounded size."""
-    if path.stat().st_size == 0:
-        return
-    codec = path.suffix.lower()
-    if codec in _OTHER_CODECS:
-        raise _BrokenStream(f"compressed as {codec}; deliver .gz or .zst")
-    if codec == ".gz":
-        try:
-            with gzip.open(path) as file:
-                while text := file.read(_BLOCK):
-                    yield text
-        except EOFError as exc:
-            raise _BrokenStream("truncated gzip") from exc
-        except (zlib.error, gzip.BadGzipFile) as exc:
-            raise _BrokenStream(f"not a gzip stream ({exc})") from exc
-    elif codec == ".zst":
-        import pyarrow
-
-        try:
-            with pyarrow.CompressedInputStream(str(path), "zstd") as file:
-                while text := file.read(_BLOCK):
-                    yield text
-        except OSError as exc:
-            what = "truncated zstd" if "runcated" in str(exc) else f"not a zstd stream ({exc})"
-            raise _BrokenStream(what) from exc
-    else:
-        with path.open("rb") as file:
-            while text := file.read(_BLOCK):
-                yield text
-
-
-class _Quotes:
-    """Looks for line ends inside of quotes."""
-
-    def __init__(self) -> None:
-        self.inside = self.hold_line_ends = False
-
-    def add(self, text: bytes) -> None:
-        """Takes the next piece of the text."""
-        if self.hold_line_ends:
-            return
-        first, *others = text.split(b'"')
-        self.hold_line_ends = self.inside and b"\n" in first
-        for part in others:
-            self.inside = not self.inside
-            self.hold_line_ends |= self.inside and b"\n" in part
-
-
-def _is_utf_16(head: bytes) -> bool:
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return True
-    fewer, more = sorted((head[::2].count(0), head[1::2].count(0)))
-    return len(head) >= 8 and more > len(head) * 0.4 and fewer < len(head) * 0.1
-
-
-def _layout(head: bytes, contract: Contract) -> tuple[tuple[str, ...], bool, str | None]:
+def _layout(line: bytes, contract: Contract, delimiter: str) -> tuple[tuple[str, ...], bool, str | None]:
     """Names of a csv file's fields, whether its first line is a header, and what is wrong with it.
 
     No word of the line is told but the contract's own: what should be a header may be a record.
     """
-    line = head.split(b"\n", 1)[0]
     if len(line) > MAX_RECORD_BYTES:
         return (), True, f"the first line is longer than {MAX_RECORD_BYTES} bytes"
     text = line.decode("utf-8-sig", "replace").rstrip("\r")
     try:
-        given = next(csv.reader([text]), [])
+        given = next(csv.reader([text], delimiter=delimiter), [])
     except csv.Error as exc:
-        alone = "lines end with CR alone; write LF or CRLF"
-        return (), True, alone if "\r" in text else f"the first line cannot be parsed ({exc})"
+        mixed = "line ends of two kinds, CR alone and LF; write LF or CRLF"
+        return (), True, mixed if "\r" in text else f"the first line cannot be parsed ({exc})"
     wanted = [column.given_name for column in contract.columns]
     format_ = format_of(contract)
     known = {name.lower() for name in wanted}

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
-def project(lines: DataFrame, contract: Contract, layout: tuple[str, ...] = (), is_wrapped: bool = True) -> DataFrame:
+def project(
+    lines: DataFrame, contract: Contract, layout: tuple[str, ...] = (), is_wrapped: bool = True, delimiter: str = ","
+) -> DataFrame:
     """Parses and checks records.
 
     Args:
@@ -22,6 +24,7 @@ def project(lines: DataFrame, contract: Contract, layout: tuple[str, ...] = (), 
         contract: The source's contract.
         layout: Names of a csv record's fields in their order; empty for JSON.
         is_wrapped: Debezium's events may be wrapped with their schema, or as CloudEvents.
+        delimiter: What is between the fields of a csv record.
 
     Returns:
         One row per record: `_kind` (`event`, `rejected`, `unknown`: of a layout version that the contract does not
@@ -33,5 +36,6 @@ def project(lines: DataFrame, contract: Contract, layout: tuple[str, ...] = (), 
         return debezium(lines, contract, is_wrapped)
     format_ = format_of(contract)
     if layout or contract.format == "csv":
-        return delimited(lines, contract, layout or tuple(column.name for column in contract.columns), format_)
+        names = layout or tuple(column.name for column in contract.columns)
+        return delimited(lines, contract, names, format_, delimiter)
     return objects(lines, contract, format_)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,8 @@ _SPREAD_ABOVE = 4 * 1024 * 1024
 
 # A field is without quotes, or in quotes from its first character to its last, with quotes inside doubled. The parser
 # is more lenient: it would take what two unbalanced quotes enclose for one field.
-_WHOLE = '^(?:"(?:[^"]++|"")*+"|[^",]*+)(?:,(?:"(?:[^"]++|"")*+"|[^",]*+))*+$'
+_FIELD = '(?:"(?:[^"]++|"")*+"|[^"{0}]*+)'
+_WHOLE = f"^{_FIELD}(?:[{{0}}]{_FIELD})*+$"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Records:
         generation: The `_source_generation` of their rows.
         again: They are dead letters, which stay where they are when they are rejected again.
         is_wrapped: Debezium's events may be wrapped with their schema, or as CloudEvents.
+        delimiter: What is between the fields of a csv record.
     """
 
     lines: DataFrame
@@ -45,28 +47,29 @@ class Records:
     generation: int
     again: bool = False
     is_wrapped: bool = True
+    delimiter: str = ","
 
 
 def read(spark: SparkSession, folder: Path, files: Sequence[LandingFile], generation: int) -> list[Records]:
     """Records of the files that are taken, grouped by how they are parsed."""
-    groups: dict[tuple[str, tuple[str, ...], bool, bool, str], list[LandingFile]] = {}
+    groups: dict[LandingFile, list[LandingFile]] = {}
     for file in files:
         if file.fault is None and file.bytes > 0:
-            alike = (file.kind, file.layout, file.header, file.multiline, file.schema)
-            groups.setdefault(alike, []).append(file)
+            groups.setdefault(replace(file, name="", bytes=0, sha256=""), []).append(file)
     tasks = int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
     found = []
-    for (kind, layout, header, multiline, schema), alike_files in groups.items():
-        paths = [_literal(folder / file.name) for file in alike_files]
-        if kind in ("parquet", "avro"):
-            lines = read_rows(spark, paths, kind, folder)
+    for alike, members in groups.items():
+        paths = [_literal(folder / file.name) for file in members]
+        if alike.kind in ("parquet", "avro"):
+            lines = read_rows(spark, paths, alike.kind, folder)
         else:
-            lines = _lines(spark, paths, header, folder)
-            if multiline:
-                lines = _joined(lines, layout)
-            if len(paths) < tasks and sum(file.bytes for file in alike_files) > _SPREAD_ABOVE:
+            lines = _lines(spark, paths, alike, folder)
+            if alike.multiline:
+                lines = _joined(lines, alike)
+            if len(paths) < tasks and sum(file.bytes for file in members) > _SPREAD_ABOVE:
                 lines = lines.repartition(tasks)
-        found.append(Records(lines, layout, generation, is_wrapped=schema == WRAPPED))
+        wrapped = alike.schema == WRAPPED
+        found.append(Records(lines, alike.layout, generation, is_wrapped=wrapped, delimiter=alike.delimiter))
     return found
 
 
@@ -75,14 +78,19 @@ def _literal(path: Path) -> str:
     return re.sub(r"([\\{}\[\]*?])", r"\\\1", str(path))
 
 
-def _lines(spark: SparkSession, paths: list[str], header: bool, folder: Path) -> DataFrame:
-    """Lines end with LF alone: U+2028 and U+0085 occur inside strings. A header becomes a blank line."""
-    lines = spark.read.option("lineSep", "\n").text(paths).selectExpr("value", *place(folder))
-    raw = "case when _line > 1 then value else '' end" if header else "value"
+def _lines(spark: SparkSession, paths: list[str], alike: LandingFile, folder: Path) -> DataFrame:
+    """Lines end as the file's do, never with U+2028 or U+0085, which occur inside strings. A header is a blank line.
+
+    Spark looks for line ends in the encoding, and gives the bytes between them.
+    """
+    text = spark.read.option("lineSep", alike.line_end).option("encoding", alike.encoding).text(paths)
+    value = "value" if alike.encoding == "UTF-8" else f"decode(cast(value as binary), '{alike.encoding}') as value"
+    lines = text.selectExpr(value, *place(folder))
+    raw = "case when _line > 1 then value else '' end" if alike.header else "value"
     return lines.selectExpr(f"{raw} as _raw", "_file", "_line")
 
 
-def _joined(lines: DataFrame, layout: tuple[str, ...]) -> DataFrame:
+def _joined(lines: DataFrame, alike: LandingFile) -> DataFrame:
     """Lines of csv files in which quoted fields hold line ends, joined to records.
 
     A record goes on while its quotes are odd. One that then does not parse has an unbalanced quote: its lines are
@@ -96,12 +104,14 @@ def _joined(lines: DataFrame, layout: tuple[str, ...]) -> DataFrame:
     grouped = opened.selectExpr(
         "*", f"max(case when inside = 0 then _line end) over ({so_far}) as opened_at"
     ).selectExpr("*", "count(*) over (partition by _file, opened_at) as span")
-    whole = "partition by _file, record order by _line rows between unbounded preceding and unbounded following"
+    together = "partition by _file, record order by _line rows between unbounded preceding and unbounded following"
     records = grouped.selectExpr(
         "_raw", "_file", "_line", f"case when span <= {_MAX_LINES} then opened_at else _line end as record"
-    ).selectExpr("*", f"collect_list(_raw) over ({whole}) as parts")
-    judged = records.selectExpr("*", "array_join(parts, '\\n') as text").selectExpr(
-        "*", f"size(parts) = 1 or text rlike '{_WHOLE}' and {parsed('text', layout)}._corrupt is null as is_one"
+    ).selectExpr("*", f"collect_list(_raw) over ({together}) as parts")
+    whole, fields = _WHOLE.format(alike.delimiter), parsed("text", alike.layout, alike.delimiter)
+    end = "'\\r'" if alike.line_end == "\r" else "'\\n'"
+    judged = records.selectExpr("*", f"array_join(parts, {end}) as text").selectExpr(
+        "*", f"size(parts) = 1 or text rlike '{whole}' and {fields}._corrupt is null as is_one"
     )
     return judged.where("_line = record or not is_one").selectExpr(
         "case when is_one then text else _raw end as _raw", "_file", "_line"
@@ -113,4 +123,6 @@ def session_for_files(lake: Lake) -> SparkSession:
     session = separate_session(lake.spark)
     for name in ("spark.sql.files.maxPartitionBytes", "spark.sql.files.openCostInBytes"):
         session.conf.set(name, "1t")
+    # Else Spark refuses a file for any column in nanoseconds.
+    session.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")
     return session

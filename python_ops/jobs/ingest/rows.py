@@ -29,7 +29,7 @@ def rows_of(records: Sequence[Records], contract: Contract, manifest: Batch) -> 
 
 
 def _rows(records: Records, contract: Contract, manifest: Batch) -> DataFrame:
-    projected = project(records.lines, contract, records.layout, records.is_wrapped)
+    projected = project(records.lines, contract, records.layout, records.is_wrapped, records.delimiter)
     is_plain_snapshot = manifest.snapshot_at is not None and not format_of(contract).has_changes
     special = {"_source_generation": f"{records.generation} as _source_generation"}
     if is_plain_snapshot:

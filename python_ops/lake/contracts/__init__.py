@@ -147,6 +147,7 @@ class Contract:
         before_image_prefix: What DMS puts before the names of before images (`add-before-image-columns`): `BI_`.
         csv_no_sup_value: What DMS writes for a column that the source's log lacks (`CsvNoSupValue`): it was not sent.
         lob_max_kb: Where DMS cuts off large values (`LobMaxSize`), in KiB: texts of that size are counted.
+        null_text: What csv files write for NULL besides nothing, such as `\\N`; `NULL` for `dms` where it is not said.
         complete: Every file is a complete snapshot: the keys it lacks are deleted.
         schema_version: Where records say the version of their layout.
         lf_tags: Lake Formation tags of the table.
@@ -171,6 +172,7 @@ class Contract:
     before_image_prefix: str | None = None
     csv_no_sup_value: str | None = None
     lob_max_kb: int | None = None
+    null_text: str | None = None
     complete: bool = False
     schema_version: SchemaVersion | None = None
 
@@ -259,6 +261,8 @@ def parse(text: str, path: Path) -> Contract:
         of_dms = ("timestamp_column", "before_image_prefix", "csv_no_sup_value", "lob_max_kb")
         if data["format"] != "dms":
             faults += [f"{name} is for dms, not for {data['format']}" for name in of_dms if name in data]
+        if "null_text" in data and data["format"] not in ("csv", "dms"):
+            faults.append(f"null_text is for csv and dms, not for {data['format']}")
         faults += _expectation_faults(data)
     if faults:
         raise ContractError(f"{path.name} is not a valid contract: {'; '.join(faults)}.")

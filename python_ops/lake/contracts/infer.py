@@ -6,6 +6,7 @@ in.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -39,6 +40,9 @@ _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)([.][0-9]+)?")
 _FOURS = re.compile(r"([0-9]{4})+")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+# What a contract accepts of a parquet column, by DuckDB's name of its type.
+_NANOSECONDS = {"TIMESTAMP_NS": ("epoch_ns", "no_zone"), "TIMESTAMPTZ_NS": ("epoch_ns",)}
 
 
 class _Number(Decimal):
@@ -179,7 +183,7 @@ def _read(path: Path) -> Sample:
         raise ValueError("it is compressed with zstd; unpack it with `zstd -d`")
     if raw[:4] == b"Obj\x01":
         return _avro(raw)
-    text = raw.decode("utf-8-sig")
+    text = raw.decode("utf-16" if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
     if text.lstrip()[:1] == "[":
         raise ValueError("it is a JSON array; ingestion reads one object a line")
     return _json(text) if text.lstrip()[:1] == "{" else _csv(text)
@@ -207,12 +211,13 @@ def _json(text: str) -> Sample:
 
 
 def _csv(text: str) -> Sample:
+    if "\n" in text and "\r" in text.split("\n", 1)[0].rstrip("\r"):
+        raise ValueError("it has line ends of two kinds, CR alone and LF; write LF or CRLF")
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    if "\r" in text.split("\n", 1)[0].rstrip("\r"):
-        raise ValueError("its lines end with CR alone; ingestion reads LF and CRLF")
     names = list(reader.fieldnames or [])
     if len(names) == 1 and (other := next((mark for mark in ";\t|" if mark in names[0]), None)):
-        raise ValueError(f"its fields are separated by {other!r}; ingestion reads commas")
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=other)
+        names = list(reader.fieldnames or [])
     if padded := [name.strip() for name in names if name != name.strip()]:
         raise ValueError(f"its header has blanks around {', '.join(padded)}; write names and values without")
     records: list[dict[str, Any]] = []
@@ -238,12 +243,17 @@ def _parquet(path: Path) -> Sample:
         except duckdb.Error as exc:
             raise ValueError(first_line(exc)) from exc
         for column in found.description or ():
-            if re.fullmatch(r"TIME|TIME WITH TIME ZONE|TIMESTAMP_NS", str(column[1])):
-                raise ValueError(f"{column[0]} is {column[1]}; write times as texts and timestamps in microseconds")
+            if re.fullmatch(r"TIME|TIME WITH TIME ZONE", str(column[1])):
+                raise ValueError(f"{column[0]} is {column[1]}; write times as texts")
         names = [str(column[0]) for column in found.description or ()]
         types = {str(column[0]): _parquet_type(str(column[1])) for column in found.description or ()}
+        accepts = {
+            str(column[0]): _NANOSECONDS[str(column[1])]
+            for column in found.description or ()
+            if str(column[1]) in _NANOSECONDS
+        }
         records: list[dict[str, Any]] = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
-    return Sample("parquet", names, records, types, [])
+    return Sample("parquet", names, records, types, [], accepts=accepts)
 
 
 def _parquet_type(name: str) -> str | None:

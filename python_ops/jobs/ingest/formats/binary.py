@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from python_ops.jobs.ingest.formats.values import bomb
-from python_ops.lake.contracts import MAX_PRECISION
+from python_ops.lake.contracts import MAX_PRECISION, Contract
 from python_ops.lake.errors import first_line
 from python_ops.lake.sql import escaped
 
@@ -46,13 +46,13 @@ def read_rows(spark: SparkSession, paths: list[str], kind: str, folder: Path) ->
     return rows.selectExpr(f"to_json(struct({columns}), {_TO_JSON}) as _raw", *place(folder))
 
 
-def schema_of(path: Path, kind: str) -> tuple[str, str | None]:
+def schema_of(path: Path, kind: str, contract: Contract) -> tuple[str, str | None]:
     """A hash of the file's schema, and why the file cannot be read."""
-    text, fault = _parquet(path) if kind == "parquet" else _avro(path)
+    text, fault = _parquet(path, contract) if kind == "parquet" else _avro(path)
     return hashlib.sha256(text.encode()).hexdigest()[:16], fault
 
 
-def _parquet(path: Path) -> tuple[str, str | None]:
+def _parquet(path: Path, contract: Contract) -> tuple[str, str | None]:
     import pyarrow
     from pyarrow import parquet
 
@@ -64,25 +64,33 @@ def _parquet(path: Path) -> tuple[str, str | None]:
     names = [name.lower() for name in schema.names]
     if len(set(names)) < len(names):
         return "", "two columns of the parquet file have one name"
-    faults = [f"{path} ({told})" for path, told in _unreadable(opened.schema)]
+    faults = [f"{path} ({told})" for path, told in _unreadable(opened.schema, contract)]
     fault = f"columns of a type that is not read: {', '.join(faults)}" if faults else None
     # Repeated values take next to no bytes, so rows count too.
     bytes_said = sum(described.row_group(number).total_byte_size for number in range(described.num_row_groups))
     fault = fault or bomb(max(bytes_said, described.num_rows), path.stat().st_size)
-    return "; ".join(f"{field.name} {field.type}" for field in schema), fault
+    # Arrow has one type for INT96 and nanoseconds; Spark does not read the two together.
+    stored = [opened.schema.column(number).physical_type for number in range(len(opened.schema))]
+    return "; ".join([*(f"{field.name} {field.type}" for field in schema), *stored]), fault
 
 
-def _unreadable(schema: Any) -> Iterator[tuple[str, str]]:
+def _unreadable(schema: Any, contract: Contract) -> Iterator[tuple[str, str]]:
     """Columns of a parquet file of types that Spark does not read, or not exactly, with what to write instead.
 
     INT96, in which Spark, Hive and Impala write timestamps, is none of them: Arrow alone takes it for nanoseconds.
+    Nanoseconds are read as whole numbers: a column of the contract must accept them, others' go to `_extra`.
     """
+    wanted = {column.name: column for column in contract.columns}
     for number in range(len(schema)):
         column = schema.column(number)
         logical = json.loads(column.logical_type.to_json())
         kind, digits = logical["Type"], logical.get("precision") or 0
         if kind == "Timestamp" and logical["timeUnit"] == "nanoseconds":
-            yield column.path, "timestamps in nanoseconds; write microseconds"
+            asked = wanted.get(column.path.lower())
+            needed = {"epoch_ns"} if logical["isAdjustedToUTC"] else {"epoch_ns", "no_zone"}
+            if asked is not None and (lacking := needed - set(asked.accepts)):
+                accept = " and ".join(f"`{name}`" for name in sorted(lacking))
+                yield column.path, f"timestamps in nanoseconds; write microseconds, or accept {accept}"
         elif kind == "Time":
             yield column.path, "TIME; write a text"
         elif kind == "Float16":
@@ -101,10 +109,13 @@ def _avro(path: Path) -> tuple[str, str | None]:
         try:
             file.seek(4)
             metadata = _avro_metadata(file)
-            schema = json.dumps(json.loads(metadata["avro.schema"]), sort_keys=True)
+            described = json.loads(metadata["avro.schema"])
+            schema, recursive = json.dumps(described, sort_keys=True), _recursive(described)
             sync = file.read(16)
-        except (EOFError, KeyError, ValueError, RecursionError) as exc:
+        except (EOFError, KeyError, ValueError, RecursionError, TypeError, AttributeError) as exc:
             return "", f"not an avro file ({type(exc).__name__} in its header)"
+        if recursive:
+            return schema, f"the type {recursive} holds itself, which is not read; write a reference in its place"
         if len(sync) < 16:
             return schema, "truncated avro"
         codec = metadata.get("avro.codec", b"null").decode("ascii", "replace")
@@ -125,6 +136,23 @@ def _avro(path: Path) -> tuple[str, str | None]:
         except (ValueError, zlib.error, OSError) as exc:
             return schema, f"not a whole avro file ({exc})"
     return schema, None
+
+
+def _recursive(schema: Any, space: str = "", inside: frozenset[str] = frozenset()) -> str | None:
+    """The first named type that holds a value of itself."""
+    if isinstance(schema, str):
+        return next((name for name in (schema, f"{space}.{schema}") if name in inside), None)
+    if isinstance(schema, list):
+        parts = schema
+    elif schema["type"] == "record":
+        space = schema["name"].rpartition(".")[0] or schema.get("namespace", space)
+        name = schema["name"].rpartition(".")[2]
+        inside |= {f"{space}.{name}" if space else name}
+        parts = [field["type"] for field in schema["fields"]]
+    else:
+        parts = [schema[part] for part in ("items", "values") if part in schema]
+        parts += [schema["type"]] if isinstance(schema["type"], (dict, list)) else []
+    return next((found for part in parts if (found := _recursive(part, space, inside))), None)
 
 
 def _avro_metadata(file: BinaryIO) -> dict[str, bytes]:

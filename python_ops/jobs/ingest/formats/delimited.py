@@ -26,12 +26,14 @@ _MAX_FIELDS = 100_000
 # An empty field is NULL, an empty text in quotes is an empty text: the parser gives this for the former.
 _ABSENT = "\\u0002"
 _OPTIONS = (
-    "map('mode', 'PERMISSIVE', 'columnNameOfCorruptRecord', '_corrupt', 'escape', '\"', 'emptyValue', '',"
-    f" 'nullValue', '{_ABSENT}', 'maxCharsPerColumn', '-1', 'maxColumns', '{_MAX_FIELDS}')"
+    "'mode', 'PERMISSIVE', 'columnNameOfCorruptRecord', '_corrupt', 'escape', '\"', 'emptyValue', '',"
+    f" 'nullValue', '{_ABSENT}', 'maxCharsPerColumn', '-1', 'maxColumns', '{_MAX_FIELDS}'"
 )
 
 
-def delimited(lines: DataFrame, contract: Contract, layout: tuple[str, ...], format_: Format) -> DataFrame:
+def delimited(
+    lines: DataFrame, contract: Contract, layout: tuple[str, ...], format_: Format, delimiter: str = ","
+) -> DataFrame:
     """Parses and checks csv records, as python_ops.jobs.ingest.projection.project says.
 
     Args:
@@ -39,8 +41,9 @@ def delimited(lines: DataFrame, contract: Contract, layout: tuple[str, ...], for
         contract: The source's contract.
         layout: Name of each field, in the order of the file.
         format_: The contract's.
+        delimiter: What is between the fields.
     """
-    split = lines.selectExpr("*", f"{parsed('_raw', layout)} as _fields")
+    split = lines.selectExpr("*", f"{parsed('_raw', layout, delimiter)} as _fields")
     wanted = {column.name for column in contract.columns} | set(format_.fields(contract))
     extra = [(name, number) for number, name in enumerate(layout) if name not in wanted]
     named = split.selectExpr(
@@ -52,11 +55,11 @@ def delimited(lines: DataFrame, contract: Contract, layout: tuple[str, ...], for
     )  # fmt: skip
     if positions := format_.positions(contract):
         named = named.selectExpr("*", *positions)
-    if format_.null_text:
+    if null_text := contract.null_text or format_.null_text:
         texts = [f"`_text_{column.name}`" for column in contract.columns]
         named = named.selectExpr(
             f"* except ({', '.join(texts)})",
-            *[f"nullif({text}, '{format_.null_text}') as {text}" for text in texts],
+            *[f"nullif({text}, '{escaped(null_text)}') as {text}" for text in texts],
         )
     typed = named.selectExpr(
         "*", *[f"{_clean(c)} as `{c.name}`" for c in format_.read_as(contract).columns]
@@ -74,18 +77,19 @@ def delimited(lines: DataFrame, contract: Contract, layout: tuple[str, ...], for
     )  # fmt: skip
 
 
-def parsed(raw: str, layout: tuple[str, ...]) -> str:
+def parsed(raw: str, layout: tuple[str, ...], delimiter: str) -> str:
     """SQL of a record's fields `f0`, `f1` and so on; `_corrupt` is there when their number is another."""
     fields = ", ".join(f"f{number} string" for number in range(len(layout)))
     unquoted = f"""regexp_replace({raw}, '"[^"]*"', '')"""
-    few = f"({_commas(raw)} < {_MAX_FIELDS} or {_commas(unquoted)} < {_MAX_FIELDS})"
+    few = f"({_count(delimiter, raw)} < {_MAX_FIELDS} or {_count(delimiter, unquoted)} < {_MAX_FIELDS})"
     small = f"is_valid_utf8({raw}) and octet_length({raw}) <= {MAX_RECORD_BYTES} and {few}"
     text = f"regexp_replace({raw}, '^\\uFEFF|\\r$', '')"
-    return f"from_csv(case when {small} then {text} end, '{fields}, _corrupt string', {_OPTIONS})"
+    options = f"map('sep', '{delimiter}', {_OPTIONS})"
+    return f"from_csv(case when {small} then {text} end, '{fields}, _corrupt string', {options})"
 
 
-def _commas(text: str) -> str:
-    return f"length({text}) - length(replace({text}, ',', ''))"
+def _count(delimiter: str, text: str) -> str:
+    return f"length({text}) - length(replace({text}, '{delimiter}', ''))"
 
 
 def _clean(column: Column) -> str:

@@ -78,8 +78,9 @@ class Dms(Format):
 
     def given(self, contract: Contract, value: Callable[[str], str], has: Callable[[str], str]) -> list[str]:
         at = value(contract.timestamp_column) if contract.timestamp_column else "cast(null as string)"
+        null_text = escaped(contract.null_text or self.null_text)
         before = [
-            f"'{column.name}', nullif(coalesce({', '.join(map(value, names))}), '{self.null_text}')"
+            f"'{column.name}', nullif(coalesce({', '.join(map(value, names))}), '{null_text}')"
             for column in _key(contract)
             if (names := _spellings(contract, column))
         ]
