@@ -14,7 +14,7 @@ select {{ columns }}, false from {{ storage }} where not _cdc_deleted
 
 
 {#-- The new events of full extracts: the rows of `arrived`, as cdc_stage returns them, and a delete of each key that should be in an
-     extract and is not. It has no CTE, because Spark does not find a cached table again whose query has one. --#}
+     extract and is not. It has no CTE: Spark does not find such a cached table in a statement with CTEs of its own. --#}
 {% macro cdc_extracted_events(o, arrived, members) -%}
 {%- set extract = delta_cdc._cdc_distinct(o.sequence + delta_cdc._cdc_extract_time(o)) -%}
 {%- set key_and_extract = delta_cdc._cdc_columns(o.unique_key + extract) -%}
