@@ -87,6 +87,21 @@ def test_a_column_is_read_under_the_sources_name_in_every_format(spark: SparkSes
             assert row["_extra"] == (None if name == "csv" else '{"order_id":"extra"}'), name
 
 
+def test_what_is_looked_for_in_a_file_is_the_sources_name(tmp_path: Path) -> None:
+    """The delimiter of a csv file, and whether a column of nanoseconds is one of the contract."""
+    (tmp_path / "a.csv").write_text(";".join(GIVEN.values()).replace('"', "") + "\n7;1.50;n;p;c\n")
+    plain = tuple(replace(column, source_name=(column.given_name).replace('"', "")) for column in THINGS.columns)
+    file = inspect(tmp_path, "a.csv", replace(THINGS, format="csv", columns=plain))
+    assert (file.fault, file.delimiter, file.layout) == (None, ";", tuple(GIVEN))
+    at = Column("at", "timestamp", "Time.", source_name="Sold At")
+    dated = replace(THINGS, format="parquet", columns=(*THINGS.columns, at))
+    table = pa.table({"Order ID": [1], "sold at": pa.array([1], pa.timestamp("ns", "UTC"))})
+    parquet.write_table(table, tmp_path / "n.parquet")
+    assert "sold at (timestamps in nanoseconds" in str(inspect(tmp_path, "n.parquet", dated).fault)
+    cutting = replace(dated, columns=(*THINGS.columns, replace(at, accepts=("epoch_ns",))))
+    assert inspect(tmp_path, "n.parquet", cutting).fault is None
+
+
 def test_a_draft_names_columns_that_a_contract_cannot(tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text("Order ID,Größe,order_id,2nd,CamelCase\n1,2,3,4,5\n")
     made = draft(tmp_path / "s.csv", "things")

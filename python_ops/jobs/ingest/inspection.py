@@ -98,7 +98,7 @@ def _goes_on(head: bytes, line_end: str) -> bool:
 def _delimiter(line: bytes, contract: Contract) -> str:
     """What is between the fields of a header line: the one that finds most columns of the contract, or a comma."""
     text = line.decode("utf-8-sig", "replace").lower()
-    wanted = {column.name.lower() for column in contract.columns}
+    wanted = {column.given_name.lower() for column in contract.columns}
     return max(_DELIMITERS, key=lambda each: len(wanted & {name.strip(' "\r') for name in text.split(each)}))
 
 

@@ -80,7 +80,7 @@ def _unreadable(schema: Any, contract: Contract) -> Iterator[tuple[str, str]]:
     INT96, in which Spark, Hive and Impala write timestamps, is none of them: Arrow alone takes it for nanoseconds.
     Nanoseconds are read as whole numbers: a column of the contract must accept them, others' go to `_extra`.
     """
-    wanted = {column.name: column for column in contract.columns}
+    wanted = {column.given_name.lower(): column for column in contract.columns}
     for number in range(len(schema)):
         column = schema.column(number)
         logical = json.loads(column.logical_type.to_json())
