@@ -9,13 +9,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_UNITS = {
+TIME_UNITS = {
     "io.debezium.time.Timestamp": "epoch_ms", "org.apache.kafka.connect.data.Timestamp": "epoch_ms",
     "io.debezium.time.MicroTimestamp": "epoch_us", "io.debezium.time.NanoTimestamp": "epoch_ns",
 }  # fmt: skip
+"""Semantic types of times that are numbers, and their unit as a contract's `accepts` names it."""
+
+DECIMAL = "org.apache.kafka.connect.data.Decimal"
+"""Semantic type of a decimal in base64."""
+
 _TIMES = ("io.debezium.time.ZonedTimestamp", "io.debezium.time.IsoTimestamp")
 _DATES = ("io.debezium.time.Date", "org.apache.kafka.connect.data.Date", "io.debezium.time.IsoDate")
-_DECIMAL, _ANY_DECIMAL = "org.apache.kafka.connect.data.Decimal", "io.debezium.data.VariableScaleDecimal"
+_ANY_DECIMAL = "io.debezium.data.VariableScaleDecimal"
 
 
 @dataclass(frozen=True)
@@ -55,13 +60,13 @@ def types_of(fields: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, tuple[
     for field in fields:
         name, parameters = field.get("name"), field.get("parameters") or {}
         scale = int(parameters.get("scale", 0))
-        if name == _DECIMAL:
+        if name == DECIMAL:
             precision = int(parameters.get("connect.decimal.precision", max(scale + 10, 18)))
             found[field["field"]] = f"decimal({min(38, precision)},{scale})", ("precise",)
         elif name == _ANY_DECIMAL:
             found[field["field"]] = "decimal(38,10)", ()
-        elif name in _UNITS:
-            found[field["field"]] = "timestamp", (_UNITS[name],)
+        elif name in TIME_UNITS:
+            found[field["field"]] = "timestamp", (TIME_UNITS[name],)
         elif name in _TIMES:
             found[field["field"]] = "timestamp", ()
         elif name in _DATES:

@@ -20,15 +20,9 @@ from python_ops.jobs.ingest.formats.values import (
     is_unavailable,
 )
 from python_ops.lake.contracts import MAX_PRECISION, Column
+from python_ops.lake.contracts.events import DECIMAL, TIME_UNITS
 from python_ops.lake.sql import escaped
 
-_DECIMAL = "org.apache.kafka.connect.data.Decimal"
-_UNITS = {
-    "io.debezium.time.Timestamp": "epoch_ms",
-    "org.apache.kafka.connect.data.Timestamp": "epoch_ms",
-    "io.debezium.time.MicroTimestamp": "epoch_us",
-    "io.debezium.time.NanoTimestamp": "epoch_ns",
-}
 _DIGITS, _INVERTED = "0123456789ABCDEF", "FEDCBA9876543210"
 
 
@@ -53,8 +47,10 @@ class Encoding:
             of_schema = f"coalesce({self._type(column)}.scale, {scale})" if self.has_schemas else str(scale)
             cases += f" when {kind} = 'STRING' and {is_base64} then {_unscaled(text, of_schema)}"
         if cases or precision == MAX_PRECISION:
-            number, of_value = (f"try_variant_get({value}, '$.{name}', '{sql}')" for name, sql in
-                                (("value", "string"), ("scale", "int")))  # fmt: skip
+            number, of_value = (
+                f"try_variant_get({value}, '$.value', 'string')",
+                f"try_variant_get({value}, '$.scale', 'int')",
+            )
             cases += f" when {kind} like 'OBJECT<%' then {_unscaled(number, of_value)}"
         return f"case{cases} else {text} end" if cases else text
 
@@ -63,7 +59,7 @@ class Encoding:
         says = "true" if "precise" in column.accepts else ""
         if not self.has_schemas:
             return says
-        return f"coalesce({self._type(column)}.name = '{_DECIMAL}', {says or 'false'})"
+        return f"coalesce({self._type(column)}.name = '{DECIMAL}', {says or 'false'})"
 
     def value(self, column: Column, value: str, kind: str, text: str) -> str:
         """The typed value, or NULL where it is of another kind or does not fit. `text` is what `text` gave."""
@@ -99,7 +95,7 @@ class Encoding:
         moment = from_epoch(number, said) if said else "cast(null as timestamp)"
         if not self.has_schemas:
             return moment
-        cases = " ".join(f"when '{name}' then {from_epoch(number, unit)}" for name, unit in _UNITS.items())
+        cases = " ".join(f"when '{name}' then {from_epoch(number, unit)}" for name, unit in TIME_UNITS.items())
         return f"case {self._type(column)}.name {cases} else {moment} end"
 
     def _type(self, column: Column) -> str:

@@ -179,13 +179,6 @@ def changes(contract: Contract, has_nul: str) -> str:
     return f"array_compact(array({', '.join(found)})) as _changes"
 
 
-def integer_at(path: str, name: str) -> str:
-    """SQL of a whole number at a path of the event."""
-    found = f"try_variant_get(_event, '{path}', 'variant')"
-    number = f"try_variant_get(_event, '{path}', 'bigint')"
-    return f"case when schema_of_variant({found}) = 'BIGINT' then {number} end as {name}"
-
-
 def unknown_version(contract: Contract) -> str:
     """SQL of the record's layout version where the contract does not know it, NULL where it does."""
     if contract.schema_version is None:
