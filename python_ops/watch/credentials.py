@@ -39,7 +39,7 @@ def needed(lake: Lake) -> dict[str, dict[str, str]]:
     if lake.settings.extract:
         for source in (source for source in chosen(lake.settings.extract) if not source.url):
             need(source.secret, f"extracting {source.name}", f"extract.{source.system}")
-    if lake.settings.kafka_protocol.startswith("SASL") and lake.settings.kafka_mechanism != "AWS_MSK_IAM":
+    if lake.settings.kafka_has_login:
         need("kafka", "streams", "kafka")
     return found
 

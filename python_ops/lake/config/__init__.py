@@ -121,6 +121,11 @@ class Settings(BaseSettings):
         """
         return PROJECT_ROOT / local_path(self.home, "The home")
 
+    @property
+    def kafka_has_login(self) -> bool:
+        """Whether Kafka asks for a user and a password: IAM takes the role of the process."""
+        return self.kafka_protocol.startswith("SASL") and self.kafka_mechanism != "AWS_MSK_IAM"
+
     def schema_name(self, layer: str) -> str:
         """Name of a layer's schema, as macros/generate_schema_name.sql gives it."""
         return f"{self.schema_prefix}_{layer}" if self.schema_prefix else layer

@@ -52,7 +52,7 @@ class Broker:
         if self.mechanism == IAM:
             if self.protocol != "SASL_SSL":
                 raise ConfigError(f"kafka_mechanism {IAM} needs kafka_protocol SASL_SSL, and it is {self.protocol}.")
-        elif self.mechanism:
+        elif lake.settings.kafka_has_login:
             login = lake.secrets.get("kafka").json()
             if missing := {"user", "password"} - login.keys():
                 raise ConfigError(f"Secret kafka lacks {', '.join(sorted(missing))}.")
