@@ -50,6 +50,11 @@ def read(path: Path) -> tuple[bytes, str]:
         return found.bytes().to_bytes(), str(found.meta["e_tag"])
 
 
+def delta_options() -> dict[str, str]:
+    """What deltalake needs beside the AWS_* variables, which it reads itself."""
+    return {"allow_http": "true"} if (os.environ.get("AWS_ENDPOINT_URL") or "").startswith("http://") else {}
+
+
 def write(path: Path, content: bytes | Path) -> None:
     """Writes an object whole, over an older one; a file of this machine goes up in parts if it is large."""
     store, key = _place(path)

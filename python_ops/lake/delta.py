@@ -11,9 +11,11 @@ from typing import Any
 from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import DeltaError
 
+from python_ops.lake.buckets import delta_options, on_bucket
 from python_ops.lake.deltalog import read_version
 from python_ops.lake.errors import OpsError, first_line
-from python_ops.lake.storage import LocalFolder
+from python_ops.lake.files import names
+from python_ops.lake.storage import folder_at
 
 # Operations that leave the rows as they are: they move files, properties and comments.
 _KEEPS_ROWS = frozenset({
@@ -52,7 +54,7 @@ def exists(path: Path) -> bool:
         OpsError: the log is there and cannot be listed. If it were taken for absent, the table would be loaded again.
     """
     try:
-        return any(_COMMIT.match(entry.name) for entry in (path / "_delta_log").iterdir())
+        return any(_COMMIT.match(name) for name in names(path / "_delta_log"))
     except FileNotFoundError:
         return False
     except OSError as exc:
@@ -69,7 +71,7 @@ def open_log(path: Path) -> DeltaTable:
         OpsError: there is no log, or it cannot be read.
     """
     try:
-        return DeltaTable(str(path))
+        return DeltaTable(str(path), storage_options=delta_options() if on_bucket(path) else None)
     except (DeltaError, OSError, ValueError) as exc:
         raise OpsError(
             f"The Delta log of {path} cannot be read ({first_line(exc, 200)}). If it is damaged, "
@@ -92,7 +94,7 @@ def query(path: Path, sql: str) -> Any:
     try:
         return pa.table(QueryBuilder().register("t", opened).execute(sql))
     except Exception as exc:  # deltalake raises a dozen unrelated classes
-        vectors = any(file.vectors for file in read_version(LocalFolder(path)).files.values())
+        vectors = any(file.vectors for file in read_version(folder_at(path)).files.values())
         if "TypeWidening" not in str(exc) or vectors:
             raise OpsError(f"{path} cannot be read without Spark ({first_line(exc, 200)}).") from exc
     return _query_files(opened, sql)

@@ -59,6 +59,18 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def names(folder: Path) -> list[str]:
+    """Names of what is in a folder, in order.
+
+    Raises:
+        FileNotFoundError: there is no such folder; in a bucket one without objects is empty.
+        OSError: it cannot be listed.
+    """
+    if on_bucket(folder):
+        return sorted(name for name, _ in buckets.listed(folder))
+    return sorted(entry.name for entry in folder.iterdir())
+
+
 def read_all(folder: Path, pattern: str) -> list[tuple[Path, bytes, str | None]]:
     """Files of a folder in name order, with their bytes and the tags that `swap` wants."""
     paths = sorted(folder.glob(pattern))

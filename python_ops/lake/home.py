@@ -5,6 +5,9 @@ to the new place while dbt reads by name from the old one, so a home that is not
 before anything is read or written. The file needs no JVM. Where it is missing, Spark is asked where its schemas lie;
 a Spark Connect server always is.
 
+A home in a bucket outlives the machines that work on it, and each may have a metastore of its own: `register` tells a
+session of the tables that others made.
+
 Several schema prefixes may share a home: each has tables, ledgers and artifacts of its own.
 """
 
@@ -19,9 +22,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from python_ops.lake.buckets import on_bucket
-from python_ops.lake.config import Settings
+from python_ops.lake.config import Settings, bucket_address
 from python_ops.lake.errors import BusyError, ConfigError
-from python_ops.lake.files import swap, write_whole
+from python_ops.lake.files import names, swap, write_whole
 from python_ops.lake.sql import escaped
 
 if TYPE_CHECKING:
@@ -69,18 +72,22 @@ def claim(settings: Settings) -> None:
     """
     if require(settings):
         return
-    if on_bucket(settings.place):
-        with suppress(BusyError):  # another process was first: then its word counts
-            swap(settings.place / STAMP, _stamp(settings), None)
-        require(settings)
-    elif not metastore(settings).exists():
+    if on_bucket(settings.place) or not metastore(settings).exists():
         record(settings)
 
 
 def record(settings: Settings) -> None:
-    """Writes `home.json`: this environment, this path."""
-    settings.home_path.mkdir(parents=True, exist_ok=True)
-    write_whole(settings.home_path / STAMP, _stamp(settings))
+    """Writes `home.json`: this environment, this path. In a bucket, the word of a process that was first counts.
+
+    Raises:
+        ConfigError: that process made the home another's.
+    """
+    if on_bucket(settings.place):
+        with suppress(BusyError):
+            swap(settings.place / STAMP, _stamp(settings), None)
+        require(settings)
+        return
+    write_whole(settings.place / STAMP, _stamp(settings))
 
 
 def _stamp(settings: Settings) -> str:
@@ -95,17 +102,60 @@ def compare(settings: Settings, spark: SparkSession) -> None:
         ConfigError: not under the home.
     """
     own = {settings.schema_name(layer) for layer in LAYERS} | {"default"}
-    warehouse = (settings.home_path / "warehouse").resolve()
+    warehouse = settings.place / "warehouse"
     for database in spark.catalog.listDatabases():
-        place = Path(unquote(urlsplit(database.locationUri).path))
-        if database.name in own and warehouse not in (place.resolve(), *place.resolve().parents):
+        place = located(database.locationUri)
+        if database.name in own and not is_under(place, warehouse):
             raise _split(settings, f"{place} (schema {database.name})")
+
+
+def located(uri: str) -> str:
+    """Where a location of Spark's is: a path of this machine, or an address as this project writes it."""
+    return bucket_address(uri) or unquote(urlsplit(uri).path)
+
+
+def is_under(place: str, folder: Path) -> bool:
+    """Whether what `located` gave is a folder of ours, or in it."""
+    if on_bucket(folder):
+        return f"{place}/".startswith(f"{folder}/")
+    return folder.resolve() in (Path(place).resolve(), *Path(place).resolve().parents)
 
 
 def tables(settings: Settings) -> Iterator[tuple[str, str, Path]]:
     """Delta tables under the home, of whatever prefix: schema, name, folder."""
-    for log in sorted((settings.home_path / "warehouse").glob("*.db/*/_delta_log")):
-        yield log.parent.parent.name.removesuffix(".db"), log.parent.name, log.parent
+    warehouse = settings.place / "warehouse"
+    if not on_bucket(warehouse):
+        for log in sorted(warehouse.glob("*.db/*/_delta_log")):
+            yield log.parent.parent.name.removesuffix(".db"), log.parent.name, log.parent
+        return
+    for schema in names(warehouse):
+        for table in names(warehouse / schema):
+            yield schema.removesuffix(".db"), table, warehouse / schema / table
+
+
+def register(settings: Settings, spark: SparkSession) -> int:
+    """Makes known to the session's metastore what lies under a home in a bucket and was made on another machine.
+
+    Returns:
+        Tables that were registered.
+    """
+    own = {settings.schema_name(layer) for layer in LAYERS}
+    known: dict[str, set[str]] = {}
+    made = 0
+    for schema, name, folder in tables(settings):
+        if schema not in own:
+            continue
+        if schema not in known:
+            spark.sql(f"create schema if not exists `{schema}`")
+            known[schema] = {row["tableName"] for row in spark.sql(f"show tables in `{schema}`").collect()}
+        if name not in known[schema] and any(entry.endswith(".json") for entry in names(folder / "_delta_log")):
+            _register(spark, schema, name, folder)
+            made += 1
+    return made
+
+
+def _register(spark: SparkSession, schema: str, name: str, folder: Path) -> None:
+    spark.sql(f"create table `{schema}`.`{name}` using delta location '{escaped(str(folder))}'")
 
 
 def adopt(settings: Settings, start: Callable[[Settings], SparkSession]) -> int:
@@ -120,12 +170,11 @@ def adopt(settings: Settings, start: Callable[[Settings], SparkSession]) -> int:
     Returns:
         Tables that were registered.
     """
-    shutil.rmtree(settings.home_path / "derby", ignore_errors=True)
+    shutil.rmtree(settings.workspace_path / "derby", ignore_errors=True)
     spark, made = start(settings), 0
     for schema, name, folder in tables(settings):
-        place = escaped(str(folder))
         spark.sql(f"create schema if not exists `{schema}`")
-        spark.sql(f"create table `{schema}`.`{name}` using delta location '{place}'")
+        _register(spark, schema, name, folder)
         made += 1
     record(settings)
     return made
@@ -133,13 +182,12 @@ def adopt(settings: Settings, start: Callable[[Settings], SparkSession]) -> int:
 
 def metastore(settings: Settings) -> Path:
     """Folder of Derby's database."""
-    return settings.home_path / "derby" / "metastore_db"
+    return settings.workspace_path / "derby" / "metastore_db"
 
 
 def _split(settings: Settings, there: str) -> ConfigError:
-    adopt = "register its tables here: `lakeops home adopt --execute`"
-    here = f"remove {settings.place / STAMP}" if on_bucket(settings.place) else adopt
     return ConfigError(
         f"The lake in {settings.place} is registered at {there}: it was copied or moved, and would be read there "
-        f"and written here. Move it back, or point LAKEHOUSE_HOME there. To work on it here, {here}."
+        f"and written here. Move it back, or point LAKEHOUSE_HOME there. To work on it here, register "
+        "its tables here: `lakeops home adopt --execute`."
     )

@@ -58,27 +58,28 @@ class Lake:
 
     @property
     def home(self) -> Path:
-        """The home as a folder of this machine, for what can be nowhere else.
+        """The home: a folder, or a prefix in a bucket."""
+        return self.settings.place
 
-        Raises:
-            ConfigError: it is an address such as `s3://…`.
-        """
-        return self.settings.home_path
+    @property
+    def workspace(self) -> Path:
+        """Folder of this machine for logs and for what can be made anew: the home, unless that is in a bucket."""
+        return self.settings.workspace_path
 
     @property
     def landing(self) -> Path:
         """Folder of the delivered files."""
-        return self._landing or self.settings.place / "landing"
+        return self._landing or self.home / "landing"
 
     @property
     def state(self) -> Path:
         """Folder of ledgers and records."""
-        return self._state or self.settings.place / "state" / self.settings.schema_prefix
+        return self._state or self.home / "state" / self.settings.schema_prefix
 
     @property
     def artifacts(self) -> Path:
         """Folder of dbt's artifacts."""
-        return self._artifacts or self.home / "target" / self.settings.schema_prefix
+        return self._artifacts or self.workspace / "target" / self.settings.schema_prefix
 
     def schema_name(self, layer: str) -> str:
         """Name of a layer's schema."""
@@ -123,7 +124,7 @@ class Lake:
             return self._secrets
         if self.settings.secrets == "aws":
             return Secrets([EnvironmentProvider(), AwsProvider(self.settings.secrets_prefix)])
-        if on_bucket(self.settings.place):
+        if on_bucket(self.home):
             return Secrets([EnvironmentProvider()])
         return Secrets([EnvironmentProvider(), FileProvider(self.home / "secrets.json")])
 

@@ -88,11 +88,11 @@ def in_use(lake: Lake, command: str) -> Iterator[None]:
     Raises:
         BusyError: another process holds it; the text says which, and since when.
     """
-    path = lake.home / "state" / "lock.json"
+    path = lake.workspace / "state" / "lock.json"
     if path in _locks:
         yield
         return
-    lake.state.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -20,6 +20,7 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from python_ops.lake import home, interrupts, jars
+from python_ops.lake.buckets import on_bucket
 from python_ops.lake.config import PROJECT_ROOT, Settings
 from python_ops.lake.errors import ConfigError, OpsError, missing_extra
 
@@ -50,7 +51,8 @@ def export_environment(settings: Settings) -> None:
     A variable that the profile already has is left out, because dbt parses everything again when its text changes.
     """
     own = {
-        "LAKEHOUSE_HOME": (str(settings.home), ".lake"),
+        "LAKEHOUSE_HOME": (_home(settings), ".lake"),
+        "LAKEHOUSE_WORKSPACE": (str(settings.workspace_path) if on_bucket(settings.place) else "", ""),
         "LAKEHOUSE_SCHEMA_PREFIX": (settings.schema_prefix, ""),
         "LAKEHOUSE_UMASK": (settings.umask, "077"),
         "LAKEHOUSE_JARS": (str(jars.FOLDER), str(PROJECT_ROOT / ".venv" / "jars")),
@@ -63,7 +65,12 @@ def export_environment(settings: Settings) -> None:
     os.environ["DBT_PROFILES_DIR"] = str(PROFILES.parent)
     os.umask(int(settings.umask, 8))
     for folder in ("logs", "derby"):
-        (settings.home_path / folder).mkdir(parents=True, exist_ok=True)
+        (settings.workspace_path / folder).mkdir(parents=True, exist_ok=True)
+
+
+def _home(settings: Settings) -> str:
+    """The home as dbt's profile and Spark take it."""
+    return str(settings.place if on_bucket(settings.place) else settings.home)
 
 
 def session(settings: Settings) -> SparkSession:
@@ -82,6 +89,8 @@ def session(settings: Settings) -> SparkSession:
         home.compare(settings, running)
     if not is_recorded:
         home.record(settings)
+    if on_bucket(settings.place):
+        home.register(settings, running)
     return running
 
 
@@ -111,7 +120,7 @@ def own_session(settings: Settings) -> SparkSession:
     builder = SparkSession.builder.enableHiveSupport()
     for name, value in spark_settings(settings).items():
         builder = builder.config(name, value)
-    log = settings.home_path / "logs" / "spark-start.log"
+    log = settings.workspace_path / "logs" / "spark-start.log"
     try:
         with _stderr_to(log):
             return builder.getOrCreate()
@@ -178,7 +187,7 @@ def _connect(settings: Settings) -> SparkSession:
 
 def _give_token(settings: Settings) -> str:
     """Sees to it that Spark's client finds a token, and says which one that is, without its value."""
-    file = settings.home_path / "connect.token"
+    file = settings.workspace_path / "connect.token"
     if "token=" in os.environ["SPARK_REMOTE"]:
         return "the token in SPARK_REMOTE"
     if os.environ.get(TOKEN):

@@ -101,7 +101,7 @@ def test_the_guide_leads_from_a_file_to_a_tested_table(
         (project / file).parent.mkdir(parents=True, exist_ok=True)
         (project / file).write_text(block(f"`{file}`", language), encoding="utf-8")
     in_prefix = Lake(
-        settings.model_copy(update={"schema_prefix": "partners", "home": settings.home_path}), start=lambda: spark
+        settings.model_copy(update={"schema_prefix": "partners", "home": settings.place}), start=lambda: spark
     )
     (in_prefix.landing / "erp_partners").mkdir(parents=True)
     monkeypatch.setattr(contracts, "FOLDER", project / "python_ops" / "lake" / "contracts")

@@ -89,7 +89,7 @@ def in_order(
     spark: SparkSession, settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RecordedLake]:
     """A lake that takes the batches as recorded, built after each."""
-    shutil.rmtree(settings.home_path / "landing", ignore_errors=True)
+    shutil.rmtree(settings.place / "landing", ignore_errors=True)
     own = settings.model_copy(update={"schema_prefix": "inorder"})
     yield RecordedLake(own, artifacts=tmp_path_factory.mktemp("target"), start=lambda: spark)
     export_environment(settings)
@@ -137,7 +137,7 @@ def test_other_orders_batchings_and_replays_give_the_same(
     When the rest follows at once and everything is delivered a second time,
     Then every table is what PostgreSQL held, and every history the fold of the audit.
     """
-    shutil.rmtree(settings.home_path / "landing")
+    shutil.rmtree(settings.place / "landing")
     own = settings.model_copy(update={"schema_prefix": "shuffled"})
     lake = RecordedLake(own, artifacts=tmp_path / "target", start=lambda: spark)
     deliver_halves(lake, [4], "first")

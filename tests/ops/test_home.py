@@ -52,13 +52,14 @@ def test_an_address_is_no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         monkeypatch.setenv("LAKEHOUSE_HOME", address)
         with pytest.raises(ConfigError, match=r"LAKEHOUSE_HOME must be on this machine, or mounted, and .*: *"):
             load_settings("local", on_bucket=address in others)
+    for address in others:
         with pytest.raises(ConfigError, match="is an address"):
             _ = Lake(Settings(home=Path(address))).home
     for address in ("s3a://bucket/lake", "s3://bucket/lake/", "s3:/bucket/lake"):
         assert str(Lake(Settings(home=Path(address))).state.parent) == "s3://bucket/lake"
     with pytest.raises(ConfigError, match="neither a path nor s3://"):
         store_of(Lake(Settings(home=tmp_path, recovery="ftp:/host/x")))
-    assert Settings(home=tmp_path / "a:" / "b").home_path == tmp_path / "a:" / "b", "a colon alone is no scheme"
+    assert Settings(home=tmp_path / "a:" / "b").place == tmp_path / "a:" / "b", "a colon alone is no scheme"
 
 
 @pytest.mark.slow

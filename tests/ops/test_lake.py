@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from python_ops.lake.config import Settings
+from python_ops.lake.config import PROJECT_ROOT, Settings
 from python_ops.lake.errors import ConfigError
 from python_ops.lake.lake import Lake
 from python_ops.lake.secrets import Secrets
@@ -32,11 +32,14 @@ def test_parts_are_made_once_and_only_when_asked_for(tmp_path: Path) -> None:
 
 
 def test_parts_that_are_given_take_the_place_of_the_environments(tmp_path: Path) -> None:
-    """Given a home that is an address, and folders of this machine, Then only what needs the home is refused."""
+    """Given a home in a bucket, and folders of this machine, Then those count, and a workspace holds the rest."""
     secrets = Secrets([])
     lake = Lake(Settings(home=Path("s3://bucket/lake")), state=tmp_path / "state", secrets=secrets)
     changed = lake.with_settings(schema_prefix="ann")
+    assert lake.with_settings(home=tmp_path).home == tmp_path, "nothing of the other home is kept"
     assert changed.state == lake.state == tmp_path / "state" and changed.secrets is lake.secrets is secrets
-    for of_this_machine in (lambda: lake.home, lambda: lake.artifacts, lambda: lake.table_path("gold", "t")):
-        with pytest.raises(ConfigError, match="is an address"):
-            of_this_machine()
+    assert str(lake.table_path("gold", "t")) == "s3://bucket/lake/warehouse/gold.db/t"
+    assert lake.artifacts == PROJECT_ROOT / "target" / "homes" / "bucket" / "lake" / "target"
+    assert lake.with_settings(workspace=str(tmp_path)).artifacts == tmp_path / "target"
+    with pytest.raises(ConfigError, match="workspace must be on this machine"):
+        _ = Lake(Settings(home=Path("s3://bucket/lake"), workspace="s3://bucket/other")).artifacts

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +12,7 @@ import yaml
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from python_ops.lake.buckets import bucket_path
+from python_ops.lake.buckets import bucket_path, on_bucket
 from python_ops.lake.errors import ConfigError
 
 PROJECT_ROOT = Path(__file__).resolve().parents[3]
@@ -24,8 +23,9 @@ class Settings(BaseSettings):
     """The settings of an environment. The variable LAKEHOUSE_<NAME> sets a field; lists are JSON.
 
     Attributes:
-        home: Folder under which everything is written (relative to the project's root), or `s3://bucket/prefix`, which
-            some commands work on.
+        home: Folder under which everything is written (relative to the project's root), or `s3://bucket/prefix`.
+        workspace: Folder of this machine for what each machine makes anew, where the home is in a bucket: logs, Spark's
+            own metastore, dbt's artifacts while a command runs. `target/homes/<bucket>/<prefix>` when empty.
         schema_prefix: Schemas become `<prefix>_silver` and so on; letters, digits, underscores.
         target: The environment, which is also the target of profiles/profiles.yml.
         umask: Rights that others do not get on what is written, octal: 077 all, 027 leaves reading to the group.
@@ -64,6 +64,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LAKEHOUSE_", frozen=True, extra="ignore")
 
     home: Path = Path(".lake")
+    workspace: str = ""
     schema_prefix: str = Field(default="", pattern=r"^[a-z0-9_]*$")
     target: str = "local"
     umask: str = Field(default="077", pattern=r"^0?[0-7]{3}$")
@@ -103,23 +104,30 @@ class Settings(BaseSettings):
     recovery: str = ""
     recovery_region: str = ""
 
-    @cached_property
+    @property
     def place(self) -> Path:
         """The home: an absolute path, or that of a prefix in a bucket.
 
         Raises:
             ConfigError: it is an address of another kind, or has no bucket.
         """
-        return bucket_path(address) if (address := bucket_address(self.home)) else self.home_path
-
-    @cached_property
-    def home_path(self) -> Path:
-        """The home as a folder of this machine.
-
-        Raises:
-            ConfigError: it is an address such as `s3a://…`.
-        """
+        if address := bucket_address(self.home):
+            return bucket_path(address)
         return PROJECT_ROOT / local_path(self.home, "The home")
+
+    @property
+    def workspace_path(self) -> Path:
+        """Folder of this machine for what each machine makes anew; nothing is lost with it. A home that is a folder is
+        its own.
+        """
+        if not on_bucket(self.place):
+            return self.place
+        own = local_path(self.workspace, "The workspace") if self.workspace else Path("target", "homes", self._prefix)
+        return PROJECT_ROOT / own
+
+    @property
+    def _prefix(self) -> str:
+        return str(self.place).removeprefix("s3://")
 
     @property
     def kafka_has_login(self) -> bool:
