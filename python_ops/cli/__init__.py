@@ -35,18 +35,14 @@ Source = Annotated[str, typer.Argument(help="Name of the source.")]
 Sources = Annotated[list[str] | None, typer.Argument(help="Sources; all when none is named.")]
 
 
-def lake_of(env: Environment, on_bucket: bool = False) -> Lake:
+def lake_of(env: Environment) -> Lake:
     """The lake of an environment, on a home that is its own.
-
-    Args:
-        env: The environment.
-        on_bucket: The command also works where the home is in a bucket; others refuse that one.
 
     Raises:
         ConfigError: a LAKEHOUSE_* variable has a value that it cannot have, or the home is another environment's, or
             was copied or moved.
     """
-    settings = load_settings(env.value, on_bucket)
+    settings = load_settings(env.value)
     require(settings)
     os.umask(int(settings.umask, 8))
     return Lake(settings)

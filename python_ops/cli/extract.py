@@ -28,7 +28,7 @@ def run(
 
     Example: lakeops extract run snowflake_orders --env prod
     """
-    lake = lake_of(env, on_bucket=True)
+    lake = lake_of(env)
     with exclusive(lake, "extract run", names=()):  # each source has a lease of its own
         results = extract(lake, sources or (), None if as_json else lambda result: typer.echo(line(result)))
     if as_json:
@@ -47,7 +47,7 @@ def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 
     Example: lakeops extract status --json
     """
-    found = extract_status(lake_of(env, on_bucket=True))
+    found = extract_status(lake_of(env))
     if as_json:
         print_json(found)
         return

@@ -71,7 +71,7 @@ def demo(
     if as_json:
         print_json(last_run(lake))
         return
-    database = lake.home / "published" / "lakehouse.duckdb"
+    database = lake.workspace / "published" / "lakehouse.duckdb"
     typer.echo(
         f"done    in {time.monotonic() - started:.0f} s\n\n"
         "What to look at\n"

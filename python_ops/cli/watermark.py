@@ -57,7 +57,7 @@ def get(source: Source, env: Env = Environment.LOCAL, as_json: AsJson = False) -
 
     Example: lakeops watermark get snowflake_orders
     """
-    mark, _ = read(lake_of(env, on_bucket=True).store, source)
+    mark, _ = read(lake_of(env).store, source)
     if mark is None:
         raise ConfigError(f"{source} has no watermark: its first extraction takes everything.")
     if as_json:
@@ -80,7 +80,7 @@ def set_(
 
     Example: lakeops watermark set snowflake_orders 2025-03-01T00:00:00Z --execute
     """
-    store = lake_of(env, on_bucket=True).store
+    store = lake_of(env).store
     before, revision = read(store, source)
     after = Watermark(at, key)
     if execute:
@@ -94,7 +94,7 @@ def reset(source: Source, execute: Execute = False, env: Env = Environment.LOCAL
 
     Example: lakeops watermark reset snowflake_orders --execute
     """
-    store = lake_of(env, on_bucket=True).store
+    store = lake_of(env).store
     before, revision = read(store, source)
     if before is None:
         raise ConfigError(f"{source} has no watermark.")

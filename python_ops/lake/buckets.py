@@ -11,6 +11,7 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache, lru_cache
 from pathlib import Path
@@ -44,9 +45,25 @@ def read(path: Path) -> tuple[bytes, str]:
     Raises:
         FileNotFoundError: there is none.
     """
+    found = read_unless(path, None)
+    assert found is not None
+    return found
+
+
+def read_unless(path: Path, tag: str | None) -> tuple[bytes, str] | None:
+    """An object's bytes and its tag; None where it still has a tag that is known.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    from obstore.exceptions import NotModifiedError
+
     store, key = _place(path)
     with explained(str(path)):
-        found = store.get(key)
+        try:
+            found = store.get(key, options={"if_none_match": tag} if tag else None)
+        except NotModifiedError:
+            return None
         return found.bytes().to_bytes(), str(found.meta["e_tag"])
 
 
@@ -95,14 +112,42 @@ def swap(path: Path, content: bytes, tag: str | None) -> str:
     return str(done["e_tag"])
 
 
-def listed(folder: Path) -> Iterator[tuple[str, int | None]]:
-    """Names of what is in a folder, with their sizes in bytes; None for a folder. One request for 1000 names."""
+@dataclass(frozen=True)
+class Entry:
+    """What is in a folder of a bucket.
+
+    Attributes:
+        name: Its own name.
+        bytes: Size; None for a folder.
+        modified: When it was written, seconds since 1970.
+    """
+
+    name: str
+    bytes: int | None = None
+    modified: float = 0.0
+
+
+def listed(folder: Path) -> Iterator[Entry]:
+    """What is in a folder. One request for 1000 names."""
     store, key = _place(folder)
     prefix = f"{key.rstrip('/')}/"
     with explained(str(folder)):
         found = store.list_with_delimiter(prefix)
-    yield from ((name.rstrip("/").rpartition("/")[2], None) for name in found["common_prefixes"])
-    yield from ((item["path"].rpartition("/")[2], item["size"]) for item in found["objects"])
+    for name in found["common_prefixes"]:
+        yield Entry(name.rstrip("/").rpartition("/")[2])
+    for item in found["objects"]:
+        yield Entry(item["path"].rpartition("/")[2], item["size"], item["last_modified"].timestamp())
+
+
+def walked(folder: Path) -> Iterator[tuple[str, Entry]]:
+    """All that is in a folder and in those below it, by its path in the folder."""
+    store, key = _place(folder)
+    prefix = f"{key.rstrip('/')}/"
+    with explained(str(folder)):
+        for page in store.list(prefix):
+            for item in page:
+                name = item["path"].removeprefix(prefix)
+                yield name, Entry(name.rpartition("/")[2], item["size"], item["last_modified"].timestamp())
 
 
 @contextmanager

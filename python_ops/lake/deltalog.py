@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from python_ops.lake.errors import OpsError
-from python_ops.lake.storage import LocalFolder, MissingFile, Readable
+from python_ops.lake.storage import Folder, MissingFile, Readable
 
 LOG = "_delta_log/"
 _COMMIT = re.compile(r"(\d{20})\.json")
@@ -146,7 +146,7 @@ def read_version(folder: Readable, version: int | None = None) -> TableVersion:
     return replay.result(wanted, entries)
 
 
-def damage(folder: LocalFolder, told: TableVersion, content: bool = True) -> list[str]:
+def damage(folder: Folder, told: TableVersion, content: bool = True) -> list[str]:
     """What is wrong with the files that a version consists of, deletion vectors among them; none if it can be read.
 
     Args:

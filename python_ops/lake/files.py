@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from python_ops.lake import buckets
-from python_ops.lake.buckets import on_bucket
+from python_ops.lake.buckets import Entry, on_bucket
 from python_ops.lake.errors import BusyError
 
 _KEEP_BYTES = 16 * 1024 * 1024
@@ -59,6 +60,22 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+@contextmanager
+def on_this_machine(path: Path) -> Iterator[Path]:
+    """A file for programs that read only files of this machine; of one in a bucket, a copy while the block runs.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if not on_bucket(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="lakeops-") as folder:
+        copy = Path(folder, path.name)
+        copy.write_bytes(buckets.read(path)[0])
+        yield copy
+
+
 def names(folder: Path) -> list[str]:
     """Names of what is in a folder, in order.
 
@@ -67,8 +84,21 @@ def names(folder: Path) -> list[str]:
         OSError: it cannot be listed.
     """
     if on_bucket(folder):
-        return sorted(name for name, _ in buckets.listed(folder))
+        return sorted(entry.name for entry in buckets.listed(folder))
     return sorted(entry.name for entry in folder.iterdir())
+
+
+def files_under(folder: Path) -> dict[str, Entry]:
+    """All files in a folder and in those below it, by their paths in the folder."""
+    if on_bucket(folder):
+        return dict(buckets.walked(folder))
+    found = {}
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # gone since it was listed
+            if path.is_file():
+                status = path.stat()
+                found[str(path.relative_to(folder))] = Entry(path.name, status.st_size, status.st_mtime)
+    return found
 
 
 def read_all(folder: Path, pattern: str) -> list[tuple[Path, bytes, str | None]]:

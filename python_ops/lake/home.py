@@ -114,6 +114,11 @@ def located(uri: str) -> str:
     return bucket_address(uri) or unquote(urlsplit(uri).path)
 
 
+def is_at(place: str, folder: Path) -> bool:
+    """Whether what `located` gave is a folder of ours."""
+    return place == str(folder) if on_bucket(folder) else Path(place).resolve() == folder.resolve()
+
+
 def is_under(place: str, folder: Path) -> bool:
     """Whether what `located` gave is a folder of ours, or in it."""
     if on_bucket(folder):

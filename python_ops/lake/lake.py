@@ -12,6 +12,7 @@ from python_ops.lake.buckets import on_bucket
 from python_ops.lake.config import Settings
 from python_ops.lake.contracts import Contracts
 from python_ops.lake.ledger import Ledger
+from python_ops.lake.local_copy import fetch_artifacts
 from python_ops.lake.secrets import Secrets
 from python_ops.lake.secrets.providers import AwsProvider, EnvironmentProvider, FileProvider
 from python_ops.lake.spark import session
@@ -76,10 +77,20 @@ class Lake:
         """Folder of ledgers and records."""
         return self._state or self.home / "state" / self.settings.schema_prefix
 
-    @property
+    @cached_property
     def artifacts(self) -> Path:
-        """Folder of dbt's artifacts."""
-        return self._artifacts or self.workspace / "target" / self.settings.schema_prefix
+        """Folder of dbt's artifacts, on this machine; those of a home in a bucket are fetched when first asked for."""
+        if self._artifacts:
+            return self._artifacts
+        folder = self.workspace / "target" / self.settings.schema_prefix
+        if on_bucket(self.home):
+            fetch_artifacts(self.kept_artifacts, folder)
+        return folder
+
+    @property
+    def kept_artifacts(self) -> Path:
+        """Where the home keeps them."""
+        return self.home / "target" / self.settings.schema_prefix
 
     def schema_name(self, layer: str) -> str:
         """Name of a layer's schema."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from python_ops.lake.buckets import listed, on_bucket
 from python_ops.lake.contracts import Contract
@@ -108,15 +109,16 @@ def _entries(folder: Path, dated: bool, inside: str = "") -> Iterator[tuple[str,
 
 
 def _objects(place: Path, dated: bool, inside: str) -> Iterator[tuple[str, str | None]]:
-    for own, size in sorted(listed(place)):
-        if _is_unfinished(own):
+    for entry in sorted(listed(place), key=lambda entry: entry.name):
+        own = inside + entry.name
+        if _is_unfinished(entry.name):
             continue
-        if size is not None:
-            yield inside + own, None
-        elif dated and _DATED.fullmatch(own):
-            yield from _objects(place / own, dated, f"{inside}{own}/")
+        if entry.bytes is not None:
+            yield own, None
+        elif dated and _DATED.fullmatch(entry.name):
+            yield from _objects(place / entry.name, dated, f"{own}/")
         else:
-            yield inside + own, _IN_FOLDER
+            yield own, _IN_FOLDER
 
 
 def _is_unfinished(name: str) -> bool:
@@ -130,15 +132,41 @@ def _holds_anything(folder: Path) -> bool:
         return True
 
 
-def differs(path: Path, taken: LandingFile, written_after: float) -> bool:
-    """Whether a file is not what was taken. A small one is read where it was written after that time, in seconds; one
-    that is gone, or cannot be read any more, was taken all the same.
+def replaced(folder: Path, taken: Mapping[str, LandingFile], written_after: Mapping[str, float]) -> list[str]:
+    """Names of files that are no longer what was taken. One that is gone, or cannot be read, was taken all the same.
+
+    Args:
+        folder: The landing folder.
+        taken: What was taken, by name.
+        written_after: Small files that were written after this time, in seconds since 1970, are read again.
     """
+    return [
+        name
+        for name, (size, modified) in _sizes(folder, taken).items()
+        if size != taken[name].bytes
+        or (size <= _READ_AGAIN and modified > written_after[name] and _has_other_bytes(folder / name, taken[name]))
+    ]
+
+
+def _sizes(folder: Path, wanted: Iterable[str]) -> dict[str, tuple[int, float]]:
+    """Bytes and time of files that are there. A bucket's are listed, not asked for one by one."""
+    if on_bucket(folder):
+        inside = {str(PurePosixPath(name).parent) for name in wanted}
+        listing = {
+            str(PurePosixPath(place, entry.name)): entry for place in inside for entry in listed(folder / place)
+        }
+        return {n: (entry.bytes or 0, entry.modified) for n in wanted if (entry := listing.get(n))}
+    found = {}
+    for name in wanted:
+        with suppress(OSError):
+            now = (folder / name).stat()
+            found[name] = now.st_size, now.st_mtime
+    return found
+
+
+def _has_other_bytes(path: Path, taken: LandingFile) -> bool:
     try:
-        now = path.stat()
-        if now.st_size != taken.bytes:
-            return True
-        return now.st_size <= _READ_AGAIN and now.st_mtime > written_after and sha256(path) != taken.sha256
+        return sha256(path) != taken.sha256
     except OSError:
         return False
 

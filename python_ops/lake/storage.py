@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import shutil
 import threading
 import uuid
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from python_ops.lake.aws import client
+from python_ops.lake.buckets import on_bucket
 from python_ops.lake.config import is_address
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.files import settle
@@ -137,6 +139,44 @@ def folder_at(place: str | Path, region: str = "") -> Folder:
     if is_address(text):
         raise ConfigError(f"{text} is neither a path nor s3://bucket/prefix.")
     return LocalFolder(Path(text))
+
+
+def clear(folder: Path) -> None:
+    """Removes a folder with what is in it, if it is there."""
+    if not on_bucket(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    found = folder_at(folder)
+    for name in found.names():
+        found.remove(name)
+
+
+def fetch(folder: Path, place: Path) -> Path:
+    """Copies a folder of a bucket to this machine, in place of what was there, and gives that place."""
+    clear(place)
+    found, copy = folder_at(folder), LocalFolder(place)
+    for name in found.names():
+        copy.take(found, name, name)
+    return place
+
+
+def move(folder: Path, place: Path) -> None:
+    """Moves a folder: at once on this machine, file by file in a bucket, where what was moved stays twice for a moment.
+
+    Args:
+        folder: What is moved.
+        place: Where it goes; must not exist.
+    """
+    if not on_bucket(folder):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(folder, place)
+        return
+    old, new = folder_at(folder), folder_at(place)
+    names = old.names()
+    for name in names:
+        new.take(old, name, name)
+    for name in names:
+        old.remove(name)
 
 
 class LocalFolder:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from python_ops.lake.config import PROJECT_ROOT
 from python_ops.lake.errors import ConfigError
+from python_ops.lake.files import write_whole
 from python_ops.lake.lake import Lake
 from python_ops.run.daily import Job, Report
 from python_ops.run.pending import remember
@@ -26,10 +26,7 @@ def deliver(lake: Lake, batch: int) -> int:
         for file in folder.glob(f"batch_{batch}.*"):
             target = lake.landing / folder.name / file.name
             if not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                draft = target.with_name(target.name + ".tmp")
-                shutil.copyfile(file, draft)
-                draft.replace(target)
+                write_whole(target, file.read_bytes())
                 copied += 1
     return copied
 

@@ -134,7 +134,7 @@ def drill(
     """
     tell = say or (lambda text: None)
     snapshot = load(store_of(lake), identifier)
-    place = (scratch or lake.home / "drill").absolute()  # the session changes the working directory
+    place = (scratch or lake.workspace / "drill").absolute()  # the session changes the working directory
     if place.exists():
         raise ConfigError(f"{place} exists. A drill needs a place of its own: remove it, or give another by --scratch.")
     deliveries = _deliveries(lake, snapshot, batch)
@@ -267,7 +267,7 @@ def _build(own: Lake, select: Sequence[str], command: str = "build") -> int:
     if not result.success:
         failed = own.run_results().failed() if result.result is not None else []
         why = "; ".join(f"{node.unique_id}: {node.status}" for node in failed[:5]) or str(result.exception)
-        raise OpsError(f"`dbt {command}` on the restored lake failed: {why}. Its log is in {own.home / 'logs'}.")
+        raise OpsError(f"`dbt {command}` on the restored lake failed: {why}. Its log is in {own.workspace / 'logs'}.")
     return len(own.run_results().nodes)
 
 

@@ -20,7 +20,7 @@ from python_ops.jobs.ingest.streaming.broker import Broker
 from python_ops.jobs.maintenance.versions import unreadable
 from python_ops.lake import landing, refused
 from python_ops.lake.errors import OpsError
-from python_ops.lake.home import metastore, require
+from python_ops.lake.home import metastore, require, tables
 from python_ops.lake.jars import FOLDER, LOCK, lacking, pinned
 from python_ops.lake.lake import Lake
 from python_ops.lake.lineage.sink import waiting
@@ -189,8 +189,8 @@ def check_kafka(lake: Lake) -> list[Check]:
 
 
 def check_home(lake: Lake) -> Check:
-    """Whether the home is this environment's, can be written and has room."""
-    home = lake.home
+    """Whether the home is this environment's, can be written and has room; if it is in a bucket, the workspace."""
+    home = lake.workspace
     require(lake.settings)
     fix = "Point LAKEHOUSE_HOME to a folder that you may write to."
     existing = next(folder for folder in (home, *home.parents) if folder.exists())
@@ -303,13 +303,12 @@ def check_storage(lake: Lake) -> Check:
         return Check("storage", Outcome.OK, "no manifest yet, nothing to compare with")
     models = {model.table: model for model in lake.manifest().models.values()}
     schemas = {lake.schema_name(layer) for layer in ("silver", "gold")}
-    schemas &= {path.stem for path in (lake.home / "warehouse").glob("*.db")}
     orphans = []
-    for schema in sorted(schemas):
-        for folder in sorted((lake.home / "warehouse" / f"{schema}.db").glob("*__cdc")):
-            model = models.get(f"{schema}.{folder.name.removesuffix('__cdc')}")
+    for schema, name, _ in tables(lake.settings):
+        if schema in schemas and name.endswith("__cdc"):
+            model = models.get(f"{schema}.{name.removesuffix('__cdc')}")
             if model is None or not (model.strategy or "").startswith("cdc_"):
-                orphans.append(f"{schema}.{folder.name}")
+                orphans.append(f"{schema}.{name}")
     if orphans:
         found = f"{', '.join(orphans)}: no CDC model of the project owns them"
         return Check("storage", Outcome.WARN, found, "If their history is not needed: `drop table` each in Spark SQL.")

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -66,10 +67,11 @@ def test_names_of_the_landing_are_the_same_in_both(kind: str, s3: Any, tmp_path:
     assert told.startswith(f"{folder}/inside is not taken: files in folders are not")
     assert (folder / "é #%20.csv").read_text() == "é #%20.csv"
     taken = LandingFile("a.csv", 5, landing.sha256(folder / "a.csv"))
-    assert not landing.differs(folder / "a.csv", taken, 0)
+    known = {"a.csv": taken, "gone.csv": taken}
+    assert landing.replaced(folder, known, dict.fromkeys(known, 0.0)) == []
     files.write_whole(folder / "a.csv", "other")
-    assert landing.differs(folder / "a.csv", taken, 0)
-    assert not landing.differs(folder / "gone.csv", taken, 0)
+    assert landing.replaced(folder, known, dict.fromkeys(known, time.time() + 5)) == [], "written before it was taken"
+    assert landing.replaced(folder, known, dict.fromkeys(known, 0.0)) == ["a.csv"]
 
 
 def test_names_are_listed_and_no_object_is_asked_for_by_itself(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:

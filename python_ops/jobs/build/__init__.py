@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from python_ops.jobs.build.first_loads import set_aside
+from python_ops.lake.buckets import on_bucket
 from python_ops.lake.config import PROJECT_ROOT, load_settings
 from python_ops.lake.errors import ConfigError
 from python_ops.lake.home import require
 from python_ops.lake.lake import Lake
-from python_ops.lake.lock import in_use
+from python_ops.lake.local_copy import artifacts_kept
+from python_ops.lake.lock import ENVIRONMENT, in_use, leased
 from python_ops.lake.spark import PROFILES, export_environment, is_connect, server_place
 
 # dbt's commands that need no Spark; every other one does.
@@ -42,7 +44,7 @@ def arguments(
         full_refresh: Adds `--full-refresh`.
     """
     listed = [*command, "--target", lake.settings.target, "--profiles-dir", str(PROFILES.parent)]
-    listed += ["--project-dir", str(PROJECT_ROOT), "--log-path", str(lake.home / "logs")]
+    listed += ["--project-dir", str(PROJECT_ROOT), "--log-path", str(lake.workspace / "logs")]
     listed += ["--select", *select] if select else []
     listed += ["--exclude", *exclude] if exclude else []
     listed += ["--full-refresh"] if full_refresh else []
@@ -78,10 +80,14 @@ def before(context: Any) -> None:
         object.__setattr__(flags, name, settings.target)
     if not flags.TARGET_PATH:
         project.target_path = str(lake.artifacts)
+    if on_bucket(lake.home):
+        context.with_resource(artifacts_kept(lake.kept_artifacts, Path(flags.TARGET_PATH or project.target_path)))
     if flags.WHICH not in _WITHOUT_SPARK:
         if is_connect(settings):
             server_place(settings)  # before anything is made under the home
         context.with_resource(in_use(lake, f"dbt {flags.WHICH}"))
+        if on_bucket(lake.home):
+            context.with_resource(leased(lake, [ENVIRONMENT], f"dbt {flags.WHICH}"))
         _ = lake.spark  # dbt takes the process's session
         if flags.WHICH in _LOADS:
             for told in set_aside(lake):
@@ -90,8 +96,9 @@ def before(context: Any) -> None:
 
 def refuse_other_variables(lake: Lake) -> None:
     """Refuses variables that differ from the environment's file, because profiles.yml reads only variables."""
+    given = os.environ.get("LAKEHOUSE_HOME", ".lake")
     for name, has, wants in (
-        ("LAKEHOUSE_HOME", PROJECT_ROOT / os.environ.get("LAKEHOUSE_HOME", ".lake"), lake.home),
+        ("LAKEHOUSE_HOME", lake.settings.model_copy(update={"home": Path(given)}).place, lake.home),
         ("LAKEHOUSE_SCHEMA_PREFIX", os.environ.get("LAKEHOUSE_SCHEMA_PREFIX", ""), lake.settings.schema_prefix),
     ):
         if has != wants:

@@ -6,13 +6,14 @@ folder stays, and Delta makes no table in a folder that is not empty.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from python_ops.lake.files import names
 from python_ops.lake.home import tables
 from python_ops.lake.lake import Lake
+from python_ops.lake.storage import move
 
 
 def set_aside(lake: Lake) -> list[str]:
@@ -26,8 +27,7 @@ def set_aside(lake: Lake) -> list[str]:
         if lake.spark.catalog.tableExists(f"{schema}.{folder.name}"):
             continue
         place = lake.state / "unfinished" / f"{schema}.{folder.name}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(folder, place)
+        move(folder, place)
         told.append(
             f"{schema}.{folder.name}: a first load was killed before the table was there. What it left was moved to "
             f"{place}, which may be removed; the table is made anew."
@@ -44,9 +44,10 @@ def _candidates(lake: Lake) -> Iterator[tuple[str, Path]]:
 
 def _holds_nothing(log: Path) -> bool:
     """Whether no version of the table has a row. Any checkpoint or later commit says that it may."""
-    commits = [entry for entry in log.iterdir() if entry.name[:20].isdigit() and not entry.name.endswith(".crc")]
+    entries = names(log)
+    commits = [name for name in entries if name[:20].isdigit() and not name.endswith(".crc")]
     if not commits:
-        return not (log / "_last_checkpoint").exists()
-    if [entry.name for entry in commits] != [f"{0:020}.json"]:
+        return "_last_checkpoint" not in entries
+    if commits != [f"{0:020}.json"]:
         return False
-    return not any(line.startswith('{"add":') for line in commits[0].read_text(encoding="utf-8").split("\n"))
+    return not any(line.startswith('{"add":') for line in (log / commits[0]).read_text(encoding="utf-8").split("\n"))

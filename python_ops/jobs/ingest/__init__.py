@@ -147,7 +147,7 @@ def _failed(lake: Lake, contract: Contract, error: Exception) -> IngestResult:
     name = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
     failure = OpsError(
         f"{contract.source}: {name}{reason_of(error)}. The batch is not finished: run again to finish it. If it "
-        f"fails again, {lake.home / 'logs' / 'spark.log'} has the details; the other sources go on."
+        f"fails again, {lake.workspace / 'logs' / 'spark.log'} has the details; the other sources go on."
     )
     return IngestResult(contract.source, error=failure)
 
@@ -191,14 +191,9 @@ def _replaced(lake: Lake, contract: Contract) -> tuple[str, ...]:
     folder: Path = lake.landing / contract.source
     ledger = lake.ledger(contract.source)
     frozen_at = {f.name: datetime.fromisoformat(m.arrived_at).timestamp() for m in ledger.manifests for f in m.files}
-    taken = ledger.taken()
-    changed = [
-        name
-        for name in landing.names(folder, contract)
-        if name in taken
-        and taken[name].sha256
-        and landing.differs(folder / name, taken[name], written_after=frozen_at[name])
-    ]
+    taken, there = ledger.taken(), landing.names(folder, contract)
+    known = {name: taken[name] for name in there if name in taken and taken[name].sha256}
+    changed = landing.replaced(folder, known, frozen_at)
     told = (
         f"{folder / name} was replaced after it was taken; what it holds now is not read. "
         + _how_to_deliver(contract, name)

@@ -279,7 +279,7 @@ class BatchWriter:
         if not broken:
             raise OpsError(
                 f"{self.contract.source}: batch {manifest.batch_id} could not be read ({failure}), and no single file "
-                f"is to blame. The next run tries again. Details: {self.lake.home / 'logs' / 'spark.log'}."
+                f"is to blame. The next run tries again. Details: {self.lake.workspace / 'logs' / 'spark.log'}."
             ) from failure
         files = tuple(replace(file, fault=broken.get(file.name, file.fault)) for file in manifest.files)
         return self.ledger.save(replace(manifest, files=files))

@@ -16,6 +16,7 @@ from python_ops.jobs.ingest.reasons import reason_of
 from python_ops.jobs.ingest.texts import HEAD, MAGIC, scan
 from python_ops.lake.contracts import Contract
 from python_ops.lake.errors import OpsError
+from python_ops.lake.files import on_this_machine
 from python_ops.lake.landing import WRAPPED, LandingFile, sha256
 
 csv.field_size_limit(MAX_RECORD_BYTES)
@@ -34,13 +35,14 @@ def inspect(folder: Path, name: str, contract: Contract) -> LandingFile:
     if path.is_symlink():
         raise OpsError(f"{path} is a link, and links are not followed. Deliver the file itself.")
     try:
-        size, digest = path.stat().st_size, sha256(path)
-        try:
-            return _looked_at(path, name, size, digest, contract)
-        except (OpsError, OSError):
-            raise
-        except Exception as exc:  # what parsers raise of bytes that nobody foresaw: csv.Error, Arrow's, recursion
-            return LandingFile(name, size, digest, f"cannot be read ({type(exc).__name__}: {reason_of(exc)})")
+        with on_this_machine(path) as own:
+            size, digest = own.stat().st_size, sha256(own)
+            try:
+                return _looked_at(own, name, size, digest, contract)
+            except (OpsError, OSError):
+                raise
+            except Exception as exc:  # what parsers raise of bytes that nobody foresaw: csv.Error, Arrow's, recursion
+                return LandingFile(name, size, digest, f"cannot be read ({type(exc).__name__}: {reason_of(exc)})")
     except FileNotFoundError as exc:
         raise OpsError(f"{path} vanished while it was read. Nothing of it was taken; run again.") from exc
     except OSError as exc:

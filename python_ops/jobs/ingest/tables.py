@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from python_ops.lake.contracts import Column, Contract
 from python_ops.lake.contracts.compatibility import widens
 from python_ops.lake.contracts.metadata import DLQ_COLUMNS, DLQ_STATE, METADATA
 from python_ops.lake.delta import exists, open_log
 from python_ops.lake.errors import OpsError
+from python_ops.lake.files import files_under
+from python_ops.lake.home import is_at, located
 from python_ops.lake.lake import Lake
 from python_ops.lake.sql import escaped
 
@@ -49,7 +49,7 @@ class AppendOnlyTable:
         """
         if exists(self.path):
             return True
-        if self.path.exists() and any(self.path.glob("**/*.parquet")):
+        if any(name.endswith(".parquet") for name in files_under(self.path)):
             raise OpsError(
                 f"{self.name} has data in {self.path} and no Delta log. Restore the table from a snapshot "
                 "(docs/runbooks/dr_restore.md); to load it anew, drop the table and remove its folder."
@@ -100,7 +100,7 @@ class AppendOnlyTable:
             return False
         told = {row["col_name"]: row["data_type"] for row in spark.sql(f"describe extended {self.name}").collect()}
         place = told.get("Location", "")
-        if told.get("Type") != "VIEW" and Path(unquote(urlsplit(place).path)).resolve() == self.path.resolve():
+        if told.get("Type") != "VIEW" and is_at(located(place), self.path):
             return True
         found = "a view" if told.get("Type") == "VIEW" else f"a table in {place}"
         raise OpsError(

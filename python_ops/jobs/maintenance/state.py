@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 from deltalake import DeltaTable
 
+from python_ops.lake.buckets import Entry
 from python_ops.lake.delta import open_log
 from python_ops.lake.errors import OpsError
+from python_ops.lake.files import files_under, read_all
 
 SMALL_BYTES = 32 * 1024 * 1024
 """A file below this is small: reading it costs more in opening than in bytes."""
@@ -87,10 +89,10 @@ def read_state(path: Path, retain_hours: float) -> TableState:
     since = [file for file in live if _millis(file.written_at) > optimized_at]
     log = _Log(path)
     horizon = time.time() - retain_hours * 3600
-    removed = {name: size for name, (at, size) in log.removed.items() if at / 1000 < horizon and (path / name).exists()}
     known = {file.path for file in live} | log.removed.keys()
-    on_disk = {str(file.relative_to(path)): file.stat() for file in _data_files(path)}
-    untracked = {n: s for n, s in on_disk.items() if n not in known and not n.endswith(".bin") and s.st_mtime < horizon}
+    on_disk = _data_files(path)
+    removed = {name: size for name, (at, size) in log.removed.items() if at / 1000 < horizon and name in on_disk}
+    untracked = {n: f for n, f in on_disk.items() if n not in known and not n.endswith(".bin") and f.modified < horizon}
     rows = sum(int(file.rows or 0) for file in live)
     return TableState(
         version=table.version(),
@@ -104,8 +106,8 @@ def read_state(path: Path, retain_hours: float) -> TableState:
         removable_files=len(removed),
         removable_bytes=sum(removed.values()),
         untracked_files=len(untracked),
-        untracked_bytes=sum(stat.st_size for stat in untracked.values()),
-        bytes_on_disk=sum(stat.st_size for stat in on_disk.values()),
+        untracked_bytes=sum(file.bytes or 0 for file in untracked.values()),
+        bytes_on_disk=sum(file.bytes or 0 for file in on_disk.values()),
         retain_hours=retain_hours,
     )
 
@@ -120,8 +122,8 @@ class _Log:
         if hint.exists():
             self.checkpoint = int(json.loads(hint.read_text(encoding="utf-8"))["version"])
         self.removed: dict[str, tuple[int, int]] = {}
-        for entry in sorted(self.folder.glob("*.json")):
-            for line in entry.read_text(encoding="utf-8").split("\n"):  # U+2028 occurs inside
+        for _, content, _ in read_all(self.folder, "*.json"):
+            for line in content.decode().split("\n"):  # U+2028 occurs inside
                 if line.startswith('{"remove":'):
                     remove = json.loads(line)["remove"]
                     at, size = remove.get("deletionTimestamp") or 0, remove.get("size") or 0
@@ -138,13 +140,13 @@ class _Log:
         return None if told is None else int(told)
 
 
-def _data_files(path: Path) -> list[Path]:
+def _data_files(path: Path) -> dict[str, Entry]:
     """Files that VACUUM would consider; it leaves hidden ones, such as Hadoop's checksums, alone."""
-    return [
-        file
-        for file in path.rglob("*")
-        if file.is_file() and not file.name.startswith((".", "_")) and "_delta_log" not in file.parts
-    ]
+    return {
+        name: file
+        for name, file in files_under(path).items()
+        if not file.name.startswith((".", "_")) and "_delta_log" not in name.split("/")
+    }
 
 
 def _last_optimize(table: DeltaTable) -> int:

@@ -15,7 +15,7 @@ from python_ops.lake.errors import ConfigError, OpsError, first_line
 from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset, job_run
 from python_ops.lake.lock import check_held, leased
-from python_ops.lake.storage import LocalFolder
+from python_ops.lake.storage import folder_at
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -134,7 +134,7 @@ def restore(
             f"nothing would take these records again. Go back to version {max(appends)} at the furthest; to take "
             "batches again, restore the bronze table."
         )
-    folder = LocalFolder(policy.path)
+    folder = folder_at(policy.path)
     if lacking := damage(folder, read_version(folder, version)):
         more = f", and {len(lacking) - 1} more files" if len(lacking) > 1 else ""
         raise OpsError(
@@ -174,7 +174,7 @@ def unreadable(lake: Lake, manifest: Manifest, content: bool = False) -> dict[st
     """
     found = {}
     for policy in policies(lake, manifest):
-        folder = LocalFolder(policy.path)
+        folder = folder_at(policy.path)
         try:
             lacking = damage(folder, read_version(folder), content)
         except OpsError as exc:

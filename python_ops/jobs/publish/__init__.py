@@ -7,9 +7,8 @@ A model is published to the warehouses that both its `meta` (`publish_to: [duckd
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -19,11 +18,13 @@ from python_ops.jobs.publish.stage import current_version, stage
 from python_ops.jobs.publish.target import Served, StagedTable, Version, Warehouse
 from python_ops.jobs.publish.warehouses import published_models, warehouse
 from python_ops.lake.artifacts import Model
+from python_ops.lake.buckets import on_bucket
 from python_ops.lake.delta import rows_changed_since
 from python_ops.lake.errors import OpsError
 from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset, job_run
 from python_ops.lake.run_record import left_out
+from python_ops.lake.storage import clear, fetch
 
 
 class Action(StrEnum):
@@ -118,8 +119,8 @@ def publish(
         OpsError: the last dbt run is not green, a table is missing, an audit failed. Where it failed, nothing changed.
     """
     tell = on_event or (lambda event: None)
-    staging = lake.state / "publish" / "stage"
-    shutil.rmtree(staging, ignore_errors=True)  # what a killed run left
+    staging, fetched = lake.state / "publish" / "stage", lake.workspace / "state" / "publish" / "fetched"
+    clear(staging)  # what a killed run left
     manifest = lake.manifest()
     wanted = {name: models for name, models in published_models(manifest, lake).items() if models}
     if not wanted:
@@ -148,13 +149,16 @@ def publish(
         for model in _distinct(plan.changed for plan in ready):
             folder = staging / model.schema / model.alias
             table = stage(lake.spark, model, _path(model, lake), versions[model.table], folder)
+            if on_bucket(folder):  # Spark may be on another machine
+                table = replace(table, folder=fetch(folder, fetched / model.schema / model.alias))
             tell(_result("", table, Action.STAGED, table.seconds, 0))
             staged[model.table] = table
         for plan in ready:
             with _kept(failures, plan.name):
                 results += _replace(lake, plan, [staged[model.table] for model in plan.changed], plan is ready[0])
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        clear(staging)
+        clear(fetched)
     results.sort(key=lambda result: (lake.settings.publish.index(result.target), result.table))
     for result in results:
         tell(result)

@@ -25,6 +25,7 @@ from python_ops.jobs.publish.staged import (
 )
 from python_ops.jobs.publish.target import Loaded, Served, StagedTable, Version
 from python_ops.lake.errors import BusyError, OpsError, first_line
+from python_ops.lake.local_copy import LocalCopy
 
 _LEDGER = """
 create schema if not exists ops;
@@ -47,10 +48,12 @@ class DuckDBTarget:
 
     Args:
         path: The database file; made on first use.
+        original: Where it is kept if that is in a bucket; `path` is then this machine's copy.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, original: Path | None = None) -> None:
         self.path = path
+        self._kept = LocalCopy(original, path) if original else None
 
     def served(self) -> dict[str, Served]:
         """The ledger; see `Target`.
@@ -59,6 +62,8 @@ class DuckDBTarget:
             BusyError: another process is writing to the file.
             OpsError: the file is not a DuckDB database.
         """
+        if self._kept:
+            self._kept.fetch()
         if not self.path.exists():
             return {}
         with self._open(read_only=True) as connection:
@@ -79,10 +84,10 @@ class DuckDBTarget:
         """One transaction; see `Target`.
 
         Raises:
-            BusyError: another process has the file open, or published meanwhile.
+            BusyError: another process has the file open, or published meanwhile, here or on another machine.
             OpsError: an audit failed, or the disk is full. What was served is still served.
         """
-        with self._open() as connection:
+        with self._changed(), self._open() as connection:
             connection.begin()  # closing the connection before the commit rolls back
             if _ledger(connection) != dict(ledger):
                 raise BusyError(
@@ -99,6 +104,16 @@ class DuckDBTarget:
                 loaded[table.model.table] = Loaded(time.monotonic() - started, sent)
             connection.commit()
         return loaded
+
+    @contextmanager
+    def _changed(self) -> Iterator[None]:
+        """Sends the file to the bucket that it is kept in, when the block is done and the file is closed."""
+        if self._kept is None:
+            yield
+            return
+        tag = self._kept.forget()
+        yield
+        self._kept.send(tag)
 
     @contextmanager
     def _open(self, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:

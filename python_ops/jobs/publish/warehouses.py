@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from python_ops.jobs.publish.target import Warehouse
 from python_ops.lake.artifacts import Manifest, Model
+from python_ops.lake.buckets import on_bucket
 from python_ops.lake.config import Settings
 from python_ops.lake.errors import ConfigError, missing_extra
 from python_ops.lake.lake import Lake
@@ -25,7 +27,8 @@ def warehouse(lake: Lake, name: str) -> Warehouse:
     if name == "duckdb":
         from python_ops.jobs.publish.duckdb_target import DuckDBTarget
 
-        return DuckDBTarget(lake.home / "published" / "lakehouse.duckdb")
+        file = Path("published", "lakehouse.duckdb")
+        return DuckDBTarget(lake.workspace / file, lake.home / file if on_bucket(lake.home) else None)
     return driver(name)(lake.secrets, lake.schema_name("ops"), lake.settings.target)
 
 

@@ -39,7 +39,7 @@ from python_ops.lake.errors import OpsError
 from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset, job_run
 from python_ops.lake.lock import check_held, leased
-from python_ops.lake.storage import Checksum, Folder, LocalFolder, MissingFile
+from python_ops.lake.storage import Checksum, Folder, LocalFolder, MissingFile, folder_at
 
 THREADS = 8
 LEASE = "snapshots"
@@ -230,7 +230,7 @@ class _Copy:
 
     def _landed(self, path: str) -> StoredFile:
         """A delivered file; it may be large."""
-        landing = LocalFolder(self.lake.landing)
+        landing = folder_at(self.lake.landing)
         given = landing.checksum(path)
         if self._is_new(f"{BLOBS}{given.sha256}", given.bytes):
             self.store.take(landing, path, f"{BLOBS}{given.sha256}")

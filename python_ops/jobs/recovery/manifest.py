@@ -21,7 +21,7 @@ from python_ops.lake.config import PROJECT_ROOT, is_address
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
 from python_ops.lake.records import made
-from python_ops.lake.storage import Checksum, Folder, LocalFolder, MissingFile, folder_at
+from python_ops.lake.storage import Checksum, Folder, MissingFile, folder_at
 
 FORMAT = 1
 SNAPSHOTS, DRAFTS, FILES, BLOBS = "snapshots/", "drafts/", "files/", "blobs/"
@@ -155,7 +155,7 @@ def store_of(lake: Lake) -> Folder:
         ConfigError: `recovery` is neither a path nor an `s3://` address.
     """
     if not lake.settings.recovery:
-        return LocalFolder(lake.home / "snapshots" / lake.settings.schema_prefix)
+        return folder_at(lake.home / "snapshots" / lake.settings.schema_prefix)
     place = f"{lake.settings.recovery.rstrip('/')}/{lake.settings.schema_prefix}".rstrip("/")
     return folder_at(place if is_address(place) else PROJECT_ROOT / place, lake.settings.recovery_region)
 

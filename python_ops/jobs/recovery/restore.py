@@ -35,7 +35,7 @@ from python_ops.lake.lake import Lake
 from python_ops.lake.ledger import Batch, BatchState
 from python_ops.lake.lineage import Dataset, job_run
 from python_ops.lake.lock import check_held, leased
-from python_ops.lake.storage import Folder, LocalFolder
+from python_ops.lake.storage import Folder, LocalFolder, folder_at
 
 _EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
 _AT_FDCWD = -100
@@ -232,7 +232,7 @@ class _Restoring:
             replaced = None
             self._fill_all()
         self._ledgers()
-        landed = LocalFolder(self.target.landing)
+        landed = folder_at(self.target.landing)
         for file in self._missing_landing():
             landed.take(self.store, file.object, file.path)
         marks = self.target.store
@@ -330,7 +330,7 @@ class _Restoring:
     def _ledgers(self) -> None:
         for manifest in self._since():
             self.target.ledger(manifest.source).set_state(manifest, BatchState.LOST)
-        ledgers = LocalFolder(self.target.state)
+        ledgers = folder_at(self.target.state)
         for file in self.state:
             ledgers.take(self.store, file.object, file.path)
 
@@ -340,7 +340,7 @@ class _Restoring:
         Raises:
             OpsError: another file has the name of one.
         """
-        landed, missing = LocalFolder(self.target.landing), []
+        landed, missing = folder_at(self.target.landing), []
         for file in self.waiting:
             source, name = file.path.split("/", 1)
             known = self.target.contracts

@@ -53,8 +53,7 @@ def dataset(
 
 def home_folder(lake: Lake) -> Folder:
     """The home: a path, or an `s3://` address."""
-    text = str(lake.settings.home)
-    return folder_at(text) if text.startswith(("s3:/", "s3a:/")) else folder_at(lake.home)
+    return folder_at(lake.home)
 
 
 def table_folder(lake: Lake, layer: str, table: str) -> Folder:

@@ -173,12 +173,8 @@ def environments() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yml")))
 
 
-def load_settings(environment: str, on_bucket: bool = False) -> Settings:
+def load_settings(environment: str) -> Settings:
     """Settings of an environment.
-
-    Args:
-        environment: Its name.
-        on_bucket: The home may be in a bucket: what asks for it works on one as it does on a folder.
 
     Raises:
         ConfigError: there is no such environment, its file has an unknown setting, or a value is not allowed.
@@ -200,7 +196,7 @@ def load_settings(environment: str, on_bucket: bool = False) -> Settings:
     except ValidationError as exc:
         faults = "; ".join(f"{_where(str(fault['loc'][0]), path)}: {fault['msg']}" for fault in exc.errors())
         raise ConfigError(f"Wrong settings of environment {environment}. {faults}.") from exc
-    if not (on_bucket and bucket_address(settings.home)):
+    if not bucket_address(settings.home):
         local_path(settings.home, _where("home", path))
     return settings
 

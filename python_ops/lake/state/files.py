@@ -94,7 +94,7 @@ class BucketStore(FileStore):
         return self._given(kind, name)[0]
 
     def names(self, kind: str) -> list[str]:
-        return sorted(unquote(name.removesuffix(".json")) for name, size in buckets.listed(self.folder / kind) if size)
+        return sorted(unquote(e.name.removesuffix(".json")) for e in buckets.listed(self.folder / kind) if e.bytes)
 
     def put(
         self, kind: str, name: str, value: Mapping[str, Any], revision: int, expires_at: int | None = None

@@ -101,8 +101,8 @@ def judgeable(lake: Lake, new: bool = False) -> list[str]:
 
 
 def folder(lake: Lake) -> Path:
-    """Where Great Expectations keeps its files and the Data Docs are."""
-    return lake.home / "quality" / lake.settings.schema_prefix
+    """Where Great Expectations keeps its files and the Data Docs are, on this machine; verdicts are in the home."""
+    return lake.workspace / "quality" / lake.settings.schema_prefix
 
 
 def _committed(lake: Lake, source: str) -> list[Batch]:

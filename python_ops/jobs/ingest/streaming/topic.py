@@ -95,7 +95,7 @@ class TopicStream:
         self.topic = lake.settings.kafka_topics[contract.source]
         self.result = StreamResult(contract.source, self.topic)
         self.batch = TopicBatch(lake, contract, broker)
-        self.scratch: Path = lake.state / "streaming" / contract.source
+        self.scratch: Path = lake.workspace / "state" / "streaming" / contract.source
         self._query: Any = None
         self._guard = threading.Lock()
         self._is_stopping = False
@@ -142,7 +142,7 @@ class TopicStream:
     def end(self) -> StreamResult:
         """The result, after the query has ended."""
         if self._query is not None and self.result.error is None and (failure := self._query.exception()) is not None:
-            self._fail(f"{first_line(failure)}. Details are in {self.lake.home / 'logs' / 'spark.log'}.")
+            self._fail(f"{first_line(failure)}. Details are in {self.lake.workspace / 'logs' / 'spark.log'}.")
         taken = next_offsets(self.batch.ledger.taken_offsets(), self.topic)
         return replace(self.result, offsets=taken)
 
