@@ -38,6 +38,10 @@ dbt_packages/installed: packages.yml package-lock.yml $(VENV)/installed
 .PHONY: setup
 setup: $(VENV)/installed $(VENV)/jars/installed dbt_packages/installed ## Make .venv, Spark's jars (both pinned, with hashes), dbt_packages
 
+.PHONY: logstore
+logstore: setup ## Delta's log store for a home in a bucket, by javac, into .venv/jars
+	$(BIN)/python infra/logstore/build.py
+
 .PHONY: demo
 demo: setup ## Run the job on the bundled batches: load, build, four late batches, build, publish, docs
 	$(BIN)/lakeops demo

@@ -31,23 +31,29 @@ unset SPARK_REMOTE                        # a client's: with it, spark-submit re
 mapfile -t conf < <("$python" -c '
 from python_ops.lake.config import load_settings
 from python_ops.lake.jars import provide
-from python_ops.lake.spark import export_environment, spark_settings
-settings = load_settings("local")
+from python_ops.lake.spark import check_needs, export_environment, spark_settings
+settings = load_settings("local", on_bucket=True)
+check_needs(settings)
 export_environment(settings)
 provide()
 for name, value in spark_settings(settings).items():
     print("--conf", f"{name}={value}", sep="\n")
 ')
-home=$("$python" -c 'from python_ops.lake.config import load_settings; print(load_settings("local").home_path)')
-export LAKEHOUSE_HOME=$home
+mapfile -t place < <("$python" -c '
+from python_ops.lake.config import load_settings
+settings = load_settings("local", on_bucket=True)
+print(settings.place, settings.workspace_path, sep="\n")
+')
+export LAKEHOUSE_HOME=${place[0]}
+workspace=${place[1]}
 if [ -n "$master" ]; then
     driver=${LAKEHOUSE_DRIVER_HOST:-$(hostname -f)}
     conf+=(--conf "spark.master=$master" --conf "spark.driver.host=$driver" --conf "spark.driver.bindAddress=$driver"
         --conf spark.executor.extraJavaOptions=-Duser.timezone=UTC)
 fi
 if [ -z "${SPARK_CONNECT_AUTHENTICATE_TOKEN:-}" ]; then
-    [ -s "$home/connect.token" ] || "$python" -c 'import secrets; print(secrets.token_urlsafe(32))' >"$home/connect.token"
-    SPARK_CONNECT_AUTHENTICATE_TOKEN=$(<"$home/connect.token")
+    [ -s "$workspace/connect.token" ] || "$python" -c 'import secrets; print(secrets.token_urlsafe(32))' >"$workspace/connect.token"
+    SPARK_CONNECT_AUTHENTICATE_TOKEN=$(<"$workspace/connect.token")
 fi
 SPARK_HOME=$("$python" -c 'import pyspark; print(pyspark.__path__[0])')
 export SPARK_CONNECT_AUTHENTICATE_TOKEN SPARK_HOME PYSPARK_PYTHON="$python"

@@ -101,7 +101,9 @@ def compare(settings: Settings, spark: SparkSession) -> None:
     Raises:
         ConfigError: not under the home.
     """
-    own = {settings.schema_name(layer) for layer in LAYERS} | {"default"}
+    own = {settings.schema_name(layer) for layer in LAYERS}
+    if not settings.metastore:
+        own.add("default")  # a shared metastore has its own elsewhere, and nothing is written there
     warehouse = settings.place / "warehouse"
     for database in spark.catalog.listDatabases():
         place = located(database.locationUri)
@@ -186,7 +188,7 @@ def adopt(settings: Settings, start: Callable[[Settings], SparkSession]) -> int:
 
 
 def metastore(settings: Settings) -> Path:
-    """Folder of Derby's database."""
+    """Folder of Derby's database, where the metastore is Derby's."""
     return settings.workspace_path / "derby" / "metastore_db"
 
 

@@ -1,7 +1,8 @@
 """Spark's jars: the files that profiles/jars.lock lists, each with its hash, in `.venv/jars`.
 
 `make setup` fetches them, and so does whoever first starts Spark without them. The Ivy in Spark's own package does it
-(no Maven, no build tool), each jar alone: what it depends on is in the list, or in Spark's package.
+(no Maven, no build tool), each jar alone: what it depends on is in the list, or in Spark's package. Beside them lies the
+log store, once `make logstore` has built it; a home in a bucket needs it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from python_ops.lake.errors import ConfigError, OpsError
 
 LOCK = PROJECT_ROOT / "profiles" / "jars.lock"
 FOLDER = Path(sys.prefix) / "jars"
+LOG_STORE_SOURCE = PROJECT_ROOT / "infra" / "logstore" / "ConditionalPutLogStore.java"
 IVY_HOME = Path.home() / ".ivy2.5.2"  # Spark's own folder
 TIMEOUT_SECONDS = 300
 
@@ -64,8 +66,13 @@ def lacking(folder: Path = FOLDER, jars: Sequence[Jar] | None = None) -> list[Ja
     return [jar for jar in (pinned() if jars is None else jars) if not (folder / jar.file).is_file()]
 
 
+def log_store(folder: Path = FOLDER) -> Path:
+    """The jar of the log store as its source is now, built or not."""
+    return folder / f"lakehouse_logstore-{hashlib.sha256(LOG_STORE_SOURCE.read_bytes()).hexdigest()[:12]}.jar"
+
+
 def provide(folder: Path = FOLDER, jars: Sequence[Jar] | None = None) -> list[Jar]:
-    """Fetches the jars that the folder lacks, and removes those that are not in the list.
+    """Fetches the jars that the folder lacks, and removes those that are not in the list; the log store stays.
 
     Returns:
         Jars that were fetched.
@@ -83,8 +90,9 @@ def provide(folder: Path = FOLDER, jars: Sequence[Jar] | None = None) -> list[Ja
                 _check(Path(name, jar.file), jar, told)
             for jar in wanted:
                 Path(name, jar.file).replace(folder / jar.file)
+    kept = {jar.file for jar in jars} | {log_store(folder).name}
     for path in folder.glob("*.jar"):
-        if path.name not in {jar.file for jar in jars}:
+        if path.name not in kept:
             path.unlink(missing_ok=True)
     return wanted
 

@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 
 PROFILES = PROJECT_ROOT / "profiles" / "profiles.yml"
 TOKEN = "SPARK_CONNECT_AUTHENTICATE_TOKEN"  # Spark's own variable
+LOG_STORE = ("spark.delta.logStore.s3.impl", "lakehouse.ConditionalPutLogStore")  # as profiles.yml has it
 
 
 def spark_settings(settings: Settings) -> dict[str, str]:
     """`server_side_parameters` of the environment's target, rendered as dbt renders them; those of the target `local`
-    where it has none, because a Spark Connect server is started with them.
+    where it has none, because a Spark Connect server is started with them. What is empty is left to Spark.
 
     Raises:
         ConfigError: the target is not in profiles.yml.
@@ -42,7 +43,8 @@ def spark_settings(settings: Settings) -> dict[str, str]:
     parameters = target.get("server_side_parameters") or _targets()["local"]["server_side_parameters"]
     jinja = Environment(undefined=StrictUndefined, autoescape=False)
     jinja.globals["env_var"] = _env_var
-    return {name: jinja.from_string(str(value)).render() for name, value in parameters.items()}
+    rendered = {name: jinja.from_string(str(value)).render().strip() for name, value in parameters.items()}
+    return {name: value for name, value in rendered.items() if value}
 
 
 def export_environment(settings: Settings) -> None:
@@ -53,6 +55,7 @@ def export_environment(settings: Settings) -> None:
     own = {
         "LAKEHOUSE_HOME": (_home(settings), ".lake"),
         "LAKEHOUSE_WORKSPACE": (str(settings.workspace_path) if on_bucket(settings.place) else "", ""),
+        "LAKEHOUSE_METASTORE": (settings.metastore, ""),
         "LAKEHOUSE_SCHEMA_PREFIX": (settings.schema_prefix, ""),
         "LAKEHOUSE_UMASK": (settings.umask, "077"),
         "LAKEHOUSE_JARS": (str(jars.FOLDER), str(PROJECT_ROOT / ".venv" / "jars")),
@@ -78,13 +81,20 @@ def session(settings: Settings) -> SparkSession:
 
     Raises:
         ConfigError: SPARK_REMOTE does not say where the server is, the server refuses the token, its client is not
-            installed, or the home is another's, or was copied or moved.
+            installed, or the home is another's, or was copied or moved; or the home is in a bucket, and Spark has no
+            log store for many writers.
         OpsError: Java or a jar is missing, or the server does not answer; the text says what to do.
     """
     is_recorded = home.require(settings)
     before = signal.getsignal(signal.SIGINT)
     running = _connect(settings) if is_connect(settings) else own_session(settings)
     interrupts.watch(before)
+    if on_bucket(settings.place) and running.conf.get(LOG_STORE[0], None) != LOG_STORE[1]:
+        raise ConfigError(
+            f"The Spark server does not have the setting {LOG_STORE[0]}={LOG_STORE[1]}, without which commits of two "
+            "writers to one table in a bucket get lost. Start it by infra/spark_connect.sh, or give it the setting and "
+            "the jar that `make logstore` builds."
+        )
     if is_connect(settings) or not is_recorded:
         home.compare(settings, running)
     if not is_recorded:
@@ -108,8 +118,10 @@ def own_session(settings: Settings) -> SparkSession:
     """The session of Spark in this process, whatever the environment.
 
     Raises:
+        ConfigError: the home is in a bucket and the log store is not built, or Glue is to be the metastore.
         OpsError: Java or a jar is missing; the text says what to do.
     """
+    check_needs(settings)
     export_environment(settings)
     os.environ.pop("SPARK_REMOTE", None)
     os.chdir(PROJECT_ROOT)  # log4j2's file and the jars are named relative to the project
@@ -128,6 +140,24 @@ def own_session(settings: Settings) -> SparkSession:
         raise OpsError(
             f"Spark did not start ({exc}). Its output is in {log}. Java 17 or 21 must be on PATH or in JAVA_HOME."
         ) from exc
+
+
+def check_needs(settings: Settings) -> None:
+    """What a Spark of this machine needs that is not fetched.
+
+    Raises:
+        ConfigError: the home is in a bucket and the log store is not built, or Glue is to be the metastore.
+    """
+    if on_bucket(settings.place) and not jars.log_store().is_file():
+        raise ConfigError(
+            f"A home in a bucket ({settings.place}) needs Delta's log store for it, and {jars.log_store()} is not "
+            "there. Without it, commits of two writers to one table get lost. Run `make logstore`."
+        )
+    if settings.metastore == "glue":
+        raise ConfigError(
+            "metastore is glue, whose client only EMR's Spark has (infra/emr). Here it can be thrift://host:9083, a "
+            "Hive metastore, or empty: Derby on this machine."
+        )
 
 
 def server_place(settings: Settings) -> SplitResult:

@@ -26,6 +26,8 @@ class Settings(BaseSettings):
         home: Folder under which everything is written (relative to the project's root), or `s3://bucket/prefix`.
         workspace: Folder of this machine for what each machine makes anew, where the home is in a bucket: logs, Spark's
             own metastore, dbt's artifacts while a command runs. `target/homes/<bucket>/<prefix>` when empty.
+        metastore: Where Spark keeps the names of tables. Empty: Derby's files on this machine, for one process at a
+            time; `thrift://host:9083`: a Hive metastore; `glue`: AWS Glue, for EMR's Spark alone.
         schema_prefix: Schemas become `<prefix>_silver` and so on; letters, digits, underscores.
         target: The environment, which is also the target of profiles/profiles.yml.
         umask: Rights that others do not get on what is written, octal: 077 all, 027 leaves reading to the group.
@@ -65,6 +67,7 @@ class Settings(BaseSettings):
 
     home: Path = Path(".lake")
     workspace: str = ""
+    metastore: str = Field(default="", pattern=r"^(glue|thrift://[^\s/,]+:[0-9]{1,5}(,thrift://[^\s/,]+:[0-9]{1,5})*)?$")
     schema_prefix: str = Field(default="", pattern=r"^[a-z0-9_]*$")
     target: str = "local"
     umask: str = Field(default="077", pattern=r"^0?[0-7]{3}$")
