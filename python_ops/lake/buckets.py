@@ -136,7 +136,8 @@ def listed(folder: Path) -> Iterator[Entry]:
     for name in found["common_prefixes"]:
         yield Entry(name.rstrip("/").rpartition("/")[2])
     for item in found["objects"]:
-        yield Entry(item["path"].rpartition("/")[2], item["size"], item["last_modified"].timestamp())
+        if item["path"] != prefix[:-1]:  # what S3A writes for an empty folder
+            yield Entry(item["path"].rpartition("/")[2], item["size"], item["last_modified"].timestamp())
 
 
 def walked(folder: Path) -> Iterator[tuple[str, Entry]]:
@@ -146,6 +147,8 @@ def walked(folder: Path) -> Iterator[tuple[str, Entry]]:
     with explained(str(folder)):
         for page in store.list(prefix):
             for item in page:
+                if item["path"] == prefix[:-1]:
+                    continue
                 name = item["path"].removeprefix(prefix)
                 yield name, Entry(name.rpartition("/")[2], item["size"], item["last_modified"].timestamp())
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from python_ops.lake.buckets import listed, on_bucket
 from python_ops.lake.contracts import Contract
@@ -151,10 +151,8 @@ def replaced(folder: Path, taken: Mapping[str, LandingFile], written_after: Mapp
 def _sizes(folder: Path, wanted: Iterable[str]) -> dict[str, tuple[int, float]]:
     """Bytes and time of files that are there. A bucket's are listed, not asked for one by one."""
     if on_bucket(folder):
-        inside = {str(PurePosixPath(name).parent) for name in wanted}
-        listing = {
-            str(PurePosixPath(place, entry.name)): entry for place in inside for entry in listed(folder / place)
-        }
+        inside = {name.rpartition("/")[0] for name in wanted}
+        listing = {f"{place}/{entry.name}".lstrip("/"): entry for place in inside for entry in listed(folder / place)}
         return {n: (entry.bytes or 0, entry.modified) for n in wanted if (entry := listing.get(n))}
     found = {}
     for name in wanted:

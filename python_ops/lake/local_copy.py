@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -104,13 +104,20 @@ def artifacts_kept(home: Path, folder: Path) -> Iterator[None]:
     Raises:
         BusyError: a dbt command on another machine was first; its artifacts stay.
     """
-    archive, before = _archive(home, folder), _times(folder)
-    yield
+    before = _times(folder)
+    try:
+        yield
+    finally:
+        _send_artifacts(home, folder, before)
+
+
+def _send_artifacts(home: Path, folder: Path, before: Mapping[str, int]) -> None:
     changed = {name for name, at in _times(folder).items() if before.get(name) != at}
     if _SITE in changed:
         buckets.write(home / _SITE, folder / _SITE)
     if not changed - {_SITE}:
         return
+    archive = _archive(home, folder)
     tag = archive.forget()
     with tarfile.open(archive.copy, "w:gz", compresslevel=6) as tar:
         for name in _ARTIFACTS:

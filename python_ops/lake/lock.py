@@ -4,7 +4,7 @@ Two guards, in every environment:
 
 - A file lock on the home. Spark's Derby metastore admits one process at a time, so every writing command takes it, and
   every dbt command that needs Spark; the kernel releases it when its holder ends, however it ends. It reaches as far as
-  the machine. A home in a bucket has none: there the lease `environment` takes its place.
+  the machine; of a home in a bucket it is the workspace's, and every such command holds the lease `environment` too.
 - Leases in the state store: `environment` for the daily job, `publish` for the warehouse, and each table while it is
   written. In DynamoDB they reach over machines; in files they say who holds what, and to whom it passed.
 
@@ -20,7 +20,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -62,10 +62,9 @@ def exclusive(lake: Lake, command: str, names: Sequence[str] = (ENVIRONMENT,), c
     """
     if claim:
         home.require(lake.settings)
-    shared = on_bucket(lake.settings.place)
-    if shared and ENVIRONMENT not in names:
+    if on_bucket(lake.home) and ENVIRONMENT not in names:
         names = (ENVIRONMENT, *names)
-    with nullcontext() if shared else in_use(lake, f"lakeops {command}"):
+    with in_use(lake, f"lakeops {command}"):
         try:
             with job_run(lake, f"lakeops {command}"), leased(lake, names, f"lakeops {command}"):
                 if claim:

@@ -173,7 +173,7 @@ def test_storage_without_a_model(tmp_path: Path) -> None:
     assert doctor.check_storage(lake).outcome is Outcome.OK
     for folder in ("dev_silver.db/kept__cdc", "dev_silver.db/gone__cdc", "dev_silver.db/now_a_table__cdc",
                    "dev_silver.db/plain", "other_silver.db/gone__cdc"):  # fmt: skip
-        (tmp_path / "warehouse" / folder).mkdir(parents=True)
+        (tmp_path / "warehouse" / folder / "_delta_log").mkdir(parents=True)
     silver = {"layer": "silver", "prefix": "dev"}
     files.write_manifest(
         lake.artifacts,

@@ -48,11 +48,10 @@ def lines(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 def test_an_address_is_no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     others = ("hdfs://h:8020/x", "file:///tmp/x", "abfss://c@a.dfs/x", "s3://", "s3://bucket/../x", "S3://bucket/lake")
-    for address in ("s3a://bucket/lake", "s3:/bucket", *others):
+    for address in others:
         monkeypatch.setenv("LAKEHOUSE_HOME", address)
         with pytest.raises(ConfigError, match=r"LAKEHOUSE_HOME must be on this machine, or mounted, and .*: *"):
-            load_settings("local", on_bucket=address in others)
-    for address in others:
+            load_settings("local")
         with pytest.raises(ConfigError, match="is an address"):
             _ = Lake(Settings(home=Path(address))).home
     for address in ("s3a://bucket/lake", "s3://bucket/lake/", "s3:/bucket/lake"):
@@ -102,12 +101,12 @@ def test_what_is_written_is_its_users_alone(tmp_path: Path, umask: str, others: 
     ids=" ".join,
 )
 def test_an_address_becomes_no_folder(tmp_path: Path, words: tuple[str, ...]) -> None:
-    place = tmp_path / "lake" if any(word.startswith("s3:") for word in words) else "s3a://bucket/lake"
+    place = tmp_path / "lake" if any(word.startswith("s3:") for word in words) else "abfss://bucket/lake"
     done = run(tmp_path, place, *words)
     assert done.returncode == 2, done.stdout + done.stderr
-    assert "s3" in lines(done)[-1] and "bucket" in lines(done)[-1] and "is an address" in lines(done)[-1]
+    assert "bucket" in lines(done)[-1] and "is an address" in lines(done)[-1]
     assert len(lines(done)) <= 3, "dbt says where it is from in two lines more"
-    assert not list(PROJECT_ROOT.glob("s3*")) and not (tmp_path / "lake").exists()
+    assert not list(PROJECT_ROOT.glob("*:*")) and not (tmp_path / "lake").exists()
 
 
 def test_a_home_says_whose_it_is_and_where(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_parts_that_are_given_take_the_place_of_the_environments(tmp_path: Path)
     assert lake.with_settings(home=tmp_path).home == tmp_path, "nothing of the other home is kept"
     assert changed.state == lake.state == tmp_path / "state" and changed.secrets is lake.secrets is secrets
     assert str(lake.table_path("gold", "t")) == "s3://bucket/lake/warehouse/gold.db/t"
-    assert lake.artifacts == PROJECT_ROOT / "target" / "homes" / "bucket" / "lake" / "target"
-    assert lake.with_settings(workspace=str(tmp_path)).artifacts == tmp_path / "target"
+    assert lake.workspace == PROJECT_ROOT / "target" / "homes" / "bucket" / "lake"
+    assert lake.with_settings(workspace=str(tmp_path)).workspace == tmp_path
     with pytest.raises(ConfigError, match="workspace must be on this machine"):
-        _ = Lake(Settings(home=Path("s3://bucket/lake"), workspace="s3://bucket/other")).artifacts
+        _ = lake.with_settings(workspace="s3://bucket/other").workspace
