@@ -67,7 +67,9 @@ class Settings(BaseSettings):
 
     home: Path = Path(".lake")
     workspace: str = ""
-    metastore: str = Field(default="", pattern=r"^(glue|thrift://[^\s/,]+:[0-9]{1,5}(,thrift://[^\s/,]+:[0-9]{1,5})*)?$")
+    metastore: str = Field(
+        default="", pattern=r"^(glue|thrift://[^\s/,]+:[0-9]{1,5}(,thrift://[^\s/,]+:[0-9]{1,5})*)?$"
+    )
     schema_prefix: str = Field(default="", pattern=r"^[a-z0-9_]*$")
     target: str = "local"
     umask: str = Field(default="077", pattern=r"^0?[0-7]{3}$")
