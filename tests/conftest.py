@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import runpy
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from python_ops.lake import jars
 from python_ops.lake.config import PROJECT_ROOT, Settings
 from python_ops.lake.lake import Lake
 from python_ops.lake.spark import session
@@ -72,6 +75,16 @@ def own_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     os.environ.pop("LAKEHOUSE_SCHEMA_PREFIX", None)
     if request.node.get_closest_marker("spark") is None:
         monkeypatch.delenv("LAKEHOUSE_HOME", raising=False)
+
+
+@pytest.fixture(scope="session")
+def log_store() -> Path:
+    """The jar of Delta's log store for S3, built from its source."""
+    if not jars.log_store().exists():
+        if shutil.which("javac") is None:
+            pytest.skip("javac is not on PATH, and `make logstore` needs it")
+        runpy.run_path(str(PROJECT_ROOT / "infra" / "logstore" / "build.py"))["build"]()
+    return jars.log_store()
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from typing import Any
 from python_ops.lake.aws import client
 from python_ops.lake.config import Settings
 from python_ops.lake.errors import ConfigError, OpsError
-from python_ops.lake.jars import FOLDER, pinned
+from python_ops.lake.jars import FOLDER, log_store, pinned
 from python_ops.lake.spark import spark_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +36,8 @@ ENDED = ("SUCCESS", "FAILED", "CANCELLED")
 _OWN = ("spark.driver.", "spark.jars", "spark.master", "spark.app.name", "spark.sql.warehouse.dir", "spark.ui.")
 _NOT_THE_JOBS = ("LAKEHOUSE_SECRET", "LAKEHOUSE_PROJECT", "LAKEHOUSE_ENV", "LAKEHOUSE_RUNNER", "LAKEHOUSE_JARS",
                  "LAKEHOUSE_CORES", "LAKEHOUSE_DRIVER", "LAKEHOUSE_CONNECT")  # fmt: skip
-_GLUE = "com.amazonaws.glue.catalog.metastore.AWSGlueDataCatalogHiveClientFactory"
+# Of the jars, what a cluster's Spark has of its own: Hadoop's S3A, of the version of its Hadoop.
+_CLUSTERS = ("org.apache.hadoop:", "org.reactivestreams:", "software.amazon.")
 
 
 def upload(s3: Any, place: str, path: Path) -> str:
@@ -54,10 +55,10 @@ def spark_parameters(home: str, archive: str, jars: list[str], variables: dict[s
     driver, executors = os.environ.get("EMR_DRIVER", "4:14g"), os.environ.get("EMR_EXECUTORS", "4:14g:6")
     cores, memory = driver.split(":")
     executor_cores, executor_memory, most = executors.split(":")
+    profile = spark_settings(Settings(metastore=variables.get("LAKEHOUSE_METASTORE", "")))
     settings = {
-        **{name: value for name, value in spark_settings(Settings()).items() if not name.startswith(_OWN)},
+        **{name: value for name, value in profile.items() if not name.startswith(_OWN)},
         "spark.sql.warehouse.dir": f"{home}/warehouse",
-        "spark.hadoop.hive.metastore.client.factory.class": _GLUE,
         "spark.archives": f"{archive}#lakehouse",
         "spark.jars": ",".join(jars),
         "spark.driver.cores": cores,
@@ -83,16 +84,20 @@ def start(outputs: dict[str, Any], command: list[str], archive: Path = ARCHIVE) 
     """Starts the job; returns its id.
 
     Raises:
-        ConfigError: the command has no role, or the archive was not made.
+        ConfigError: the command has no role, or the archive or the log store was not made.
     """
     if command[:1] == [] or command[0] not in ROLES:
         raise ConfigError(f"No role runs {command[:1]}. A job is one of: {', '.join(ROLES)}.")
     if not archive.exists():
         raise ConfigError(f"{archive} is not there. `make emr-archive` makes it.")
-    emr, variables = outputs["emr"]["value"], {**settings_given(), **outputs["variables"]["value"]}
+    if not log_store().exists():
+        raise ConfigError(f"{log_store()} is not there. `make logstore` makes it.")
+    emr = outputs["emr"]["value"]
+    variables = {"LAKEHOUSE_METASTORE": "glue", **settings_given(), **outputs["variables"]["value"]}
     s3 = client("s3", answer_seconds=60)
     carried = [upload(s3, emr["deploy"], path) for path in (ENTRY, archive)]
-    jars = [upload(s3, emr["deploy"], FOLDER / jar.file) for jar in pinned()]
+    files = [FOLDER / jar.file for jar in pinned() if not jar.coordinate.startswith(_CLUSTERS)]
+    jars = [upload(s3, emr["deploy"], file) for file in (*files, log_store())]
     given: str = client("emr-serverless").start_job_run(
         applicationId=emr["application"],
         executionRoleArn=emr["roles"][ROLES[command[0]]],

@@ -36,8 +36,8 @@ def build(folder: Path = FOLDER) -> Path:
     compiler = shutil.which("javac")
     if compiler is None:
         raise ConfigError(
-            "javac is not on PATH: a JDK (17 or 21) is needed, and a JRE has none. Install one (Debian: "
-            f"openjdk-17-jdk-headless), or copy {log_store(folder).name} into {folder} from a machine that has built it."
+            "javac is not on PATH: it is part of a JDK (17 or 21), and a JRE has none. Install one (Debian: "
+            f"openjdk-17-jdk-headless), or copy {log_store(folder)} from a machine that has built it."
         )
     jar = log_store(folder)
     path = f"{Path(pyspark.__file__).parent / 'jars'}/*:{folder}/*"

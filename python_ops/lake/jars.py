@@ -1,8 +1,8 @@
 """Spark's jars: the files that profiles/jars.lock lists, each with its hash, in `.venv/jars`.
 
 `make setup` fetches them, and so does whoever first starts Spark without them. The Ivy in Spark's own package does it
-(no Maven, no build tool), each jar alone: what it depends on is in the list, or in Spark's package. Beside them lies the
-log store, once `make logstore` has built it; a home in a bucket needs it.
+(no Maven, no build tool), each jar alone: what it depends on is in the list, or in Spark's package. Beside them lies
+Delta's log store for S3, once `make logstore` has built it; a home in a bucket needs it.
 """
 
 from __future__ import annotations

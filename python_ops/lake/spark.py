@@ -11,8 +11,9 @@ import signal
 import socket
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -42,7 +43,7 @@ def spark_settings(settings: Settings) -> dict[str, str]:
     target = _target(settings)
     parameters = target.get("server_side_parameters") or _targets()["local"]["server_side_parameters"]
     jinja = Environment(undefined=StrictUndefined, autoescape=False)
-    jinja.globals["env_var"] = _env_var
+    jinja.globals["env_var"] = partial(_env_var, {name: value for name, (value, _) in _variables(settings).items()})
     rendered = {name: jinja.from_string(str(value)).render().strip() for name, value in parameters.items()}
     return {name: value for name, value in rendered.items() if value}
 
@@ -52,15 +53,7 @@ def export_environment(settings: Settings) -> None:
 
     A variable that the profile already has is left out, because dbt parses everything again when its text changes.
     """
-    own = {
-        "LAKEHOUSE_HOME": (_home(settings), ".lake"),
-        "LAKEHOUSE_WORKSPACE": (str(settings.workspace_path) if on_bucket(settings.place) else "", ""),
-        "LAKEHOUSE_METASTORE": (settings.metastore, ""),
-        "LAKEHOUSE_SCHEMA_PREFIX": (settings.schema_prefix, ""),
-        "LAKEHOUSE_UMASK": (settings.umask, "077"),
-        "LAKEHOUSE_JARS": (str(jars.FOLDER), str(PROJECT_ROOT / ".venv" / "jars")),
-    }
-    for name, (value, default) in own.items():
+    for name, (value, default) in _variables(settings).items():
         if value == default:
             os.environ.pop(name, None)
         else:
@@ -71,9 +64,17 @@ def export_environment(settings: Settings) -> None:
         (settings.workspace_path / folder).mkdir(parents=True, exist_ok=True)
 
 
-def _home(settings: Settings) -> str:
-    """The home as dbt's profile and Spark take it."""
-    return str(settings.place if on_bucket(settings.place) else settings.home)
+def _variables(settings: Settings) -> dict[str, tuple[str, str]]:
+    """Variables of profiles.yml, with the value of each and the default that it has there."""
+    is_far = on_bucket(settings.place)
+    return {
+        "LAKEHOUSE_HOME": (str(settings.place if is_far else settings.home), ".lake"),
+        "LAKEHOUSE_WORKSPACE": (str(settings.workspace_path if is_far else settings.home), str(settings.home)),
+        "LAKEHOUSE_METASTORE": (settings.metastore, ""),
+        "LAKEHOUSE_SCHEMA_PREFIX": (settings.schema_prefix, ""),
+        "LAKEHOUSE_UMASK": (settings.umask, "077"),
+        "LAKEHOUSE_JARS": (str(jars.FOLDER), str(PROJECT_ROOT / ".venv" / "jars")),
+    }
 
 
 def session(settings: Settings) -> SparkSession:
@@ -271,8 +272,8 @@ def _stderr_to(path: Any) -> Iterator[None]:
         os.close(saved)
 
 
-def _env_var(name: str, default: str | None = None) -> str:
-    value = os.environ.get(name, default)
+def _env_var(own: Mapping[str, str], name: str, default: str | None = None) -> str:
+    value = own.get(name, os.environ.get(name, default))
     if value is None:
         raise ConfigError(f"profiles.yml needs the environment variable {name}, which is not set.")
     return value

@@ -54,7 +54,7 @@ def build(spark: SparkSession, folder: str) -> dict[str, Any]:
 
 
 def write(spark: SparkSession, table: str, writer: str, times: str) -> int:
-    """Each turn is one commit on the writer's own partition, so no two turns are in each other's way but for its number."""
+    """Each turn is a commit to the writer's own partition: two writers have nothing in common but the next number."""
     acknowledged = 0
     for turn in range(int(times)):
         if turn % 2:
