@@ -32,7 +32,7 @@ mapfile -t conf < <("$python" -c '
 from python_ops.lake.config import load_settings
 from python_ops.lake.jars import provide
 from python_ops.lake.spark import check_needs, export_environment, spark_settings
-settings = load_settings("local", on_bucket=True)
+settings = load_settings("local")
 check_needs(settings)
 export_environment(settings)
 provide()
@@ -41,7 +41,7 @@ for name, value in spark_settings(settings).items():
 ')
 mapfile -t place < <("$python" -c '
 from python_ops.lake.config import load_settings
-settings = load_settings("local", on_bucket=True)
+settings = load_settings("local")
 print(settings.place, settings.workspace_path, sep="\n")
 ')
 export LAKEHOUSE_HOME=${place[0]}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
-from recorded_truth import Entity, Row
+from recorded_truth import BATCHES, ENTITIES, Entity, Row, differences, truth_after, truth_history
 
 from python_ops.lake.contracts import Contract
 
@@ -13,6 +14,25 @@ from python_ops.lake.contracts import Contract
 def stored_rows(spark: SparkSession, entity: Entity, relation: str) -> dict[Row, Row]:
     """A relation's rows by key."""
     return entity.by_key(_collect(spark, entity.contract, relation, []))
+
+
+def wrong_rows(spark: SparkSession, table: Callable[[str, str], DataFrame]) -> list[str]:
+    """How the demo's silver tables differ from what PostgreSQL held after the last batch, and from its history.
+
+    Args:
+        spark: The session of the tables.
+        table: Gives a Delta table by layer and name.
+    """
+    wrong = []
+    for entity in ENTITIES:
+        shown = visible(table("silver", f"{entity.history or entity.current}__cdc"))
+        shown.createOrReplaceTempView("demo_history")
+        shown.where("valid_to is null").createOrReplaceTempView("demo_current")
+        wrong += differences(truth_after(entity, BATCHES[-1]), stored_rows(spark, entity, "demo_current"))
+        if entity.history:
+            expected = truth_history(entity, snapshot_time(table("bronze", entity.source)))
+            wrong += differences(expected, stored_history(spark, entity, "demo_history"))
+    return wrong
 
 
 def snapshot_time(bronze: DataFrame) -> str:

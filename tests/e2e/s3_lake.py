@@ -74,7 +74,7 @@ def write(spark: SparkSession, table: str, writer: str, times: str) -> int:
 
 def main(command: str, *given: str) -> None:
     """Runs it on the home of LAKEHOUSE_HOME."""
-    spark = session(load_settings("local", on_bucket=True))
+    spark = session(load_settings("local"))
     print(json.dumps({"build": build, "write": write}[command](spark, *given)))
 
 

@@ -17,8 +17,8 @@ import pytest
 from canaries import PLANTED, found_in
 from cdc_lab import install_package
 from deltalake import DeltaTable
-from recorded_truth import BATCHES, ENTITIES, differences, truth_after, truth_history
-from recording import snapshot_time, stored_history, stored_rows, visible
+from recorded_truth import ENTITIES
+from recording import wrong_rows
 
 from python_ops.lake.artifacts import load_run_results
 from python_ops.lake.config import PROJECT_ROOT
@@ -77,15 +77,7 @@ def test_the_demos_lake_is_what_postgresql_held(home: Path, spark: SparkSession)
     def table(layer: str, name: str) -> DataFrame:
         return spark.read.format("delta").load(str(home / "warehouse" / f"{layer}.db" / name))
 
-    wrong = []
-    for entity in ENTITIES:
-        shown = visible(table("silver", f"{entity.history or entity.current}__cdc"))
-        shown.createOrReplaceTempView("demo_history")
-        shown.where("valid_to is null").createOrReplaceTempView("demo_current")
-        wrong += differences(truth_after(entity, BATCHES[-1]), stored_rows(spark, entity, "demo_current"))
-        if entity.history:
-            expected = truth_history(entity, snapshot_time(table("bronze", entity.source)))
-            wrong += differences(expected, stored_history(spark, entity, "demo_history"))
+    wrong = wrong_rows(spark, table)
     assert not wrong, f"{len(wrong)} wrong, the first: {wrong[:3]}"
 
 
