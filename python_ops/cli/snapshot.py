@@ -24,7 +24,7 @@ from python_ops.jobs.recovery.restore import restore as restore_snapshot
 from python_ops.jobs.recovery.verify import Verification, require
 from python_ops.jobs.recovery.verify import verify as verify_snapshot
 from python_ops.lake import home
-from python_ops.lake.config import Settings, local_path
+from python_ops.lake.config import Settings, bucket_address, local_path
 from python_ops.lake.lake import Lake
 from python_ops.lake.lock import exclusive
 from python_ops.lake.spark import is_connect
@@ -114,7 +114,7 @@ def verify(
 def restore(
     snapshot: Identifier = None,
     table: Tables = None,
-    to: Annotated[str | None, typer.Option("--to", help="Another home: a folder.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Another home: a folder, or s3://bucket/prefix.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Also tables newer than the snapshot.")] = False,
     with_catalog: Annotated[
         bool,
@@ -223,9 +223,10 @@ def _at(lake: Lake, place: str) -> Lake:
     """The environment with another home.
 
     Raises:
-        ConfigError: the place is an address, another environment's home, or a copy.
+        ConfigError: the place is an address of another kind, another environment's home, or a copy.
     """
-    settings = Settings(**{**lake.settings.model_dump(), "home": local_path(place, "--to")})
+    home_there = Path(place) if bucket_address(place) else local_path(place, "--to")
+    settings = Settings(**{**lake.settings.model_dump(), "home": home_there})
     home.require(settings)
     return Lake(settings)
 

@@ -183,7 +183,7 @@ def adopt(settings: Settings, start: Callable[[Settings], SparkSession]) -> int:
         spark.sql(f"create schema if not exists `{schema}`")
         _register(spark, schema, name, folder)
         made += 1
-    record(settings)
+    write_whole(settings.place / STAMP, _stamp(settings))
     return made
 
 

@@ -91,17 +91,17 @@ def test_what_is_written_is_its_users_alone(tmp_path: Path, umask: str, others: 
     "words",
     [
         ("lakeops", "status"),
-        ("lakeops", "snapshot", "restore", "--to", "s3://bucket/lake", "--execute"),
-        ("lakeops", "snapshot", "drill", "--scratch", "s3://bucket/lake"),
-        ("lakeops", "report", "--output", "s3://bucket/report.html"),
-        ("lakeops", "contracts", "export", "--to", "s3://bucket/schemas"),
+        ("lakeops", "snapshot", "restore", "--to", "abfss://bucket/lake", "--execute"),
+        ("lakeops", "snapshot", "drill", "--scratch", "abfss://bucket/lake"),
+        ("lakeops", "report", "--output", "abfss://bucket/report.html"),
+        ("lakeops", "contracts", "export", "--to", "abfss://bucket/schemas"),
         ("dbt", "parse"),
         ("dbt", "build"),
     ],
     ids=" ".join,
 )
 def test_an_address_becomes_no_folder(tmp_path: Path, words: tuple[str, ...]) -> None:
-    place = tmp_path / "lake" if any(word.startswith("s3:") for word in words) else "abfss://bucket/lake"
+    place = tmp_path / "lake" if any(word.startswith("abfss:") for word in words) else "abfss://bucket/lake"
     done = run(tmp_path, place, *words)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "bucket" in lines(done)[-1] and "is an address" in lines(done)[-1]
