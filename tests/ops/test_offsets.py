@@ -12,6 +12,7 @@ from deltalake import CommitProperties, Transaction, write_deltalake
 from python_ops.jobs.ingest.repair import Fault, compare, repair
 from python_ops.jobs.ingest.streaming import checked
 from python_ops.jobs.ingest.streaming.broker import Broker
+from python_ops.jobs.ingest.streaming.topic import at_most
 from python_ops.lake.artifacts import Manifest
 from python_ops.lake.config import Settings
 from python_ops.lake.contracts import load
@@ -46,6 +47,23 @@ def test_gaps_lie_between_what_was_taken_and_never_before_it(
     taken: list[Offsets], missing: tuple[Offsets, ...]
 ) -> None:
     assert gaps(taken, "t") == missing
+
+
+@pytest.mark.parametrize(
+    ("waiting", "taken"),
+    [
+        ({}, {}),
+        ({0: 60, 1: 40}, {0: 60, 1: 40}),
+        ({0: 150, 1: 50}, {0: 75, 1: 25}),
+        ({0: 100_000, 1: 1}, {0: 99, 1: 1}),
+        (dict.fromkeys(range(300), 9), dict.fromkeys(range(300), 1)),
+    ],
+    ids=["nothing", "all", "in proportion", "one at least", "more partitions than records"],
+)
+def test_a_batch_takes_a_share_of_each_partition(waiting: dict[int, int], taken: dict[int, int]) -> None:
+    """Given records behind offset 7, When a batch may have 100, Then it begins there in each partition."""
+    ranges = [Offsets("t", partition, 7, 7 + count) for partition, count in waiting.items()]
+    assert at_most(ranges, 100) == [Offsets("t", partition, 7, 7 + count) for partition, count in taken.items()]
 
 
 def test_a_file_name_is_never_mistaken_for_a_partition() -> None:

@@ -1,8 +1,8 @@
-"""Kafka to bronze with Structured Streaming: the contract's projection, the dead-letter queue and the batch numbers of
-ingestion, exactly once; on request with the dbt models behind it, in the same session.
+"""Kafka to bronze in micro-batches: the projection, dead letters and batch numbers of ingestion, exactly once; on
+request with the dbt models behind it, in the same session.
 
 A micro-batch is a batch like one of landing files: the source's ledger fixes its offsets, it is appended under its
-number, and closed when its rows are in the tables. Spark's checkpoint is temporary (topic.py).
+number, and closed when its rows are in the tables (topic.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset, current_run, job_run
 from python_ops.lake.lock import check_held, leased
 from python_ops.lake.offsets import next_offsets
-from python_ops.lake.spark import is_connect
 
 __all__ = ["Applied", "Lag", "Models", "Options", "Report", "StreamResult", "checked", "lag", "stream"]
 
@@ -85,7 +84,7 @@ def stream(
         A result per source, in the order asked for, and the last run of the models.
 
     Raises:
-        ConfigError: no brokers are set, or Spark is a server.
+        ConfigError: no brokers are set.
         OpsError: Spark did not start, or a jar is missing.
     """
     if options.approve is not None:
@@ -93,11 +92,6 @@ def stream(
     broker = Broker(lake)
     for source in sources:
         broker.offsets(lake.settings.kafka_topics[source])  # before a JVM is started for nothing
-    if is_connect(lake.settings):
-        raise ConfigError(
-            f"Environment {lake.settings.target} works on a Spark Connect server, which cannot run streams for a "
-            "client. Run them in an environment whose target in profiles.yml has Spark in the process."
-        )
     streams = [TopicStream(lake, lake.contracts.load(source), broker, options, report) for source in sources]
     pacer = _Pacer(models, report)
     tables = [f"{lake.schema_name(layer)}.{source}" for source in sources for layer in ("bronze", "dlq")]

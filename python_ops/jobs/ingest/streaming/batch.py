@@ -1,4 +1,4 @@
-"""A micro-batch of a topic as one batch of its source: fixed by its offsets, written as ingestion writes files."""
+"""Records of a topic as a batch of its source: fixed by their offsets, written as ingestion writes files."""
 
 from __future__ import annotations
 
@@ -29,23 +29,9 @@ class TopicBatch(BatchWriter):
         super().__init__(lake, lake.spark, contract)
         self.broker = broker
         self.is_avro = contract.source in lake.settings.kafka_avro
-        self._at_hand: DataFrame | None = None
 
-    def take_micro_batch(self, records: DataFrame) -> IngestResult | None:
-        """Takes the records that a running query hands over; None when there are none."""
-        records.persist()
-        self._at_hand = records
-        try:
-            ranges = _ranges(records)
-            if not ranges:
-                return None
-            return self.take(self.freeze(offsets=ranges))
-        finally:
-            self._at_hand = None
-            records.unpersist()
-
-    def take_again(self, ranges: Sequence[Offsets]) -> IngestResult:
-        """Takes records again that are gone from the table since it was restored."""
+    def take_records(self, ranges: Sequence[Offsets]) -> IngestResult:
+        """Takes records as one batch: new ones, or those that are gone from the table since it was restored."""
         return self.take(self.freeze(offsets=ranges))
 
     def give_up(self, ranges: Sequence[Offsets]) -> None:
@@ -65,12 +51,11 @@ class TopicBatch(BatchWriter):
         return self.take(self._release(halted, approve if approve == halted.batch_id else None))
 
     def delivered(self, manifest: Batch) -> list[Records]:
-        """The records of the running query, or exactly those of the batch's offsets."""
-        records = self._read(manifest.offsets) if self._at_hand is None else self._at_hand
-        return [Records(lines(records, self.contract, self.is_avro), (), manifest.generation)]
+        """Exactly the records of the batch's offsets."""
+        return [Records(lines(self._read(manifest.offsets), self.contract, self.is_avro), (), manifest.generation)]
 
     def _read(self, ranges: Sequence[Offsets]) -> DataFrame:
-        """Exactly these records, read from the topic again. A partition occurs once in a batch."""
+        """These records, read from the topic. A partition occurs once in a batch."""
         partitions: dict[str, list[int]] = {}
         bounds: tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]] = ({}, {})
         for given in ranges:
@@ -84,14 +69,3 @@ class TopicBatch(BatchWriter):
             .option("endingOffsets", json.dumps(bounds[1]))
             .load()
         )
-
-
-def _ranges(records: DataFrame) -> list[Offsets]:
-    from pyspark.sql.functions import max as highest
-    from pyspark.sql.functions import min as lowest
-
-    rows = records.groupBy("topic", "partition").agg(lowest("offset").alias("low"), highest("offset").alias("high"))
-    found = [
-        Offsets(row["topic"], int(row["partition"]), int(row["low"]), int(row["high"]) + 1) for row in rows.collect()
-    ]
-    return sorted(found)

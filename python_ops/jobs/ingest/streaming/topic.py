@@ -1,21 +1,18 @@
-"""One topic on its way into bronze: the ledger says where a stream begins, a temporary checkpoint where it goes on.
+"""One topic on its way into bronze: ranges of offsets become batches of the source's ledger, one after the other.
 
-Only the ledger remembers. Every start gives Spark a new checkpoint and the offsets after those of the committed
-batches. So after a lost checkpoint, a rebuilt ledger or a restored table the same happens: what is not in
-the table is read again, under a new number. An unfinished batch is finished first, with exactly the offsets it was
-frozen with.
+Only the ledger remembers. Each turn asks the brokers what the topic holds, fixes what comes after the committed
+batches, and reads exactly these records. (Structured Streaming would keep offsets of its own, and run on a Spark server
+what belongs to this process.) So after a lost ledger or a restored table the same happens: what is not in the table is
+read again, under a new number. An unfinished batch is finished first, with exactly the offsets it was frozen with.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from python_ops.jobs.ingest import IngestResult, ingest
 from python_ops.jobs.ingest.streaming.batch import TopicBatch
@@ -24,12 +21,6 @@ from python_ops.lake.contracts import Contract
 from python_ops.lake.errors import OpsError, first_line
 from python_ops.lake.lake import Lake
 from python_ops.lake.offsets import Offsets, gaps, next_offsets
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-EARLIEST = -2
-"""What Spark takes for the first offset of a partition."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +70,7 @@ class TopicStream:
         contract: The source's contract.
         broker: The cluster.
         options: How it runs.
-        on_batch: Called with the result of each batch, from the query's thread.
+        on_batch: Called with the result of each batch, from the stream's thread.
     """
 
     def __init__(
@@ -95,60 +86,70 @@ class TopicStream:
         self.topic = lake.settings.kafka_topics[contract.source]
         self.result = StreamResult(contract.source, self.topic)
         self.batch = TopicBatch(lake, contract, broker)
-        self.scratch: Path = lake.workspace / "state" / "streaming" / contract.source
-        self._query: Any = None
-        self._guard = threading.Lock()
-        self._is_stopping = False
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"stream {contract.source}", daemon=True)
 
     @property
     def is_active(self) -> bool:
-        """Whether the query runs."""
-        return self._query is not None and bool(self._query.isActive)
+        """Whether it still takes records."""
+        return self._thread.is_alive()
 
     def begin(self) -> None:
-        """Finishes what an earlier run left, then starts the query. A failure is in the result."""
+        """Finishes what an earlier run left, then takes records in a thread of its own. A failure is in the result."""
         with suppress(Exception), self._noting_failure():
-            self._begin()
-
-    def _begin(self) -> None:
-        warnings = self.batch.prepare()
-        self._finish_what_was_left()
-        held = self.broker.offsets(self.topic)
-        self._recover(held)
-        self.result = replace(self.result, warnings=(*self.result.warnings, *warnings))
-        following = next_offsets(self.batch.ledger.taken_offsets(), self.topic)
-        starting = {str(partition): following.get(partition, EARLIEST) for partition in held}
-        shutil.rmtree(self.scratch, ignore_errors=True)
-        reader = self.lake.spark.readStream.format("kafka").options(**self.broker.spark_options())
-        reader = reader.option("subscribe", self.topic).option("startingOffsets", json.dumps({self.topic: starting}))
-        records = reader.option("maxOffsetsPerTrigger", self.options.max_records).load()
-        writer = records.writeStream.foreachBatch(self._on_micro_batch).queryName(self.contract.source)
-        writer = writer.option("checkpointLocation", str(self.scratch))
-        if self.options.once:
-            writer = writer.trigger(availableNow=True)
-        else:
-            writer = writer.trigger(processingTime=f"{round(self.options.every * 1000)} milliseconds")
-        self._query = writer.start()
+            warnings = self.batch.prepare()
+            self._finish_what_was_left()
+            self._take_gaps(self.broker.offsets(self.topic))
+            self.result = replace(self.result, warnings=(*self.result.warnings, *warnings))
+            self._thread.start()
 
     def stop(self) -> None:
-        """Waits for the current micro-batch, then ends the query. Safe to call twice."""
-        self._is_stopping = True
-        with self._guard:
-            pass  # a micro-batch that comes now sees that the stream is stopping, and leaves its records alone
-        if self._query is not None:
-            self._query.stop()
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        """Waits for the batch under way; no other begins. Safe to call twice."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def end(self) -> StreamResult:
-        """The result, after the query has ended."""
-        if self._query is not None and self.result.error is None and (failure := self._query.exception()) is not None:
-            self._fail(f"{first_line(failure)}. Details are in {self.lake.workspace / 'logs' / 'spark.log'}.")
-        taken = next_offsets(self.batch.ledger.taken_offsets(), self.topic)
-        return replace(self.result, offsets=taken)
+        """The result, after `stop`."""
+        return replace(self.result, offsets=next_offsets(self.batch.ledger.taken_offsets(), self.topic))
+
+    def _run(self) -> None:
+        with suppress(Exception), self._noting_failure():
+            until = None
+            if self.options.once:
+                until = {partition: held.end for partition, held in self.broker.offsets(self.topic).items()}
+            while not self._stopping.is_set():
+                began = time.monotonic()
+                if ranges := self._waiting(self.broker.offsets(self.topic), until):
+                    self._count(self.batch.take_records(ranges))
+                elif until is not None:
+                    return
+                if until is None:
+                    self._stopping.wait(max(0.0, began + self.options.every - time.monotonic()))
+
+    def _waiting(self, held: Mapping[int, Held], until: Mapping[int, int] | None) -> list[Offsets]:
+        """What the next batch takes: at most `max_records`, of each partition a share of what waits there.
+
+        Args:
+            held: What the topic holds.
+            until: Offsets at which each partition ends for this run; None for all that comes.
+
+        Raises:
+            OpsError: the topic was made anew, or has dropped records that were not taken.
+        """
+        self._check(held)
+        following = next_offsets(self.batch.ledger.taken_offsets(), self.topic)
+        found = []
+        for partition, now in held.items():
+            start = following.get(partition, now.start)
+            end = now.end if until is None else min(now.end, until.get(partition, start))
+            if start < end:
+                found.append(Offsets(self.topic, partition, start, end))
+        return at_most(found, self.options.max_records)
 
     @contextmanager
     def _noting_failure(self) -> Iterator[None]:
-        """Notes in the result why the stream ended: the cause, not Spark's message about its internals."""
+        """Notes in the result why the stream ended."""
         try:
             yield
         except OpsError as exc:
@@ -160,14 +161,6 @@ class TopicStream:
 
     def _fail(self, reason: str) -> None:
         self.result = replace(self.result, error=reason)
-
-    def _on_micro_batch(self, records: DataFrame, _: int) -> None:
-        with self._guard:
-            if self._is_stopping:
-                return
-            with self._noting_failure():
-                if (taken := self.batch.take_micro_batch(records)) is not None:
-                    self._count(taken)
 
     def _count(self, taken: IngestResult) -> None:
         if taken.error:
@@ -197,25 +190,28 @@ class TopicStream:
         self.batch = TopicBatch(self.lake, self.contract, self.broker)
         self.on_batch(finished)
 
-    def _recover(self, held: dict[int, Held]) -> None:
-        """Takes again what is missing between the batches, and checks that the topic still holds what comes after."""
-        ledger = self.batch.ledger
-        for partition, following in next_offsets(ledger.taken_offsets(), self.topic).items():
-            end = held[partition].end if partition in held else 0
-            if end < following:
+    def _check(self, held: Mapping[int, Held]) -> None:
+        """Makes sure that the topic still holds what comes after the records that were taken."""
+        for partition, following in next_offsets(self.batch.ledger.taken_offsets(), self.topic).items():
+            now = held.get(partition, Held(0, 0))
+            if now.end < following:
                 raise OpsError(
-                    f"Topic {self.topic}, partition {partition} ends at offset {end}, and {following} was taken: the "
-                    "topic was made anew. Publish to a topic of another name and set it in kafka_topics: its records "
-                    "begin a new count of offsets."
+                    f"Topic {self.topic}, partition {partition} ends at offset {now.end}, and {following} was taken: "
+                    "the topic was made anew. Publish to a topic of another name and set it in kafka_topics: its "
+                    "records begin a new count of offsets."
                 )
-            if held[partition].start > following:
-                self._give_up(Offsets(self.topic, partition, following, held[partition].start))
-        for missing in gaps(ledger.taken_offsets(), self.topic):
+            if now.start > following:
+                self._give_up(Offsets(self.topic, partition, following, now.start))
+
+    def _take_gaps(self, held: Mapping[int, Held]) -> None:
+        """Takes again what is missing between the batches, as far as the topic still holds it."""
+        self._check(held)
+        for missing in gaps(self.batch.ledger.taken_offsets(), self.topic):
             first = held[missing.partition].start
             if missing.start < first:
                 self._give_up(replace(missing, end=min(missing.end, first)))
             if first < missing.end:
-                self._count(self.batch.take_again([replace(missing, start=max(missing.start, first))]))
+                self._count(self.batch.take_records([replace(missing, start=max(missing.start, first))]))
 
     def _give_up(self, lost: Offsets) -> None:
         told = (
@@ -229,3 +225,12 @@ class TopicStream:
             )
         self.batch.give_up([lost])
         self.result = replace(self.result, warnings=(*self.result.warnings, f"{told}; they were skipped."))
+
+
+def at_most(ranges: Sequence[Offsets], records: int) -> list[Offsets]:
+    """The beginnings of ranges, in proportion to their lengths: `records` together, or one of each if that is more."""
+    total = sum(given.end - given.start for given in ranges)
+    if total <= records:
+        return list(ranges)
+    shares = {given: max(1, (given.end - given.start) * records // total) for given in ranges}
+    return [replace(given, end=given.start + share) for given, share in shares.items()]
