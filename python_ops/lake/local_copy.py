@@ -15,8 +15,9 @@ from pathlib import Path
 from python_ops.lake import buckets
 from python_ops.lake.files import write_whole
 
-# What is kept of dbt's target folder; the rest (partial_parse.msgpack, run/, graph.gpickle) any machine makes anew.
-_ARTIFACTS = ("manifest.json", "run_results.json", "sources.json", "catalog.json", "compiled")
+# What is kept of dbt's target folder; the rest (partial_parse.msgpack, graph.gpickle) any machine makes anew.
+_FILES = ("manifest.json", "run_results.json", "sources.json", "catalog.json")
+_ARTIFACTS = (*_FILES, "compiled", "run")
 _SITE = "static_index.html"
 
 
@@ -132,5 +133,5 @@ def _archive(home: Path, folder: Path) -> LocalCopy:
 
 
 def _times(folder: Path) -> dict[str, int]:
-    paths = [folder / name for name in (*_ARTIFACTS[:-1], _SITE)]
+    paths = [folder / name for name in (*_FILES, _SITE)]
     return {path.name: path.stat().st_mtime_ns for path in paths if path.exists()}
