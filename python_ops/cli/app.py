@@ -23,6 +23,7 @@ from python_ops.cli import (
     secrets,
     sla,
     snapshot,
+    spark,
     stream,
     table,
     watermark,
@@ -63,6 +64,7 @@ app.add_typer(sla.app, name="sla")
 app.add_typer(metrics.app, name="metrics")
 app.add_typer(secrets.app, name="secrets")
 app.add_typer(stream.app, name="stream")
+app.add_typer(spark.app, name="spark")
 app.add_typer(watermark.app, name="watermark")
 for command in (run.run, run.demo, run.status, report.report, doctor.doctor):
     app.command()(command)

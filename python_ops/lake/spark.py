@@ -20,7 +20,7 @@ from urllib.parse import SplitResult, urlsplit
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from python_ops.lake import home, interrupts, jars
+from python_ops.lake import home, interrupts, jars, warm
 from python_ops.lake.buckets import on_bucket
 from python_ops.lake.config import PROJECT_ROOT, Settings
 from python_ops.lake.errors import ConfigError, OpsError, missing_extra
@@ -88,7 +88,7 @@ def session(settings: Settings) -> SparkSession:
     """
     is_recorded = home.require(settings)
     before = signal.getsignal(signal.SIGINT)
-    running = _connect(settings) if is_connect(settings) else own_session(settings)
+    running = _connect(settings) if is_connect(settings) else _warm(settings) or own_session(settings)
     interrupts.watch(before)
     if on_bucket(settings.place) and running.conf.get(LOG_STORE[0], None) != LOG_STORE[1]:
         raise ConfigError(
@@ -96,13 +96,23 @@ def session(settings: Settings) -> SparkSession:
             "writers to one table in a bucket get lost. Start it by infra/spark_connect.sh, or give it the setting and "
             "the jar that `make logstore` builds."
         )
-    if is_connect(settings) or not is_recorded:
+    if is_connect(settings) or not is_recorded or settings.metastore:
         home.compare(settings, running)
     if not is_recorded:
         home.record(settings)
     if on_bucket(settings.place):
         home.register(settings, running)
     return running
+
+
+def _warm(settings: Settings) -> SparkSession | None:
+    """A session of the warm server of this machine, if one is up for this home (`lakeops spark start`)."""
+    export_environment(settings)
+    server = warm.usable(settings, spark_settings(settings))
+    if server is None:
+        return None
+    os.environ["SPARK_REMOTE"] = f"sc://localhost:{server.port}"
+    return _connect(settings)
 
 
 def server_version(settings: Settings) -> str:
