@@ -14,6 +14,7 @@ from importlib.metadata import version
 from uuid import uuid4
 
 from python_ops.jobs.publish.warehouses import warehouse
+from python_ops.lake import warm
 from python_ops.lake.aws import client
 from python_ops.lake.config import is_address
 from python_ops.lake.errors import ConfigError, OpsError
@@ -47,9 +48,11 @@ def to_check(lake: Lake) -> Iterator[tuple[str, Callable[[], Check | list[Check]
 
 def check_server(lake: Lake) -> list[Check]:
     """Whether the Spark Connect server, if the environment has one, answers, takes the token, and is of the client's
-    version."""
+    version; else whether a warm one of this machine is up."""
     if not is_connect(lake.settings):
-        return []
+        server = warm.find(lake.settings)
+        told = f"a warm one is up, on port {server.port}, since {server.since}" if server else ""
+        return [Check("spark server", Outcome.OK, told)] if told else []
     there, here = server_version(lake.settings), version("pyspark")
     if there.split(".")[:2] != here.split(".")[:2]:
         fix = "Start a server of this version, or install the server's version here."
