@@ -1,6 +1,7 @@
 """What the tests of Spark on S3 run in a process of its own, because Spark reads AWS's variables when it starts.
 
 Usage: s3_lake.py build FOLDER               a CDC model, loaded and merged; prints what is there, as JSON
+       s3_lake.py create TABLE               an empty table
        s3_lake.py write TABLE WRITER TIMES   appends and merges in turns; prints how many were acknowledged
 """
 
@@ -53,6 +54,14 @@ def build(spark: SparkSession, folder: str) -> dict[str, Any]:
     }
 
 
+def create(spark: SparkSession, table: str) -> None:
+    """Rows of `writer`, each in a partition of its own."""
+    spark.sql(
+        f"create table delta.`{table}` (writer string, turn int, merged boolean) using delta partitioned by (writer) "
+        "tblproperties ('delta.enableDeletionVectors' = 'false')"
+    )
+
+
 def write(spark: SparkSession, table: str, writer: str, times: str) -> int:
     """Each turn is a commit to the writer's own partition: two writers have nothing in common but the next number."""
     acknowledged = 0
@@ -75,7 +84,7 @@ def write(spark: SparkSession, table: str, writer: str, times: str) -> int:
 def main(command: str, *given: str) -> None:
     """Runs it on the home of LAKEHOUSE_HOME."""
     spark = session(load_settings("local"))
-    print(json.dumps({"build": build, "write": write}[command](spark, *given)))
+    print(json.dumps({"build": build, "create": create, "write": write}[command](spark, *given)))
 
 
 if __name__ == "__main__":

@@ -101,7 +101,8 @@ def test_commands_use_the_server_and_it_ends_when_nobody_does(tmp_path: Path) ->
         }  # fmt: skip
         for _ in range(2):
             done = subprocess.run(
-                [Path(sys.executable).with_name("dbt"), "run", "--select", "dim_date", "--target", "local"],
+                [Path(sys.executable).with_name("dbt"), "run", "--select", "dim_date", "--target", "local",
+                 "--log-path", str(tmp_path / "logs")],
                 cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True,
             )  # fmt: skip
             assert done.returncode == 0 and "PASS=2" in done.stdout, done.stdout + done.stderr
