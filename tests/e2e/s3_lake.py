@@ -2,6 +2,7 @@
 
 Usage: s3_lake.py build FOLDER               a CDC model, loaded and merged; prints what is there, as JSON
        s3_lake.py create TABLE               an empty table
+       s3_lake.py names                      tables of silver that the session knows by name
        s3_lake.py write TABLE WRITER TIMES   appends and merges in turns; prints how many were acknowledged
 """
 
@@ -54,6 +55,11 @@ def build(spark: SparkSession, folder: str) -> dict[str, Any]:
     }
 
 
+def names(spark: SparkSession) -> list[str]:
+    """Names of Delta tables."""
+    return sorted(row["tableName"] for row in spark.sql("show tables in silver").collect())
+
+
 def create(spark: SparkSession, table: str) -> None:
     """Rows of `writer`, each in a partition of its own."""
     spark.sql(
@@ -84,7 +90,7 @@ def write(spark: SparkSession, table: str, writer: str, times: str) -> int:
 def main(command: str, *given: str) -> None:
     """Runs it on the home of LAKEHOUSE_HOME."""
     spark = session(load_settings("local"))
-    print(json.dumps({"build": build, "create": create, "write": write}[command](spark, *given)))
+    print(json.dumps({"build": build, "names": names, "create": create, "write": write}[command](spark, *given)))
 
 
 if __name__ == "__main__":
