@@ -13,10 +13,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import boto3
 import pytest
 from deltalake import DeltaTable
 
+from python_ops.lake.buckets import bucket_path
 from python_ops.lake.config import PROJECT_ROOT
+from python_ops.lake.delta import open_log
+from python_ops.lake.files import write_whole
 
 FILES_ONLY = {
     "LAKEHOUSE_SECRETS": "file", "LAKEHOUSE_STATE_STORE": "file", "LAKEHOUSE_METRICS": "file",
@@ -66,12 +70,12 @@ def started(command: Sequence[str], log: Path, port: int, **given: str) -> Itera
 
 
 @contextmanager
-def connect_server(home: Path, *options: str, **given: str) -> Iterator[str]:
-    """Address of a server on a home."""
+def connect_server(home: Path, *options: str, log: Path | None = None, **given: str) -> Iterator[str]:
+    """Address of a server on a home, which logs there or in another folder."""
     port = free_port()
     command = [str(PROJECT_ROOT / "infra" / "spark_connect.sh"), str(port), *options]
     settings = {"LAKEHOUSE_HOME": str(home), "PYTHON": sys.executable, "LAKEHOUSE_CORES": "2", **given}
-    with started(command, home / "server.log", port, **settings):
+    with started(command, (log or home) / "server.log", port, **settings):
         yield f"sc://localhost:{port}"
 
 
@@ -138,28 +142,41 @@ def test_ingestion_and_dbt_work_on_a_connect_server(tmp_path: Path, server: str)
     )
 
 
-def deliver(home: Path, batch: str) -> None:
-    landing = home / "landing" / "fx_rates"
-    landing.mkdir(parents=True, exist_ok=True)
-    shutil.copy(PROJECT_ROOT / "seeds" / "landing" / "fx_rates" / batch, landing)
+@pytest.fixture
+def bucket(log_store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """A home in a bucket; server and clients have a workspace in common, for the token."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-1",
+        "LAKEHOUSE_WORKSPACE": str(tmp_path / "workspace"),
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket="lake", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    yield bucket_path("s3://lake/home")
+    server.stop()
 
 
 @pytest.mark.campaign
 @pytest.mark.spark
-def test_a_cluster_of_two_workers_loads_and_merges(tmp_path: Path, cluster: str) -> None:
+def test_a_cluster_of_two_workers_loads_and_merges_in_a_bucket(tmp_path: Path, bucket: Path, cluster: str) -> None:
     """Given a client's address in SPARK_REMOTE already, Then the server starts on the cluster; the executors of both
     workers do a CDC model's first load and its MERGE."""
-    home = tmp_path / "lake"
-    home.mkdir()
+    home = bucket
     given = {
         "SPARK_REMOTE": "sc://elsewhere:15002",
         "LAKEHOUSE_DRIVER_HOST": "127.0.0.1",
         "LAKEHOUSE_DRIVER_MEMORY": "1g",
     }
     memory = ("--conf", "spark.executor.memory=640m")
-    with connect_server(home, "--master", cluster, *memory, **given) as address:
+    with connect_server(home, "--master", cluster, *memory, log=tmp_path, **given) as address:
         for batch, told in (("batch_0.csv", "inserted 44"), ("batch_1.csv", "inserted 4")):
-            deliver(home, batch)
+            seed = PROJECT_ROOT / "seeds" / "landing" / "fx_rates" / batch
+            write_whole(home / "landing" / "fx_rates" / batch, seed.read_bytes())
             taken = run(home, address, "python_ops", "ingest", "run", "fx_rates", "--env", "dev")
             assert taken.returncode == 0, taken.stdout + taken.stderr
             built = run(
@@ -167,7 +184,7 @@ def test_a_cluster_of_two_workers_loads_and_merges(tmp_path: Path, cluster: str)
                 "--profiles-dir", "profiles", "--log-path", str(tmp_path / "logs"),
             )  # fmt: skip
             assert built.returncode == 0 and told in built.stdout, built.stdout[-3000:]
-    history = DeltaTable(str(home / "warehouse" / "silver.db" / "slv_fx_rates__cdc")).history()
+    history = open_log(home / "warehouse" / "silver.db" / "slv_fx_rates__cdc").history()
     assert "MERGE" in {commit["operation"] for commit in history}
     for number in (1, 2):
         logs = (tmp_path / f"worker_{number}").glob("app-*/*/stderr")
