@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from obstore.store import S3Store
 
 RETRY_SECONDS = 60  # for an answer, over all tries
+METADATA_SERVICE = "169.254.169.254"  # asked for a role where no variable has credentials
 
 
 def bucket_path(address: str) -> Path:
@@ -158,7 +159,7 @@ def explained(what: str) -> Iterator[None]:
     """Says in the project's errors what S3 refuses. What is not there stays FileNotFoundError.
 
     Raises:
-        ConfigError: there is no such bucket.
+        ConfigError: there is no such bucket, or there are no credentials.
         OpsError: S3 refuses this role, or does not answer.
     """
     from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
@@ -176,6 +177,11 @@ def explained(what: str) -> Iterator[None]:
     except BaseError as exc:
         if "NoSuchBucket" in str(exc):
             raise _no_bucket(what) from exc
+        if METADATA_SERVICE in str(exc):
+            raise ConfigError(
+                f"There are no credentials for {what}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a "
+                "role is given. (Profiles of ~/.aws are not read.)"
+            ) from exc
         raise OpsError(
             f"S3 did not answer for {what} ({type(exc).__name__}). Look at AWS_REGION, the role and the network, then "
             "run again."

@@ -107,6 +107,7 @@ def session(settings: Settings) -> SparkSession:
 
 def _warm(settings: Settings) -> SparkSession | None:
     """A session of the warm server of this machine, if one is up for this home (`lakeops spark start`)."""
+    check_needs(settings)
     export_environment(settings)
     server = warm.usable(settings, spark_settings(settings))
     if server is None:

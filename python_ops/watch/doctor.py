@@ -55,7 +55,7 @@ def checks(lake: Lake) -> list[Check]:
         ("home", lambda: check_home(lake)),
         ("memory", lambda: check_memory(spark_settings(lake.settings)["spark.driver.memory"])),
         ("ports", check_ports),
-        ("metastore", lambda: check_metastore(metastore(lake.settings))),
+        *([] if lake.settings.metastore else [("metastore", lambda: check_metastore(metastore(lake.settings)))]),
         ("storage", lambda: check_storage(lake)),
         ("tables", lambda: check_tables(lake)),
         ("landing", lambda: check_landing(lake)),

@@ -5,21 +5,25 @@ Each is asked for only where the environment's settings name it. What is written
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from importlib.metadata import version
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from python_ops.jobs.publish.warehouses import warehouse
 from python_ops.lake import warm
 from python_ops.lake.aws import client
+from python_ops.lake.buckets import on_bucket
 from python_ops.lake.config import is_address
 from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.jars import log_store
 from python_ops.lake.lake import Lake
-from python_ops.lake.spark import is_connect, server_version
+from python_ops.lake.spark import check_needs, is_connect, server_version
 from python_ops.lake.storage import folder_at
 from python_ops.watch.credentials import faults_of, where_found
 from python_ops.watch.finding import Check, Outcome
@@ -31,6 +35,10 @@ def to_check(lake: Lake) -> Iterator[tuple[str, Callable[[], Check | list[Check]
     """Names of the checks, and what makes each."""
     settings = lake.settings
     yield "spark server", partial(check_server, lake)
+    if (on_bucket(settings.place) or settings.metastore) and not is_connect(settings):
+        yield "spark's needs", partial(check_needs_of_spark, lake)
+    if settings.metastore.startswith("thrift://"):
+        yield "metastore", partial(check_hive_metastore, settings.metastore)
     if settings.secrets == "aws" or settings.state_store == "dynamodb":
         yield "clock", check_clock
     if settings.state_store == "dynamodb":
@@ -58,6 +66,26 @@ def check_server(lake: Lake) -> list[Check]:
         fix = "Start a server of this version, or install the server's version here."
         return [Check("spark server", Outcome.FAIL, f"Spark {there}, and the client is {here}", fix)]
     return [Check("spark server", Outcome.OK, f"Spark {there}")]
+
+
+def check_needs_of_spark(lake: Lake) -> Check:
+    """Whether this machine's Spark has what it needs for a home in a bucket, or for the metastore."""
+    check_needs(lake.settings)
+    told = f"the log store is {log_store().name}" if on_bucket(lake.home) else "nothing is lacking"
+    return Check("spark's needs", Outcome.OK, told)
+
+
+def check_hive_metastore(addresses: str) -> Check:
+    """Whether one of the Hive metastore's addresses, which are separated by commas, takes connections."""
+    told = []
+    for address in addresses.split(","):
+        place = urlsplit(address)
+        try:
+            socket.create_connection((place.hostname, place.port or 9083), timeout=5).close()
+            return Check("metastore", Outcome.OK, f"{address} takes connections")
+        except OSError as exc:
+            told.append(f"{address} does not answer ({exc})")
+    return Check("metastore", Outcome.FAIL, "; ".join(told), "Start it, or correct LAKEHOUSE_METASTORE.")
 
 
 def check_clock() -> Check:

@@ -164,8 +164,7 @@ def test_machines_that_share_a_metastore_share_names_and_views(tmp_path: Path, s
 @pytest.mark.campaign
 @pytest.mark.spark
 def test_two_drivers_append_and_merge_into_one_table_without_loss(tmp_path: Path, s3: Lossy) -> None:
-    """With Delta's own log store, whose drivers do not know each other, 80 turns were acknowledged and far fewer were
-    there (2026-11-29)."""
+    """Delta's own log store for S3 is for one driver alone: https://docs.delta.io/delta-storage/ (single-cluster)."""
     told(driver(tmp_path / "first", "create", f"s3://{BUCKET}/t"))
     writers = [driver(tmp_path / name, "write", f"s3://{BUCKET}/t", name, "40") for name in ("a", "b")]
     acknowledged = [told(running) for running in writers]

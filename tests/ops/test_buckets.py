@@ -26,7 +26,7 @@ from extraction import landed, mark
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from python_ops.lake import buckets, files, home, landing, metrics, refused, storage
+from python_ops.lake import buckets, files, home, jars, landing, metrics, refused, storage
 from python_ops.lake.buckets import bucket_path
 from python_ops.lake.config import Settings
 from python_ops.lake.errors import BusyError, ConfigError, OpsError
@@ -38,6 +38,8 @@ from python_ops.lake.lock import exclusive
 from python_ops.lake.run_record import last_run, save_run
 from python_ops.lake.state.leases import hold
 from python_ops.watch.alerts.acknowledged import acknowledge, acknowledged
+from python_ops.watch.finding import Check, Outcome
+from python_ops.watch.services import to_check
 
 HOME = "s3://lake/prod"
 
@@ -369,3 +371,31 @@ def test_files_in_dated_folders_that_were_replaced_are_found(s3: Any) -> None:
     assert landing.replaced(folder, taken, dict.fromkeys(taken, 0.0)) == []
     files.write_whole(folder / "2025/03/04/a.csv", "longer than the first")
     assert landing.replaced(folder, taken, dict.fromkeys(taken, time.time() + 60)) == ["2025/03/04/a.csv"]
+
+
+def test_missing_credentials_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given no variable and no role, Then the message says what to set. The service that gives roles is not here."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    monkeypatch.setattr(buckets, "RETRY_SECONDS", 1)
+    with pytest.raises(ConfigError, match=r"no credentials for s3://bucket-of-nobody/x\. Set AWS_ACCESS_KEY_ID"):
+        buckets.read(bucket_path("s3://bucket-of-nobody/x"))
+
+
+def test_a_home_in_a_bucket_is_refused_without_the_log_store(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given no jar of the log store, Then Spark is not started and nothing is written, and doctor says so."""
+    monkeypatch.setattr(jars, "FOLDER", Path("/nowhere"))
+    monkeypatch.setattr(jars.log_store, "__defaults__", (Path("/nowhere"),))
+    lake = lake_in_bucket()
+    with pytest.raises(ConfigError, match=r"needs Delta's log store for it, and /nowhere/.* Run `make logstore`"):
+        _ = lake.spark
+    assert keys(s3) == []
+    with pytest.raises(ConfigError, match="whose client only EMR's Spark has"):
+        _ = Lake(Settings(home=Path("/nowhere"), metastore="glue")).spark
+    checks = dict(to_check(lake))
+    with pytest.raises(ConfigError, match="needs Delta's log store"):
+        checks["spark's needs"]()
+    told = dict(to_check(lake_in_bucket(metastore="thrift://127.0.0.1:1,thrift://localhost:2")))["metastore"]()
+    assert isinstance(told, Check) and told.outcome is Outcome.FAIL
+    assert "thrift://127.0.0.1:1 does not answer" in told.found and "thrift://localhost:2 does not" in told.found
