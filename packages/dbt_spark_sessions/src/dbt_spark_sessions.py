@@ -38,9 +38,11 @@ class Connection(stock.Connection):  # type: ignore[misc]
 
     @property
     def session(self) -> SparkSession:
-        """The session, with the profile's settings. Static ones count only where this starts Spark."""
+        """The session, with the profile's settings. Static ones count only where this starts Spark; a server has had its
+        settings since its start, and is not asked for each of them."""
         if self._session is None:
-            settings = {name: value for name, value in self.server_side_parameters.items() if name != FORCED}
+            settings = {} if "SPARK_REMOTE" in os.environ else self.server_side_parameters
+            settings = {name: value for name, value in settings.items() if name != FORCED}
             self._session = _session_of_its_own(settings)
             for name, value in settings.items():
                 if self._session.conf.isModifiable(name):
