@@ -41,8 +41,8 @@ class Connection(stock.Connection):  # type: ignore[misc]
         """The session, with the profile's settings. Static ones count only where this starts Spark; a server has had its
         settings since its start, and is not asked for each of them."""
         if self._session is None:
-            settings = {} if "SPARK_REMOTE" in os.environ else self.server_side_parameters
-            settings = {name: value for name, value in settings.items() if name != FORCED}
+            given = {} if "SPARK_REMOTE" in os.environ else self.server_side_parameters
+            settings = {name: value for name, value in given.items() if name != FORCED}
             self._session = _session_of_its_own(settings)
             for name, value in settings.items():
                 if self._session.conf.isModifiable(name):
