@@ -38,8 +38,8 @@ class Connection(stock.Connection):  # type: ignore[misc]
 
     @property
     def session(self) -> SparkSession:
-        """The session, with the profile's settings. Static ones count only where this starts Spark; a server has had its
-        settings since its start, and is not asked for each of them."""
+        """The session, with the profile's settings. Static ones count only where this starts Spark; a server has had
+        its settings since its start, and is not asked for each of them."""
         if self._session is None:
             given = {} if "SPARK_REMOTE" in os.environ else self.server_side_parameters
             settings = {name: value for name, value in given.items() if name != FORCED}
