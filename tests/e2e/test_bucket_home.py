@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import boto3
 import duckdb
 import pytest
+import requests
 from recording import wrong_rows
 
 from python_ops.lake.buckets import bucket_path
@@ -43,6 +44,7 @@ def aws() -> Iterator[dict[str, str]]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in given.items():
             patch.setenv(name, value)
+        requests.post(f"{os.environ['AWS_ENDPOINT_URL']}/moto-api/reset", timeout=10)  # of other tests in this process
         boto3.client("s3").create_bucket(Bucket="lake", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
         yield given
     server.stop()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+import requests
 from deltalake import DeltaTable
 
 from python_ops.lake.buckets import bucket_path
@@ -156,6 +157,7 @@ def bucket(log_store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         "LAKEHOUSE_WORKSPACE": str(tmp_path / "workspace"),
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
+    requests.post(f"{os.environ['AWS_ENDPOINT_URL']}/moto-api/reset", timeout=10)  # of other tests in this process
     boto3.client("s3").create_bucket(Bucket="lake", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     yield bucket_path("s3://lake/home")
     server.stop()

@@ -20,6 +20,7 @@ from typing import Any
 import boto3
 import pyspark
 import pytest
+import requests
 from deltalake import DeltaTable
 
 from python_ops.lake.config import PROJECT_ROOT
@@ -67,6 +68,7 @@ def s3(log_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lossy]:
         "AWS_SECRET_ACCESS_KEY": "testing", "AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-1",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
+    requests.post(f"{os.environ['AWS_ENDPOINT_URL']}/moto-api/reset", timeout=10)  # of other tests in this process
     boto3.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     yield app
     server.shutdown()
