@@ -24,6 +24,7 @@ from python_ops.cli import (
     sla,
     snapshot,
     spark,
+    sql,
     stream,
     table,
     watermark,
@@ -66,5 +67,5 @@ app.add_typer(secrets.app, name="secrets")
 app.add_typer(stream.app, name="stream")
 app.add_typer(spark.app, name="spark")
 app.add_typer(watermark.app, name="watermark")
-for command in (run.run, run.demo, run.status, report.report, doctor.doctor):
+for command in (run.run, run.demo, run.status, sql.sql, report.report, doctor.doctor):
     app.command()(command)

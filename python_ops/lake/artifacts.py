@@ -65,6 +65,11 @@ class Model:
         return (self.strategy or "").startswith("cdc_scd")
 
     @property
+    def is_view(self) -> bool:
+        """Whether a view bears its name: that of a CDC model shows the rows of its table."""
+        return self.materialized == "view" or self.is_cdc
+
+    @property
     def storage(self) -> str | None:
         """Name of the Delta table that holds its rows: `<alias>__cdc` of a CDC model; None for a view."""
         if self.materialized == "view":

@@ -10,18 +10,26 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlglot
 from canaries import PLANTED, found_in
 from cdc_lab import install_package
 from deltalake import DeltaTable
 from recorded_truth import ENTITIES
 from recording import wrong_rows
+from sqlglot import exp
 
+from python_ops.jobs.publish.fingerprint import DUCKDB, SPARK, Field
+from python_ops.jobs.query import names, query
 from python_ops.lake.artifacts import load_run_results
-from python_ops.lake.config import PROJECT_ROOT
+from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.delta import columns
+from python_ops.lake.lake import Lake
+from python_ops.lake.views import views
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -79,6 +87,47 @@ def test_the_demos_lake_is_what_postgresql_held(home: Path, spark: SparkSession)
 
     wrong = wrong_rows(spark, table)
     assert not wrong, f"{len(wrong)} wrong, the first: {wrong[:3]}"
+
+
+def test_sql_without_a_jvm_answers_as_spark_does(home: Path, spark: SparkSession) -> None:
+    """Every table and view, row for row: each engine computes the fingerprint of publishing."""
+    lake = Lake(Settings(home=home))
+    known, texts = names(lake), views(lake)
+    assert {f"silver.{name}" for name in ("slv_contacts", "slv_contacts_history", "slv_fx_rates_daily")} <= {*texts}
+
+    def spelled(node: exp.Expression) -> exp.Expression:
+        """A table by its folder and a view by its text: this session has another metastore."""
+        if not isinstance(node, exp.Table) or not node.db:
+            return node
+        view, path = texts.get(f"{node.db}.{node.name}"), lake.table_path(node.db, node.name)
+        made = view.query.transform(spelled).sql("spark") if view else f"select * from delta.`{path}`"
+        return exp.Subquery(this=sqlglot.parse_one(made, dialect="spark"), alias=exp.to_identifier(node.alias_or_name))
+
+    wrong = []
+    for name, _ in known:
+        read = sqlglot.parse_one(f"select * from {name}", dialect="spark").transform(spelled).sql("spark")
+        frame = spark.sql(read)
+        fields = [Field(column, type_) for column, type_ in frame.dtypes if "<" not in type_]
+        spark_parts, duck_parts = SPARK.aggregates(fields), DUCKDB.aggregates(fields)
+        there = frame.selectExpr(*(f"{part} as p{i}" for i, part in enumerate(spark_parts.values()))).first()
+        (here,) = query(lake, f"select {', '.join(duck_parts.values())} from {name}").rows()
+        told = zip(spark_parts, there or (), here, strict=True)
+        # a sum too large for Spark is NULL there
+        wrong += [(name, part, a, b) for part, a, b in told if a != b and not (part.startswith("sum") and a is None)]
+        if name in texts and lakeops_types(lake, name) != frame.dtypes:
+            wrong.append((name, "types", frame.dtypes, lakeops_types(lake, name)))
+    assert not wrong, f"{len(wrong)} wrong, the first: {wrong[:3]}"
+
+
+def lakeops_types(lake: Lake, name: str) -> list[tuple[str, str]]:
+    """A view's columns and their types, found without Spark."""
+
+    def of(read: str) -> Mapping[str, str]:
+        if view := views(lake).get(read):
+            return view.resolved(of).types
+        return {column: type_ for column, (type_, _) in columns(lake.table_path(*read.split("."))).items()}
+
+    return list(of(name).items())
 
 
 def test_a_run_with_nothing_new_starts_no_jvm_and_commits_nothing(home: Path) -> None:
