@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from python_ops.cli import (
+    catalog,
     contracts,
     dlq,
     doctor,
@@ -58,6 +59,7 @@ app.add_typer(contracts.app, name="contracts")
 app.add_typer(publish.app, name="publish")
 app.add_typer(maintain.app, name="maintain")
 app.add_typer(table.app, name="table")
+app.add_typer(catalog.app, name="catalog")
 app.add_typer(snapshot.app, name="snapshot")
 app.add_typer(home.app, name="home")
 app.add_typer(lineage.app, name="lineage")

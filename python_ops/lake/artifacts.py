@@ -24,6 +24,7 @@ class ModelColumn:
     name: str
     description: str
     data_type: str | None
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -281,7 +282,9 @@ def _model(node: Mapping[str, Any]) -> Model:
         description=node["description"],
         meta=config.get("meta") or {},
         columns=tuple(
-            ModelColumn(column["name"], column.get("description") or "", column.get("data_type"))
+            ModelColumn(
+                column["name"], column.get("description") or "", column.get("data_type"), column.get("meta") or {}
+            )
             for column in node["columns"].values()
         ),
         path=node["original_file_path"],

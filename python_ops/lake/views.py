@@ -116,6 +116,12 @@ class Resolved:
             raise OpsError(f"{self.name} cannot be said in the SQL of {dialect}: {first_line(exc, 200)}") from exc
         return text
 
+    def types_in(self, dialect: str) -> Types:
+        """Types of its columns as another engine names them."""
+        return {
+            name: exp.DataType.build(type_, dialect="spark").sql(dialect).lower() for name, type_ in self.types.items()
+        }
+
 
 def _type(column: exp.Expr) -> str:
     return column.type.sql("spark").lower().replace(", ", ",") if column.type else "unknown"

@@ -23,6 +23,7 @@ from recorded_truth import ENTITIES
 from recording import wrong_rows
 from sqlglot import exp
 
+from python_ops.jobs.catalog.readers import check
 from python_ops.jobs.publish.fingerprint import DUCKDB, SPARK, Field
 from python_ops.jobs.query import names, query
 from python_ops.lake.artifacts import load_run_results
@@ -117,6 +118,7 @@ def test_sql_without_a_jvm_answers_as_spark_does(home: Path, spark: SparkSession
         if name in texts and lakeops_types(lake, name) != frame.dtypes:
             wrong.append((name, "types", frame.dtypes, lakeops_types(lake, name)))
     assert not wrong, f"{len(wrong)} wrong, the first: {wrong[:3]}"
+    assert {each.table: each.broken for each in check(lake) if each.broken} == {}, "gold is what its readers can read"
 
 
 def lakeops_types(lake: Lake, name: str) -> list[tuple[str, str]]:

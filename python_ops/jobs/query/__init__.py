@@ -1,7 +1,7 @@
 """One SELECT over the lake's own tables, answered by DuckDB in this process, without a JVM.
 
 Names are those of Spark: tables as their Delta log says they are, deletion vectors applied, and views as dbt made them.
-Only what the query reads is opened, and nothing is written. docs/guides/querying.md says what it is for and what it is not.
+Only what the query reads is opened, and nothing is written. docs/guides/querying.md says what it is for.
 """
 
 from __future__ import annotations
