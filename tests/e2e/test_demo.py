@@ -183,6 +183,8 @@ def test_every_model_has_column_lineage_and_every_job_its_events(home: Path) -> 
     assert all(columns for columns in found.values())
     without = {table for table, columns in found.items() if not any(columns.values())}
     assert without == {"gold.dim_date"}, "made of dates alone"
+    personal = lakeops(home, "lineage", "check", **NO_JVM)
+    assert personal.returncode == 0, personal.stderr
     lines = (home / "state" / "lineage" / "events.jsonl").read_text().split("\n")
     events = [json.loads(line) for line in lines if line]
     begun = {event["run"]["runId"] for event in events if event["eventType"] == "START"}
