@@ -160,8 +160,14 @@ def test_a_change_of_the_lake_or_by_hand_is_put_right(lake: Lake) -> None:
     lake.table_path("gold", "fct_old").rename(lake.home / "elsewhere")
     planned = {change.name: (change.action.value, change.why) for change in register(lake)}
     assert planned["dev_bronze.crm_contacts"] == ("unchanged", "")
+    assert planned["dev_gold.dim_customer"] == ("unchanged", "")
+    path = lake.artifacts / "manifest.json"
+    path.write_text(path.read_text().replace(', "sensitivity": "personal"', ""))
+    planned = {change.name: (change.action.value, change.why) for change in register(lake)}
+    assert planned["dev_gold.dim_customer"] == ("update", "parameters"), "what is no longer said goes"
     assert planned["dev_gold.fct_old"] == ("remove", "the lake has no such table")
     register(lake, execute=True)
+    assert "sensitivity" not in table("dev_gold", "dim_customer")["Parameters"]
     assert [c["Name"] for c in table("dev_gold", "dim_customer")["StorageDescriptor"]["Columns"]] == [
         "customer_id", "email", "city",
     ]  # fmt: skip
@@ -242,6 +248,11 @@ def test_without_glue_or_a_lake_the_error_says_what_to_do(lake: Lake, monkeypatc
     files.write_manifest(empty.artifacts)
     with pytest.raises(OpsError, match="nothing was registered, and nothing removed"):
         register(empty, execute=True)
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    monkeypatch.delenv("AWS_REGION", raising=False)
+    with pytest.raises(OpsError, match=r"Glue does not answer for anything \(NoRegionError\)\. Set AWS_REGION"):
+        register(lake)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(OpsError, match=r"Glue does not answer for database dev_bronze .*AWS_REGION"):
         register(lake)

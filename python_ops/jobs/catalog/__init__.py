@@ -15,7 +15,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
-from python_ops.jobs.catalog.entries import LAYERS, MARK, Entries
+from python_ops.jobs.catalog.entries import LAYERS, MARK, PARAMETERS, Entries
 from python_ops.lake import aws
 from python_ops.lake.errors import ConfigError, OpsError, missing_extra
 from python_ops.lake.lake import Lake
@@ -150,7 +150,8 @@ def _planned(
     if _mark(there) != entries.lake.settings.target and not (MARK not in has and _lies_there(there, wanted)):
         whose = f"of environment {has[MARK]}" if MARK in has else "that this project did not register"
         return Change(name, Action.REFUSED, f"there is an entry {whose}; remove or rename it"), None
-    wanted = {**wanted, "Parameters": {**has, **wanted["Parameters"]}}
+    of_others = {name: value for name, value in has.items() if name not in PARAMETERS}
+    wanted = {**wanted, "Parameters": {**of_others, **wanted["Parameters"]}}
     if differs := _differences(there, wanted):
         return Change(name, Action.UPDATE, ", ".join(differs)), partial(glue.change, schema, wanted)
     return Change(name, Action.UNCHANGED), None
@@ -197,7 +198,9 @@ class _Glue:
     """Calls of AWS Glue, with errors of this project."""
 
     def __init__(self, lake: Lake) -> None:
-        self.lake, self.client = lake, aws.client("glue", answer_seconds=20)
+        self.lake = lake
+        with _explained("anything"):
+            self.client = aws.client("glue", answer_seconds=20)
 
     def database(self, name: str) -> Mapping[str, Any] | None:
         """The database; None where there is none."""

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 MARK = "lakehouse.environment"
 """The parameter that says whose an entry is: the name of the environment that registered it."""
 
+_POLICY = ("sla_minutes", "retain_hours", "dr_tier", "domain", "sensitivity")  # of `meta`
+PARAMETERS = frozenset({MARK, "contract_version", "grain", "key", "layer", "owner", "readers", *_POLICY})
+"""Parameters that say what the project says; one that it no longer says goes."""
+
 LAYERS = ("bronze", "silver", "gold")  # rejected records and the project's own tables are not for readers
 
 _COMMENT, _DESCRIPTION = 255, 2048  # characters that Glue takes
@@ -186,8 +190,7 @@ def _of_model(manifest: Manifest, model: Model, owner: str) -> dict[str, str]:
 
 def _policy(meta: Mapping[str, Any]) -> dict[str, str]:
     """What `meta` says of freshness, retention and tags."""
-    names = ("sla_minutes", "retain_hours", "dr_tier", "domain", "sensitivity")
-    return {name: str(meta[name]) for name in names if name in meta}
+    return {name: str(meta[name]) for name in _POLICY if name in meta}
 
 
 def _grain(description: str) -> str:
