@@ -116,10 +116,11 @@ def test_an_entry_says_whose_the_table_is_and_what_it_means(lake: Lake) -> None:
     assert columns["email"]["Parameters"] == {"pii": "true"} and len(columns["email"]["Comment"]) == 255
     assert found["StorageDescriptor"]["Location"].endswith("/warehouse/dev_gold.db/dim_customer")
     bronze = table("dev_bronze", "crm_contacts")
-    assert bronze["Parameters"]["owner"] == "data-platform" and bronze["Parameters"]["key"] == "contact_id"
-    assert [c.get("Parameters") for c in bronze["StorageDescriptor"]["Columns"] if c["Name"] == "email"] == [
-        {"pii": "true"}
-    ]
+    assert {name: bronze["Parameters"].get(name) for name in ("owner", "key", "domain", "sla_minutes")} == {
+        "owner": "data-platform", "key": "contact_id", "domain": "crm", "sla_minutes": "1560",
+    }  # fmt: skip
+    (email,) = [column for column in bronze["StorageDescriptor"]["Columns"] if column["Name"] == "email"]
+    assert email["Parameters"] == {"pii": "true", "sensitivity": "personal"}, "as the contract tags it"
 
 
 def test_a_view_is_one_that_presto_reads_and_gives_the_same_rows(lake: Lake) -> None:

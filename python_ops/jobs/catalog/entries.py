@@ -87,13 +87,13 @@ class Entries:
         view = self.views.get(name)
         comments = view.comments if view else {c: text for c, (_, text) in delta.columns(self._path(name)).items()}
         model = self.models.get(name)
-        personal = self._personal(name, model)
+        marks = self._marks(name, model)
         columns = [
             {
                 "Name": column,
                 "Type": type_.replace("timestamp_ntz", "timestamp"),
                 "Comment": _cut(comments[column], _COMMENT),
-                "Parameters": {"pii": "true"} if column in personal else {},
+                "Parameters": marks.get(column, {}),
             }
             for column, type_ in self.types(name).items()
         ]
@@ -158,7 +158,7 @@ class Entries:
         return {
             "description": contract.description, "layer": "bronze", "owner": contract.owner,
             "key": ",".join(contract.key), "grain": _grain(contract.description),
-            "contract_version": contract.version, **_policy(meta),
+            "contract_version": contract.version, **_policy({**meta, **contract.lf_tags}),
         }  # fmt: skip
 
     def _owner(self, model: Model) -> str:
@@ -170,13 +170,18 @@ class Entries:
         known = sources & self.manifest.source_meta.keys()
         return ",".join(sorted({self.lake.contracts.load(source).owner for source in known}))
 
-    def _personal(self, name: str, model: Model | None) -> frozenset[str]:
+    def _marks(self, name: str, model: Model | None) -> dict[str, dict[str, str]]:
+        """What is said of columns: whether they are personal, and how sensitive."""
         if model:
-            return frozenset(column.name for column in model.columns if column.meta.get("pii"))
+            return {column.name: _mark(column.meta.get("pii"), column.meta) for column in model.columns}
         source = name.partition(".")[2]
         if source not in self.manifest.source_meta:
-            return frozenset()
-        return frozenset(column.name for column in self.lake.contracts.load(source).columns if column.pii)
+            return {}
+        return {column.name: _mark(column.pii, column.lf_tags) for column in self.lake.contracts.load(source).columns}
+
+
+def _mark(is_personal: object, tags: Mapping[str, Any]) -> dict[str, str]:
+    return ({"pii": "true"} if is_personal else {}) | {n: str(tags[n]) for n in ("sensitivity",) if n in tags}
 
 
 def _of_model(manifest: Manifest, model: Model, owner: str) -> dict[str, str]:
