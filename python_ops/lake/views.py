@@ -1,183 +1,72 @@
-"""The lake's views as Spark made them: the statements that dbt keeps in `target/run`, read without a JVM.
-
-A view's text is Spark SQL. Other engines get it in their own (`Resolved.sql`): sqlglot translates it, and every column
-is cast to the type that it has in Spark, because an engine's functions give types of their own (a day added to a date
-makes a timestamp in DuckDB). sqlglot takes a tenth of a second to import: import this module where it is used.
-"""
+"""The lake's views as Spark made them: the statements that dbt keeps in `target/run`, read without a JVM."""
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
-
-import sqlglot
-from sqlglot import ErrorLevel, exp
-from sqlglot.errors import SqlglotError
-from sqlglot.optimizer.annotate_types import annotate_types
-from sqlglot.optimizer.qualify import qualify
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from python_ops.lake.artifacts import Model
-from python_ops.lake.errors import OpsError, first_line
+from python_ops.lake.errors import OpsError
 from python_ops.lake.lake import Lake
 
-Types = Mapping[str, str]
-"""Spark's types by the name of their column, in order."""
+if TYPE_CHECKING:
+    from python_ops.lake.view_sql import View
 
 _STATEMENT = re.compile(r"\s*create or replace view\s", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class View:
-    """A view of the lake.
-
-    Attributes:
-        name: Schema and name.
-        comments: Description of each column, by its name, in order; empty where it has none.
-        comment: Description of the view.
-        query: Its SELECT, as Spark parses it.
-    """
-
-    name: str
-    comments: Mapping[str, str]
-    comment: str
-    query: exp.Query
-
-    def reads(self) -> frozenset[str]:
-        """Tables and views that it reads directly, as `schema.name`."""
-
-        return frozenset(f"{table.db}.{table.name}" for table in self.query.find_all(exp.Table) if table.db)
-
-    def resolved(self, of: Callable[[str], Types]) -> Resolved:
-        """The view with the types of its columns.
-
-        Args:
-            of: Gives the types of a table or view that it reads.
-
-        Raises:
-            OpsError: a type cannot be told from the text.
-        """
-
-        schema: dict[str, Any] = {}
-        for name in self.reads():
-            layer, _, table = name.partition(".")
-            schema.setdefault(layer, {})[table] = dict(of(name))
-        try:
-            query = annotate_types(qualify(self.query.copy(), schema=schema, dialect="spark"), schema, dialect="spark")
-        except SqlglotError as exc:
-            raise OpsError(f"The columns of {self.name} cannot be told: {first_line(exc, 200)}") from exc
-        assert isinstance(query, exp.Query)
-        types = dict(zip(self.comments, map(_type, query.selects), strict=True))
-        if unknown := sorted(name for name, type_ in types.items() if type_ in ("unknown", "null")):
-            raise OpsError(
-                f"The type of {', '.join(unknown)} of {self.name} cannot be told from its SQL. Write "
-                f"`cast({unknown[0]} as …)` in the model, then run `dbt build --select {self.name.partition('.')[2]}`."
-            )
-        return Resolved(self.name, types, query)
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """A view whose columns have types.
-
-    Attributes:
-        types: Of its columns.
-        query: Its SELECT, every name in it qualified and every expression typed.
-    """
-
-    name: str
-    types: Types
-    query: exp.Query
-
-    def sql(self, dialect: str) -> str:
-        """Its SELECT in another engine's SQL, each column of its type.
-
-        Args:
-            dialect: As sqlglot names it.
-
-        Raises:
-            OpsError: the text says what that engine does not have.
-        """
-        columns = [
-            exp.cast(exp.column(name, quoted=True), exp.DataType.build(type_, dialect="spark")).as_(name, quoted=True)
-            for name, type_ in self.types.items()
-        ]
-        made = exp.TableAlias(
-            this=exp.to_identifier("made"), columns=[exp.to_identifier(name, quoted=True) for name in self.types]
-        )
-        inner = self.query.transform(_as_spark_means_it)
-        whole = exp.select(*columns).from_(exp.Subquery(this=inner, alias=made))
-        try:
-            text = whole.sql(dialect=dialect, comments=False, unsupported_level=ErrorLevel.RAISE)
-            sqlglot.parse_one(text, dialect=dialect)
-        except SqlglotError as exc:
-            raise OpsError(f"{self.name} cannot be said in the SQL of {dialect}: {first_line(exc, 200)}") from exc
-        return text
-
-    def types_in(self, dialect: str) -> Types:
-        """Types of its columns as another engine names them."""
-        return {
-            name: exp.DataType.build(type_, dialect="spark").sql(dialect).lower() for name, type_ in self.types.items()
-        }
-
-
-def _type(column: exp.Expr) -> str:
-    return column.type.sql("spark").lower().replace(", ", ",") if column.type else "unknown"
-
-
-def _as_spark_means_it(node: exp.Expression) -> exp.Expression:
-    """What sqlglot would translate otherwise: Spark's date_add gives a date, and a sequence of dates goes by days."""
-    if isinstance(node, exp.TsOrDsAdd):
-        return exp.cast(node, "date")
-    if isinstance(node, exp.GenerateSeries) and node.args["start"].is_type("date") and not node.args.get("step"):
-        day = exp.Interval(this=exp.Literal.string("1"), unit=exp.var("day"))
-        return exp.GenerateDateArray(start=node.args["start"], end=node.args["end"], step=day)
-    return node
-
-
-def views(lake: Lake) -> dict[str, View]:
+class Views(Mapping[str, "View"]):
     """The views of the project's models by name, `<model>__changes` of CDC models among them.
 
-    A model that was never built here is left out.
+    Each is read when it is asked for. A model that was never built here is left out.
+
+    Args:
+        lake: The environment.
 
     Raises:
-        OpsError: there is no manifest, or a statement cannot be read.
+        OpsError: there is no manifest; of a view that is asked for: its statement cannot be read.
     """
-    found: dict[str, View] = {}
-    for model in lake.manifest().models.values():
-        if model.is_view:
-            found |= {view.name: view for view in _made(lake, model)}
-    return found
+
+    def __init__(self, lake: Lake) -> None:
+        self._files: dict[str, tuple[Model, Path]] = {}
+        self._read: dict[str, View] = {}
+        for model in lake.manifest().models.values():
+            path = lake.artifacts / "run" / model.unique_id.split(".")[1] / model.path
+            if model.is_view and _makes_a_view(path):
+                for name in (model.table, f"{model.table}__changes") if model.is_cdc else (model.table,):
+                    self._files[name] = (model, path)
+
+    def __getitem__(self, name: str) -> View:
+        if name not in self._read:
+            from python_ops.lake.view_sql import parsed  # with it comes sqlglot, a tenth of a second
+
+            model, path = self._files[name]
+            again = f"Run `dbt build --select {model.name}`."
+            try:
+                found = {view.name: view for view in parsed(path.read_text(encoding="utf-8"))}
+            except (OpsError, OSError) as exc:
+                raise OpsError(f"{name} is not known ({path}): {exc} {again}") from exc
+            if name not in found:
+                raise OpsError(f"{name} is not known: {path} does not make it. {again}")
+            self._read |= found
+        return self._read[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
 
 
-def _made(lake: Lake, model: Model) -> Iterator[View]:
-
-    path = lake.artifacts / "run" / model.unique_id.split(".")[1] / model.path
+def _makes_a_view(path: Path) -> bool:
+    """Whether dbt ran the model here as a view. Of a table or a dry run the file has something else."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            return _STATEMENT.match(file.read(200)) is not None
     except (FileNotFoundError, NotADirectoryError):
-        return
-    if not _STATEMENT.match(text):
-        return
-    try:
-        statements = sqlglot.parse(text, dialect="spark")
-    except SqlglotError as exc:
-        raise OpsError(f"{path} cannot be read: {first_line(exc, 200)} Run `dbt build --select {model.name}`.") from exc
-    for made in statements:
-        if isinstance(made, exp.Create) and isinstance(made.expression, exp.Query):
-            (table,) = itertools.islice(made.this.find_all(exp.Table), 1)
-            listed = made.this.expressions if isinstance(made.this, exp.Schema) else []
-            yield View(
-                name=f"{table.db}.{table.name}",
-                comments={column.name: _comment(column) for column in listed}
-                or dict.fromkeys(made.expression.named_selects, ""),
-                comment=next((each.this.name for each in made.find_all(exp.SchemaCommentProperty)), ""),
-                query=made.expression,
-            )
-
-
-def _comment(column: exp.Expression) -> str:
-
-    return next((each.this.name for each in column.find_all(exp.CommentColumnConstraint)), "")
+        return False

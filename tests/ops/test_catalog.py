@@ -240,6 +240,8 @@ def test_one_view_that_presto_cannot_say_does_not_stop_the_others(lake: Lake) ->
     assert actions(changes) == dict.fromkeys(EVERYTHING, "create") | {"dev_silver.slv_rows": "failed"}
     with pytest.raises(OpsError, match=r"1 of 7 entries .*dev_silver\.slv_rows failed: The columns of"):
         refuse_incomplete(changes)
+    path.write_text("create or replace view dev_silver.slv_rows as select (")
+    assert actions(register(lake)) == dict.fromkeys(EVERYTHING, "unchanged") | {"dev_silver.slv_rows": "failed"}
 
 
 def test_without_glue_or_a_lake_the_error_says_what_to_do(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:

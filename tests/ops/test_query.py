@@ -26,7 +26,7 @@ from python_ops.lake.config import Settings
 from python_ops.lake.deltalog import _B85, _Z85
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
-from python_ops.lake.views import views
+from python_ops.lake.views import Views
 
 ORDERS = pa.table({
     "order_id": pa.array([2**60 + 1, 2**60 + 2, 3], pa.int64()),
@@ -91,13 +91,17 @@ def test_tables_and_views_bear_the_names_that_they_have_in_spark(lake: Lake) -> 
 def test_only_what_a_query_names_is_opened(lake: Lake) -> None:
     log = lake.table_path("silver", "spans") / "_delta_log" / "00000000000000000000.json"
     log.write_text("garbled")
+    (text,) = (lake.artifacts / "run").rglob("slv_rows.sql")
+    text.write_text(text.read_text() + " qualify (")
     assert query(lake, "select count(*) from fct_orders").rows() == [(3,)]
     with pytest.raises(OpsError, match="cannot be read"):
         query(lake, "from slv_days")
+    with pytest.raises(OpsError, match=r"slv_rows is not known .*Run `dbt build --select slv_rows`"):
+        query(lake, "from slv_rows")
 
 
 def test_views_say_their_columns_and_what_they_mean(lake: Lake) -> None:
-    found = views(lake)[f"{lake.schema_name('silver')}.slv_days"]
+    found = Views(lake)[f"{lake.schema_name('silver')}.slv_days"]
     assert (found.comment, found.comments) == ("One row per day.", {"day": "Each day.", "next_day": ""})
     types = {"first_day": "date", "last_day": "date"}
     assert found.resolved(lambda name: types).types == {"day": "date", "next_day": "date"}

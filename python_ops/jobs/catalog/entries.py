@@ -20,9 +20,10 @@ from python_ops.lake.artifacts import Manifest, Model
 from python_ops.lake.buckets import on_bucket
 from python_ops.lake.errors import OpsError
 from python_ops.lake.lake import Lake
+from python_ops.lake.views import Views
 
 if TYPE_CHECKING:
-    from python_ops.lake.views import Resolved, Types, View
+    from python_ops.lake.view_sql import Resolved, Types
 
 MARK = "lakehouse.environment"
 """The parameter that says whose an entry is: the name of the environment that registered it."""
@@ -47,15 +48,13 @@ class Entries:
         lake: The environment. Its home should be in a bucket: what lies on this machine is read by nobody else.
 
     Raises:
-        OpsError: there is no manifest, or a view's text cannot be read.
+        OpsError: there is no manifest.
     """
 
     def __init__(self, lake: Lake) -> None:
-        from python_ops.lake.views import views  # with it comes sqlglot, which other commands do not need
-
         self.lake = lake
         self.manifest: Manifest = lake.manifest()
-        self.views: dict[str, View] = views(lake)
+        self.views = Views(lake)
         schemas = {lake.schema_name(layer) for layer in LAYERS}
         self.paths = {
             f"{schema}.{name}": path for schema, name, path in home.tables(lake.settings) if schema in schemas

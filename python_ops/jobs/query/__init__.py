@@ -7,11 +7,11 @@ Only what the query reads is opened, and nothing is written. docs/guides/queryin
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
@@ -19,7 +19,10 @@ from python_ops.lake import delta
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.home import LAYERS, tables
 from python_ops.lake.lake import Lake
-from python_ops.lake.views import Types, View, views
+from python_ops.lake.views import Views
+
+if TYPE_CHECKING:
+    from python_ops.lake.view_sql import Types, View
 
 _SEARCHED = ("gold", "silver", "bronze")  # where a name without a schema is looked for, in this order
 
@@ -107,7 +110,7 @@ class _Names:
                 f"The lake in {lake.settings.place} has no tables yet. `lakeops demo` fills one with invented data, "
                 "`lakeops run` takes what was delivered."
             )
-        self.views: dict[str, View] = views(lake) if (lake.artifacts / "manifest.json").exists() else {}
+        self.views: Mapping[str, View] = Views(lake) if (lake.artifacts / "manifest.json").exists() else {}
         self.known = {name.lower(): name for name in (*self.tables, *self.views)}
         self.opened: dict[str, Types] = {}
         for schema in schemas:
