@@ -148,12 +148,24 @@ def test_an_empty_lake_says_what_fills_it(tmp_path: Path) -> None:
         query(Lake(Settings(home=tmp_path / "lake")), "select 1")
 
 
-def by_hand(path: Path, rows: pa.Table, deleted: int | None = None) -> None:
-    """A table as Spark writes it: INT96 timestamps, and a deletion vector (PROTOCOL.md, "Deletion Vector Format")."""
+TAGS = {"type": "array", "elementType": "integer", "containsNull": True}
+
+
+def by_hand(
+    path: Path,
+    rows: pa.Table,
+    fields: dict[str, Any],
+    *,
+    deleted: int | None = None,
+    partition: dict[str, str] | None = None,
+    physical: dict[str, str] | None = None,
+) -> None:
+    """A table as Spark writes it, with one file: INT96 timestamps, and by request a deletion vector for one row
+    (PROTOCOL.md, "Deletion Vector Format"), a partition, and names of the file's columns by column mapping."""
     (path / "_delta_log").mkdir(parents=True)
-    pq.write_table(rows, path / "a.parquet", use_deprecated_int96_timestamps=True)
+    pq.write_table(rows, path / "a.parquet", use_deprecated_int96_timestamps=True, store_schema=False)
     add: dict[str, Any] = {
-        "path": "a.parquet", "partitionValues": {}, "size": (path / "a.parquet").stat().st_size,
+        "path": "a.parquet", "partitionValues": partition or {}, "size": (path / "a.parquet").stat().st_size,
         "modificationTime": 0, "dataChange": True, "stats": json.dumps({"numRecords": rows.num_rows}),
     }  # fmt: skip
     if deleted is not None:
@@ -161,24 +173,25 @@ def by_hand(path: Path, rows: pa.Table, deleted: int | None = None) -> None:
         bitmap = struct.pack("<iqiiihhih", 1681511377, 1, 0, 12346, 1, 0, 0, 16, deleted)
         padded = bitmap + b"\0" * (-len(bitmap) % 4)
         text = base64.b85encode(padded).translate(bytes.maketrans(_B85, _Z85)).decode()
-        vector = {"storageType": "i", "pathOrInlineDv": text, "sizeInBytes": len(bitmap), "cardinality": 1}
-        add |= {"deletionVector": vector}
-    tags = {"type": "array", "elementType": "integer", "containsNull": True}
-    fields = [
+        add["deletionVector"] = {
+            "storageType": "i", "pathOrInlineDv": text, "sizeInBytes": len(bitmap), "cardinality": 1,
+        }  # fmt: skip
+    listed = [
         {"name": name, "type": type_, "nullable": True, "metadata": {"comment": f"The {name}."}}
-        for name, type_ in (("id", "long"), ("moment", "timestamp"), ("tags", tags))
-    ]  # fmt: skip
-    features = {"readerFeatures": ["deletionVectors"], "writerFeatures": ["deletionVectors"]}
-    actions = [
-        {"protocol": {"minReaderVersion": 3, "minWriterVersion": 7, **features}},
-        {"metaData": {
-            "id": "1", "format": {"provider": "parquet", "options": {}}, "partitionColumns": [], "configuration": {},
-            "schemaString": json.dumps({"type": "struct", "fields": fields}),
-        }},
-        {"add": add},
-    ]  # fmt: skip
-    log = path / "_delta_log" / f"{0:020}.json"
-    log.write_text("\n".join(json.dumps(action) for action in actions))
+        for name, type_ in fields.items()
+    ]
+    for number, field in enumerate(listed if physical else [], 1):
+        named = {"id": number, "physicalName": (physical or {}).get(field["name"], field["name"])}
+        field["metadata"] |= {f"delta.columnMapping.{name}": value for name, value in named.items()}
+    features = ["deletionVectors"] + (["columnMapping"] if physical else [])
+    protocol = {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": features, "writerFeatures": features}
+    metadata = {
+        "id": "1", "format": {"provider": "parquet", "options": {}}, "partitionColumns": list(partition or {}),
+        "configuration": {"delta.columnMapping.mode": "name"} if physical else {},
+        "schemaString": json.dumps({"type": "struct", "fields": listed}),
+    }  # fmt: skip
+    actions = [{"protocol": protocol}, {"metaData": metadata}, {"add": add}]
+    (path / "_delta_log" / f"{0:020}.json").write_text("\n".join(map(json.dumps, actions)))
 
 
 def test_sparks_files_are_read_as_spark_reads_them(tmp_path: Path) -> None:
@@ -189,8 +202,9 @@ def test_sparks_files_are_read_as_spark_reads_them(tmp_path: Path) -> None:
         "id": pa.array([1, 2], pa.int64()), "moment": pa.array([first, later], pa.timestamp("us", "UTC")),
         "tags": pa.array([[1], None], pa.list_(pa.int32())),
     })  # fmt: skip
-    by_hand(lake.table_path("gold", "whole"), rows)
-    by_hand(lake.table_path("gold", "less"), rows, deleted=1)
+    fields = {"id": "long", "moment": "timestamp", "tags": TAGS}
+    by_hand(lake.table_path("gold", "whole"), rows, fields)
+    by_hand(lake.table_path("gold", "less"), rows, fields, deleted=1)
     assert query(lake, "select id, moment::varchar from whole order by id").rows() == [
         (1, "0001-01-01 00:00:00+00"), (2, "2025-03-03 06:00:00.017919+00"),
     ]  # fmt: skip
@@ -198,6 +212,15 @@ def test_sparks_files_are_read_as_spark_reads_them(tmp_path: Path) -> None:
     assert delta.columns(lake.table_path("gold", "less")) == {
         "id": ("bigint", "The id."), "moment": ("timestamp", "The moment."), "tags": ("array<int>", "The tags."),
     }  # fmt: skip
+
+
+def test_a_tables_columns_are_those_of_its_log(tmp_path: Path) -> None:
+    """Given a renamed column, one that the file lacks, and one that the path has, Then each is under its name."""
+    lake = Lake(Settings(home=tmp_path / "lake"))
+    rows = pa.table({"col-1": pa.array([1, 2], pa.int64())})
+    fields = {"id": "long", "day": "integer", "added": "string"}
+    by_hand(lake.table_path("gold", "mapped"), rows, fields, partition={"day": "7"}, physical={"id": "col-1"})
+    assert query(lake, "from mapped order by id").rows() == [(1, 7, None), (2, 7, None)]
 
 
 @pytest.fixture
