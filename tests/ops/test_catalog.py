@@ -20,6 +20,7 @@ from python_ops.cli.app import app
 from python_ops.jobs.catalog import Action, Change, refuse_incomplete, register, unregister
 from python_ops.jobs.catalog.readers import check, features, refuse_broken
 from python_ops.jobs.query import query
+from python_ops.lake.buckets import delta_options
 from python_ops.lake.config import Settings
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
@@ -219,6 +220,22 @@ def test_what_is_somebody_elses_stays_and_is_named(lake: Lake) -> None:
         "slv_rows",
         "slv_rows__cdc",
     }
+
+
+def test_a_home_in_a_bucket_is_asked_and_registered_where_it_lies(aws: str, tmp_path: Path) -> None:
+    boto3.client("s3").create_bucket(Bucket="lake", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    own = Lake(Settings(home=Path("s3://lake/home"), workspace=str(tmp_path), target="dev"))
+    path = own.table_path("gold", "dim_customer")
+    write_deltalake(str(path), pa.table({"customer_id": ["a"]}), storage_options=delta_options())
+    files.write_manifest(own.artifacts, files.model("dim_customer", strategy="merge"))
+    assert query(own, "from dim_customer").rows() == [("a",)]
+    register(own, execute=True)
+    assert (
+        table("gold", "dim_customer")["StorageDescriptor"]["Location"]
+        == "s3://lake/home/warehouse/gold.db/dim_customer"
+    )
+    assert [each.readers for each in check(own)] == [("athena", "trino", "spark")]
+    assert set(actions(register(own)).values()) == {"unchanged"}
 
 
 def test_unregister_removes_what_register_made(lake: Lake) -> None:
