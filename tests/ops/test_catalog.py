@@ -52,6 +52,7 @@ def lake(aws: str, tmp_path: Path) -> Lake:
     silver = files.model(
         "slv_rows", layer="silver", prefix="dev", strategy="cdc_scd1", description="Rows. One row per id."
     )
+    silver["columns"]["text"] = {"name": "text", "description": "", "meta": {"pii": True}}
     silver["depends_on"] = {"nodes": ["source.lakehouse.bronze.crm_contacts"]}
     files.write_manifest(own.artifacts, gold, silver)
     source = {"name": "crm_contacts", "schema": "dev_bronze", "config": {"meta": {"sla_minutes": 1560}}}
@@ -70,7 +71,7 @@ def lake(aws: str, tmp_path: Path) -> Lake:
         "id": [1, 2], "seen_at": pa.array([0, 1], pa.timestamp("us", "UTC")), "text": ["a", "unsent"],
         "_cdc_filled": pa.array([None, {"text": "b"}], pa.struct([("text", pa.string())])),
         "_cdc_visible": [True, True],
-    }))  # fmt: skip
+    }), description="Every event of slv_rows.")  # fmt: skip
     write(own, "dlq", "crm_contacts", pa.table({"raw": ["secret"]}))
     return own
 
@@ -122,6 +123,16 @@ def test_an_entry_says_whose_the_table_is_and_what_it_means(lake: Lake) -> None:
     }  # fmt: skip
     (email,) = [column for column in bronze["StorageDescriptor"]["Columns"] if column["Name"] == "email"]
     assert email["Parameters"] == {"pii": "true", "sensitivity": "personal"}, "as the contract tags it"
+
+
+def test_a_storage_table_is_not_described_as_the_view_on_it(lake: Lake) -> None:
+    """And the struct that holds filled values of personal columns is personal."""
+    register(lake, execute=True)
+    view, stored = table("dev_silver", "slv_rows"), table("dev_silver", "slv_rows__cdc")
+    assert (view["Description"], view["Parameters"]["grain"]) == ("Rows. One row per id.", "One row per id")
+    assert (stored["Description"], stored["Parameters"].get("grain")) == ("Every event of slv_rows.", None)
+    personal = {c["Name"] for c in stored["StorageDescriptor"]["Columns"] if (c.get("Parameters") or {}).get("pii")}
+    assert personal == {"text", "_cdc_filled"}
 
 
 def test_a_view_is_one_that_presto_reads_and_gives_the_same_rows(lake: Lake) -> None:

@@ -149,7 +149,11 @@ class Entries:
     def _described(self, name: str, model: Model | None) -> dict[str, str]:
         """What the project says of a table, as texts."""
         if model:
-            return _of_model(self.manifest, model, self._owner(model))
+            told = _of_model(self.manifest, model, self._owner(model))
+            if model.is_cdc and name == model.stored_table:  # every event; the model's own words are of its view
+                told.pop("grain", None)
+                told["description"] = delta.open_log(self._path(name)).metadata().description or ""
+            return told
         source = name.partition(".")[2]
         if source not in self.manifest.source_meta:
             return {"description": "", "layer": name.partition(".")[0]}
@@ -172,7 +176,10 @@ class Entries:
     def _marks(self, name: str, model: Model | None) -> dict[str, dict[str, str]]:
         """What is said of columns: whether they are personal, and how sensitive."""
         if model:
-            return {column.name: _mark(column.meta.get("pii"), column.meta) for column in model.columns}
+            marks = {column.name: _mark(column.meta.get("pii"), column.meta) for column in model.columns}
+            return marks | {
+                "_cdc_filled": _mark(any("pii" in mark for mark in marks.values()), {})
+            }  # it has all of them
         source = name.partition(".")[2]
         if source not in self.manifest.source_meta:
             return {}

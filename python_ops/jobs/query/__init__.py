@@ -81,9 +81,9 @@ def query(lake: Lake, sql: str) -> Answer:
     engine = duckdb.connect(config={"enable_external_access": "false"})
     engine.execute("set timezone = 'UTC'; set python_enable_replacements = false")
     named = _named(engine, sql)
-    names = _Names(lake, engine)
+    known = _Names(lake, engine)
     for name in named:
-        names.open(name)
+        known.open(name)
     with _explained():
         return Answer(engine, engine.sql(sql))
 
