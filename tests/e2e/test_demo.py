@@ -121,6 +121,19 @@ def test_sql_without_a_jvm_answers_as_spark_does(home: Path, spark: SparkSession
     assert {each.table: each.broken for each in check(lake) if each.broken} == {}, "gold is what its readers can read"
 
 
+def test_the_queries_of_the_guide_are_answered(home: Path, tmp_path: Path) -> None:
+    text = (PROJECT_ROOT / "docs" / "guides" / "querying.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\.venv/bin/lakeops (sql.*?)(?: +#.*)?$", text, re.M)
+    assert len(lines) == 6
+    (tmp_path / "query.sql").write_text("select 42 as answer", encoding="utf-8")
+    given = {**os.environ, **NO_JVM, "LAKEHOUSE_HOME": str(home), "LAKEHOUSE_SCHEMA_PREFIX": ""}
+    for line in lines:
+        command = f"{sys.executable} -m python_ops {line}"
+        done = subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, env=given, capture_output=True, text=True)
+        assert done.returncode == 0 and (done.stdout or ">" in line), f"{line}: {done.stdout}{done.stderr}"
+    assert (tmp_path / "revenue.parquet").read_bytes()[:4] == b"PAR1"
+
+
 def lakeops_types(lake: Lake, name: str) -> list[tuple[str, str]]:
     """A view's columns and their types, found without Spark."""
 
