@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from python_ops.cli import (
+    catalog,
     contracts,
     dlq,
     doctor,
@@ -24,6 +25,7 @@ from python_ops.cli import (
     sla,
     snapshot,
     spark,
+    sql,
     stream,
     table,
     watermark,
@@ -57,6 +59,7 @@ app.add_typer(contracts.app, name="contracts")
 app.add_typer(publish.app, name="publish")
 app.add_typer(maintain.app, name="maintain")
 app.add_typer(table.app, name="table")
+app.add_typer(catalog.app, name="catalog")
 app.add_typer(snapshot.app, name="snapshot")
 app.add_typer(home.app, name="home")
 app.add_typer(lineage.app, name="lineage")
@@ -66,5 +69,5 @@ app.add_typer(secrets.app, name="secrets")
 app.add_typer(stream.app, name="stream")
 app.add_typer(spark.app, name="spark")
 app.add_typer(watermark.app, name="watermark")
-for command in (run.run, run.demo, run.status, report.report, doctor.doctor):
+for command in (run.run, run.demo, run.status, sql.sql, report.report, doctor.doctor):
     app.command()(command)

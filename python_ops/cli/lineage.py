@@ -15,6 +15,7 @@ from python_ops.lake.lineage.sink import waiting
 from python_ops.lake.lock import exclusive
 from python_ops.watch.lineage.columns import ColumnLineage, Origin
 from python_ops.watch.lineage.dbt import emit as emit_events
+from python_ops.watch.lineage.personal import refuse, unmarked
 
 app = typer.Typer(help="Where columns come from, and the events of runs.", no_args_is_help=True)
 
@@ -58,6 +59,23 @@ def export(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
     columns = ColumnLineage(lake, lake.manifest())
     models = sorted(columns.manifest.models.values(), key=lambda model: model.table)
     print_json({m.table: {n: [".".join(o) for o in made] for n, made in columns.of(m).items()} for m in models})
+
+
+@app.command()
+def check(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
+    """Find columns that are made from personal ones and do not say what they are. Ends with 1 if there are any.
+
+    Run `dbt compile` or `dbt build` first.
+
+    Example: lakeops lineage check
+    """
+    lake = lake_of(env)
+    found = unmarked(ColumnLineage(lake, lake.manifest()))
+    if as_json:
+        print_json(found)
+    elif not found:
+        typer.echo("Every column that is made from a personal one says what it is.")
+    refuse(found)
 
 
 @app.command()

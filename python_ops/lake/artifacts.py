@@ -24,6 +24,7 @@ class ModelColumn:
     name: str
     description: str
     data_type: str | None
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ class Model:
     def is_cdc(self) -> bool:
         """Whether it applies changes: its table holds their events, and a view shows its rows."""
         return (self.strategy or "").startswith("cdc_scd")
+
+    @property
+    def is_view(self) -> bool:
+        """Whether a view bears its name: that of a CDC model shows the rows of its table."""
+        return self.materialized == "view" or self.is_cdc
 
     @property
     def storage(self) -> str | None:
@@ -276,7 +282,9 @@ def _model(node: Mapping[str, Any]) -> Model:
         description=node["description"],
         meta=config.get("meta") or {},
         columns=tuple(
-            ModelColumn(column["name"], column.get("description") or "", column.get("data_type"))
+            ModelColumn(
+                column["name"], column.get("description") or "", column.get("data_type"), column.get("meta") or {}
+            )
             for column in node["columns"].values()
         ),
         path=node["original_file_path"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,12 @@ _KEEPS_ROWS = frozenset({
     "OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES", "CHANGE COLUMN",
     "CHANGE COLUMNS", "COMPUTE STATS", "CLUSTER BY", "UPGRADE PROTOCOL",
 })  # fmt: skip
+
+# Spark's timestamps are INT96, which would be read as nanoseconds: of 0001-01-01 that makes 1754-08-30 (2026-11-29).
+_READING = {"datafusion.execution.parquet.coerce_int96": "us"}
+
+# Types whose name in the log is not the one in Spark SQL.
+_SPARK_TYPES = {"byte": "tinyint", "short": "smallint", "integer": "int", "long": "bigint"}
 
 _CHANGES_COLUMNS = frozenset({"CHANGE COLUMN", "CHANGE COLUMNS"})  # a comment, or a type that was widened
 _COMMIT = re.compile(r"[0-9]{20}\.(json|checkpoint\..*parquet)$")
@@ -92,12 +99,33 @@ def query(path: Path, sql: str) -> Any:
 
     opened = open_log(path)
     try:
-        return pa.table(QueryBuilder().register("t", opened).execute(sql))
+        return pa.table(QueryBuilder(_READING).register("t", opened).execute(sql))
     except Exception as exc:  # deltalake raises a dozen unrelated classes
         vectors = any(file.vectors for file in read_version(folder_at(path)).files.values())
         if "TypeWidening" not in str(exc) or vectors:
             raise OpsError(f"{path} cannot be read without Spark ({first_line(exc, 200)}).") from exc
     return _query_files(opened, sql)
+
+
+def columns(path: Path) -> dict[str, tuple[str, str]]:
+    """Columns of a table in order: Spark's type and the comment, which is empty where there is none.
+
+    Raises:
+        OpsError: the log cannot be read.
+    """
+    fields = json.loads(open_log(path).schema().to_json())["fields"]
+    return {field["name"]: (_spark_type(field["type"]), field["metadata"].get("comment") or "") for field in fields}
+
+
+def _spark_type(type_: Any) -> str:
+    if isinstance(type_, str):
+        return _SPARK_TYPES.get(type_, type_)
+    if type_["type"] == "array":
+        return f"array<{_spark_type(type_['elementType'])}>"
+    if type_["type"] == "map":
+        return f"map<{_spark_type(type_['keyType'])},{_spark_type(type_['valueType'])}>"
+    fields = ",".join(f"{field['name']}:{_spark_type(field['type'])}" for field in type_["fields"])
+    return f"struct<{fields}>"
 
 
 def current_rows(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""The daily job: extract, ingest, `dbt build`, publish, in one process and one Spark session.
+"""The daily job: extract, ingest, `dbt build`, publish, register, in one process and one Spark session.
 
 Each step is recorded in `state/last_run.json` as it happens, so that even a run that died says how far it came.
 """
@@ -6,6 +6,7 @@ Each step is recorded in `state/last_run.json` as it happens, so that even a run
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from python_ops.jobs.build import arguments, failure, first_lines, invoke, readers_of
+from python_ops.jobs.catalog import refuse_incomplete, register
 from python_ops.jobs.extract import extract
 from python_ops.jobs.ingest import ingest, replaced
 from python_ops.jobs.publish import Action, publish
@@ -168,6 +170,17 @@ class Job:
             sent = [result for result in results if result.action is Action.PUBLISHED]
             step.summary = {"tables": len(results), "published": len(sent), "rows": sum(result.sent for result in sent)}
 
+    def catalog(self) -> None:
+        """Registers tables and views where other engines look for them.
+
+        Raises:
+            OpsError: the catalog does not admit this, or an entry is somebody else's; all others are registered.
+        """
+        with _Recorded(self, "catalog", "lakeops catalog register --execute") as step:
+            changes = register(self.lake, execute=True)
+            step.summary = dict(Counter(change.action.value for change in changes))
+            refuse_incomplete(changes)
+
     def docs(self) -> Path:
         """Writes the dbt docs site as one static file.
 
@@ -239,7 +252,7 @@ class _Recorded:
 
 
 def run(lake: Lake, report: Report, always: bool = False) -> Job:
-    """Extracts, ingests, builds and publishes. With nothing to do, it starts no JVM and writes only its record.
+    """Extracts, ingests, builds, publishes, registers. With nothing to do, it starts no JVM and writes only its record.
 
     Whether there is something to do is decided after extraction. A source that fails does not stop the others. If its
     extraction failed, everything is built and published with the data that was delivered. If its ingestion failed or a
@@ -272,6 +285,8 @@ def run(lake: Lake, report: Report, always: bool = False) -> Job:
             with _kept(failures):
                 job.build()
                 job.publish()
+                if lake.settings.catalog == "glue":
+                    job.catalog()
                 if not job.broken:
                     remember(lake)
     if failures:

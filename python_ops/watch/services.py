@@ -48,6 +48,8 @@ def to_check(lake: Lake) -> Iterator[tuple[str, Callable[[], Check | list[Check]
     for place, region in ((str(settings.home), ""), (settings.recovery, settings.recovery_region)):
         if is_address(place):
             yield "bucket", partial(check_bucket, place, region)
+    if settings.catalog == "glue":
+        yield "catalog", check_catalog
     yield "secrets", partial(check_secrets, lake)
     for name in settings.publish:
         if name != "duckdb":
@@ -131,6 +133,13 @@ def check_bucket(place: str, region: str) -> Check:
         fix = "Switch it on: what is removed by mistake cannot be had back without it."
         return Check("bucket", Outcome.WARN, f"{folder.url} can be read and written; versioning is {told}", fix)
     return Check("bucket", Outcome.OK, f"{folder.url} can be read and written, and is versioned")
+
+
+def check_catalog() -> Check:
+    """Whether Glue answers, and lets us list its databases."""
+    with _asking("Glue's databases"):
+        found = client("glue").get_databases(MaxResults=100)["DatabaseList"]
+    return Check("catalog", Outcome.OK, f"Glue answers; {len(found)} databases are seen")
 
 
 def check_secrets(lake: Lake) -> Check:

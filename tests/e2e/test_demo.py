@@ -10,18 +10,27 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlglot
 from canaries import PLANTED, found_in
 from cdc_lab import install_package
 from deltalake import DeltaTable
 from recorded_truth import ENTITIES
 from recording import wrong_rows
+from sqlglot import exp
 
+from python_ops.jobs.catalog.readers import check
+from python_ops.jobs.publish.fingerprint import DUCKDB, SPARK, Field
+from python_ops.jobs.query import names, query
 from python_ops.lake.artifacts import load_run_results
-from python_ops.lake.config import PROJECT_ROOT
+from python_ops.lake.config import PROJECT_ROOT, Settings
+from python_ops.lake.delta import columns
+from python_ops.lake.lake import Lake
+from python_ops.lake.views import Views
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -81,6 +90,61 @@ def test_the_demos_lake_is_what_postgresql_held(home: Path, spark: SparkSession)
     assert not wrong, f"{len(wrong)} wrong, the first: {wrong[:3]}"
 
 
+def test_sql_without_a_jvm_answers_as_spark_does(home: Path, spark: SparkSession) -> None:
+    """Every table and view, row for row: each engine computes the fingerprint of publishing."""
+    lake = Lake(Settings(home=home))
+    known, texts = names(lake), Views(lake)
+    assert {f"silver.{name}" for name in ("slv_contacts", "slv_contacts_history", "slv_fx_rates_daily")} <= {*texts}
+
+    def spelled(node: exp.Expression) -> exp.Expression:
+        """A table by its folder and a view by its text: this session has another metastore."""
+        if not isinstance(node, exp.Table) or not node.db:
+            return node
+        view, path = texts.get(f"{node.db}.{node.name}"), lake.table_path(node.db, node.name)
+        made = view.query.transform(spelled).sql("spark") if view else f"select * from delta.`{path}`"
+        return exp.Subquery(this=sqlglot.parse_one(made, dialect="spark"), alias=exp.to_identifier(node.alias_or_name))
+
+    wrong = []
+    for name, _ in known:
+        read = sqlglot.parse_one(f"select * from {name}", dialect="spark").transform(spelled).sql("spark")
+        frame = spark.sql(read)
+        fields = [Field(column, type_) for column, type_ in frame.dtypes if "<" not in type_]
+        spark_parts, duck_parts = SPARK.aggregates(fields), DUCKDB.aggregates(fields)
+        there = frame.selectExpr(*(f"{part} as p{i}" for i, part in enumerate(spark_parts.values()))).first()
+        (here,) = query(lake, f"select {', '.join(duck_parts.values())} from {name}").rows()
+        told = zip(spark_parts, there or (), here, strict=True)
+        # a sum too large for Spark is NULL there
+        wrong += [(name, part, a, b) for part, a, b in told if a != b and not (part.startswith("sum") and a is None)]
+        if name in texts and lakeops_types(lake, name) != frame.dtypes:
+            wrong.append((name, "types", frame.dtypes, lakeops_types(lake, name)))
+    assert not wrong, f"{len(wrong)} wrong, the first: {wrong[:3]}"
+    assert {each.table: each.broken for each in check(lake) if each.broken} == {}, "gold is what its readers can read"
+
+
+def test_the_queries_of_the_guide_are_answered(home: Path, tmp_path: Path) -> None:
+    text = (PROJECT_ROOT / "docs" / "guides" / "querying.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\.venv/bin/lakeops (sql.*?)(?: +#.*)?$", text, re.M)
+    assert len(lines) == 6
+    (tmp_path / "query.sql").write_text("select 42 as answer", encoding="utf-8")
+    given = {**os.environ, **NO_JVM, "LAKEHOUSE_HOME": str(home), "LAKEHOUSE_SCHEMA_PREFIX": ""}
+    for line in lines:
+        command = f"{sys.executable} -m python_ops {line}"
+        done = subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, env=given, capture_output=True, text=True)
+        assert done.returncode == 0 and (done.stdout or ">" in line), f"{line}: {done.stdout}{done.stderr}"
+    assert (tmp_path / "revenue.parquet").read_bytes()[:4] == b"PAR1"
+
+
+def lakeops_types(lake: Lake, name: str) -> list[tuple[str, str]]:
+    """A view's columns and their types, found without Spark."""
+
+    def of(read: str) -> Mapping[str, str]:
+        if view := Views(lake).get(read):
+            return view.resolved(of).types
+        return {column: type_ for column, (type_, _) in columns(lake.table_path(*read.split("."))).items()}
+
+    return list(of(name).items())
+
+
 def test_a_run_with_nothing_new_starts_no_jvm_and_commits_nothing(home: Path) -> None:
     before, started, spent = versions(home), time.monotonic(), cpu_seconds()
     done = lakeops(home, "run", **NO_JVM)
@@ -132,6 +196,8 @@ def test_every_model_has_column_lineage_and_every_job_its_events(home: Path) -> 
     assert all(columns for columns in found.values())
     without = {table for table, columns in found.items() if not any(columns.values())}
     assert without == {"gold.dim_date"}, "made of dates alone"
+    personal = lakeops(home, "lineage", "check", **NO_JVM)
+    assert personal.returncode == 0, personal.stderr
     lines = (home / "state" / "lineage" / "events.jsonl").read_text().split("\n")
     events = [json.loads(line) for line in lines if line]
     begun = {event["run"]["runId"] for event in events if event["eventType"] == "START"}

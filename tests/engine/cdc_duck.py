@@ -354,6 +354,7 @@ class Duck:
         self.builds = 0
         self.messages: dict[str, str] = {}
         self.counts: dict[str, dict[str, int]] = {}
+        self.views: dict[str, list[str]] = {}
         self.warnings: list[str] = []
         self.lines: list[str] = []
         self._edit = edit
@@ -399,6 +400,7 @@ class Duck:
             try:
                 done = macros["cdc_apply"](self.models[name].query)
                 self.messages[name], self.counts[name] = done["message"], done["counts"]
+                self.views[name] = done["views"]
             except CompilationError as error:
                 failed[name] = str(error)
             finally:

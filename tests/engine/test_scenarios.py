@@ -88,6 +88,23 @@ def test_a_row_has_the_batch_of_the_event_that_last_changed_it() -> None:
     }  # fmt: skip
 
 
+def test_a_run_tells_the_views_that_stand_also_where_it_applies_nothing() -> None:
+    """dbt writes them to target/run, where `lakeops sql` and the catalog find them."""
+    lab = made()
+    lab.deliver("t", [event("k", 10, "A")])
+    lab.build()
+    first = lab.views["history"]
+    assert [statement.split("(")[0].split("\n")[0].strip() for statement in first] == [
+        "create or replace view lab.history", "create or replace view lab.history__changes",
+    ]  # fmt: skip
+    lab.build()
+    assert (lab.counts["history"], lab.views["history"]) == ({"read": 0}, first)
+    lab.model("history", "t", SELECT.replace("c, ", ""), **SCD2)
+    lab.deliver("t", [event("k", 20, "B", 2)])
+    lab.build()
+    assert "`c`" in lab.views["history"][0], "a column that is gone stays"
+
+
 def test_s10_a_tie_stops_the_model_and_is_resolved_without_a_full_refresh() -> None:
     lab = made()
     lab.deliver("t", [event("k", 10, "A"), event("other", 10, "A")])

@@ -132,7 +132,7 @@ def test_the_archive_runs_the_day_in_an_empty_folder(tmp_path: Path) -> None:
         "SPARK_HOME": str(spark), "PYSPARK_PYTHON": sys.executable, "LAKEHOUSE_HOME": str(home),
         "LAKEHOUSE_SECRETS": "file", "LAKEHOUSE_STATE_STORE": "file", "LAKEHOUSE_METRICS": "file",
         "LAKEHOUSE_LINEAGE": "file", "LAKEHOUSE_ALERTS": '["console"]', "LAKEHOUSE_EXTRACT": "[]",
-        "LAKEHOUSE_PUBLISH": '["duckdb"]',
+        "LAKEHOUSE_PUBLISH": '["duckdb"]', "LAKEHOUSE_CATALOG": "none",
     }  # fmt: skip
 
     def job(*command: str) -> subprocess.CompletedProcess[str]:

@@ -28,6 +28,7 @@ from python_ops.lake.lock import exclusive
 from python_ops.run.daily import aftermath
 from python_ops.watch.lineage.columns import ColumnLineage
 from python_ops.watch.lineage.dbt import NodeEvents, emit
+from python_ops.watch.lineage.personal import refuse, unmarked
 
 # The core model's rules for a run event (openlineage.io, spec 2-0-2), in our words.
 FACETS = {
@@ -73,6 +74,7 @@ READ_ONLY = {
     "lakeops maintain plan", "lakeops secrets list", "lakeops secrets check", "lakeops watermark list",
     "lakeops watermark get", "lakeops watermark set", "lakeops watermark reset", "lakeops sla check", "lakeops sla ack",
     "lakeops metrics push", "lakeops metrics dashboard", "lakeops lineage show", "lakeops lineage export",
+    "lakeops lineage check", "lakeops sql", "lakeops catalog status", "lakeops catalog check",
     "lakeops snapshot list", "lakeops snapshot verify", "lakeops table history", "lakeops extract status",
     "lakeops stream status", "lakeops ingest report", "lakeops contracts check", "lakeops contracts diff",
     "lakeops contracts release", "lakeops contracts export", "lakeops contracts infer", "lakeops dlq list",
@@ -304,6 +306,40 @@ def test_columns_are_followed_where_the_manifest_has_a_schema_prefix(lake: Lake,
         assert columns.downstream(table, str(column))["dev_bronze.fx_rates", "rate_date"] == (
             ("dev_silver.slv_rates", "rate_date"),
         )
+
+
+@pytest.mark.parametrize(
+    ("email", "last_email", "found"),
+    [
+        ({"pii": True}, {"pii": True}, []),
+        ({"pii": True}, {"not_pii": "an example"}, []),
+        ({}, {}, ["gold.dim_customer.email is not marked"]),
+        ({"not_pii": "of companies"}, {}, []),
+        ({"pii": True}, {}, ["gold.rpt_domains.last_email is not marked"]),
+        ({"pii": True}, {"not_pii": " "}, ["gold.rpt_domains.last_email has not_pii without a reason"]),
+        ({"pii": True}, {"pii": True, "not_pii": "x"}, ["gold.rpt_domains.last_email has both pii and not_pii"]),
+        ({"not_pii": "of companies"}, {"not_pii": "x"},
+         ["gold.rpt_domains.last_email has not_pii, and is made from no personal column"]),
+    ],
+)  # fmt: skip
+def test_a_column_that_is_made_from_a_personal_one_says_what_it_is(
+    lake: Lake, project: Manifest, email: dict[str, Any], last_email: dict[str, Any], found: list[str]
+) -> None:
+    """Given a personal address in bronze, Then each column after it is marked, or has a reason; one step at a time."""
+    path = lake.artifacts / "manifest.json"
+    manifest = json.loads(path.read_text())
+    marks = {"slv_contacts_history": ("email", {"pii": True}), "slv_contacts": ("email", {"pii": True}),
+             "dim_customer": ("email", email), "rpt_domains": ("last_email", last_email)}  # fmt: skip
+    for name, (column, meta) in marks.items():
+        columns = {column: {"name": column, "meta": meta}}
+        manifest["nodes"][f"model.lakehouse.{name}"]["columns"] = columns
+    path.write_text(json.dumps(manifest))
+    wrong = unmarked(ColumnLineage(lake, lake.manifest()))
+    assert [f"{each.column} {each.fault}" for each in wrong] == found
+    if found:
+        with pytest.raises(OpsError, match=rf"1 columns .*{found[0].split(' ')[0]} \(dbt_project/models/gold"):
+            refuse(wrong)
+    refuse([])
 
 
 def test_names_that_do_not_exist_and_models_that_are_not_compiled(

@@ -14,8 +14,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import artifact_files as files
+import boto3
+import pyarrow as pa
 import pytest
 from dbt.exceptions import UninstalledPackagesFoundError
+from deltalake import write_deltalake
 
 from python_ops.jobs.build import arguments, failure, readers_of
 from python_ops.jobs.ingest import IngestResult
@@ -98,6 +101,27 @@ def test_only_what_reads_a_halted_source_waits_and_the_run_is_red(day: Day) -> N
     ]  # fmt: skip
     breach = next(b for b in check(day.lake) if b.kind is Cause.LAST_RUN)
     assert breach.got == "ingest failed; fct_orders, slv_fx_rates wait for fx_rates"
+
+
+def test_a_green_build_is_registered_where_the_environment_says_so(day: Day, aws: str) -> None:
+    """Given Glue as catalog, Then a run registers the tables; an entry that became somebody else's makes it red."""
+    day.results = [IngestResult("fx_rates", batch_id=3)]
+    day.lake = day.lake.with_settings(catalog="glue")
+    path = day.lake.table_path("gold", "fct_orders")
+    path.parent.mkdir(parents=True)
+    write_deltalake(str(path), pa.table({"order_id": [1]}))
+    day.run()
+    assert day.done == ["build", "publish", "green"]
+    record = last_run(day.lake)
+    assert record is not None and record["steps"][-1]["name"] == "catalog"
+    assert record["steps"][-1]["summary"] == {"create": 4}, "three databases and the table"
+    glue = boto3.client("glue")
+    entry = glue.get_table(DatabaseName="gold", Name="fct_orders")["Table"]
+    theirs = {"Name": entry["Name"], "StorageDescriptor": {"Location": "s3://theirs/x"}, "Parameters": {}}
+    glue.update_table(DatabaseName="gold", TableInput=theirs)
+    with pytest.raises(OpsError, match=r"catalog failed: 1 of 4 entries .*gold\.fct_orders refused"):
+        day.run()
+    assert day.done == ["build", "publish", "green", "build", "publish"], "and it does not count as green"
 
 
 def test_what_a_build_left_out_is_known_of_that_build_alone(day: Day) -> None:

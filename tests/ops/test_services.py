@@ -25,7 +25,8 @@ with time_machine.travel(time.time() + 360):
 print(found.outcome, found.found)
 """
 ON_AWS = {"secrets": "aws", "secrets_prefix": "p/", "state_store": "dynamodb", "state_table": "state",
-          "alerts": ("console", "sns"), "recovery": "s3://recovery/snapshots", "publish": ("postgres",)}  # fmt: skip
+          "alerts": ("console", "sns"), "recovery": "s3://recovery/snapshots", "publish": ("postgres",),
+          "catalog": "glue"}  # fmt: skip
 
 
 def found(lake: Lake) -> dict[str, Check]:
@@ -52,7 +53,7 @@ def lake(tmp_path: Path, aws: str, on_postgres: Server) -> Lake:
 def test_all_that_the_settings_name_is_there(lake: Lake) -> None:
     shown = found(lake)
     assert {name: check.outcome for name, check in shown.items()} == dict.fromkeys(
-        ["clock", "state table", "topic", "bucket", "secrets", "warehouse postgres"], Outcome.OK
+        ["clock", "state table", "topic", "bucket", "catalog", "secrets", "warehouse postgres"], Outcome.OK
     )
     assert "Contents" not in boto3.client("s3").list_objects_v2(Bucket="recovery")
     assert boto3.client("dynamodb").scan(TableName="state")["Items"] == []

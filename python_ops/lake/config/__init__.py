@@ -53,6 +53,7 @@ class Settings(BaseSettings):
         report_url: Where the environment's report.html can be read; alerts link it.
         extract: Sources that each run extracts, of those in python_ops/jobs/extract/sources.yml.
         publish: Warehouses that this environment publishes to, of those that a model's `publish_to` names.
+        catalog: Where each green run registers the lake's tables for other engines.
         kafka_servers: Brokers to begin with, `host:port,host:port`; streams need it.
         kafka_protocol: How to speak to them; with SASL the secret `kafka` has user and password.
         kafka_mechanism: How SASL checks them; `AWS_MSK_IAM` takes the role of the process and no secret.
@@ -93,6 +94,7 @@ class Settings(BaseSettings):
     report_url: str = ""
     extract: tuple[str, ...] = ()
     publish: tuple[Literal["duckdb", "postgres", "redshift", "snowflake"], ...] = ("duckdb",)
+    catalog: Literal["none", "glue"] = "none"
     kafka_servers: str = Field(default="", pattern=r"^([A-Za-z0-9._-]+:[0-9]{1,5}(,[A-Za-z0-9._-]+:[0-9]{1,5})*)?$")
     kafka_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     kafka_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "AWS_MSK_IAM"] = "SCRAM-SHA-512"

@@ -1,5 +1,6 @@
 {#-- Applies the new events of a CDC model: the runner behind both strategies. Every statement's SQL comes from the macros
-     in the numbered folders; here is only their order. Returns the counts, and the message for dbt's console line.
+     in the numbered folders; here is only their order. Returns the counts, the message for dbt's console line, and the
+     statements that make the model's views.
 
        1 validate, 2 read what is applied, 3 stage the new events (source evaluated once) and survey them,
        4 one MERGE: of the events in order (5_timeline/in_order.sql), else of their keys' whole timeline
@@ -24,7 +25,7 @@
         {%- if run.low is not none -%}{%- do delta_cdc._cdc_refuse_a_mark_ahead(o, run.low) -%}{%- endif -%}
         {%- do delta_cdc._cdc_drop_temporary(run.staged) -%}
         {%- do delta_cdc.cdc_keep_views(run) -%}
-        {{ return({'counts': {'read': 0}, 'message': 'nothing new' ~ delta_cdc._cdc_seconds(clock)}) }}
+        {{ return({'counts': {'read': 0}, 'message': 'nothing new' ~ delta_cdc._cdc_seconds(clock), 'views': delta_cdc._cdc_views(o, run.storage, run.stored).statements}) }}
     {%- endif -%}
     {%- if run.is_as_noted -%}
         {%- do run.update({'stored': delta_cdc.cdc_reconcile_storage(o, run.storage, run.commit), 'is_as_noted': false}) -%}
@@ -45,7 +46,10 @@
     {%- for name in ['_members', '_rows'] if o.full_extracts -%}{%- do delta_cdc._cdc_drop_temporary(run.staged ~ name) -%}{%- endfor -%}
     {%- do delta_cdc._cdc_lap(clock, 'views') -%}
     {%- set told = delta_cdc._cdc_told(counts) -%}
-    {{ return({'counts': told, 'message': delta_cdc._cdc_message(told) ~ (', in order' if in_order) ~ delta_cdc._cdc_seconds(clock)}) }}
+    {{ return({
+        'counts': told, 'message': delta_cdc._cdc_message(told) ~ (', in order' if in_order) ~ delta_cdc._cdc_seconds(clock),
+        'views': delta_cdc._cdc_views(o, run.storage, run.stored).statements,
+    }) }}
 {%- endmacro %}
 
 

@@ -7,8 +7,9 @@
     {%- if strategy in ['cdc_scd1', 'cdc_scd2'] -%}
         {{ run_hooks(pre_hooks) }}
         {%- set done = delta_cdc.cdc_apply(sql) -%}
-        {#-- dbt's response has no field for counts; `code` is a free text, so they are there as JSON, for run_results.json. --#}
-        {%- call noop_statement('main', done.message, tojson(done.counts), rows_affected=-1) -%}{%- endcall -%}
+        {#-- dbt's response has no field for counts; `code` is a free text, so they are there as JSON, for run_results.json. The
+             body is not run: dbt writes it to target/run, where readers of the lake find the views as they were made. --#}
+        {%- call noop_statement('main', done.message, tojson(done.counts), rows_affected=-1) -%}{{ done.views | join(';\n') }}{%- endcall -%}
         {%- set relation = this.incorporate(type='view') -%}
         {{ run_hooks(post_hooks) }}
         {{ return({'relations': [relation]}) }}
