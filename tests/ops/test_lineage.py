@@ -78,7 +78,7 @@ READ_ONLY = {
     "lakeops snapshot list", "lakeops snapshot verify", "lakeops table history", "lakeops extract status",
     "lakeops stream status", "lakeops ingest report", "lakeops contracts check", "lakeops contracts diff",
     "lakeops contracts release", "lakeops contracts export", "lakeops contracts infer", "lakeops dlq list",
-    "lakeops dlq show",
+    "lakeops dlq show", "lakeops spark start", "lakeops spark stop", "lakeops spark status",
 }  # fmt: skip
 
 # Packages that move data, each with the name that its jobs begin with.
