@@ -61,7 +61,7 @@ def s3(log_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lossy]:
 
     app = Lossy()
     server = make_server("127.0.0.1", 0, app, threaded=True)
-    serving = threading.Thread(target=server.serve_forever)
+    serving = threading.Thread(target=server.serve_forever, daemon=True)
     serving.start()
     for name, value in {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.port}", "AWS_ACCESS_KEY_ID": "testing",
