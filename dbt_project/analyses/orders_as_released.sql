@@ -5,7 +5,7 @@ with released as (
     select
         order_id,
         status
-    from {{ delta_cdc.at_version(ref('fct_orders')) }} as fct_orders
+    from {{ delta_cdc.at_version(ref('fct_orders')) }}
 ),
 
 today as (

@@ -12,7 +12,7 @@ from typing import Any
 from python_ops.lake.deltalog import UnreadableLog, damage, read_version
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
-from python_ops.lake.storage import LocalFolder
+from python_ops.lake.storage import folder_at
 
 KIND = "tag"
 """Kind of the records in the state store."""
@@ -94,7 +94,7 @@ def lost(lake: Lake, tag: Tag) -> dict[str, str]:
     """Tables of a tag whose version cannot be read any more, and why. Starts no JVM."""
     found = {}
     for table, pin in tag.tables.items():
-        folder = LocalFolder(lake.table_path(pin.layer, pin.name))
+        folder = folder_at(lake.table_path(pin.layer, pin.name))
         try:
             told = read_version(folder, pin.version)
             lacking = damage(folder, told, content=False)

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import artifact_files as files
+import boto3
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from servers import to_bucket
 from test_cli import lakeops
 
 from python_ops.jobs.maintenance import Act, plan, run
@@ -126,6 +128,22 @@ def test_maintenance_protects_a_tagged_table_that_lost_its_properties(own: Lake)
     (planned,) = plan(own, [TABLE])
     assert [step.act for step in planned.actions] == [Act.PROTECT]
     assert planned.actions[0].reason == "tagged q1, and its properties keep less"
+
+
+def test_a_home_in_a_bucket_has_tags_too(own: Lake, aws: str) -> None:
+    record(own)
+    to_bucket(own.home, "lake", "prod")
+    there = Lake(Settings(home=Path("s3://lake/prod"), schema_prefix=PREFIX), artifacts=own.artifacts)
+    assert tagged_versions(there, "q1") == {TABLE: 0}
+    boto3.client("s3").delete_object(Bucket="lake", Key=_key_of(own, version=0))
+    with pytest.raises(OpsError, match=rf"Tag q1: version 0 of {TABLE} is gone"):
+        tagged_versions(there, "q1")
+
+
+def _key_of(lake: Lake, version: int) -> str:
+    """Key in the bucket of a version's only file."""
+    table = DeltaTable(str(lake.table_path("gold", "fct_a")), version=version)
+    return f"prod/{Path(table.file_uris()[0]).relative_to(lake.home)}"
 
 
 def test_the_command_lists_tags_and_gives_dbt_its_vars(tmp_path: Path) -> None:

@@ -205,20 +205,24 @@ def release(spark: SparkSession, policy: Policy) -> None:
     Raises:
         OpsError: the properties cannot be set.
     """
-    given = open_log(policy.path).metadata().configuration
     wanted = {_RETENTION: f"interval {policy.retain_hours} hours"}
-    if given.get(_LOG_RETENTION) == _KEPT[_LOG_RETENTION]:
+    if _properties(policy).get(_LOG_RETENTION) == _KEPT[_LOG_RETENTION]:
         wanted[_LOG_RETENTION] = "interval 30 days"  # Delta's default
-    _set_properties(spark, policy, {name: value for name, value in wanted.items() if given.get(name) != value})
+    _set_properties(spark, policy, wanted)
 
 
-def _set_properties(spark: SparkSession, policy: Policy, properties: Mapping[str, str]) -> None:
+def _properties(policy: Policy) -> Mapping[str, str]:
+    return open_log(policy.path).metadata().configuration
+
+
+def _set_properties(spark: SparkSession, policy: Policy, wanted: Mapping[str, str]) -> None:
+    """Sets those that are other, in one commit."""
     from pyspark.errors import PySparkException
 
-    if not properties:
+    if not (changed := wanted.items() - _properties(policy).items()):
         return
     check_held(policy.table)
-    listed = ", ".join(f"'{name}' = '{value}'" for name, value in properties.items())
+    listed = ", ".join(f"'{name}' = '{value}'" for name, value in sorted(changed))
     try:
         spark.sql(f"alter table {policy.table} set tblproperties ({listed})").collect()
     except PySparkException as exc:
@@ -253,7 +257,7 @@ def _policy(lake: Lake, layer: str, table: str, meta: Any, where: str) -> Policy
 def _decide(policy: Policy) -> TablePlan:
     state = read_state(policy.path, policy.kept_hours)
     actions = []
-    if policy.tags and not _KEPT.items() <= open_log(policy.path).metadata().configuration.items():
+    if policy.tags and not _KEPT.items() <= _properties(policy).items():
         actions.append(Step(Act.PROTECT, f"tagged {', '.join(policy.tags)}, and its properties keep less"))
     if state.deleted_share is not None and state.deleted_share >= _PURGE_SHARE:
         actions.append(Step(Act.PURGE, f"{state.deleted_share:.0%} of the rows are behind deletion vectors"))

@@ -17,7 +17,7 @@ from python_ops.lake.deltalog import LOG, last_version, read_version
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
 from python_ops.lake.lock import leased
-from python_ops.lake.storage import LocalFolder
+from python_ops.lake.storage import folder_at
 from python_ops.lake.tags import KIND, Pin, Tag, as_record, lost, tag_named, tags
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -28,7 +28,7 @@ def tag(lake: Lake, name: str, select: Sequence[str] = ()) -> Tag:
     """Pins the newest versions of models' tables, as the last green build left them.
 
     The tables are protected first and the tag is written last: a crash in between leaves tables that keep more than
-    they must, until the next `lakeops maintain run --execute`.
+    they must, until maintenance vacuums them.
 
     Args:
         name: A name that no tag has.
@@ -115,7 +115,7 @@ def _refuse_red(lake: Lake, manifest: Manifest, models: Sequence[Model]) -> None
 
 def _pins(models: Sequence[Model], wanted: Sequence[Policy]) -> dict[str, Pin]:
     """Every table's newest version, read until none has moved meanwhile."""
-    folders = [LocalFolder(policy.path) for policy in wanted]
+    folders = [folder_at(policy.path) for policy in wanted]
     for _ in range(_TRIES):
         told = [read_version(folder) for folder in folders]
         if [version.version for version in told] == [last_version(folder.names(LOG)) for folder in folders]:
