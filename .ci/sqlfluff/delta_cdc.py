@@ -17,3 +17,7 @@ def cdc_storage(relation: str) -> str:
 
 def cdc_changes(relation: str) -> str:
     return relation
+
+
+def at_version(relation: str) -> str:
+    return relation

@@ -513,6 +513,36 @@ def an_explanation_says_what_became_of_each_event(lab: Lab) -> Steps:
     assert "closed by a truncate at 40" in closed[2] and "duplicate of the event of batch 1" in closed[3]
 
 
+@scenario
+def an_earlier_state_is_read_by_version_by_batch_and_by_time(lab: Lab) -> Steps:
+    """Real versions of Delta; the timeline of the known events planned by Spark, with a key that moved."""
+    lab.model("m", "t", SELECT_UNSENT, **SCD2, moved_from="_move")
+    reads = f"{{{{ ref('{lab.prefix}m') }}}}"
+    lab.sql("plain", f"select k, a, valid_from, valid_to from {reads}", materialized="table")
+    lab.deliver("t", [event("1", 10, "A", c="big"), event("z", 30, "Z")])
+    lab.deliver("t", [deleted("1", 20, 2, move=7), event("2", 20, "B", 2, unsent=["c"], move=7)])
+    yield None
+    version, plain, moment = lab.version("m__cdc"), lab.version("plain"), dt.datetime.now(dt.UTC).isoformat()
+    for name, of, macro, time in (
+        ("by_version", "m", "at_version", version), ("by_batch", "m", "as_known_at", "batch=1"),
+        ("known", "m", "as_known_at", "batch=2"), ("valid", "m", "as_of", "'2025-01-02 01:00:00+05:00'"),
+        ("plain_version", "plain", "at_version", plain), ("plain_time", "plain", "as_known_at", f"'{moment}'"),
+    ):  # fmt: skip
+        columns = "k, a, valid_from, valid_to" + (", c" if of == "m" else "")
+        query = f"select {columns} from {{{{ delta_cdc.{macro}(ref('{lab.prefix}{of}'), {time}) }}}} as then"
+        lab.sql(name, query, materialized="table")
+    lab.deliver("t", [event("z", 15, "Y", 3), event(None, 40, None, 3, op="t")])
+    yield None
+    two = {"1": [("A", 10, 20)], "2": [("B", 20, None)], "z": [("Z", 30, None)]}
+    assert versions(lab, "by_batch") == {"1": [("A", 10, None)], "z": [("Z", 30, None)]}
+    for name in ("by_version", "known", "plain_version", "plain_time"):
+        assert versions(lab, name) == two, name
+    filled = {name: [row["c"] for row in lab.rows(name) if row["k"] == "2"] for name in ("by_version", "known")}
+    assert filled == {"by_version": ["big"], "known": ["big"]}
+    assert versions(lab, "valid") == {"2": [("B", 20, 40)], "z": [("Y", 15, 30)]}
+    assert versions(lab, "plain")["z"] == [("Y", 15, 30), ("Z", 30, 40)]
+
+
 # `make test` has these by DuckDB (tests/engine/test_scenarios.py) or by rendering (tests/macros).
 PROVEN_WITHOUT_SPARK = {
     "documented",

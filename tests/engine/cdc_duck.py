@@ -38,6 +38,10 @@ create macro conv(digits, base, other) as ('0x' || digits)::ubigint::varchar;
 """
 
 
+# What dbt gives of the module of this name.
+DATETIME = {name: getattr(datetime, name) for name in ("date", "datetime", "time", "timedelta", "tzinfo")}
+
+
 class Row(tuple):
     """A row of a query's result, by place and by name, as agate gives it to macros."""
 
@@ -221,6 +225,9 @@ class Warehouse:
         found = self.tables[table]
         return Result.of({"version": found.version, "userMetadata": found.commits[-1][1]})
 
+    def _versions(self, table: str) -> Result:
+        return Result.of(*({"version": number} for number in range(self.tables[table].version, -1, -1)))
+
     def _show_properties(self, table: str, name: str | None) -> Result:
         properties = self.tables[table].properties
         return Result.of(*({"key": k, "value": v} for k, v in properties.items() if name in (None, k)))
@@ -279,6 +286,7 @@ _STATEMENTS = [
     for pattern, method in (
         (r"describe query\s(?P<sql>.*)", Warehouse._describe_query),
         (r"describe history (?P<table>\S+) limit 1$", Warehouse._history),
+        (r"describe history (?P<table>\S+)$", Warehouse._versions),
         (r"cache lazy table (?P<name>\S+) as\s(?P<sql>.*)", Warehouse._cache),
         (r"create temporary view (?P<name>\S+) as\s(?P<sql>.*)", Warehouse._temporary_view),
         (r"show (?P<kind>views|tables)(?: in (?P<schema>\S+))? like '(?P<pattern>[^']*)'$", Warehouse._show),
@@ -357,6 +365,7 @@ class Duck:
         self.views: dict[str, list[str]] = {}
         self.warnings: list[str] = []
         self.lines: list[str] = []
+        self.vars: dict[str, Any] = {}
         self._edit = edit
 
     def bronze(self, name: str, columns: str) -> None:
@@ -413,6 +422,10 @@ class Duck:
         self.lines.clear()
         self._macros(next(iter(self.models)), full_refresh=False)["cdc_explain"](model, key, **arguments)
         return list(self.lines)
+
+    def travelled(self, macro: str, model: str, *arguments: Any, **named: Any) -> str:
+        """SQL of a macro that reads a model at another time."""
+        return self._macros(model, full_refresh=False)[macro](Relation(self.schema, model, "view"), *arguments, **named)
 
     def rows(self, name: str, columns: Iterable[str] | str = "*") -> list[dict[str, Any]]:
         """Rows of a view or table as dictionaries."""
@@ -483,13 +496,14 @@ class Duck:
                 "columns": {}, "depends_on": {"nodes": [source]}, "description": "",
                 "unrendered_config": model.config,
             },
-            "modules": {"datetime": datetime, "re": re},
+            "modules": {"datetime": DATETIME, "re": re},
             "render": lambda text: text,
             "run_query": warehouse.query,
             "should_full_refresh": lambda: full_refresh,
             "target": {"threads": 1},
             "this": Relation(self.schema, name, "view"),
             "tojson": lambda value, sort_keys=False: json.dumps(value, sort_keys=sort_keys),
+            "var": self.vars.get,
             "zip": zip,
         }  # fmt: skip
         return load("cdc", context=context, edit=self._edit)

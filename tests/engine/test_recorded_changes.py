@@ -106,11 +106,15 @@ def build(lab: Duck, entity: Entity, parcels: Parcels) -> Iterator[int]:
 
 def shown(lab: Duck, entity: Entity, is_current: bool) -> Iterable[dict[str, Any]]:
     """Rows of the model with their values in the truth's form."""
+    return texts(entity, (row for row in lab.rows("model") if not is_current or row.get("is_current", True)))
+
+
+def texts(entity: Entity, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Rows of an entity's model with their values in the truth's form."""
     types = {c.name: c.type for c in entity.contract.columns}
     times = ["valid_from", "valid_to"] if entity.history else []
-    for row in lab.rows("model"):
-        if not entity.history or not is_current or row["is_current"]:
-            yield {name: _text(row[name], types.get(name, "timestamp")) for name in [*types, *times]}
+    for row in rows:
+        yield {name: _text(row[name], types.get(name, "timestamp")) for name in [*types, *times]}
 
 
 def _text(value: Any, type_: str) -> Any:

@@ -105,3 +105,14 @@ def stage_rows(
         parts = fingerprint(connection, "main", "t", fields)
     model = load_manifest(folder / "manifest").models[f"model.lakehouse.{name}"]
     return StagedTable(model, Version("table-id", version), tuple(fields), out, parts, seconds=0.0)
+
+
+def to_bucket(folder: Path, bucket: str, prefix: str) -> None:
+    """Makes a bucket of moto's with a folder's files."""
+    import boto3
+
+    client = boto3.client("s3")
+    client.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    for file in folder.rglob("*"):
+        if file.is_file():
+            client.upload_file(str(file), bucket, f"{prefix}/{file.relative_to(folder)}")

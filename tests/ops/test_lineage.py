@@ -79,6 +79,7 @@ READ_ONLY = {
     "lakeops stream status", "lakeops ingest report", "lakeops contracts check", "lakeops contracts diff",
     "lakeops contracts release", "lakeops contracts export", "lakeops contracts infer", "lakeops dlq list",
     "lakeops dlq show", "lakeops spark start", "lakeops spark stop", "lakeops spark status",
+    "lakeops table tags", "lakeops features list", "lakeops features export", "lakeops features asof",
 }  # fmt: skip
 
 # Packages that move data, each with the name that its jobs begin with.
@@ -267,6 +268,22 @@ def project(tmp_path: Path) -> Manifest:
     report = sql_model("rpt_domains", "select count(*) as n, max(email) as last_email from gold.dim_customer")
     files.write_manifest(tmp_path / "target", history, current, dim, report)
     return load_manifest(tmp_path / "target")
+
+
+def test_columns_of_a_storage_table_are_those_of_its_model(lake: Lake, tmp_path: Path, project: Manifest) -> None:
+    """Given a gold model that reads every event of a history, Then its columns lead through the history to bronze."""
+    feature = sql_model(
+        "feat_customer",
+        "with e as (select * from silver.slv_contacts_history__cdc) select contact_id, "
+        "case when not _cdc_deleted then email end as email, _source_ts as valid_at from e where not _cdc_truncate",
+    )
+    data = json.loads((tmp_path / "target" / "manifest.json").read_text())
+    files.write_manifest(tmp_path / "target", *data["nodes"].values(), feature)
+    found = ColumnLineage(lake, lake.manifest())
+    email = found.upstream("gold.feat_customer", "email")
+    assert email["gold.feat_customer", "email"] == (("silver.slv_contacts_history", "email"),)
+    assert ("bronze.crm_contacts", "email") in email
+    assert ("gold.feat_customer", "email") in found.downstream("bronze.crm_contacts", "email")
 
 
 def test_columns_are_followed_to_bronze(lake: Lake, project: Manifest) -> None:

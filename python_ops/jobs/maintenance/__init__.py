@@ -6,11 +6,13 @@ Policy is dbt `meta` of the model or source table:
 - `zorder_by`: columns that OPTIMIZE sorts by; tables with clustering columns are clustered by them instead;
 - `retain_hours`: how long a removed file stays for readers of older versions and time travel;
 - `reader_lag_hours`: the longest that a reader, an export or a copy for disaster recovery may stay on one version.
+
+A table with a tag (`lakeops table tag`) keeps every file, whatever its policy, until the tag is let go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -18,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from python_ops.jobs.maintenance.state import SMALL_BYTES, TableState, read_state
 from python_ops.lake.artifacts import Manifest
-from python_ops.lake.delta import exists
+from python_ops.lake.delta import exists, open_log
 from python_ops.lake.errors import BusyError, ConfigError, OpsError, first_line
 from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset, job_run
 from python_ops.lake.lock import check_held, leased
+from python_ops.lake.tags import tags
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -39,10 +42,15 @@ _VACUUM_FILES = 20
 _CHECKPOINT_COMMITS = 30
 _TRIES = 3
 
+_RETENTION, _LOG_RETENTION = "delta.deletedFileRetentionDuration", "delta.logRetentionDuration"
+_KEPT_HOURS = 24 * 365 * 100
+_KEPT = dict.fromkeys((_RETENTION, _LOG_RETENTION), f"interval {_KEPT_HOURS} hours")  # while a table has a tag
+
 
 class Act(StrEnum):
     """What maintenance does to a table, in this order."""
 
+    PROTECT = "protect"
     PURGE = "purge"
     OPTIMIZE = "optimize"
     CHECKPOINT = "checkpoint"
@@ -52,13 +60,19 @@ class Act(StrEnum):
 
 @dataclass(frozen=True)
 class Policy:
-    """A table and its policy; see the module's docstring."""
+    """A table and its policy; see the module's docstring. `tags` are the names of those that pin a version of it."""
 
     table: str
     path: Path
     optimize_after_files: int
     retain_hours: int
     zorder_by: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+    @property
+    def kept_hours(self) -> int:
+        """How long a removed file stays."""
+        return _KEPT_HOURS if self.tags else self.retain_hours
 
 
 @dataclass(frozen=True)
@@ -103,7 +117,12 @@ def policies(lake: Lake, manifest: Manifest, tables: Sequence[str] = ()) -> list
     for source in lake.contracts.sources:
         meta = manifest.source_meta.get(source, {})
         found += [_policy(lake, layer, source, meta, f"source {source}") for layer in ("bronze", "dlq")]
-    found = sorted((policy for policy in found if exists(policy.path)), key=lambda policy: policy.table)
+    known_tags = tags(lake)
+    found = [
+        replace(policy, tags=tuple(tag.name for tag in known_tags if policy.table in tag.tables))
+        for policy in sorted(found, key=lambda policy: policy.table)
+        if exists(policy.path)
+    ]
     known = {policy.table for policy in found}
     if unknown := sorted(set(tables) - known):
         raise ConfigError(f"No such table: {', '.join(unknown)}. Tables: {', '.join(sorted(known)) or 'none yet'}.")
@@ -168,7 +187,48 @@ def maintain_table(spark: SparkSession, policy: Policy) -> TablePlan:
         raise
     except OpsError as exc:
         planned = replace(planned, error=exc)
-    return replace(planned, after=read_state(policy.path, policy.retain_hours))
+    return replace(planned, after=read_state(policy.path, policy.kept_hours))
+
+
+def protect(spark: SparkSession, policy: Policy) -> None:
+    """Makes a table keep its files and its log, also for whoever vacuums it by hand.
+
+    Raises:
+        OpsError: the properties cannot be set.
+    """
+    _set_properties(spark, policy, _KEPT)
+
+
+def release(spark: SparkSession, policy: Policy) -> None:
+    """Makes a table keep what its policy says: Delta 4 ignores VACUUM's RETAIN argument and reads the property.
+
+    Raises:
+        OpsError: the properties cannot be set.
+    """
+    wanted = {_RETENTION: f"interval {policy.retain_hours} hours"}
+    if _properties(policy).get(_LOG_RETENTION) == _KEPT[_LOG_RETENTION]:
+        wanted[_LOG_RETENTION] = "interval 30 days"  # Delta's default
+    _set_properties(spark, policy, wanted)
+
+
+def _properties(policy: Policy) -> Mapping[str, str]:
+    return open_log(policy.path).metadata().configuration
+
+
+def _set_properties(spark: SparkSession, policy: Policy, wanted: Mapping[str, str]) -> None:
+    """Sets those that are other, in one commit."""
+    from pyspark.errors import PySparkException
+
+    if not (changed := wanted.items() - _properties(policy).items()):
+        return
+    check_held(policy.table)
+    listed = ", ".join(f"'{name}' = '{value}'" for name, value in sorted(changed))
+    try:
+        spark.sql(f"alter table {policy.table} set tblproperties ({listed})").collect()
+    except PySparkException as exc:
+        raise OpsError(
+            f"The retention of {policy.table} was not set: {first_line(exc)} Its rows are as they were. Run it again."
+        ) from exc
 
 
 def _policy(lake: Lake, layer: str, table: str, meta: Any, where: str) -> Policy:
@@ -188,14 +248,17 @@ def _policy(lake: Lake, layer: str, table: str, meta: Any, where: str) -> Policy
     return Policy(
         name,
         lake.table_path(layer, table),
-        **numbers,
+        numbers["optimize_after_files"],
+        numbers["retain_hours"],
         zorder_by=(zorder,) if isinstance(zorder, str) else tuple(zorder),
     )
 
 
 def _decide(policy: Policy) -> TablePlan:
-    state = read_state(policy.path, policy.retain_hours)
+    state = read_state(policy.path, policy.kept_hours)
     actions = []
+    if policy.tags and not _KEPT.items() <= _properties(policy).items():
+        actions.append(Step(Act.PROTECT, f"tagged {', '.join(policy.tags)}, and its properties keep less"))
     if state.deleted_share is not None and state.deleted_share >= _PURGE_SHARE:
         actions.append(Step(Act.PURGE, f"{state.deleted_share:.0%} of the rows are behind deletion vectors"))
     if state.compactable_files >= policy.optimize_after_files:
@@ -230,8 +293,11 @@ def _act(spark: SparkSession, policy: Policy, act: Act) -> None:
         log = spark._jvm.org.apache.spark.sql.delta.DeltaLog
         log.forTable(spark._jsparkSession, str(policy.path)).checkpoint()
         return
+    if act is Act.PROTECT:
+        protect(spark, policy)
+        return
     if act in (Act.VACUUM_LITE, Act.VACUUM_FULL):
-        _set_retention(spark, policy)
+        release(spark, policy)
     for attempt in range(1, _TRIES + 1):
         try:
             spark.sql(_statement(policy, act)).collect()
@@ -252,12 +318,3 @@ def _statement(policy: Policy, act: Act) -> str:
         order = ", ".join(f"`{column}`" for column in policy.zorder_by)
         return f"optimize {policy.table}" + (f" zorder by ({order})" if order else "")
     return f"vacuum {policy.table}" + (" lite" if act is Act.VACUUM_LITE else "")
-
-
-def _set_retention(spark: SparkSession, policy: Policy) -> None:
-    """Sets the table's property: Delta 4 ignores VACUUM's RETAIN argument."""
-    wanted = f"interval {policy.retain_hours} hours"
-    name = "delta.deletedFileRetentionDuration"
-    given = spark.sql(f"show tblproperties {policy.table} ('{name}')").collect()[0]["value"]
-    if given != wanted:
-        spark.sql(f"alter table {policy.table} set tblproperties ('{name}' = '{wanted}')")

@@ -15,6 +15,8 @@ from python_ops.lake.lake import Lake
 Origin = tuple[str, str]
 """(schema.table, column)."""
 
+_OF_EVENTS = ("_cdc_deleted", "_cdc_truncate")  # of a storage table, what models read beside the model's columns
+
 
 class ColumnLineage:
     """The columns of every model and what each is made from.
@@ -30,6 +32,7 @@ class ColumnLineage:
         # As the manifest has them, whatever the prefix is now: the compiled SQL has the same names.
         self.by_source = {name: f"{manifest.source_schema.get(name, other)}.{name}" for name in lake.contracts.sources}
         self.by_table = {model.table: model for model in manifest.models.values()}
+        self.by_storage = {model.stored_table: model for model in manifest.models.values() if model.is_cdc}
         self._done: dict[str, dict[str, tuple[Origin, ...]]] = {}
 
     @cached_property
@@ -51,7 +54,9 @@ class ColumnLineage:
         return self._done[model.table]
 
     def columns(self, table: str) -> list[str]:
-        """Columns of a bronze table or a model's; none where the table is not the project's."""
+        """Columns of a bronze table, a model or a CDC model's events; none where the table is not the project's."""
+        if table in self.by_storage:
+            return [*self.of(self.by_storage[table]), *_OF_EVENTS]
         if table in self.by_table:
             return list(self.of(self.by_table[table]))
         return self.source_columns.get(table, [])
@@ -130,13 +135,24 @@ class ColumnLineage:
             scope = build_scope(qualified)
             assert isinstance(qualified, exp.Query)
             found = {
-                name: _origins(lineage(name, qualified, schema=schema, dialect="spark", scope=scope, copy=False))
+                name: self._of_models(
+                    _origins(lineage(name, qualified, schema=schema, dialect="spark", scope=scope, copy=False))
+                )
                 for name in qualified.named_selects
             }
         except SqlglotError as exc:
             text = first_line(exc, 200)
             raise OpsError(f"The compiled SQL of {model.name} ({model.path}) cannot be read: {text}") from exc
         return _as_served(model, found)
+
+    def _of_models(self, origins: Iterable[Origin]) -> tuple[Origin, ...]:
+        """The same with columns of events as those of their model; what the engine adds to an event has no origin."""
+        named = {
+            (self.by_storage[table].table, column) if table in self.by_storage else (table, column)
+            for table, column in origins
+            if table not in self.by_storage or column not in _OF_EVENTS
+        }
+        return tuple(sorted(named))
 
     def _compiled_file(self, model: Model) -> str:
         path = self.artifacts / "compiled" / model.unique_id.split(".")[1] / model.path

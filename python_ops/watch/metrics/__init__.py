@@ -57,7 +57,7 @@ def collect(lake: Lake) -> list[Metric]:
                 add("model", model.name, rows_applied=written.rows, rows_copied=written.rows_copied,
                     files_touched=written.files, bytes_written=written.bytes)  # fmt: skip
     for policy in policies(lake, manifest):
-        state = read_state(policy.path, policy.retain_hours)
+        state = read_state(policy.path, policy.kept_hours)
         add("table", policy.table, rows=state.live_rows, files=state.files, bytes=state.bytes,
             bytes_on_disk=state.bytes_on_disk)  # fmt: skip
     lags: dict[str, float] = {}  # of the warehouse that is furthest behind

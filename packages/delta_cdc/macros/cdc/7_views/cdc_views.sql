@@ -16,11 +16,17 @@ create or replace view {{ view }} (
 )
 {% if description %}comment '{{ delta_cdc._cdc_escape(description) }}'{% endif %}
 as
+{{ delta_cdc.cdc_shown(shown, o.fill, o.scd2, storage) }}
+{%- endmacro %}
+
+
+{#-- The rows that are shown, of the storage table as it is or at a version: `fill` are the fields of its `_cdc_filled`. --#}
+{% macro cdc_shown(shown, fill, scd2, storage) -%}
 select
     {%- for name in shown %}
-    {{ 'case when _cdc_filled is null then `' ~ name ~ '` else _cdc_filled.`' ~ name ~ '` end as `' ~ name ~ '`' if name in o.fill else '`' ~ name ~ '`' }},
+    {{ 'case when _cdc_filled is null then `' ~ name ~ '` else _cdc_filled.`' ~ name ~ '` end as `' ~ name ~ '`' if name in fill else '`' ~ name ~ '`' }},
     {%- endfor %}
-    {% if o.scd2 -%}
+    {% if scd2 -%}
     _cdc_valid_from as valid_from,
     _cdc_valid_to as valid_to,
     _cdc_valid_to is null as is_current,
