@@ -17,6 +17,11 @@ GREEN = frozenset({"success", "pass", "warn", "no-op", "reused"})
 RUNS_TESTS = frozenset({"build", "test", "retry"})
 
 
+def is_test(node: str) -> bool:
+    """Whether an identifier is that of a data test or a unit test."""
+    return node.startswith(("test.", "unit_test."))
+
+
 @dataclass(frozen=True)
 class ModelColumn:
     """A documented column of a model; `data_type` is what the model's contract declares, or None."""
@@ -113,6 +118,17 @@ class Manifest:
     owners: Mapping[str, str] = field(default_factory=dict)
     exposures: Mapping[str, Exposure] = field(default_factory=dict)
 
+    def owner_of(self, model: Model) -> str:
+        """Owner of the model's group; where it has none, of the daily run."""
+        daily = self.exposures.get("daily_run")
+        return self.owners.get(model.group or "") or (daily.owner if daily else "nobody")
+
+    def layer_of(self, test: str) -> str:
+        """Layer of what a test tests: the highest of the models that it reads; bronze where it reads sources alone."""
+        parents = self.parents.get(test, frozenset())
+        layers = {self.models[parent].layer for parent in parents if parent in self.models}
+        return next((layer for layer in ("gold", "silver") if layer in layers), min(layers, default="bronze"))
+
     def upstream(self, nodes: Iterable[str]) -> frozenset[str]:
         """The nodes and everything they depend on."""
         found: set[str] = set()
@@ -203,7 +219,7 @@ class RunResults:
         """Tests that ran and passed."""
         if self.command not in RUNS_TESTS:
             return frozenset()
-        return frozenset(node for node, r in self.nodes.items() if r.green and node.startswith(("test.", "unit_test.")))
+        return frozenset(node for node, r in self.nodes.items() if r.green and is_test(node))
 
 
 def load_manifest(folder: Path) -> Manifest:

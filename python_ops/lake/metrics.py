@@ -1,6 +1,6 @@
 """Figures of runs, sources, models and tables, one record per figure, in a local file.
 
-A record's subject is a job's step, a source, a model or a table: names from the project, never values from rows.
+A record's subject is a job's step, a source, a model, a table or a layer: names from the project, no values of rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Metric:
     Attributes:
         name: With its unit, such as `run_seconds` or `rows_accepted`.
         subject: What was measured.
-        kind: `job`, `source`, `model` or `table`.
+        kind: `job`, `source`, `model`, `table` or `layer`.
         at: ISO 8601, UTC.
         run: When the run began that it belongs to; tells runs apart.
     """

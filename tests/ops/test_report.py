@@ -18,7 +18,8 @@ from python_ops.lake.metrics import Metric
 from python_ops.lake.metrics import record as record_figures
 from python_ops.run.daily import Job, Step
 from python_ops.watch.report import gather, write
-from python_ops.watch.report.graph import Node, layout, sparkline, svg
+from python_ops.watch.report.charts import charts, thin
+from python_ops.watch.report.graph import Node, layout, svg
 
 
 def node(name: str, *parents: str, description: str = "") -> Node:
@@ -38,9 +39,11 @@ def test_names_and_descriptions_are_text() -> None:
     assert "&lt;script&gt;" in drawn
 
 
-def test_a_sparkline_shows_the_last_thirty() -> None:
-    assert sparkline(list(range(50))).count("<rect") == 30
-    assert sparkline([]).count("<rect") == 0
+def test_a_long_history_keeps_its_peaks_in_few_points() -> None:
+    at, lines = thin(list(range(10_000)), {"seconds": [9.0 if n == 777 else 1.0 for n in range(10_000)]}, 240)
+    assert len(at) == len(lines["seconds"]) <= 240 and at[-1] == 9999
+    assert max(value or 0 for value in lines["seconds"]) == 9.0
+    assert thin([1, 2], {"a": [None, 3.0]}, 240) == ([1, 2], {"a": [None, 3.0]})
 
 
 @pytest.fixture
@@ -87,7 +90,9 @@ def test_the_page_needs_no_network_and_shows_no_message_of_a_failed_test(lake: L
     found.failed[:] = [NodeResult("test.lakehouse.key_of_x", "fail", "ann@example.com is there twice", 1.0)]
     text = write(found, lake.home / "report.html").read_text(encoding="utf-8")
     assert "ann@example.com" not in text
-    assert not any(word in text for word in ("http:", "https:", "<script src", "<link", "@import", "url(", "fetch("))
+    assert not any(word in text for word in ("<script src", "<link", "@import", "url(", "fetch(", "XMLHttpRequest"))
+    assert not re.search(r"""(src|href)=["'](https?:|//)""", text)
+    assert "default-src 'none'" in text, "the browser itself refuses every address"
 
 
 def test_times_are_absolute_and_the_page_tells_its_own_age(lake: Lake, artifacts: Path) -> None:
@@ -110,9 +115,10 @@ def test_a_run_without_anything_new_leaves_the_last_ones_steps_on_the_page(lake:
     assert "Nothing new since the green run of 2026-03-01 00:00 UTC." in shown and "accepted 4711" in shown
 
 
-def cells(page: str, first: str) -> list[str]:
-    """Texts of the last row that begins so: of a model, that of the section on models."""
-    row = re.findall(rf"<tr><td>{first}</td>.*?</tr>", page, re.DOTALL)[-1]
+def cells(page: str, section: str, first: str) -> list[str]:
+    """Texts of the section's row that begins so."""
+    (body,) = re.findall(rf'<section id="{section}">.*?</section>', page, re.DOTALL)
+    (row,) = re.findall(rf"<tr><td>{first}</td>.*?</tr>", body, re.DOTALL)
     return [" ".join(re.sub("<[^>]+>", "", cell).split()) for cell in re.findall(r"<td.*?</td>", row, re.DOTALL)]
 
 
@@ -135,10 +141,10 @@ def test_models_have_their_counts_and_a_table_that_shrank_is_told(lake: Lake, ar
     before = (began - timedelta(days=1)).isoformat()
     record_figures(lake, [Metric("rows", "table", "gold.dim_a", 500, before, "the run before")])
     shown = page(lake, artifacts)
-    assert cells(shown, "slv_x") == [
-        "slv_x", "success", "114", "3", "110", "0", "7", "9", "110 ↓", "0", "2", "–", "304", "0.5",
+    assert cells(shown, "models", "slv_x") == [
+        "slv_x", "success", "114", "3", "110", "0", "7", "9", "110 ↓", "0", "2", "–", "304", "0.5", "nobody",
     ]  # fmt: skip
-    assert cells(shown, "dim_a")[-3:] == ["500", "10 ↓", "0.5"]
+    assert cells(shown, "models", "dim_a")[-4:] == ["500", "10 ↓", "0.5", "nobody"]
     assert "A service level is breached: dim_a shrank, and 1 more." in shown and "96% gone: 4 of 105 are left" in shown
     assert "98% gone: 10 of 500 are left" in shown
     files.write_run_results(artifacts, {"test.lakehouse.key_of_x": "pass"}, command="test")
@@ -151,4 +157,34 @@ def test_rejected_records_are_those_still_open(lake: Lake, artifacts: Path) -> N
     write_deltalake(str(lake.table_path("dlq", "shop_orders")), letters)
     found = gather(lake)
     assert {source: count for source, count in found.open_letters.items() if count} == {"shop_orders": 2}
-    assert cells(page(lake, artifacts), "shop_orders")[4] == "2"
+    assert cells(page(lake, artifacts), "sources", "shop_orders")[3] == "2"
+
+
+def test_figures_of_runs_are_charts_with_their_unit_the_slowest_model_first(lake: Lake) -> None:
+    def figure(name: str, kind: str, subject: str, value: float, day: int) -> Metric:
+        return Metric(name, kind, subject, value, f"2026-03-0{day}T01:00:00+00:00", f"2026-03-0{day}T00:00:00+00:00")
+
+    figures = [
+        figure("run_seconds", "job", "ingest", 5, 1), figure("run_seconds", "job", "ingest", 6, 2),
+        figure("build_seconds", "model", "slv_x", 3, 1), figure("build_seconds", "model", "dim_a", 40, 2),
+        figure("bytes", "table", "gold.dim_a", 3 * 1024 * 1024, 2), figure("tests_failed", "layer", "gold", 1, 2),
+    ]  # fmt: skip
+    found = {chart.title: chart for chart in charts(lake, figures, {})}
+    assert list(found) == ["Run time per step", "Build time per model", "Tests", "Table size"]
+    assert found["Run time per step"].unit == "seconds"
+    assert found["Run time per step"].subjects["all steps"]["lines"] == {"ingest": [5, 6]}
+    assert list(found["Build time per model"].subjects) == ["dim_a", "slv_x"]
+    assert found["Build time per model"].subjects["slv_x"]["lines"] == {"build": [3, None]}
+    assert found["Table size"].subjects["gold.dim_a"]["lines"] == {"live": [None, 3]}
+    assert found["Tests"].subjects["gold"]["lines"] == {"not passed": [None, 1]}
+
+
+def test_owners_contracts_and_what_happened_are_on_the_page(lake: Lake, artifacts: Path) -> None:
+    summary = {"read": 12, "quarantined": 2, "accepted": 10}
+    record(lake, Step("ingest", "ok", 4.0, summary), Step("dbt build", "ok", 61.0))
+    shown = page(lake, artifacts)
+    assert "12 records read, 2 rejected" in shown and "Slowest step: dbt build, 1 min 1 s." in shown
+    assert "Slowest model of the last build: slv_x, 0.5 s." in shown
+    assert cells(shown, "contracts", "shop_orders")[-2:] == ["data-platform", "none since the first"]
+    assert cells(shown, "tests", "silver")[:3] == ["silver", "1", "0"]
+    assert "shop_orders" in cells(shown, "owners", "data-platform")[1]

@@ -166,9 +166,8 @@ def _tests(manifest: Manifest, results: RunResults | None) -> Iterator[Breach]:
             parents = [manifest.models[p] for p in manifest.parents.get(result.unique_id, ()) if p in manifest.models]
             model = manifest.models.get(result.unique_id) or (parents[0] if parents else None)
             name = result.unique_id.split(".")[2]
-            yield Breach(
-                Cause.TESTS, name, "success", result.status, _owner(manifest, model), f"`dbt build --select {name}`"
-            )
+            owner = manifest.owner_of(model) if model else "nobody"
+            yield Breach(Cause.TESTS, name, "success", result.status, owner, f"`dbt build --select {name}`")
 
 
 def _source(lake: Lake, manifest: Manifest, source: str, now: datetime) -> Iterator[Breach]:
@@ -229,7 +228,7 @@ def _models(lake: Lake, manifest: Manifest, results: RunResults | None, now: dat
     for model in manifest.models.values():
         if model.storage is None or not (limits := _limits(model)):
             continue
-        owner, build = _owner(manifest, model), f"`dbt build --select {model.name}`"
+        owner, build = manifest.owner_of(model), f"`dbt build --select {model.name}`"
         result = results.nodes.get(model.unique_id) if results else None
         path = lake.table_path(model.layer, model.storage)
         if not exists(path):
@@ -313,13 +312,6 @@ def _limit(meta: Mapping[str, Any], name: str, where: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
         raise ConfigError(f"{where}: meta {name} must be a number from 0, not {value!r}.")
     return float(value)
-
-
-def _owner(manifest: Manifest, model: Model | None) -> str:
-    if model is None:
-        return "nobody"
-    daily = manifest.exposures.get("daily_run")
-    return manifest.owners.get(model.group or "") or (daily.owner if daily else "nobody")
 
 
 def span(minutes: float) -> str:

@@ -9,6 +9,7 @@ from python_ops.jobs.maintenance import policies
 from python_ops.jobs.maintenance.state import read_state
 from python_ops.jobs.publish import status as publish_status
 from python_ops.jobs.recovery.last import snapshot_age
+from python_ops.lake.artifacts import is_test
 from python_ops.lake.delta import written_since
 from python_ops.lake.errors import OpsError
 from python_ops.lake.lake import Lake
@@ -56,10 +57,16 @@ def collect(lake: Lake) -> list[Metric]:
             if path and result.started_at and (written := written_since(path, result.started_at)):
                 add("model", model.name, rows_applied=written.rows, rows_copied=written.rows_copied,
                     files_touched=written.files, bytes_written=written.bytes)  # fmt: skip
+    tested: dict[str, list[bool]] = {}
+    for node, result in results.nodes.items():
+        if is_test(node):
+            tested.setdefault(manifest.layer_of(node), []).append(result.green)
+    for layer, greens in tested.items():
+        add("layer", layer, tests_passed=sum(greens), tests_failed=greens.count(False))
     for policy in policies(lake, manifest):
         state = read_state(policy.path, policy.kept_hours)
-        add("table", policy.table, rows=state.live_rows, files=state.files, bytes=state.bytes,
-            bytes_on_disk=state.bytes_on_disk)  # fmt: skip
+        add("table", policy.table, rows=state.live_rows, files=state.files, files_compactable=state.compactable_files,
+            bytes=state.bytes, bytes_on_disk=state.bytes_on_disk)  # fmt: skip
     lags: dict[str, float] = {}  # of the warehouse that is furthest behind
     for table in publish_status(lake):
         if table.published_at and table.lake_version is not None and table.served_version is not None:

@@ -1,11 +1,14 @@
-"""One static HTML page of how the lakehouse stands: no network, no JVM, nothing but counts, names and times."""
+"""One static HTML page of how the lakehouse stands: no network, no JVM, nothing but counts, names and times.
+
+uPlot draws the charts, sortable-tablesort sorts the tables; both are in `vendor/`, with their licences.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +22,18 @@ from python_ops.jobs.maintenance import plan as plan_maintenance
 from python_ops.jobs.publish import PublishStatus
 from python_ops.jobs.publish import status as publish_status
 from python_ops.jobs.recovery.last import last
-from python_ops.lake.artifacts import Manifest, NodeResult, RunResults
+from python_ops.lake.artifacts import Manifest, NodeResult, RunResults, is_test
 from python_ops.lake.delta import last_change, written_since
-from python_ops.lake.errors import OpsError
 from python_ops.lake.files import write_whole
 from python_ops.lake.lake import Lake
-from python_ops.lake.metrics import history, read, rows_before
-from python_ops.lake.run_record import last_run, waits
+from python_ops.lake.metrics import read, rows_before
+from python_ops.lake.run_record import last_run
 from python_ops.watch.alerts import Breach, check, span
-from python_ops.watch.lineage.columns import ColumnLineage
-from python_ops.watch.report.graph import Node, sparkline, svg
+from python_ops.watch.report import graph
+from python_ops.watch.report.agreed import Agreed, agreed, owners
+from python_ops.watch.report.charts import Chart, charts
+from python_ops.watch.report.summary import Headline, Stage, happened, stages, verdict
 from python_ops.watch.status import SourceStatus, source_status
-
-
-@dataclass(frozen=True)
-class Headline:
-    """What the page says first. `level` is `good`, `warn` or `bad`."""
-
-    level: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -51,6 +47,8 @@ class Built:
     """
 
     name: str
+    layer: str
+    owner: str
     result: NodeResult
     counts: Mapping[str, int]
     rows: int | None
@@ -59,26 +57,42 @@ class Built:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything on the page."""
+    """Everything on the page.
+
+    Attributes:
+        happened: What the last run did, in a sentence or two.
+        limits: How old each source's last delivery may be.
+        tests: Those of the last build with their layers, those that failed first.
+        columns: By model and column, the columns that it is made from.
+        owners: What each owns, by kind.
+        docs: Address of the dbt docs site beside the page; empty where there is none.
+        runbooks: Where this repository can be read; empty where that is not set.
+    """
 
     environment: str
     generated_at: datetime
     verdict: Headline
+    happened: str
+    stages: list[Stage]
     last_run: Mapping[str, Any] | None
-    sources: list[tuple[SourceStatus, Markup]]
+    sources: list[SourceStatus]
     open_letters: Mapping[str, int]
     build: RunResults
     models: list[Built]
-    tests: list[NodeResult]
+    tests: list[tuple[str, NodeResult]]
     breaches: list[Breach]
     limits: Mapping[str, str]
-    counts: Mapping[str, Markup]
-    columns: Markup
+    charts: list[Chart]
+    nodes: Mapping[str, graph.Node]
+    columns: Mapping[str, Mapping[str, list[str]]]
     failed: list[NodeResult]
     tables: list[tuple[TablePlan, datetime | None]]
     published: list[PublishStatus]
-    graph: Markup
+    contracts: list[Agreed]
+    owners: Mapping[str, Mapping[str, list[str]]]
     snapshot_at: str | None
+    docs: str
+    runbooks: str
 
 
 def gather(lake: Lake) -> Report:
@@ -87,36 +101,40 @@ def gather(lake: Lake) -> Report:
     Raises:
         OpsError: nothing was ever built, or a table's log cannot be read.
     """
-    manifest, results = lake.manifest(), lake.run_results()
+    manifest, results, figures = lake.manifest(), lake.run_results(), read(lake)
     changed = {policy.table: last_change(policy.path) for policy in policies(lake, manifest)}
-    tests = [result for node, result in results.nodes.items() if node.startswith(("test.", "unit_test."))]
-    failed = results.failed()
-    breaches = check(lake)
-    record = last_run(lake)
-    published = publish_status(lake)
-    tables, figures = plan_maintenance(lake), read(lake)
+    tests = [(manifest.layer_of(node), result) for node, result in results.nodes.items() if is_test(node)]
+    failed, breaches, record, published = results.failed(), check(lake), last_run(lake), publish_status(lake)
+    sources = [source_status(lake, source) for source in lake.contracts.sources]
+    open_letters = {source: count_open(lake, source) for source in lake.contracts.sources}
+    tables, contracts = plan_maintenance(lake), agreed(lake)
+    minutes = _promised_minutes(manifest)
+    docs, beside = lake.artifacts / "static_index.html", lake.workspace
     return Report(
         environment=lake.settings.target,
         generated_at=datetime.now(UTC),
-        verdict=_verdict(record, failed, published, breaches),
+        verdict=verdict(record, failed, published, breaches),
+        happened=happened(record, results, manifest),
+        stages=stages(record, sources, sum(open_letters.values()), results, manifest, published),
         last_run=record,
-        sources=[(source_status(lake, source), _history(lake, source)) for source in lake.contracts.sources],
-        open_letters={source: count_open(lake, source) for source in lake.contracts.sources},
+        sources=sources,
+        open_letters=open_letters,
         build=results,
         models=_models(lake, manifest, results, tables, rows_before(figures, results.began(manifest))),
-        tests=sorted(tests, key=lambda test: (test.green, test.unique_id)),
+        tests=sorted(tests, key=lambda test: (test[1].green, test[0], test[1].unique_id)),
         breaches=breaches,
-        limits=_limits(manifest),
-        counts={
-            table: sparkline([int(count) for count in past])
-            for table, past in history(figures, "rows", "table").items()
-        },
-        columns=_columns(lake, manifest),
+        limits={source: span(limit) for source, limit in minutes.items()},
+        charts=charts(lake, figures, {source: limit / 60 for source, limit in minutes.items()}),
+        nodes=graph.nodes(lake, manifest),
+        columns=graph.columns(lake, manifest),
         failed=failed,
         tables=[(planned, changed.get(planned.table)) for planned in tables],
         published=published,
-        graph=svg(_lineage(lake, manifest)),
+        contracts=contracts,
+        owners=owners(manifest, contracts),
         snapshot_at=(last(lake, "snapshot") or {}).get("pinned_at"),
+        docs=docs.relative_to(beside).as_posix() if docs.exists() and docs.is_relative_to(beside) else "",
+        runbooks=lake.settings.runbooks_url.rstrip("/"),
     )
 
 
@@ -127,35 +145,28 @@ def write(report: Report, path: Path) -> Path:
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
+        lstrip_blocks=True,
     )
     jinja.filters.update({"bytes": _bytes, "minute": _minute})
-    return write_whole(path, jinja.get_template("page.html.j2").render(report=report))
+    jinja.globals.update({"inline": _inline, "draw": graph.svg})
+    data = {
+        "charts": [asdict(chart) for chart in report.charts],
+        "columns": report.columns,
+        "tables": {
+            node.name: {
+                "layer": node.layer, "owner": node.owner,
+                "from": [report.nodes[parent].name for parent in node.parents if parent in report.nodes],
+            }
+            for node in report.nodes.values()
+        },
+    }  # fmt: skip
+    compact = htmlsafe_json_dumps(data, separators=(",", ":"))
+    return write_whole(path, jinja.get_template("page.html.j2").render(report=report, data=compact))
 
 
-def _verdict(
-    record: Mapping[str, Any] | None,
-    failed: list[NodeResult],
-    published: list[PublishStatus],
-    breaches: list[Breach],
-) -> Headline:
-    """What the page says first: the worst fault."""
-    if record is None:
-        return Headline("bad", "No run has been recorded.")
-    if broken := [step for step in record["steps"] if step["outcome"] != "ok"]:
-        waiting = waits(record.get("waiting", {}))
-        told = f"The last run did not finish: {broken[0]['name']} {broken[0]['outcome']}."
-        return Headline("bad", f"{told} {waiting}." if waiting else told)
-    if failed:
-        names = ", ".join(result.unique_id.split(".")[2] for result in failed[:3])
-        return Headline("bad", f"{len(failed)} nodes of the last build are not green: {names}.")
-    if breaches:
-        more = f", and {len(breaches) - 1} more" if len(breaches) > 1 else ""
-        return Headline("warn", f"A service level is breached: {breaches[0].subject} {breaches[0].kind.value}{more}.")
-    if silent := sorted({table.target for table in published if table.error}):
-        return Headline("warn", f"Not answering: {', '.join(silent)}.")
-    if behind := [table.table for table in published if table.state not in ("current", "dropped")]:
-        return Headline("warn", f"Not published yet: {', '.join(behind[:5])}.")
-    return Headline("good", "The last run is green, and what it built is served.")
+def _inline(*names: str) -> Markup:
+    """Files of this package as they are: scripts and styles are no templates."""
+    return Markup("\n".join(files(__package__).joinpath(name).read_text(encoding="utf-8") for name in names))
 
 
 def _models(
@@ -178,49 +189,15 @@ def _models(
             written = written_since(lake.table_path(model.layer, model.storage), result.started_at)
             if written:
                 counts = {"inserted": written.inserted, "updated": written.updated, "deleted": written.deleted}
-        table = model.stored_table
-        found.append(Built(model.name, result, counts, rows.get(table), before.get(table)))
+        table, owner = model.stored_table, manifest.owner_of(model)
+        found.append(Built(model.name, model.layer, owner, result, counts, rows.get(table), before.get(table)))
     return found
 
 
-def _history(lake: Lake, source: str) -> Markup:
-    done = lake.ledger(source).committed
-    return sparkline([manifest.counts["accepted"] for manifest in done])
-
-
-def _lineage(lake: Lake, manifest: Manifest) -> dict[str, Node]:
-    nodes = {
-        f"source.{name}": Node(name, "bronze", lake.contracts.load(name).description, ())
-        for name in lake.contracts.sources
-    }
-    for identifier, model in manifest.models.items():
-        parents = [
-            f"source.{parent.rsplit('.', 1)[1]}" if parent.startswith("source.") else parent
-            for parent in sorted(manifest.parents[identifier])
-        ]
-        nodes[identifier] = Node(model.name, model.layer, model.description, tuple(parents))
-    return nodes
-
-
-def _limits(manifest: Manifest) -> dict[str, str]:
-    """How old each source's last delivery may be."""
+def _promised_minutes(manifest: Manifest) -> dict[str, float]:
+    """How old each source's last delivery may be; `check` has refused what is no number."""
     found = {source: meta.get("sla_minutes") for source, meta in manifest.source_meta.items()}
-    return {source: span(float(minutes)) for source, minutes in found.items() if minutes is not None}
-
-
-def _columns(lake: Lake, manifest: Manifest) -> Markup:
-    """For each column, the columns it is made from, as JSON for the page's script; empty if nothing is compiled."""
-    lineage = ColumnLineage(lake, manifest)
-    names = {model.table: model.name for model in manifest.models.values()}
-    names |= {table: source for source, table in lineage.by_source.items()}
-    found: dict[str, dict[str, list[str]]] = {}
-    for model in sorted(manifest.models.values(), key=lambda model: model.name):
-        with suppress(OpsError):
-            found[model.name] = {
-                column: [f"{names.get(table, table)}.{name}" for table, name in origins]
-                for column, origins in lineage.of(model).items()
-            }
-    return htmlsafe_json_dumps(found)
+    return {source: float(minutes) for source, minutes in found.items() if minutes is not None}
 
 
 def _bytes(count: int) -> str:

@@ -1,11 +1,17 @@
-"""The lineage of the project as one SVG: sources on the left, reports on the right."""
+"""The lineage of the project: which table and column is made from which, and a drawing, sources on the left."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
+
+from python_ops.lake.artifacts import Manifest
+from python_ops.lake.errors import OpsError
+from python_ops.lake.lake import Lake
+from python_ops.watch.lineage.columns import ColumnLineage
 
 _WIDTH, _HEIGHT, _COLUMN, _ROW = 190, 26, 240, 38
 
@@ -18,6 +24,38 @@ class Node:
     layer: str
     description: str
     parents: tuple[str, ...]
+    owner: str = ""
+
+
+def nodes(lake: Lake, manifest: Manifest) -> dict[str, Node]:
+    """All sources and models, by identifier."""
+    found = {}
+    for source in lake.contracts.sources:
+        contract = lake.contracts.load(source)
+        found[f"source.{source}"] = Node(source, "bronze", contract.description, (), contract.owner)
+    for identifier, model in manifest.models.items():
+        parents = tuple(
+            f"source.{parent.rsplit('.', 1)[1]}" if parent.startswith("source.") else parent
+            for parent in sorted(manifest.parents[identifier])
+        )
+        owner = manifest.owner_of(model)
+        found[identifier] = Node(model.name, model.layer, model.description, parents, owner)
+    return found
+
+
+def columns(lake: Lake, manifest: Manifest) -> dict[str, dict[str, list[str]]]:
+    """By model and column, the columns that it is made from; a model that is not compiled is left out."""
+    lineage = ColumnLineage(lake, manifest)
+    names = {model.table: model.name for model in manifest.models.values()}
+    names |= {table: source for source, table in lineage.by_source.items()}
+    found: dict[str, dict[str, list[str]]] = {}
+    for model in sorted(manifest.models.values(), key=lambda model: model.name):
+        with suppress(OpsError):
+            found[model.name] = {
+                column: [f"{names.get(table, table)}.{name}" for table, name in origins]
+                for column, origins in lineage.of(model).items()
+            }
+    return found
 
 
 def layout(nodes: Mapping[str, Node]) -> dict[str, tuple[int, int]]:
@@ -76,14 +114,3 @@ def svg(nodes: Mapping[str, Node]) -> Markup:
             f'<text x="{x + 8}" y="{y + 17}">{escape(node.name)}</text></g>'
         )
     return Markup("".join(parts) + "</svg>")
-
-
-def sparkline(values: list[int]) -> Markup:
-    """Counts of the last batches as bars; the newest is on the right."""
-    shown, most = values[-30:], max([*values[-30:], 1])
-    bars = "".join(
-        f'<rect x="{place * 6}" y="{20 - max(1, round(20 * value / most))}" width="4" '
-        f'height="{max(1, round(20 * value / most))}"><title>{value}</title></rect>'
-        for place, value in enumerate(shown)
-    )
-    return Markup(f'<svg class="spark" width="{max(1, len(shown)) * 6}" height="20" role="img">{bars}</svg>')
