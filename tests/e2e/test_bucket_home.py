@@ -106,7 +106,7 @@ def test_machines_come_and_go_and_nothing_is_lost(aws: dict[str, str], tmp_path:
     served = boto3.client("s3").get_object(Bucket="lake", Key="prod/published/lakehouse.duckdb")["Body"].read()
     (tmp_path / "served.duckdb").write_bytes(served)
     with duckdb.connect(tmp_path / "served.duckdb", read_only=True) as served_now:
-        assert served_now.sql("select count(*) from gold.fct_orders").fetchone() == (5239,)
+        assert served_now.execute("select count(*) from gold.fct_orders").fetchone() == (5239,)
     told = json.loads(lakeops(third, "status", "--json", **no_jvm).stdout)
     assert told["unreadable"] == {} and sum(source["batches"] for source in told["sources"]) == 7 * 5
     assert lakeops(third, "snapshot", "create", **no_jvm).returncode == 0

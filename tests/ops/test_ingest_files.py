@@ -620,3 +620,24 @@ def test_a_second_process_is_told_who_holds_the_home(tmp_path: Path) -> None:
         holder.communicate()
     with exclusive(Lake(Settings(home=tmp_path)), "ingest run"):
         assert json.loads((tmp_path / "state" / "lock.json").read_text())["command"] == "lakeops ingest run"
+
+
+def test_late_batches_are_told_once_for_each_source(tmp_path: Path) -> None:
+    """Given batches of which several end behind what was taken, Then the first is told, with what to do; a new
+    generation begins anew."""
+    contract, ledger = load("crm_accounts"), Ledger(tmp_path, "crm_accounts")
+    told = []
+    for number, end, generation in (
+        (1, 100, 1),
+        (2, 300, 1),
+        (3, 200, 1),
+        (4, 400, 1),
+        (5, 250, 1),
+        (6, 9, 2),
+        (7, 8, 2),
+    ):
+        batch = ledger.freeze(number, contract.version, generation=generation)
+        told += warnings(contract, ledger, batch, Findings({"read": 1, "accepted": 1}, positions=(1, end)))
+        ledger.set_state(batch, BatchState.COMMITTED, positions=(1, end))
+    assert [text.split(":")[0] for text in told] == ["batch 3", "batch 7"]
+    assert "its positions end at 200, behind 300" in told[0] and "`lakeops ingest generation crm_accounts" in told[0]

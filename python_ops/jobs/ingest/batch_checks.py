@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from python_ops.jobs.ingest.formats import format_of
 from python_ops.lake.contracts import ANY_SCHEMA, Contract
@@ -117,11 +117,20 @@ def lies_behind(ledger: Ledger, manifest: Batch, found: Findings) -> str | None:
     )
 
 
+def _has_lain_behind(ledger: Ledger, generation: int) -> bool:
+    """Whether an earlier batch lay behind what had been taken before it."""
+    ends = [m.positions[1] for m in ledger.committed if m.positions and m.generation == generation]
+    return any(end < highest for end, highest in zip(ends[1:], accumulate(ends, max), strict=False))
+
+
 def warnings(contract: Contract, ledger: Ledger, manifest: Batch, found: Findings) -> list[str]:
     """What an operator should look at."""
     told = []
-    if behind := lies_behind(ledger, manifest, found):
-        told.append(f"batch {manifest.batch_id}: {behind}")
+    if not _has_lain_behind(ledger, manifest.generation) and (behind := lies_behind(ledger, manifest, found)):
+        told.append(
+            f"batch {manifest.batch_id}: {behind} Late events are put where they belong; if the source was set back, "
+            f"`lakeops ingest generation {contract.source} --new`. This is said once per source."
+        )
     if types := [each for each in found.rejected if each.kind in MISTYPED]:
         told.append(f"batch {manifest.batch_id}: values of another type than the contract's: {_most_often(types)}.")
     told += [*_renamed(contract, manifest), *_out_of_order(contract, ledger, manifest)]
