@@ -33,11 +33,12 @@ def sql(
     query: Annotated[
         str | None, typer.Argument(help="A SELECT in DuckDB's SQL; - reads it from the standard input.")
     ] = None,
+    at: Annotated[str | None, typer.Option("--at", help="A tag (`lakeops table tag`): its versions are read.")] = None,
     form: Annotated[Format, typer.Option("--format", help="How the answer is printed.")] = Format.TABLE,
     env: Env = Environment.LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Answer a query over bronze, silver and gold as they are now. Starts no JVM and changes nothing.
+    """Answer a query over bronze, silver and gold as they are now, or as tagged. Starts no JVM and changes nothing.
 
     A name without a schema is looked for in gold, silver, bronze. The tables that the query names are read into memory.
     Without a query, the names are listed.
@@ -57,7 +58,7 @@ def sql(
         else:
             print_rows(["name", "kind"], found)
         return
-    answer = ask(lake, sys.stdin.read() if query == "-" else query)
+    answer = ask(lake, sys.stdin.read() if query == "-" else query, at)
     if form is Format.PARQUET:
         sys.stdout.buffer.write(_parquet(answer))
     elif as_json or form is Format.JSON:

@@ -71,14 +71,14 @@ def exists(path: Path) -> bool:
         ) from exc
 
 
-def open_log(path: Path) -> DeltaTable:
-    """A table as its Delta log says it is, without a JVM.
+def open_log(path: Path, version: int | None = None) -> DeltaTable:
+    """A table as its Delta log says it is, or was at a version, without a JVM.
 
     Raises:
         OpsError: there is no log, or it cannot be read.
     """
     try:
-        return DeltaTable(str(path), storage_options=delta_options() if on_bucket(path) else None)
+        return DeltaTable(str(path), version, storage_options=delta_options() if on_bucket(path) else None)
     except (DeltaError, OSError, ValueError) as exc:
         raise OpsError(
             f"The Delta log of {path} cannot be read ({first_line(exc, 200)}). If it is damaged, "
@@ -86,8 +86,8 @@ def open_log(path: Path) -> DeltaTable:
         ) from exc
 
 
-def query(path: Path, sql: str) -> Any:
-    """Rows of a query on a table, there called `t`, as an Arrow table; without a JVM.
+def query(path: Path, sql: str, version: int | None = None) -> Any:
+    """Rows of a query on a table, there called `t`, as an Arrow table; without a JVM. Of a version, if one is given.
 
     deltalake applies deletion vectors, but refuses tables whose types were widened. Their files are read as they are,
     which is right if no row of a file is deleted.
@@ -97,23 +97,23 @@ def query(path: Path, sql: str) -> Any:
     """
     import pyarrow as pa
 
-    opened = open_log(path)
+    opened = open_log(path, version)
     try:
         return pa.table(QueryBuilder(_READING).register("t", opened).execute(sql))
     except Exception as exc:  # deltalake raises a dozen unrelated classes
-        vectors = any(file.vectors for file in read_version(folder_at(path)).files.values())
+        vectors = any(file.vectors for file in read_version(folder_at(path), version).files.values())
         if "TypeWidening" not in str(exc) or vectors:
             raise OpsError(f"{path} cannot be read without Spark ({first_line(exc, 200)}).") from exc
     return _query_files(opened, sql)
 
 
-def columns(path: Path) -> dict[str, tuple[str, str]]:
-    """Columns of a table in order: Spark's type and the comment, which is empty where there is none.
+def columns(path: Path, version: int | None = None) -> dict[str, tuple[str, str]]:
+    """Columns of a table, now or at a version, in order: Spark's type and the comment, empty where there is none.
 
     Raises:
         OpsError: the log cannot be read.
     """
-    fields = json.loads(open_log(path).schema().to_json())["fields"]
+    fields = json.loads(open_log(path, version).schema().to_json())["fields"]
     return {field["name"]: (_spark_type(field["type"]), field["metadata"].get("comment") or "") for field in fields}
 
 

@@ -20,6 +20,7 @@ from test_cli import lakeops
 
 from python_ops.jobs.maintenance import Act, plan, run
 from python_ops.jobs.maintenance.tagging import tag, untag
+from python_ops.jobs.query import query
 from python_ops.lake.config import Settings
 from python_ops.lake.errors import BusyError, ConfigError, OpsError
 from python_ops.lake.lake import Lake
@@ -68,6 +69,17 @@ def test_a_tag_is_what_was_recorded(own: Lake) -> None:
     assert tags(own) == [made]
     assert tagged_versions(own, "q1") == {TABLE: 0}
     assert untag(own, "q1") == made and tags(own) == [made], "a plan lets nothing go"
+
+
+def test_a_query_reads_the_versions_of_a_tag_and_nothing_else(own: Lake) -> None:
+    record(own)
+    write_deltalake(str(own.table_path("bronze", "fct_b")), pa.table({"id": [1]}))
+    assert query(own, "select count(*) from fct_a").rows() == [(2,)]
+    assert query(own, "select count(*) from fct_a", at="q1").rows() == [(1,)]
+    with pytest.raises(ConfigError, match=rf"Tag q1 has no {own.schema_name('bronze')}.fct_b. It has {TABLE}"):
+        query(own, "select * from fct_b", at="q1")
+    with pytest.raises(ConfigError, match="No such tag: q2"):
+        query(own, "select * from fct_a", at="q2")
 
 
 def test_a_version_that_is_gone_is_named(own: Lake) -> None:

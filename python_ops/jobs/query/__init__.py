@@ -19,6 +19,7 @@ from python_ops.lake import delta
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.home import LAYERS, tables
 from python_ops.lake.lake import Lake
+from python_ops.lake.tags import tagged_versions
 from python_ops.lake.views import Views
 
 if TYPE_CHECKING:
@@ -67,21 +68,22 @@ def names(lake: Lake) -> list[tuple[str, str]]:
     return sorted([(name, "table") for name in found.tables] + [(name, "view") for name in found.views])
 
 
-def query(lake: Lake, sql: str) -> Answer:
+def query(lake: Lake, sql: str, at: str | None = None) -> Answer:
     """The answer to one SELECT in DuckDB's SQL.
 
     Args:
         lake: The environment.
         sql: A single query; DESCRIBE and SUMMARIZE are such.
+        at: A tag: tables are read at its versions, and others not at all.
 
     Raises:
-        ConfigError: it is no query, has an error, or names what is not there.
+        ConfigError: it is no query, has an error, or names what is not there, or not in the tag.
         OpsError: the lake is empty, or a table cannot be read without Spark.
     """
     engine = duckdb.connect(config={"enable_external_access": "false"})
     engine.execute("set timezone = 'UTC'; set python_enable_replacements = false")
     named = _named(engine, sql)
-    known = _Names(lake, engine)
+    known = _Names(lake, engine, at)
     for name in named:
         known.open(name)
     with _explained():
@@ -99,8 +101,9 @@ def _explained() -> Iterator[None]:
 class _Names:
     """Tables and views of a lake, each opened in DuckDB when a query first names it."""
 
-    def __init__(self, lake: Lake, engine: duckdb.DuckDBPyConnection) -> None:
-        self.lake, self.engine = lake, engine
+    def __init__(self, lake: Lake, engine: duckdb.DuckDBPyConnection, at: str | None = None) -> None:
+        self.lake, self.engine, self.at = lake, engine, at
+        self.versions = tagged_versions(lake, at) if at else None
         schemas = {lake.schema_name(layer) for layer in LAYERS}
         self.tables: dict[str, Path] = {
             f"{schema}.{name}": path for schema, name, path in tables(lake.settings) if schema in schemas
@@ -144,13 +147,20 @@ class _Names:
                 resolved = view.resolved(lambda read: self.types(self.spelled(read)))
                 types, made = resolved.types, resolved.sql("duckdb")
             else:
-                path = self.tables[name]
-                types = {column: type_ for column, (type_, _) in delta.columns(path).items()}
-                self.engine.register(f"rows of {name}", delta.query(path, "select * from t"))
+                path, version = self.tables[name], self._version(name)
+                types = {column: type_ for column, (type_, _) in delta.columns(path, version).items()}
+                self.engine.register(f"rows of {name}", delta.query(path, "select * from t", version))
                 made = f'select * from "rows of {name}"'
             self.engine.execute(f'create view "{schema}"."{table}" as {made}')
             self.opened[name] = types
         return self.opened[name]
+
+    def _version(self, name: str) -> int | None:
+        if self.versions is None:
+            return None
+        if name not in self.versions:
+            raise ConfigError(f"Tag {self.at} has no {name}. It has {', '.join(sorted(self.versions))}.")
+        return self.versions[name]
 
 
 def _named(engine: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
