@@ -130,11 +130,11 @@ class Lake:
 
     @cached_property
     def secrets(self) -> Secrets:
-        """Credentials: variables first, then the home's file, which a bucket never has, or AWS Secrets Manager."""
+        """Credentials: AWS Secrets Manager alone; or variables, then the home's file, which a bucket never has."""
         if self._secrets:
             return self._secrets
         if self.settings.secrets == "aws":
-            return Secrets([EnvironmentProvider(), AwsProvider(self.settings.secrets_prefix)])
+            return Secrets([AwsProvider(self.settings.secrets_prefix)])
         if on_bucket(self.home):
             return Secrets([EnvironmentProvider()])
         return Secrets([EnvironmentProvider(), FileProvider(self.home / "secrets.json")])

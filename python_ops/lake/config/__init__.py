@@ -32,8 +32,8 @@ class Settings(BaseSettings):
         target: The environment, which is also the target of profiles/profiles.yml.
         umask: Rights that others do not get on what is written, octal: 077 all, 027 leaves reading to the group.
         demo: Whether `lakeops demo` may deliver its invented data here.
-        secrets: Where credentials come from when no LAKEHOUSE_SECRET_* variable has them: the file
-            `<home>/secrets.json`, or AWS Secrets Manager.
+        secrets: Where credentials come from: `aws`, AWS Secrets Manager alone; `file`, a LAKEHOUSE_SECRET_* variable,
+            or else the file `<home>/secrets.json`.
         secrets_prefix: Names in AWS Secrets Manager begin with this.
         state_store: Where watermarks, leases and generations are: JSON files under the home, or a DynamoDB table.
         state_table: Name of the DynamoDB table.
