@@ -460,3 +460,29 @@ def test_a_killed_stream_is_taken_up_and_sigterm_ends_it_at_a_safe_point(kafka: 
     rows = QueryBuilder().register("t", DeltaTable(str(bronze))).execute("select _line from t")
     lines = pa.table(rows)["_line"].to_pylist()
     assert sorted(lines) == [0, 1, 3, 4, 5, 6]
+
+
+@pytest.mark.campaign
+def test_a_stream_runs_on_a_spark_server(kafka: KafkaServer, tmp_path: Path) -> None:
+    """Given Spark on a Connect server, Then records are taken by it, poison too, and a second run finds nothing new."""
+    topic = "served"
+    kafka.create(topic, 1)
+    kafka.send(topic, [event(1), (None, b"poison"), event(2)], 0)
+    given = {
+        **os.environ, "LAKEHOUSE_HOME": str(tmp_path), "LAKEHOUSE_SCHEMA_PREFIX": "", "LAKEHOUSE_CORES": "2",
+        "LAKEHOUSE_DRIVER_MEMORY": "1g", "LAKEHOUSE_KAFKA_SERVERS": kafka.servers,
+        "LAKEHOUSE_KAFKA_TOPICS": json.dumps({SOURCE: topic}),
+    }  # fmt: skip
+
+    def lakeops(*words: str) -> str:
+        done = subprocess.run([sys.executable, "-m", "python_ops", *words], env=given, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    lakeops("spark", "start")
+    try:
+        assert "1 batches, read 3 = 2 accepted + 1 quarantined" in lakeops("stream", "run", SOURCE, "--once")
+        assert "0 batches" in lakeops("stream", "run", SOURCE, "--once")
+    finally:
+        lakeops("spark", "stop")
+    assert not (tmp_path / "logs" / "spark-start.log").exists(), "no Spark was started beside the server"
