@@ -46,7 +46,7 @@ for (const chart of data.charts) {
   choice.setAttribute("aria-label", chart.title + ": of what");
   const place = element("div", { ariaHidden: "true" }), told = element("output"), numbersBelow = element("details", {}, element("summary", { textContent: "the numbers" }));
   document.querySelector(".charts").append(element("figure", { className: "chart" },
-    element("figcaption", {}, element("h3", { textContent: chart.title + ", " + chart.unit }), subjects.length > 1 ? choice : element("span", { className: "quiet", textContent: subjects[0] })),
+    element("figcaption", {}, element("h3", { textContent: chart.title + (chart.title.toLowerCase().includes(chart.unit.toLowerCase()) ? "" : ", " + chart.unit) }), subjects.length > 1 ? choice : element("span", { className: "quiet", textContent: subjects[0] })),
     told, place, element("p", { className: "quiet", textContent: "Each point: " + chart.each + "." }), numbersBelow));
   let drawn = null;
   const tell = (at, lines, index) => {
