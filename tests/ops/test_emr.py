@@ -125,7 +125,6 @@ def test_the_archive_runs_the_day_in_an_empty_folder(tmp_path: Path) -> None:
         if word != "--conf"
     )
     settings |= {"spark.master": "local[2]", "spark.driver.memory": "2g", "spark.sql.shuffle.partitions": "2"}
-    settings.pop("spark.hadoop.hive.metastore.client.factory.class")  # Glue's; Derby lies in the empty folder here
     spark = Path(pyspark.__path__[0])
     clean = {name: value for name, value in os.environ.items() if name in ("PATH", "JAVA_HOME", "HOME", "LANG")}
     given = {
