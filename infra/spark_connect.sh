@@ -28,7 +28,7 @@ cd "$(dirname "$0")/.."
 umask 077
 python=${PYTHON:-$PWD/.venv/bin/python}   # absolute: Spark starts Python workers elsewhere
 unset SPARK_REMOTE                        # a client's: with it, spark-submit refuses a master
-mapfile -t conf < <("$python" -c '
+read_settings=$("$python" -c '
 from python_ops.lake.config import load_settings
 from python_ops.lake.jars import provide
 from python_ops.lake.spark import check_needs, export_environment, spark_settings
@@ -36,16 +36,14 @@ settings = load_settings("local")
 check_needs(settings)
 export_environment(settings)
 provide()
+print(settings.place, settings.workspace_path, sep="\n")
 for name, value in spark_settings(settings).items():
     print("--conf", f"{name}={value}", sep="\n")
 ')
-mapfile -t place < <("$python" -c '
-from python_ops.lake.config import load_settings
-settings = load_settings("local")
-print(settings.place, settings.workspace_path, sep="\n")
-')
-export LAKEHOUSE_HOME=${place[0]}
-workspace=${place[1]}
+mapfile -t conf <<<"$read_settings"
+export LAKEHOUSE_HOME=${conf[0]}
+workspace=${conf[1]}
+conf=("${conf[@]:2}")
 if [ -n "$master" ]; then
     driver=${LAKEHOUSE_DRIVER_HOST:-$(hostname -f)}
     conf+=(--conf "spark.master=$master" --conf "spark.driver.host=$driver" --conf "spark.driver.bindAddress=$driver"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from python_ops.lake.errors import BusyError, ConfigError, OpsError
 
 if TYPE_CHECKING:
-    from obstore import PutMode
+    from obstore import ObjectMeta, PutMode
     from obstore.store import S3Store
 
 RETRY_SECONDS = 60  # for an answer, over all tries
@@ -136,9 +136,8 @@ def listed(folder: Path) -> Iterator[Entry]:
         found = store.list_with_delimiter(prefix)
     for name in found["common_prefixes"]:
         yield Entry(name.rstrip("/").rpartition("/")[2])
-    for item in found["objects"]:
-        if item["path"] != prefix[:-1]:  # what S3A writes for an empty folder
-            yield Entry(item["path"].rpartition("/")[2], item["size"], item["last_modified"].timestamp())
+    for _, entry in _files(found["objects"], prefix):
+        yield entry
 
 
 def walked(folder: Path) -> Iterator[tuple[str, Entry]]:
@@ -147,11 +146,15 @@ def walked(folder: Path) -> Iterator[tuple[str, Entry]]:
     prefix = f"{key.rstrip('/')}/"
     with explained(str(folder)):
         for page in store.list(prefix):
-            for item in page:
-                if item["path"] == prefix[:-1]:
-                    continue
-                name = item["path"].removeprefix(prefix)
-                yield name, Entry(name.rpartition("/")[2], item["size"], item["last_modified"].timestamp())
+            yield from _files(page, prefix)
+
+
+def _files(items: Iterable[ObjectMeta], prefix: str) -> Iterator[tuple[str, Entry]]:
+    """Objects of a listing, without the one that S3A writes for an empty folder."""
+    for item in items:
+        if item["path"] != prefix[:-1]:
+            name = item["path"].removeprefix(prefix)
+            yield name, Entry(name.rpartition("/")[2], item["size"], item["last_modified"].timestamp())
 
 
 @contextmanager
