@@ -156,12 +156,14 @@ def register(settings: Settings, spark: SparkSession) -> int:
             spark.sql(f"create schema if not exists `{schema}`")
             known[schema] = {row["tableName"] for row in spark.sql(f"show tables in `{schema}`").collect()}
         if name not in known[schema] and any(entry.endswith(".json") for entry in names(folder / "_delta_log")):
-            _register(spark, schema, name, folder)
+            register_table(spark, schema, name, folder)
             made += 1
     return made
 
 
-def _register(spark: SparkSession, schema: str, name: str, folder: Path) -> None:
+def register_table(spark: SparkSession, schema: str, name: str, folder: Path) -> None:
+    """Makes a Delta table known to the session's metastore, which does not know it."""
+    spark.sql(f"create schema if not exists `{schema}`")
     spark.sql(f"create table `{schema}`.`{name}` using delta location '{escaped(str(folder))}'")
 
 
@@ -180,8 +182,7 @@ def adopt(settings: Settings, start: Callable[[Settings], SparkSession]) -> int:
     shutil.rmtree(settings.workspace_path / "derby", ignore_errors=True)
     spark, made = start(settings), 0
     for schema, name, folder in tables(settings):
-        spark.sql(f"create schema if not exists `{schema}`")
-        _register(spark, schema, name, folder)
+        register_table(spark, schema, name, folder)
         made += 1
     write_whole(settings.place / STAMP, _stamp(settings))
     return made

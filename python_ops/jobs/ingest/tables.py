@@ -12,7 +12,7 @@ from python_ops.lake.contracts.metadata import DLQ_COLUMNS, DLQ_STATE, METADATA
 from python_ops.lake.delta import exists, open_log
 from python_ops.lake.errors import OpsError
 from python_ops.lake.files import files_under
-from python_ops.lake.home import is_at, located
+from python_ops.lake.home import is_at, located, register_table
 from python_ops.lake.lake import Lake
 from python_ops.lake.sql import escaped
 
@@ -71,8 +71,7 @@ class AppendOnlyTable:
             self._create(spark, wanted, is_registered)
             return
         if not is_registered:  # a run died between Delta's first commit and the metastore's entry
-            spark.sql(f"create schema if not exists {self.schema}")
-            spark.sql(f"create table {self.name} using delta location '{escaped(str(self.path))}'")
+            register_table(spark, self.schema, self.path.name, self.path)
         given = {field.name: field.dataType.simpleString() for field in spark.table(self.name).schema.fields}
         changed = [column for column in wanted if given.get(column.name, column.type) != column.type]
         if refused := [c for c in changed if not widens(replace(c, type=given[c.name]), c)]:
