@@ -14,6 +14,7 @@ from python_ops.lake.errors import BusyError
 from python_ops.lake.lake import Lake
 from python_ops.lake.lock import exclusive
 from python_ops.lake.spark import own_session
+from python_ops.lake.views import restore
 from python_ops.watch.doctor import check_metastore
 from python_ops.watch.finding import Outcome
 
@@ -33,7 +34,7 @@ def adopt(
 ) -> None:
     """Register a home that was copied or moved at its new place, with every table that lies under it.
 
-    Rows, ledgers and what was published stay as they are; views come with the next `dbt build`.
+    Rows, ledgers and what was published stay as they are.
 
     Example: lakeops home adopt --execute
     """
@@ -47,6 +48,7 @@ def adopt(
             if derby.outcome is not Outcome.OK:
                 raise BusyError(f"{derby.found}. Stop it (a Spark Connect server?), then run again.")
             home.adopt(lake.settings, own_session)
+            restore(lake.artifacts, own_session(lake.settings))
     if as_json:
         print_json({"home": str(lake.home), "tables": found, "executed": execute})
         return

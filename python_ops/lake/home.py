@@ -170,7 +170,7 @@ def register_table(spark: SparkSession, schema: str, name: str, folder: Path) ->
 def adopt(settings: Settings, start: Callable[[Settings], SparkSession]) -> int:
     """Registers the home at its place: a new metastore, with every Delta table that lies under the home.
 
-    Views come with the next `dbt build`. No table is changed, neither here nor at the old place.
+    No table is changed, neither here nor at the old place.
 
     Args:
         settings: The environment.

@@ -17,6 +17,7 @@ from python_ops.lake.secrets import Secrets
 from python_ops.lake.secrets.providers import AwsProvider, EnvironmentProvider, FileProvider
 from python_ops.lake.spark import session
 from python_ops.lake.state import BucketStore, DynamoStore, FileStore, Store
+from python_ops.lake.views import restore
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -147,4 +148,7 @@ class Lake:
             ConfigError: the server is not named or refuses the token, or the home is another's.
             OpsError: Spark cannot start, or the server does not answer; the text says what to do.
         """
-        return self._start() if self._start else session(self.settings)
+        running = self._start() if self._start else session(self.settings)
+        if on_bucket(self.home):
+            restore(self.artifacts, running)
+        return running

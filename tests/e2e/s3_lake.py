@@ -34,24 +34,25 @@ BATCHES = (
 
 
 def build(spark: SparkSession, folder: str) -> dict[str, Any]:
-    """Loads and merges a CDC model by dbt; appends to a table `lost`, whose commits' answers the server withholds."""
+    """Loads and merges a CDC model by dbt; appends to the tables `lost` and `contested`,
+    whose commits the server answers as S3 sometimes does."""
     lab = Lab(spark, Path(folder), "silver")
     lab.bronze("t", COLUMNS)
     lab.model("m", "t", SELECT, **SCD1)
     for batch in BATCHES:
         lab.deliver("t", batch)
         lab.build()
-    spark.sql("create table silver.lost (id int) using delta")
-    for id in (1, 2):
-        spark.sql(f"insert into silver.lost values ({id})")
+    for name in ("lost", "contested"):
+        spark.sql(f"create table silver.{name} (id int) using delta")
+        for id in (1, 2):
+            spark.sql(f"insert into silver.{name} values ({id})")
     detail = spark.sql("describe detail silver.m__cdc").first()
     assert detail is not None
     return {
         "states": states(lab, "m"),
         "operations": [commit["operation"] for commit in lab.data_commits("m__cdc")],
         "location": detail["location"],
-        "lost": sorted(row["id"] for row in lab.rows("lost")),
-        "lost_version": lab.version("lost"),
+        **{name: [sorted(row["id"] for row in lab.rows(name)), lab.version(name)] for name in ("lost", "contested")},
     }
 
 

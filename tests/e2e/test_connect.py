@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
 import pytest
 import requests
 from deltalake import DeltaTable
+from spark_servers import connect_server, free_port, standalone_cluster
 
 from python_ops.lake.buckets import bucket_path
 from python_ops.lake.config import PROJECT_ROOT
@@ -37,48 +34,12 @@ def run(home: Path, remote: str, *command: str) -> subprocess.CompletedProcess[s
     )
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 UDF = """
 from pyspark.sql import SparkSession
 from pyspark.sql.functions import udf
 rows = SparkSession.builder.getOrCreate().range(3).select(udf(lambda n: n + 1, "bigint")("id")).collect()
 print(sorted(row[0] for row in rows))
 """
-
-
-@contextmanager
-def started(command: Sequence[str], log: Path, port: int, **given: str) -> Iterator[None]:
-    """A server that listens on a port while the block runs."""
-    with log.open("w") as output:
-        running = subprocess.Popen(
-            command, env={**os.environ, **given}, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        for _ in range(240):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert running.poll() is None, log.read_text()[-2000:]
-            time.sleep(0.5)
-        yield
-    finally:
-        os.killpg(running.pid, signal.SIGTERM)
-        running.wait(timeout=60)
-
-
-@contextmanager
-def connect_server(home: Path, *options: str, log: Path | None = None, **given: str) -> Iterator[str]:
-    """Address of a server on a home, which logs there or in another folder."""
-    port = free_port()
-    command = [str(PROJECT_ROOT / "infra" / "spark_connect.sh"), str(port), *options]
-    settings = {"LAKEHOUSE_HOME": str(home), "PYTHON": sys.executable, "LAKEHOUSE_CORES": "2", **given}
-    with started(command, (log or home) / "server.log", port, **settings):
-        yield f"sc://localhost:{port}"
 
 
 @pytest.fixture
@@ -90,24 +51,9 @@ def server(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[str]:
-    """Address of a standalone cluster of two workers; what their executors do is logged in `worker_<n>`."""
-    import pyspark
-
-    spark = Path(pyspark.__path__[0])
-    settings = {"SPARK_HOME": str(spark), "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_DAEMON_MEMORY": "256m",
-                "PYSPARK_PYTHON": sys.executable}  # fmt: skip
-    host = ("--host", "127.0.0.1", "--webui-port", "0")
-    port = free_port()
-    run_class = [str(spark / "bin" / "spark-class")]
-    with ExitStack() as running:
-        master = [*run_class, "org.apache.spark.deploy.master.Master", *host, "--port", str(port)]
-        running.enter_context(started(master, tmp_path / "master.log", port, **settings))
-        for number in (1, 2):
-            listens, folder = free_port(), tmp_path / f"worker_{number}"
-            worker = [*run_class, "org.apache.spark.deploy.worker.Worker", *host, "--port", str(listens)]
-            worker += ["--cores", "1", "--memory", "1g", "--work-dir", str(folder), f"spark://127.0.0.1:{port}"]
-            running.enter_context(started(worker, tmp_path / f"worker_{number}.log", listens, **settings))
-        yield f"spark://127.0.0.1:{port}"
+    """Address of a standalone cluster of two workers, whose logs are in the test's folder."""
+    with standalone_cluster(tmp_path) as address:
+        yield address
 
 
 @pytest.mark.campaign

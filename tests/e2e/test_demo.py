@@ -93,7 +93,7 @@ def test_the_demos_lake_is_what_postgresql_held(home: Path, spark: SparkSession)
 def test_sql_without_a_jvm_answers_as_spark_does(home: Path, spark: SparkSession) -> None:
     """Every table and view, row for row: each engine computes the fingerprint of publishing."""
     lake = Lake(Settings(home=home))
-    known, texts = names(lake), Views(lake)
+    known, texts = names(lake), Views(lake.artifacts)
     assert {f"silver.{name}" for name in ("slv_contacts", "slv_contacts_history", "slv_fx_rates_daily")} <= {*texts}
 
     def spelled(node: exp.Expression) -> exp.Expression:
@@ -138,7 +138,7 @@ def lakeops_types(lake: Lake, name: str) -> list[tuple[str, str]]:
     """A view's columns and their types, found without Spark."""
 
     def of(read: str) -> Mapping[str, str]:
-        if view := Views(lake).get(read):
+        if view := Views(lake.artifacts).get(read):
             return view.resolved(of).types
         return {column: type_ for column, (type_, _) in columns(lake.table_path(*read.split("."))).items()}
 

@@ -30,10 +30,12 @@ Answer = Iterable[bytes]
 
 
 class Lossy:
-    """moto's S3, which keeps the first commit of each number in a table `lost` and answers that it failed.
+    """moto's S3, which keeps the first commit of each number in a table `lost` and answers that it failed; and answers
+    the first ones of a table `contested` that another put of that name is under way, so it is to be repeated.
 
     Attributes:
-        withheld: Paths of these commits.
+        withheld: Paths of the commits of `lost`.
+        contested: Paths of those of `contested`.
     """
 
     def __init__(self) -> None:
@@ -41,11 +43,16 @@ class Lossy:
 
         self.moto = DomainDispatcherApplication(create_backend_app)
         self.withheld: list[str] = []
+        self.contested: list[str] = []
 
     def __call__(self, asked: dict[str, Any], answer: Any) -> Answer:
         path = str(asked["PATH_INFO"])
-        is_commit = asked["REQUEST_METHOD"] == "PUT" and "/lost/_delta_log/" in path and "HTTP_IF_NONE_MATCH" in asked
-        if not is_commit or path in self.withheld:
+        is_commit = asked["REQUEST_METHOD"] == "PUT" and "HTTP_IF_NONE_MATCH" in asked
+        if is_commit and "/contested/_delta_log/" in path and path not in self.contested:
+            self.contested.append(path)
+            answer("409 Conflict", [("Content-Type", "application/xml")])
+            return [b"<Error><Code>ConditionalRequestConflict</Code><Message>try again</Message></Error>"]
+        if not is_commit or "/lost/_delta_log/" not in path or path in self.withheld:
             found: Answer = self.moto(asked, answer)
             return found
         self.withheld.append(path)
@@ -104,13 +111,15 @@ def test_dbt_loads_and_merges_a_cdc_model_in_a_bucket_and_a_lost_answer_is_one_c
     tmp_path: Path, s3: Lossy
 ) -> None:
     """Given two batches, When dbt builds after each, Then the model is right, its table lies under the home, and the
-    disk has Spark's own files alone. A commit that S3 has taken while its answer got lost is there once."""
+    disk has Spark's own files alone. A commit is there once if S3 took it while its answer got lost, or asked for it
+    again (409)."""
     found = told(driver(tmp_path / "workspace", "build", str(tmp_path / "project")))
     assert found["states"] == {"A": ["new"], "C": ["added"]}
     assert found["operations"] == ["CREATE TABLE AS SELECT", "WRITE", "MERGE"], "as in a folder"
     assert found["location"] == f"s3://{BUCKET}/home/warehouse/silver.db/m__cdc"
     assert table("home/warehouse/silver.db/m__cdc").version() >= 1
-    assert (found["lost"], found["lost_version"]) == ([1, 2], 2) and len(s3.withheld) == 3, s3.withheld
+    for name, met in (("lost", s3.withheld), ("contested", s3.contested)):
+        assert (found[name], len(met)) == ([[1, 2], 2], 3), f"{name}: {met}"
     assert {path.name for path in (tmp_path / "workspace").iterdir()} <= {"derby", "logs"}
     keys = {item["Key"] for item in boto3.client("s3").list_objects_v2(Bucket=BUCKET)["Contents"]}
     assert {key.split("/")[1] for key in keys} == {"home.json", "warehouse"}

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import artifact_files
 import pytest
 
 from python_ops.jobs.build import refuse_other_variables
@@ -19,8 +20,10 @@ from python_ops.jobs.recovery.manifest import store_of
 from python_ops.lake import home
 from python_ops.lake.config import PROJECT_ROOT, Settings, load_settings
 from python_ops.lake.errors import ConfigError
+from python_ops.lake.files import write_whole
 from python_ops.lake.lake import Lake
 from python_ops.lake.lock import exclusive
+from python_ops.lake.views import restore
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -150,6 +153,33 @@ def test_spark_says_where_the_schemas_are(spark: SparkSession, lake: Lake, tmp_p
     elsewhere = Lake(Settings(home=tmp_path / "copy"))
     with pytest.raises(ConfigError, match=rf"The lake in {elsewhere.home} is registered at {lake.home}/ware"):
         home.compare(elsewhere.settings, spark)
+
+
+@pytest.mark.spark
+def test_views_that_another_machine_made_are_made_here(spark: SparkSession, lake: Lake, tmp_path: Path) -> None:
+    """Given the artifacts of a build and its tables, Then views are made in whatever order they need, those of a table
+    that is gone are left out, and those that are there stay."""
+    own = Lake(lake.settings.model_copy(update={"schema_prefix": "views"}), artifacts=tmp_path)
+    texts = {
+        "slv_first": "create or replace view views_silver.slv_first as select id from views_silver.slv_second",
+        "slv_gone": "create or replace view views_silver.slv_gone as select id from views_silver.gone",
+        "slv_second": "\ncreate or replace view views_silver.slv_second (`id` comment 'a; b') as select id from "
+        "views_silver.t;\ncreate or replace view views_silver.slv_second__changes as select id from views_silver.t",
+    }
+    nodes = {name: artifact_files.model(name, layer="silver", prefix="views", strategy="cdc_scd1") for name in texts}
+    for name in ("slv_first", "slv_gone"):
+        nodes[name]["config"] |= {"materialized": "view", "incremental_strategy": None}
+    artifact_files.write_manifest(own.artifacts, *nodes.values())
+    for name, text in texts.items():
+        write_whole(tmp_path / "run" / "lakehouse" / "dbt_project" / "models" / "silver" / f"{name}.sql", text)
+    spark.sql("create schema views_silver")
+    spark.sql("create table views_silver.t using delta as select 7 as id")
+    assert restore(own.artifacts, spark) == 3
+    assert [row["id"] for row in spark.sql("select * from views_silver.slv_first").collect()] == [7]
+    spark.sql("create or replace view views_silver.slv_first as select 8 as id")
+    assert restore(own.artifacts, spark) == 0
+    assert [row["id"] for row in spark.sql("select * from views_silver.slv_first").collect()] == [8]
+    spark.sql("drop schema views_silver cascade")
 
 
 @pytest.mark.slow

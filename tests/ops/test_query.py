@@ -101,7 +101,7 @@ def test_only_what_a_query_names_is_opened(lake: Lake) -> None:
 
 
 def test_views_say_their_columns_and_what_they_mean(lake: Lake) -> None:
-    found = Views(lake)[f"{lake.schema_name('silver')}.slv_days"]
+    found = Views(lake.artifacts)[f"{lake.schema_name('silver')}.slv_days"]
     assert (found.comment, found.comments) == ("One row per day.", {"day": "Each day.", "next_day": ""})
     types = {"first_day": "date", "last_day": "date"}
     assert found.resolved(lambda name: types).types == {"day": "date", "next_day": "date"}

@@ -54,7 +54,7 @@ class Entries:
     def __init__(self, lake: Lake) -> None:
         self.lake = lake
         self.manifest: Manifest = lake.manifest()
-        self.views = Views(lake)
+        self.views = Views(lake.artifacts)
         schemas = {lake.schema_name(layer) for layer in LAYERS}
         self.paths = {
             f"{schema}.{name}": path for schema, name, path in home.tables(lake.settings) if schema in schemas

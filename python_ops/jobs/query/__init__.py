@@ -113,7 +113,7 @@ class _Names:
                 f"The lake in {lake.settings.place} has no tables yet. `lakeops demo` fills one with invented data, "
                 "`lakeops run` takes what was delivered."
             )
-        self.views: Mapping[str, View] = Views(lake) if (lake.artifacts / "manifest.json").exists() else {}
+        self.views: Mapping[str, View] = Views(lake.artifacts) if (lake.artifacts / "manifest.json").exists() else {}
         self.known = {name.lower(): name for name in (*self.tables, *self.views)}
         self.opened: dict[str, Types] = {}
         for schema in schemas:
