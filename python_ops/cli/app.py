@@ -10,6 +10,7 @@ import typer
 from python_ops.cli import (
     catalog,
     contracts,
+    cost,
     dlq,
     doctor,
     extract,
@@ -71,5 +72,5 @@ app.add_typer(secrets.app, name="secrets")
 app.add_typer(stream.app, name="stream")
 app.add_typer(spark.app, name="spark")
 app.add_typer(watermark.app, name="watermark")
-for command in (run.run, run.demo, run.status, sql.sql, report.report, doctor.doctor):
+for command in (run.run, run.demo, run.status, sql.sql, cost.cost, report.report, doctor.doctor):
     app.command()(command)

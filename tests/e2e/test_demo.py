@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import consumption
 import pytest
 import sqlglot
 from canaries import PLANTED, found_in
@@ -24,6 +25,7 @@ from recording import wrong_rows
 from sqlglot import exp
 
 from python_ops.jobs.catalog.readers import check
+from python_ops.jobs.publish import Action, publish
 from python_ops.jobs.publish.fingerprint import DUCKDB, SPARK, Field
 from python_ops.jobs.query import names, query
 from python_ops.lake.artifacts import load_run_results
@@ -132,6 +134,47 @@ def test_the_queries_of_the_guide_are_answered(home: Path, tmp_path: Path) -> No
         done = subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, env=given, capture_output=True, text=True)
         assert done.returncode == 0 and (done.stdout or ">" in line), f"{line}: {done.stdout}{done.stderr}"
     assert (tmp_path / "revenue.parquet").read_bytes()[:4] == b"PAR1"
+
+
+# fakesnow's own use of DuckDB
+@pytest.mark.filterwarnings("ignore:Arrow output on a DB-API result")
+def test_the_questions_of_the_consumption_guide_have_one_answer_everywhere(
+    home: Path, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given gold, published to every kind of warehouse, When the guide's commands ask, Then all say what it says."""
+    (tmp_path / ".lake").symlink_to(home)
+    monkeypatch.chdir(tmp_path)
+    asked, answers, told = consumption.questions(), {}, consumption.places()
+    given = {"LAKEHOUSE_HOME": str(home), "LAKEHOUSE_SCHEMA_PREFIX": "", **NO_JVM, "PATH": os.environ["PATH"]}
+    with consumption.warehouses() as (secrets, variables):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        lake = Lake(
+            Settings(home=home, publish=["postgres", "redshift", "snowflake"]), secrets=secrets, start=lambda: spark
+        )
+        assert {result.action for result in publish(lake)} == {Action.PUBLISHED}
+        for title, (sql, answer) in asked.items():
+            (tmp_path / "question.sql").write_text(sql, encoding="utf-8")
+            sqlglot.parse_one(sql, dialect="athena")
+            for place in ("DuckDB", "Redshift", "Snowflake", "A notebook"):
+                names: dict[str, Any] = {}
+                exec(consumption.snippet(told[place]), names)
+                answers[title, place] = consumption.plain(names["rows"])
+            by_name = json.loads(
+                consumption.run(f"{sys.executable} -m python_ops sql --json - < question.sql", tmp_path, given)
+            )
+            answers[title, "lakeops sql"] = consumption.plain([list(row.values()) for row in by_name])
+            _, psql, described = consumption.shell(told["PostgreSQL"])
+            printed = consumption.run(f"{psql} --csv --tuples-only", tmp_path, given)
+            answers[title, "PostgreSQL"] = consumption.plain([line.split(",") for line in printed.splitlines()])
+            wrong = {
+                place: rows for (asked_for, place), rows in answers.items() if asked_for == title and rows != answer
+            }
+            assert wrong == {}, f"{title}: the guide says {answer}"
+        assert "EUR" in consumption.run(described, tmp_path, given), "the columns' descriptions"
+        for line in consumption.shell(told["DuckDB"] + consumption.GUIDE.split("## How fresh")[1]):
+            consumption.run(line, tmp_path, given)
+    assert len(answers) == 3 * 6 and (tmp_path / "revenue.csv").read_text().startswith("order_date,")
 
 
 def lakeops_types(lake: Lake, name: str) -> list[tuple[str, str]]:
@@ -268,6 +311,7 @@ dbt("run", "--select", *silver)  # the copy's views
 compiled = dbt("compile", "--select", "resource_type:analysis")
 count = lambda query: spark.sql(query).count()
 analyses = {result.node.name: count(result.node.compiled_code) for result in compiled}
+shown = [dbt("show", "--limit", "20", "--inline", question).results[0].agate_table for question in json.load(sys.stdin)]
 dbt("build", "--project-dir", project, "--select", "slv_contacts_history", "--full-refresh")
 dbt("build", "--project-dir", project, "--select", "slv_contacts_history+")
 history, report = "from silver.slv_contacts_history where", "from gold.rpt_customers_by_domain"
@@ -277,6 +321,7 @@ print(json.dumps({
     "without_domain": count(f"select 1 {history} email like '%@%' and email_domain is null"),
     "current": count(f"select 1 {history} is_current"),
     "domains": count(f"select 1 {report}"),
+    "answers": [[[str(value) for value in row] for row in table.rows] for table in shown],
     "customers": spark.sql(f"select sum(customer_count) {report}").collect()[0][0],
 }))
 """
@@ -292,15 +337,19 @@ def test_the_analyses_run_and_the_analysts_guide_does_what_it_says(copy: Path, t
     apply_guide(project)
     silver = [model for entity in ENTITIES for model in (entity.history, entity.current) if model]
     silver += ["slv_fx_rates", "slv_fx_rates_daily"]
+    asked = consumption.questions().values()
+    assert '.venv/bin/dbt show --limit 20 --inline "$(cat question.sql)"' in consumption.places()["Spark SQL"]
     done = subprocess.run(
         [sys.executable, "-c", ANALYST, str(copy), str(project), str(tmp_path), *silver], cwd=PROJECT_ROOT,
         env={**os.environ, "LAKEHOUSE_HOME": str(copy), "LAKEHOUSE_SCHEMA_PREFIX": ""}, capture_output=True, text=True,
+        input=json.dumps([sql for sql, _ in asked]),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert set(found["analyses"]) == {path.stem for path in (PROJECT_ROOT / "dbt_project" / "analyses").glob("*.sql")}
     joined = found["analyses"]["customer_of_an_order_at_its_time"]
     assert joined == found["orders"] > 0, "a point-in-time join neither loses nor doubles"
+    assert list(map(consumption.plain, found["answers"])) == [answer for _, answer in asked]
     assert found["without_domain"] == 0 and found["domains"] > 1
     assert found["customers"] == found["current"]
 

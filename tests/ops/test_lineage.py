@@ -71,7 +71,7 @@ def lake(tmp_path: Path) -> Lake:
 # Commands that only read, or that write nothing but their own small state.
 READ_ONLY = {
     "lakeops status", "lakeops report", "lakeops doctor", "lakeops ingest status", "lakeops publish status",
-    "lakeops maintain plan", "lakeops secrets list", "lakeops secrets check", "lakeops watermark list",
+    "lakeops cost", "lakeops maintain plan", "lakeops secrets list", "lakeops secrets check", "lakeops watermark list",
     "lakeops watermark get", "lakeops watermark set", "lakeops watermark reset", "lakeops sla check", "lakeops sla ack",
     "lakeops metrics push", "lakeops metrics dashboard", "lakeops lineage show", "lakeops lineage export",
     "lakeops lineage check", "lakeops sql", "lakeops catalog status", "lakeops catalog check",
