@@ -67,6 +67,10 @@ servers: ## PostgreSQL's binaries for the tests, by apt-get when root and absent
 golden: setup ## Write the engine's SQL to tests/engine/golden; read its diff before you commit it
 	PYTHONPATH=tests/macros $(BIN)/python tests/engine/golden.py
 
+.PHONY: reference
+reference: setup ## Write the pages of docs/ that are made from the code: commands, settings, files
+	PYTHONPATH=tests/ops $(BIN)/python tests/ops/reference.py
+
 .PHONY: test-fast
 test-fast: setup servers ## Tests that answer in a minute and a half: no Spark, few servers
 	$(BIN)/python tests/run.py "tests/engine --ignore=tests/engine/test_scenarios.py" "tests/ops tests/e2e" \
@@ -97,7 +101,7 @@ test-airflow: setup target/airflow/installed ## The DAGs in real Airflow, on the
 		target/airflow/bin/pytest -q -c infra/airflow/pytest.ini infra/airflow/tests
 
 .PHONY: docs-site
-docs-site: setup ## The pages of docs/ as a site, in target/site; a link to nothing fails
+docs-site: reference ## The pages of docs/ as a site, in target/site; a link to nothing fails
 	$(BIN)/zensical build --clean --strict
 
 .PHONY: emr-archive

@@ -18,7 +18,7 @@ import typer
 from python_ops.cli import Environment
 from python_ops.cli.app import app
 from python_ops.cli.run import run
-from python_ops.lake.config import PROJECT_ROOT, environments
+from python_ops.lake.config import environments
 from python_ops.lake.contracts import sources
 from python_ops.lake.errors import SlaBreached
 from python_ops.lake.lake import Lake
@@ -26,8 +26,6 @@ from python_ops.run.daily import Job
 from python_ops.watch.alerts import Breach, Cause
 
 pytestmark = pytest.mark.slow
-
-DOCUMENTED = (PROJECT_ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 
 
 def commands(group: Any, path: str = "lakeops") -> Iterator[tuple[str, Any]]:
@@ -55,9 +53,8 @@ def lakeops(home: Path, *arguments: str, **environment: str) -> subprocess.Compl
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_is_documented_and_has_help_with_an_example(name: str) -> None:
+def test_every_command_has_help_with_an_example(name: str) -> None:
     help_text = COMMANDS[name].help or ""
-    assert f"`{name}`" in DOCUMENTED, f"{name} is not in docs/commands.md"
     assert re.search(rf"Example: {name}\b", help_text), f"{name} --help has no example"
     options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
     assert {"--env", "--json"} <= options
@@ -65,10 +62,6 @@ def test_every_command_is_documented_and_has_help_with_an_example(name: str) -> 
 
 def test_env_offers_every_environment_that_has_a_file() -> None:
     assert sorted(Environment) == list(environments())
-
-
-def test_every_documented_command_exists() -> None:
-    assert set(re.findall(r"`(lakeops(?: [a-z][a-z-]*)+)`", DOCUMENTED)) == set(COMMANDS)
 
 
 def test_help_and_status_start_no_jvm(home: Path) -> None:

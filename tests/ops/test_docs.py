@@ -11,6 +11,7 @@ from typing import Any
 
 import documented
 import pytest
+import reference
 import typer
 from dbt.cli.main import cli as dbt
 
@@ -33,12 +34,24 @@ def test_env_example_names_variables_that_are_read() -> None:
     text = (PROJECT_ROOT / ".env.example").read_text(encoding="utf-8")
     places = ("python_ops/lake/config/__init__.py", "python_ops/cli/__init__.py", "python_ops/lake/spark.py")
     read = "".join((PROJECT_ROOT / place).read_text(encoding="utf-8") for place in (*places, "profiles/profiles.yml"))
+    assert [name for name in reference.VARIABLES if name not in everything_read() and not name.startswith("DBT_")] == []
     settings = {f"LAKEHOUSE_{name.upper()}" for name in re.findall(r"^    (\w+): ", read, re.M)}
     named = set(re.findall(r"^#? ?([A-Z][A-Z_]+)=", text, re.M))
     assert named > {"LAKEHOUSE_HOME", "SPARK_REMOTE"}
     assert [
         name for name in sorted(named) if name not in settings and name not in read and name != "DBT_PROFILES_DIR"
     ] == []
+
+
+def everything_read() -> str:
+    """The text of what reads variables."""
+    folders = ("python_ops/**/*.py", "profiles/*.yml", "infra/**/*.py", "infra/*.sh")
+    return "".join(path.read_text(encoding="utf-8") for folder in folders for path in PROJECT_ROOT.glob(folder))
+
+
+def test_the_reference_is_what_the_code_gives() -> None:
+    stale = [path.name for path, text in reference.pages().items() if path.read_text(encoding="utf-8") != text]
+    assert stale == [], "`make reference` writes them anew"
 
 
 COMMANDS = documented.commands()
@@ -55,6 +68,8 @@ def refused(tool: Any, words: list[str], whole: bool) -> str | None:
         tool, words = inner[words[0]], words[1:]
     if not words and not whole:
         return None  # a name: its arguments are told elsewhere
+    if inner and not whole and any(words[0] in option.opts for each in inner.values() for option in each.params):
+        return None  # `dbt --vars`: an option of its commands
     try:
         tool.make_context(tool.name, words)
     except Exception as exc:

@@ -28,9 +28,15 @@ MAX_PRECISION = 38
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a contract. `type` is a Spark SQL type; `required` means present and not NULL.
+    """A column of a contract.
 
     Attributes:
+        name: Of bronze's column.
+        type: A Spark SQL type: string, boolean, int, bigint, date, timestamp, decimal(p,s).
+        description: Comment of the column; no Jinja in it.
+        required: Present and not NULL; a record without it is rejected.
+        pii: Whether it is about a person.
+        lf_tags: Lake Formation tags of the column.
         source_name: What the source calls it, where that is another name, such as `Order ID`.
         accepts: Ways of writing a value that are read too, and counted: `thousands` (1,234.50), `exponent` (1e3),
             `no_zone` (a time without a zone is UTC), `epoch_s`, `epoch_ms`, `epoch_us`, `epoch_ns` (a number is a
@@ -92,7 +98,12 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Freshness:
-    """How old the newest value of a timestamp column may be when the batch arrives."""
+    """How old the newest value of a timestamp column may be when the batch arrives.
+
+    Attributes:
+        column: The timestamp column.
+        max_age_minutes: Its greatest age.
+    """
 
     column: str
     max_age_minutes: float
@@ -135,6 +146,14 @@ class Contract:
     """What a source promises to deliver.
 
     Attributes:
+        source: Name of the source, its file and its bronze table.
+        version: Semantic version; `lakeops contracts release` says which number a change needs.
+        description: Comment of the bronze table.
+        owner: Who answers for the source.
+        key: Columns that identify a row.
+        columns: What a record holds, in bronze's order.
+        thresholds: What halts a batch.
+        expectations: What a batch as a whole should look like.
         format: `debezium_json` (envelopes with key and value, one per line; decimals as strings, timestamps as
             ISO 8601 with zone, dates as days since 1970-01-01), `dms` (csv or parquet as AWS DMS writes it to S3), or
             rows without operations: `csv` (header line, dates as ISO 8601), `jsonl` (one flat object per line),
