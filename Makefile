@@ -68,8 +68,9 @@ golden: setup ## Write the engine's SQL to tests/engine/golden; read its diff be
 	PYTHONPATH=tests/macros $(BIN)/python tests/engine/golden.py
 
 .PHONY: reference
-reference: setup ## Write the pages of docs/ that are made from the code: commands, settings, files
+reference: setup ## Write what docs/ takes from the code: pages of commands, settings, files; pictures of the engine's rows
 	PYTHONPATH=tests/ops $(BIN)/python tests/ops/reference.py
+	PYTHONPATH=tests/engine:tests/macros $(BIN)/python tests/engine/pictures.py
 
 .PHONY: test-fast
 test-fast: setup servers ## Tests that answer in a minute and a half: no Spark, few servers
