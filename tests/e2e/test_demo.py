@@ -6,15 +6,17 @@ import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import consumption
+import documented
 import pytest
 import sqlglot
 from canaries import PLANTED, found_in
@@ -23,7 +25,9 @@ from deltalake import DeltaTable
 from recorded_truth import ENTITIES
 from recording import wrong_rows
 from sqlglot import exp
+from typer.testing import CliRunner
 
+from python_ops.cli.app import app
 from python_ops.jobs.catalog.readers import check
 from python_ops.jobs.publish import Action, publish
 from python_ops.jobs.publish.fingerprint import DUCKDB, SPARK, Field
@@ -160,10 +164,7 @@ def test_the_questions_of_the_consumption_guide_have_one_answer_everywhere(
                 names: dict[str, Any] = {}
                 exec(consumption.snippet(told[place]), names)
                 answers[title, place] = consumption.plain(names["rows"])
-            by_name = json.loads(
-                consumption.run(f"{sys.executable} -m python_ops sql --json - < question.sql", tmp_path, given)
-            )
-            answers[title, "lakeops sql"] = consumption.plain([list(row.values()) for row in by_name])
+            answers[title, "lakeops sql"] = consumption.plain(query(lake, sql).rows())
             _, psql, described = consumption.shell(told["PostgreSQL"])
             printed = consumption.run(f"{psql} --csv --tuples-only", tmp_path, given)
             answers[title, "PostgreSQL"] = consumption.plain([line.split(",") for line in printed.splitlines()])
@@ -172,9 +173,44 @@ def test_the_questions_of_the_consumption_guide_have_one_answer_everywhere(
             }
             assert wrong == {}, f"{title}: the guide says {answer}"
         assert "EUR" in consumption.run(described, tmp_path, given), "the columns' descriptions"
-        for line in consumption.shell(told["DuckDB"] + consumption.GUIDE.split("## How fresh")[1]):
+        for line in consumption.shell(told["DuckDB"]):
             consumption.run(line, tmp_path, given)
     assert len(answers) == 3 * 6 and (tmp_path / "revenue.csv").read_text().startswith("order_date,")
+
+
+# Commands to type of docs/ that only read, and answer from the demo's lake alone.
+READS = {
+    "sql", "status", "cost", "ingest status", "publish status", "contracts check", "contracts diff", "lineage show",
+    "lineage export", "lineage check", "metrics push", "metrics dashboard", "watermark list",
+}  # fmt: skip
+# What they name that the demo has not: a source that its guide adds, a tag that its guide makes.
+NOT_IN_THE_DEMO = {"erp_partners", "release-2026-11", "-"}
+
+
+def test_what_the_pages_show_is_what_the_commands_print(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**NO_JVM, "LAKEHOUSE_HOME": str(home), "AWS_REGION": "eu-west-1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(PROJECT_ROOT / "python_ops" / "watch" / "cost" / "prices.yml", "our_prices.yml")
+
+    def typed(words: Sequence[str]) -> str:
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, f"{words}: {done.stdout_bytes!r} {done.exception!r}"
+        return done.stdout if "parquet" not in words else ""
+
+    ran = 0
+    for named in documented.commands():
+        tool, *words = named.words
+        reads = tool == "lakeops" and {" ".join(words[:1]), " ".join(words[:2])} & READS
+        if named.whole and reads and not {"--env", "--execute", *NOT_IN_THE_DEMO} & {*words}:
+            typed(words)
+            ran += 1
+    assert ran > 25
+    page = (PROJECT_ROOT / "docs" / "concepts" / "path.md").read_text(encoding="utf-8")
+    shown = re.findall(r"```sh\n\.venv/bin/lakeops ([^\n]*)\n```\n\n```text\n(.*?)```", page, re.DOTALL)
+    assert len(shown) == 4 and [typed(shlex.split(line)) for line, _ in shown] == [text for _, text in shown]
 
 
 def lakeops_types(lake: Lake, name: str) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ import documented
 import pytest
 import reference
 import typer
+import yaml
 from dbt.cli.main import cli as dbt
 
 from python_ops.cli.app import app
@@ -52,6 +53,13 @@ def everything_read() -> str:
 def test_the_reference_is_what_the_code_gives() -> None:
     stale = [path.name for path, text in reference.pages().items() if path.read_text(encoding="utf-8") != text]
     assert stale == [], "`make reference` writes them anew"
+
+
+def test_the_consumption_guide_names_the_owner_of_every_group() -> None:
+    guide = (PROJECT_ROOT / "docs" / "guides" / "consumption.md").read_text(encoding="utf-8")
+    groups = yaml.safe_load((PROJECT_ROOT / "dbt_project/models/gold/_groups_and_exposures.yml").read_text())["groups"]
+    owners = [f"{group['owner']['name']}, {group['owner']['email']}" for group in groups]
+    assert owners and [owner for owner in owners if owner not in guide] == []
 
 
 COMMANDS = documented.commands()
