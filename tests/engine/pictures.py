@@ -16,7 +16,7 @@ from cdc_scenarios import COLUMNS, SCENARIOS, Scenario, configuration, numbered,
 FOLDER = Path(__file__).parents[2] / "docs" / "pictures"
 _LEFT, _WIDTH, _ROW = 132, 680, 34
 _COLOURS = {"A": "#3b6fb6", "B": "#2f8f6b", "C": "#b5651d", "ACTIVE": "#3b6fb6", "SUSPENDED": "#b5651d"}
-_INK, _PALE, _LATE = "#1f2933", "#8a97a6", "#c0392b"
+_INK, _PALE, _LATE = "#1f2933", "#5d6b7a", "#c0392b"
 
 # Layer, what it holds, and what writes it; the second line of boxes lies below the first.
 _PATH = (
