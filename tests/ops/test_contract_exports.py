@@ -15,6 +15,7 @@ from typing import Any
 
 import duckdb
 import fastavro
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
@@ -35,6 +36,10 @@ def records(source: str) -> Iterator[dict[str, Any]]:
         if path.suffix == ".gz":
             lines = gzip.decompress(path.read_bytes()).decode().split("\n")
             yield from (json.loads(line) for line in lines[:FIRST] if line)
+        elif path.suffix == ".parquet":
+            yield from pq.read_table(path).to_pylist()
+        elif path.suffix == ".jsonl":
+            yield from map(json.loads, path.read_text(encoding="utf-8").split("\n")[:-1])
         else:
             with path.open(newline="") as file:
                 yield from csv.DictReader(file)
@@ -43,18 +48,20 @@ def records(source: str) -> Iterator[dict[str, Any]]:
 def rows(contract: Contract) -> Iterator[dict[str, Any]]:
     """Typed rows, as bronze has them, made without Spark; unsent values are left out."""
     for record in records(contract.source):
-        row = record if contract.format == "csv" else (record["value"] or {}).get("after")
+        row = (record["value"] or {}).get("after") if contract.format == "debezium_json" else record
         if row and export.UNAVAILABLE not in row.values():
             yield {column.name: typed(column, row.get(column.name)) for column in contract.columns}
 
 
 def typed(column: Column, value: Any) -> Any:
-    if value is None:
+    if value is None or (value == "" and not column.required):  # how csv writes it
         return None
     if column.precision_and_scale:
         return Decimal(value)
     if column.type == "timestamp":
-        return datetime.fromisoformat(value)
+        return value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    if column.type in ("int", "bigint"):
+        return int(value)
     if column.type == "date":
         return date(1970, 1, 1) + timedelta(days=value) if isinstance(value, int) else date.fromisoformat(value)
     return value
@@ -68,7 +75,7 @@ def test_every_schema_is_one_that_its_readers_take(source: str) -> None:
     assert [field["name"] for field in parsed["fields"]] == [column.name for column in contract.columns]  # type: ignore[index, call-overload]
 
 
-@pytest.mark.parametrize("source", RECORDED)
+@pytest.mark.parametrize("source", [source for source in RECORDED if load(source).format != "parquet"])
 def test_every_recorded_record_meets_its_json_schema(source: str) -> None:
     validator = Draft202012Validator(export.json_schema(load(source)))
     faults = [
