@@ -1,0 +1,112 @@
+-- Grain: one order of the shop or of a marketplace as it stands now. Merge of the orders that changed, and of those
+-- that a changed rate converts. A deleted shop order leaves. Buyers of marketplaces are no customers of the CRM.
+-- depends_on: {{ ref('slv_shop_orders') }}, {{ ref('slv_fx_rates') }}
+{{ config(
+    unique_key='order_key',
+    replace_by='order_key',
+    partition_by='order_month',
+) }}
+
+with fct_orders as (
+    select * from {{ ref('fct_orders') }}
+),
+
+slv_snowflake_orders as (
+    select * from {{ ref('slv_snowflake_orders') }}
+),
+
+slv_fx_rates_daily as (
+    select * from {{ ref('slv_fx_rates_daily') }}
+),
+
+{% if is_incremental() -%}
+{#- A rate applies from its day to the next rate, and it ends the one before it. -#}
+{% set touched_rates -%}
+    select
+        rates.currency,
+        min(rates.previous_date) as applies_from
+    from (
+        select
+            rate_date,
+            currency,
+            coalesce(lag(rate_date) over (partition by currency order by rate_date), rate_date) as previous_date
+        from {{ ref('slv_fx_rates') }}
+    ) as rates
+    left semi join ({{ delta_cdc.changed_keys('slv_fx_rates') }}) as changed_rates
+        on rates.rate_date = changed_rates.rate_date
+        and rates.currency = changed_rates.currency
+    group by rates.currency
+{%- endset -%}
+{% set touched -%}
+    select concat('shop-', order_id) as order_key from ({{ delta_cdc.changed_keys('slv_shop_orders') }})
+    union all
+    select order_id as order_key from ({{ delta_cdc.changed_keys('slv_snowflake_orders') }})
+    union all
+    select concat('shop-', fct_orders.order_id) as order_key
+    from {{ ref('fct_orders') }} as fct_orders
+    left semi join ({{ touched_rates }}) as touched_rates
+        on fct_orders.currency = touched_rates.currency
+        and fct_orders.order_date >= touched_rates.applies_from
+    union all
+    select slv_snowflake_orders.order_id as order_key
+    from {{ ref('slv_snowflake_orders') }} as slv_snowflake_orders
+    left semi join ({{ touched_rates }}) as touched_rates
+        on slv_snowflake_orders.currency = touched_rates.currency
+        and cast(slv_snowflake_orders.ordered_at as date) >= touched_rates.applies_from
+{%- endset -%}
+touched_orders as (
+    select * from {{ delta_cdc.touched_keys(touched) }}
+),
+
+{% endif -%}
+all_channels as (
+    select
+        concat('shop-', order_id) as order_key,
+        customer_id,
+        'shop' as channel,
+        status,
+        currency,
+        total_amount,
+        is_cancelled_or_returned,
+        ordered_at,
+        order_date,
+        order_month
+    from fct_orders
+    union all
+    select
+        order_id as order_key,
+        cast(null as string) as customer_id,
+        marketplace as channel,
+        status,
+        currency,
+        amount as total_amount,
+        status in ('cancelled', 'returned') as is_cancelled_or_returned,
+        ordered_at,
+        cast(ordered_at as date) as order_date,
+        cast(date_trunc('month', ordered_at) as date) as order_month
+    from slv_snowflake_orders
+),
+
+orders as (
+    select
+        all_channels.order_key,
+        all_channels.customer_id,
+        all_channels.channel,
+        all_channels.status,
+        all_channels.currency,
+        all_channels.total_amount,
+        cast(all_channels.total_amount / slv_fx_rates_daily.units_per_eur as decimal(22, 6)) as amount_eur,
+        all_channels.is_cancelled_or_returned,
+        all_channels.ordered_at,
+        all_channels.order_date,
+        all_channels.order_month
+    from all_channels
+    {%- if is_incremental() %}
+    left semi join touched_orders on all_channels.order_key = touched_orders.order_key
+    {%- endif %}
+    left join slv_fx_rates_daily
+        on all_channels.currency = slv_fx_rates_daily.currency
+        and all_channels.order_date = slv_fx_rates_daily.rate_date
+)
+
+select * from orders
