@@ -126,7 +126,7 @@ def test_two_days_on_the_bundled_data(tmp_path: Path) -> None:
     assert {step["name"]: step["outcome"] for step in record()["steps"]} == {
         "ingest": "failed", "dbt build": "ok", "publish": "ok",
     }  # fmt: skip
-    assert len(served()) == 8 and "gold.fct_opportunities" not in served()
+    assert len(served()) == 12 and "gold.fct_opportunities" not in served()
 
     decide = [PROJECT / ".venv" / "bin" / "lakeops", "ingest", "run", "crm_opportunities", "--discard", "1"]
     subprocess.run(decide, env=environment, cwd=PROJECT, check=True, capture_output=True)
@@ -134,7 +134,7 @@ def test_two_days_on_the_bundled_data(tmp_path: Path) -> None:
     before = (home / "state" / "metrics" / "metrics.jsonl").stat().st_size
     green = day("2025-03-09")
     assert green.returncode == 0, green.stdout[-4000:] + green.stderr[-2000:]
-    assert record()["command"] == "run" and record()["waiting"] == {} and len(served()) == 9
+    assert record()["command"] == "run" and record()["waiting"] == {} and len(served()) == 13
     lines = (home / "state" / "lineage" / "events.jsonl").read_text().splitlines()
     jobs = {event["job"]["name"] for event in map(json.loads, lines) if event["eventType"] == "COMPLETE"}
     assert {"lakeops run", "ingest.crm_opportunities", "dbt.fct_opportunities", "publish.duckdb"} <= jobs
