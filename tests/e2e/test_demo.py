@@ -98,7 +98,8 @@ def test_the_demos_lake_is_what_postgresql_held(home: Path, spark: SparkSession)
 
 
 def test_sql_without_a_jvm_answers_as_spark_does(home: Path, spark: SparkSession) -> None:
-    """Every table and view, row for row: each engine computes the fingerprint of publishing. None is empty."""
+    """Every table and view, row for row: each engine computes the fingerprint of publishing. None is empty
+    but those of rejected records."""
     lake = Lake(Settings(home=home))
     known, texts = names(lake), Views(lake.artifacts)
     assert {f"silver.{name}" for name in ("slv_contacts", "slv_contacts_history", "slv_fx_rates_daily")} <= {*texts}
@@ -119,7 +120,7 @@ def test_sql_without_a_jvm_answers_as_spark_does(home: Path, spark: SparkSession
         spark_parts, duck_parts = SPARK.aggregates(fields), DUCKDB.aggregates(fields)
         there = frame.selectExpr(*(f"{part} as p{i}" for i, part in enumerate(spark_parts.values()))).first()
         (here,) = query(lake, f"select {', '.join(duck_parts.values())} from {name}").rows()
-        empty += [name] if here[0] == 0 else []
+        empty += [name] if here[0] == 0 and not name.startswith("dlq.") else []
         told = zip(spark_parts, there or (), here, strict=True)
         # a sum too large for Spark is NULL there
         wrong += [(name, part, a, b) for part, a, b in told if a != b and not (part.startswith("sum") and a is None)]
