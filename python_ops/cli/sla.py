@@ -12,8 +12,8 @@ from python_ops.lake.errors import ConfigError, SlaBreached
 from python_ops.watch.alerts import Breach, pressing
 from python_ops.watch.alerts import check as check_levels
 from python_ops.watch.alerts.acknowledged import acknowledge
+from python_ops.watch.alerts.message import Message
 from python_ops.watch.alerts.notify import notify as send
-from python_ops.watch.alerts.targets import Message
 
 app = typer.Typer(help="Service levels: checked against the limits in dbt meta.", no_args_is_help=True)
 

@@ -90,11 +90,12 @@ class Model:
 
 @dataclass(frozen=True)
 class Exposure:
-    """What depends on models from outside: a dashboard, an application, the daily run itself."""
+    """What depends on models from outside: a dashboard, an application, the daily run itself. It reads nodes."""
 
     name: str
     owner: str
     meta: Mapping[str, Any]
+    reads: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -245,7 +246,10 @@ def load_manifest(folder: Path) -> Manifest:
             owners={group["name"]: _owner(group) for group in data.get("groups", {}).values()},
             exposures={
                 exposure["name"]: Exposure(
-                    exposure["name"], _owner(exposure), exposure.get("config", {}).get("meta") or {}
+                    exposure["name"],
+                    _owner(exposure),
+                    exposure.get("config", {}).get("meta") or {},
+                    frozenset(exposure.get("depends_on", {}).get("nodes", ())),
                 )
                 for exposure in data.get("exposures", {}).values()
             },

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -159,7 +159,7 @@ def test_what_is_new_stands_in_the_header_and_recoveries_stand_apart(
         "Lakehouse local: recovered",
     ]
     second = received(httpserver)[1]["blocks"]
-    assert second[3]["text"]["text"] == "Recovered: stale: fx_rates"
+    assert second[3]["text"]["text"] == "Recovered:\n• stale: fx_rates"
     assert second[4]["elements"][0]["text"].endswith(" · <https://lake.example.com/report.html|report>")
     slack.notify(FAILED, hours=20)
     slack.notify(FAILED, hours=27)
@@ -174,12 +174,43 @@ def test_a_name_cannot_call_the_channel(slack: Desk, httpserver: HTTPServer) -> 
     assert "<" not in sections and "&lt;!channel&gt; &amp; co" in sections
 
 
-def test_many_breaches_are_counted(slack: Desk, httpserver: HTTPServer) -> None:
+def test_block_kit_takes_the_longest_message(slack: Desk, httpserver: HTTPServer) -> None:
+    """Slack refuses a message beyond its limits as a whole: what does not fit is counted."""
     httpserver.expect_request("/services/T0/B0/canary").respond_with_data("ok")
-    slack.notify(*(Breach(Cause.ROWS, f"t{n}", "1", "0", "o", "x") for n in range(60)))
+    long = [Breach(Cause.ROWS, f"{n}&<" * 900, "<" * 9000, "&" * 9000, "o>" * 900, "x" * 9000) for n in range(60)]
+    long = [replace(breach, affects=("&" * 900,) * 60, readers=("<" * 900,) * 60) for breach in long]
+    slack.notify(*long)
+    slack.notify(*long[40:], hours=1)
+    first, second = received(httpserver)
+    for message in (first, second):
+        assert len(message["blocks"]) <= 50
+        for block in message["blocks"]:
+            told = block["elements"][0]["text"] if block["type"] == "context" else block["text"]["text"]
+            assert 0 < len(told) <= (150 if block["type"] == "header" else 3000)
+            assert block["type"] == "header" or not re.search("&(?!amp;|lt;|gt;)|[<>]", told), (
+                "escaped, and not cut within"
+            )
+    more = [re.findall(r"and (\d+) more", json.dumps(message)) for message in (first, second)]
+    assert more[0][0] == "59" and more[1][0] == "19", "the title"
+    named = json.dumps(first["blocks"][2]).count("\\u2022")
+    assert str(59 - named) in more[0], "breaches that are not named are counted"
+    gone = json.dumps(second["blocks"][3]).count("\\u2022")
+    assert str(40 - gone) in more[1], "and so are recoveries"
+
+
+def test_a_breach_says_what_it_affects_and_who_reads_it(slack: Desk, httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/services/T0/B0/canary").respond_with_data("ok")
+    tables = tuple(f"fct_{letter}" for letter in "abcdefg")
+    slack.lake = slack.lake.with_settings(alerts=("slack", "console"))
+    slack.notify(replace(STALE, affects=tables, readers=("revenue_dashboard",)))
+    told = "Affects fct_a, fct_b, fct_c, fct_d, fct_e and 2 more. Read by revenue_dashboard."
     (message,) = received(httpserver)
-    assert len(message["blocks"]) <= 50, "Slack's limit"
-    assert "and 52 more" in json.dumps(message)
+    assert message["blocks"][1]["text"]["text"].splitlines() == [
+        "fx_rates is stale: the last came 3 days ago; a delivery every 26 h is promised.",
+        told,
+        "Owner: Platform · Next: look · docs/runbooks/sla_breach.md#stale",
+    ]
+    assert f"promised.\n  {told}\n  Owner: Platform." in slack.said[0]
 
 
 @pytest.mark.parametrize("refusal", [Response("invalid_blocks", status=400), Response("too large", status=413)])
@@ -326,7 +357,7 @@ def test_sns_delivers_to_its_subscribers(tmp_path: Path, topic: Topic, monkeypat
     (message,) = boto3.client("sqs").receive_message(QueueUrl=topic.queue)["Messages"]
     body = json.loads(message["Body"])
     assert body["Subject"] == "Lakehouse local: fx_rates stale"
-    assert "Expected a delivery every 26 h, got the last came 3 days ago" in body["Message"]
+    assert "fx_rates is stale: the last came 3 days ago; a delivery every 26 h is promised." in body["Message"]
     (warning,) = Desk(tmp_path / "other", ("sns",), alerts_topic=topic.arn + "x").notify(STALE)
     assert "SNS did not take it (NotFound" in warning
     (warning,) = Desk(tmp_path / "none", ("sns",)).notify(STALE)

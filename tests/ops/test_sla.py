@@ -216,6 +216,33 @@ def test_causes_come_first(place: Place) -> None:
     assert [kind for kind, _ in place.kinds()] == [Cause.LAST_RUN, Cause.TESTS, Cause.ROWS, Cause.RUNTIME]
 
 
+def test_a_breach_knows_what_it_reaches(place: Place) -> None:
+    """Given a source, a history made of it, a fact and a dashboard, Then each breach names what lies behind it."""
+    silver = files.model("slv_fx", layer="silver")
+    silver["depends_on"]["nodes"] = ["source.lakehouse.bronze.fx_rates"]
+    gold, other = files.model("dim_a", parents=["slv_fx"], publish_to=["duckdb"]), files.model("dim_b")
+    files.write_manifest(place.artifacts, silver, gold, other, files.test("key_of_fx", "slv_fx"))
+    reads = {"depends_on": {"nodes": ["model.lakehouse.dim_a"]}}
+    files.add_to_manifest(
+        place.artifacts,
+        sources={"s": {"name": "fx_rates", "config": {"meta": {"sla_minutes": 60}}}},
+        exposures={"e": {"name": "board", "owner": {"name": "Sales"}, **reads}, "d": {"name": "daily_run", **reads}},
+    )
+    files.write_run_results(place.artifacts, {"model.lakehouse.slv_fx": "success", "test.lakehouse.key_of_fx": "fail"})
+    place.batch(100, at=hours_ago(5))
+    place.run(Step("publish", "failed"))
+    found = {breach.kind: (breach.affects, breach.readers) for breach in check(place.lake, NOW)}
+    assert found == {
+        Cause.TESTS: (("dim_a", "slv_fx"), ("board",)),
+        Cause.SERVING: (("dim_a",), ("board",)),
+        Cause.FRESHNESS: (("dim_a", "slv_fx"), ("board",)),
+    }
+    place.run(Step("dbt build", "failed"))
+    files.write_run_results(place.artifacts, {"model.lakehouse.slv_fx": "error", "model.lakehouse.dim_a": "skipped"})
+    found = {breach.kind: (breach.affects, breach.readers) for breach in check(place.lake, NOW)}
+    assert found[Cause.LAST_RUN] == (("dim_a", "slv_fx"), ("board",))
+
+
 def test_no_run_at_all_is_missing(tmp_path: Path) -> None:
     place = Place(Lake(Settings(home=tmp_path / "lake")), tmp_path / "lake" / "target")
     place.build()

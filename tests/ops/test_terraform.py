@@ -24,7 +24,8 @@ from python_ops.lake.lake import Lake
 from python_ops.lake.secrets.providers import AwsProvider
 from python_ops.lake.state.dynamodb import DynamoStore
 from python_ops.lake.storage import folder_at
-from python_ops.watch.alerts.targets import Message, Sns
+from python_ops.watch.alerts.message import Message
+from python_ops.watch.alerts.targets import Sns
 
 SOURCE = PROJECT_ROOT / "infra" / "terraform"
 PROVIDER = "registry.terraform.io/hashicorp/aws"

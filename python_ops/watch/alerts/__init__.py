@@ -51,12 +51,30 @@ class Cause(StrEnum):
     RUNTIME = "too slow"
 
 
+# A breach as a colleague would say it.
+_SENTENCES = {
+    Cause.LAST_RUN: "The last run did not finish: {got}.",
+    Cause.MISSED_RUN: "No run came: {got}; {expected} is due.",
+    Cause.TESTS: "{subject} failed in the last build: {got}.",
+    Cause.TYPES: "{subject} delivers other types than its contract says, {got}; {expected} is allowed.",
+    Cause.QUARANTINE: "Too much of {subject} was rejected: {got}; {expected} is allowed.",
+    Cause.SERVING: "Warehouses serve what they had: {got}.",
+    Cause.FRESHNESS: "{subject} is stale: {got}; {expected} is promised.",
+    Cause.ROWS: "{subject} has too few rows: {got}; {expected} is expected.",
+    Cause.SHRINK: "{subject} shrank: {got}; {expected} is allowed.",
+    Cause.VOLUME: "{subject} is unlike before: {got}; {expected} is usual.",
+    Cause.RUNTIME: "{subject} took {got}; {expected} is allowed.",
+}
+
+
 @dataclass(frozen=True)
 class Breach:
     """One limit that does not hold. `expected` and `got` are counts, times and names: never a row's values.
 
     Attributes:
         acknowledged_until: Somebody knows of it: until then it sends no alert and causes no exit 3.
+        affects: Tables that are made from what is broken, gold first.
+        readers: Exposures that read one of them.
     """
 
     kind: Cause
@@ -66,6 +84,13 @@ class Breach:
     owner: str
     next_action: str
     acknowledged_until: str | None = None
+    affects: tuple[str, ...] = ()
+    readers: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong, with what was agreed."""
+        return _SENTENCES[self.kind].format(subject=self.subject, got=self.got, expected=self.expected)
 
     @property
     def severity(self) -> str:
@@ -102,8 +127,16 @@ def check(lake: Lake, now: datetime | None = None) -> list[Breach]:
         *(breach for source in lake.contracts.sources for breach in _source(lake, manifest, source, now)),
         *_models(lake, manifest, results, now),
     ]
-    known = acknowledged(lake, now)
-    found = [replace(breach, acknowledged_until=known.get(breach.identity)) for breach in found]
+    from python_ops.watch.alerts.affected import with_affected  # it needs Breach
+
+    known, waiting = (
+        acknowledged(lake, now),
+        {name for names in (last_run(lake) or {}).get("waiting", {}).values() for name in names},
+    )
+    found = [
+        replace(with_affected(manifest, results, waiting, breach), acknowledged_until=known.get(breach.identity))
+        for breach in found
+    ]
     order = list(Cause)
     return sorted(found, key=lambda breach: (order.index(breach.kind), breach.subject))
 

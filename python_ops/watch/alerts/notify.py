@@ -14,7 +14,8 @@ from python_ops.lake.files import write_whole
 from python_ops.lake.lake import Lake
 from python_ops.lake.refused import keep
 from python_ops.watch.alerts import Breach, pressing
-from python_ops.watch.alerts.targets import AlertTarget, Console, Message, Refused, Slack, Sns, Undelivered
+from python_ops.watch.alerts.message import Message
+from python_ops.watch.alerts.targets import AlertTarget, Console, Refused, Slack, Sns, Undelivered
 
 REMIND_AFTER = timedelta(hours=6)
 _MOST_PER_HOUR = 6

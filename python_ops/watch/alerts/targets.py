@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
-from datetime import datetime
-from itertools import compress
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from python_ops.lake import aws
 from python_ops.lake.errors import ConfigError, missing_extra
 from python_ops.lake.http import retry_after
 from python_ops.lake.lake import Lake
-from python_ops.watch.alerts import Breach
+from python_ops.watch.alerts.message import Message, escaped
 
 if TYPE_CHECKING:
     import requests
     from mypy_boto3_sns import SNSClient
 
-_SHOWN = 8  # breaches that a message spells out
 _SLACK_REFUSES = frozenset(
     {"invalid_blocks", "invalid_blocks_format", "invalid_arguments", "msg_too_long", "msg_blocks_too_long", "no_text"}
 )
@@ -33,104 +30,6 @@ class Undelivered(Exception):
 
 class Refused(Undelivered):
     """A target refuses this message for good; it may accept later ones."""
-
-
-class Message:
-    """The message about one run: first what is new, with its cause; the rest by name.
-
-    Args:
-        environment: Its name.
-        breaches: Open ones, causes first; none: everything is well again.
-        recovered: Identities of breaches that are gone since the last message.
-        opens: Nothing was open before it, so it begins a conversation.
-        runbooks: Base address of the runbooks; their paths are shown where there is none.
-        new: Identities of breaches that were not told before; all of them when None.
-        at: When it is said; not shown when None.
-        report: Address of the report; not shown when empty.
-    """
-
-    def __init__(
-        self,
-        environment: str,
-        breaches: Sequence[Breach],
-        recovered: Sequence[str] = (),
-        opens: bool = True,
-        runbooks: str = "",
-        new: Collection[str] | None = None,
-        at: datetime | None = None,
-        report: str = "",
-    ) -> None:
-        is_new = [new is None or breach.identity in new for breach in breaches]
-        self.is_news = any(is_new)
-        # What is new comes first, and within it the cause of the others, as `breaches` has them.
-        self.breaches = [*compress(breaches, is_new), *compress(breaches, (not n for n in is_new))]
-        self.environment, self.recovered = environment, list(recovered)
-        self.opens, self.runbooks, self.at, self.report = opens, runbooks.rstrip("/"), at, report
-
-    @property
-    def title(self) -> str:
-        """One line: what is new, its cause first."""
-        if not self.breaches:
-            return f"Lakehouse {self.environment}: recovered"
-        first, more = self.breaches[0], len(self.breaches) - 1
-        still = "" if self.is_news else "still open: "
-        return f"Lakehouse {self.environment}: {still}{first.subject} {first.kind.value}" + (
-            f", and {more} more" if more else ""
-        )
-
-    @property
-    def severity(self) -> str:
-        """The worst of what is open; `recovered` where nothing is."""
-        return min((breach.severity for breach in self.breaches), default="recovered")  # error before warning
-
-    def text(self) -> str:
-        """The message in plain text."""
-        lines = [self.title, *([self._circumstances()] if self.at else [])]
-        for breach in self.breaches[:_SHOWN]:
-            lines += [
-                f"- {breach.subject}: {breach.kind.value}. Expected {breach.expected}, got {breach.got}.",
-                f"  Owner: {breach.owner}. Next: {breach.next_action}. Runbook: {self._runbook(breach)}",
-            ]
-        if len(self.breaches) > _SHOWN:
-            lines.append(f"- and {len(self.breaches) - _SHOWN} more: `lakeops sla check` lists them")
-        lines += [f"- recovered: {identity}" for identity in self.recovered[:_SHOWN]]
-        return "\n".join(lines)
-
-    def _circumstances(self) -> str:
-        parts = [self.severity, f"{self.at:%Y-%m-%d %H:%M} UTC" if self.at else "", self.report]
-        return " · ".join(part for part in parts if part)
-
-    def _runbook(self, breach: Breach) -> str:
-        return f"{self.runbooks}/{breach.runbook}" if self.runbooks else breach.runbook
-
-    def _link(self, breach: Breach) -> str:
-        return f"<{self._runbook(breach)}|runbook>" if self.runbooks else _escaped(breach.runbook)
-
-    def blocks(self) -> list[dict[str, Any]]:
-        """The message in Slack's Block Kit: a header, the first cause in full, the others by name, recoveries apart."""
-        title = {"type": "plain_text", "text": self.title[:150], "emoji": False}
-        shown: list[dict[str, Any]] = [{"type": "header", "text": title}]
-        for breach in self.breaches[:1]:
-            told = (
-                f"*{_escaped(breach.subject)}*: {breach.kind.value}\n"
-                f"Expected {_escaped(breach.expected)}, got {_escaped(breach.got)}\n"
-                f"Owner: {_escaped(breach.owner)} · Next: {_escaped(breach.next_action)} · {self._link(breach)}"
-            )
-            shown.append(_section(told))
-        if others := self.breaches[1:_SHOWN]:
-            names = [f"• {_escaped(b.subject)}: {b.kind.value} ({_escaped(b.owner)})" for b in others]
-            if len(self.breaches) > _SHOWN:
-                names.append(f"and {len(self.breaches) - _SHOWN} more: `lakeops sla check` lists them")
-            shown.append(_section("Also open:\n" + "\n".join(names)))
-        if self.recovered:
-            shown.append(_section("Recovered: " + _escaped(", ".join(self.recovered[:_SHOWN]))))
-        told = _escaped(self._circumstances().removesuffix(self.report).rstrip(" ·"))
-        told += f" · <{self.report}|report>" if self.report else ""
-        return [*shown, {"type": "context", "elements": [{"type": "mrkdwn", "text": told[:3000]}]}]
-
-
-def _section(text: str) -> dict[str, Any]:
-    return {"type": "section", "text": {"type": "mrkdwn", "text": text[:3000]}}
 
 
 class AlertTarget(Protocol):
@@ -183,7 +82,7 @@ class Slack:
 
     def payload(self, message: Message) -> dict[str, Any]:
         return {
-            "text": _escaped(message.title), "blocks": message.blocks(),
+            "text": escaped(message.title), "blocks": message.blocks(),
             "opens": message.opens, "closes": not message.breaches,
         }  # fmt: skip
 
@@ -288,8 +187,3 @@ class Sns:
 def _wait(asked: str) -> float:
     """Seconds that a `Retry-After` header asks for, at least one; one where it says nothing that can be read."""
     return max(1.0, retry_after(asked) or 0.0)
-
-
-def _escaped(text: str) -> str:
-    """Text for Slack: `<!channel>` in a name must not call anybody (Slack's formatting rules: &, <, > alone)."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
