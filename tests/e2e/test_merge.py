@@ -145,12 +145,14 @@ def the_key_may_be_null_and_is_merged_once(lab: Lab) -> Steps:
     assert found == [("", "changed"), ("b", "x")]
 
 
-def a_merge_without_a_key_says_expected_got_and_fix(lab: Lab) -> Steps:
+def a_wrong_strategy_or_no_key_says_expected_got_and_fix(lab: Lab) -> Steps:
     lab.sql("keyless", "select 1 as one", incremental_strategy="merge")
     yield None
     lab.sql("keyless", "select 2 as one", incremental_strategy="merge")
+    lab.sql("misspelled", "select 1 as one", incremental_strategy="cdc_sdc2")
     yield MAY_FAIL
     assert "expected unique_key for incremental_strategy 'merge', got none. Fix:" in lab.failed["keyless"]
+    assert "got cdc_sdc2. Fix: did you mean cdc_scd2?" in lab.failed["misspelled"]
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -159,7 +161,7 @@ SCENARIOS: dict[str, Scenario] = {
         one_table_after_another_change,
         after_a_node_has_failed_the_next_run_does_only_the_rest,
         the_key_may_be_null_and_is_merged_once,
-        a_merge_without_a_key_says_expected_got_and_fix,
+        a_wrong_strategy_or_no_key_says_expected_got_and_fix,
     )
 }
 

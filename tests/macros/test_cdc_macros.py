@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dbt.include import spark
 from rendering import PACKAGE, ROOT, WARNINGS, CompilationError, load, squeeze
 
 MACROS = load("cdc")
@@ -218,6 +219,32 @@ def test_a_config_key_that_nobody_reads_is_refused_with_the_nearest_name(strateg
         MACROS["check_config_keys"]({"unique_key": "k", key: "x"}, strategy)
     assert f"config key {key}: expected a key that dbt or a {strategy} model reads" in str(failed.value)
     assert fix in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "meant"),
+    [
+        ("cdc_sdc2", "cdc_scd2"),
+        ("scd1", "cdc_scd1"),
+        ("CDC_SCD2", "cdc_scd2"),
+        ("merged", "merge"),
+        ("apend", "append"),
+    ],
+)
+def test_a_misspelled_strategy_is_refused_with_the_nearest_one(strategy: str, meant: str) -> None:
+    with pytest.raises(CompilationError) as failed:
+        MACROS["_check_strategy"](strategy)
+    assert str(failed.value).startswith("incremental_strategy: expected cdc_scd1, cdc_scd2, merge, append")
+    assert f"got {strategy}. Fix: did you mean {meant}?" in str(failed.value)
+
+
+def test_a_strategy_of_dbt_spark_or_none_is_let_through() -> None:
+    """The list is the installed dbt-spark's, and the package's two."""
+    text = (Path(spark.__file__).parent / "macros/materializations/incremental/validate.sql").read_text()
+    theirs = re.findall(r"'(\w+)'", text.split("invalid_strategy_msg", 1)[1].split("{%- endset")[0])
+    assert {"append", "merge", "insert_overwrite"} <= set(theirs)
+    for strategy in [*theirs, "cdc_scd1", "cdc_scd2", None]:
+        MACROS["_check_strategy"](strategy)
 
 
 def test_every_key_that_dbt_or_the_engine_reads_is_known() -> None:

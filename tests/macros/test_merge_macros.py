@@ -61,6 +61,42 @@ def test_duplicates_are_looked_for_only_after_the_merge_has_failed() -> None:
     assert script.endswith("end; merge into gold.t …; end")
 
 
+def test_an_error_shows_no_value_of_a_personal_column() -> None:
+    """Given a key that the model's YAML calls personal, Then the keys that a message names are hidden."""
+    macros = load(
+        "cdc", "merge", context={"model": {"columns": {"email": {"config": {"meta": {"pii": True}}}, "id": {}}}}
+    )
+    script = squeeze(macros["explain_duplicates"]("merge …", "gold.t", "t__dbt_tmp", ["id", "email"]))
+    assert "to_json(struct(`id`, '***' as `email`)" in script and "group by `id`, `email`" in script
+    run = {"unique_key": ["email"], "sequence": ["at"], "effective_at": None, "watermark": None, "scd2": False}
+    macros["_cdc_bad"] = lambda o: dict.fromkeys(
+        ["null_keys", "null_sequences", "null_effective", "in_future"], "false"
+    )
+    assert "struct('***' as `email`, `at`)" in squeeze(macros["cdc_bad_events"](run, "stage"))
+
+
+def test_replace_by_and_touched_keys_need_each_other() -> None:
+    relation = type("Relation", (str,), {"schema": "gold", "identifier": "t"})("gold.t")
+    check, reading = MACROS["_check_touched"], "select * from t left semi join gold__t__touched"
+    for replace_by, query in ((None, "select 1"), ("*", "select 1"), ("k", reading)):
+        check(relation, replace_by, query)
+    with pytest.raises(CompilationError) as failed:
+        check(relation, "k", "select 1 as k")
+    assert str(failed.value).startswith(
+        "replace_by: expected touched_keys() in the query under is_incremental(), or '*', got k."
+    )
+    assert "Fix: read {{ delta_cdc.touched_keys(…) }} there, or write replace_by='*'" in str(failed.value)
+    macros = load("cdc", "merge", context={"execute": True})
+    with pytest.raises(CompilationError, match=r"replace_by: expected .*Fix: add replace_by='<key>' to config"):
+        macros["touched_keys"]("select 1")
+
+
+def test_a_new_column_of_a_cdc_model_is_told_to_need_a_refresh() -> None:
+    told = load("cdc", context={"this": "silver.slv_x"})["_cdc_text_new_columns"](["domain"])
+    assert told.strip().startswith("silver.slv_x: new column(s) domain: NULL for the events that are stored already")
+    assert "Fix: to derive them for the whole history, run the model with --full-refresh." in told
+
+
 def test_keys_are_found_in_the_table_without_case() -> None:
     macros = load("cdc", "merge")
     macros["flags"], macros["invocation_args_dict"] = type("Flags", (), {"EMPTY": False}), {}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from dbt.adapters.spark import session as stock
 from dbt.plugins import PluginManager
 from dbt_common.exceptions import DbtRuntimeError
-from pyspark.errors import NumberFormatException
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -63,9 +63,26 @@ def test_the_profiles_settings_reach_it_and_ansi_mode_is_sparks_own(spark: Spark
     cursor.execute("set spark.sql.shuffle.partitions")
     assert cursor.fetchall()[0]["value"] == "7"
     assert spark.conf.get("spark.sql.shuffle.partitions") != "7"
-    with pytest.raises(NumberFormatException) as failed:
-        ask(mine, "select cast(amount as int) from (select 'abc' as amount)")
-    assert "'abc'" in str(failed.value) and "cast(amount as int)" in str(failed.value), "the value and the column"
+
+
+def test_an_error_says_the_column_and_no_value(
+    spark: SparkSession, connect: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Given values that cannot be cast, When read or written, Then dbt is told neither value nor stack trace."""
+    mine = connect()
+    mine.cursor().execute("create temporary view person as select 'ada@x.de' as email, 77123 as amount")
+    write = f"create table delta.`{tmp_path}/t` using delta as select cast(email as int) as n from person"
+    told = []
+    for sql in ("select cast(email as int) from person", write, "select cast(amount as decimal(4, 2)) from person"):
+        with pytest.raises(DbtRuntimeError) as failed:
+            ask(mine, sql)
+        told.append(str(failed.value))
+        assert failed.value.__suppress_context__, "a traceback would print Spark's own words"
+    for text in told[:2]:
+        assert "[CAST_INVALID_INPUT] The value '***' of the type \"STRING\"" in text and "cast(email as int)" in text
+    assert "*** cannot be represented as Decimal(4, 2)" in told[2]
+    shown = "".join(told) + "".join(capfd.readouterr())
+    assert "ada@x.de" not in shown and "77123" not in shown and "\tat " not in shown
 
 
 def test_closing_frees_what_a_failed_node_left_cached(spark: SparkSession, connect: Any) -> None:

@@ -4,7 +4,8 @@ dbt-spark 1.11 (session.py) runs every statement of every thread on the one sess
 temporary views of one model are those of all others, and stay for the next. It also turns ANSI mode off
 (connections.py), so that a cast that fails is NULL. Here a connection gets a session beside the process's own: the same
 Spark, catalog and caches; its own settings and temporary views, which end with it; and ANSI mode as Spark has it, on
-since Spark 4.
+since Spark 4. What Spark says of a row it refuses is told without the row's values, which dbt would print, log and keep
+in run_results.json.
 
 dbt loads modules named `dbt_*` that have a list `plugins` (dbt-core 1.11, plugins/manager.py), so being installed is
 enough. Delete this when dbt-spark does the same.
@@ -13,14 +14,19 @@ enough. Delete this when dbt-spark does the same.
 from __future__ import annotations
 
 import os
+import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from dbt.adapters.spark import session as stock
 from dbt.plugins import dbtPlugin
 from dbt_common.exceptions import DbtRuntimeError
+from py4j.protocol import Py4JJavaError
 from pyspark import SparkContext
-from pyspark.errors import AnalysisException
+from pyspark.errors import PySparkException
+from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
 MARK = "dbt.session.own"  # set on every such session: macros that need one ask for it
@@ -79,11 +85,26 @@ class Cursor(stock.Cursor):  # type: ignore[misc]
         Raises:
             DbtRuntimeError: Spark refuses the statement.
         """
-        text = sql % parameters if parameters else sql
-        try:
-            self._df = self._connection.session.sql(text)
-        except AnalysisException as exc:
-            raise DbtRuntimeError(str(exc)) from exc
+        with _told_by_spark():
+            self._df = self._connection.session.sql(sql % parameters if parameters else sql)
+
+    def fetchall(self) -> Any:
+        """All rows.
+
+        Raises:
+            DbtRuntimeError: Spark refuses one.
+        """
+        with _told_by_spark():
+            return super().fetchall()
+
+    def fetchone(self) -> Any:
+        """The next row.
+
+        Raises:
+            DbtRuntimeError: Spark refuses one.
+        """
+        with _told_by_spark():
+            return super().fetchone()
 
 
 class ConnectionWrapper(stock.SessionConnectionWrapper):  # type: ignore[misc]
@@ -103,9 +124,44 @@ class SessionsPlugin(dbtPlugin):  # type: ignore[misc]
         stock.Cursor = Cursor
         stock.Connection = Connection
         stock.SessionConnectionWrapper = ConnectionWrapper
+        for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
+            PySparkLogger.getLogger(name).disabled = True  # prints each error, with values, as JSON beside dbt's lines
 
 
 plugins = [SessionsPlugin]
+
+
+def told(error: object) -> str:
+    """What Spark says, without the JVM's stack trace and with `***` for values of rows.
+
+    Of nested errors, the innermost with a condition in brackets. Values are hidden in data exceptions and violated
+    constraints (SQLSTATE 22 and 23); the types and the piece of SQL that are shown stay.
+    """
+    causes = re.findall(
+        r"(?ms)^(?:An error occurred while calling \S+\n: |Caused by: )[\w.$]+: (.*?)(?=\n\s+at |\Z)", str(error)
+    )
+    if causes:
+        message = next(
+            (cause for cause in reversed(causes) if re.match(r"\[[A-Z]", cause)),
+            ": ".join({causes[0]: 0, causes[-1]: 0}),
+        )
+    else:
+        message = re.split(r"\n\s+at ", str(error))[0]
+    return re.sub(r"(?s)(\[[A-Z][\w.]+\] )((?:(?!SQLSTATE: ).)*)(?=SQLSTATE: 2[23])", _masked, message.rstrip())
+
+
+def _masked(found: re.Match[str]) -> str:
+    text = re.sub(r"(?s)'.*'", "'***'", found[2])
+    text = re.sub(r"(?m)^( - [^:\n]+ : ).*$", r"\1***", text)  # a row, column by column
+    return found[1] + re.sub(r"(?<![\w.(\"*])-?\d[\d.,eE+-]*[LDF]?(?![\w\")*])", "***", text)
+
+
+@contextmanager
+def _told_by_spark() -> Iterator[None]:
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as exc:
+        raise DbtRuntimeError(told(exc)) from None  # a traceback would print the values
 
 
 def _session_of_its_own(settings: dict[str, Any]) -> SparkSession:

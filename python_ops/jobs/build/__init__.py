@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from python_ops.jobs.build.first_loads import set_aside
+from python_ops.jobs.build.mistakes import explained
 from python_ops.lake.buckets import on_bucket
 from python_ops.lake.config import PROJECT_ROOT, load_settings
 from python_ops.lake.errors import ConfigError
@@ -138,11 +139,16 @@ def readers_of(sources: Iterable[str]) -> list[str]:
 
 
 def failure(result: Any) -> str:
-    """What went wrong in a failed `dbtRunnerResult`: the first five nodes with their messages."""
+    """What went wrong in a failed `dbtRunnerResult`: the first five nodes, each with file, line and fix where known."""
     nodes = result.result.results if result.result is not None else []
     bad = [node for node in nodes if str(node.status) in ("error", "fail", "runtime error")]
-    told = "; ".join(f"{node.node.name}: {first_lines(node.message)}" for node in bad[:5])
-    return told or f"dbt: {first_lines(str(result.exception))}"
+    told = "; ".join(f"{node.node.name}: {in_short(node.message)}" for node in bad[:5])
+    return told or f"dbt: {in_short(str(result.exception))}"
+
+
+def in_short(message: str | None) -> str:
+    """A message of dbt's in one line: its meaning and the next step where they are known, else its first lines."""
+    return explained(message or "") or first_lines(message)
 
 
 def first_lines(message: str | None) -> str:

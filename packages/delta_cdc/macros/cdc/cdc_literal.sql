@@ -37,6 +37,16 @@
 {%- endmacro %}
 
 
+{#-- Column list of what an error shows of a row: a column that the model's YAML calls personal (`pii` in its meta) is '***'. --#}
+{% macro _cdc_shown(names) -%}
+    {%- set described = model.columns if model is mapping else {} -%}
+    {%- for name in names -%}
+        {%- set is_personal = described.get(name, {}).get('config', {}).get('meta', {}).get('pii') -%}
+        {{ "'***' as " if is_personal }}`{{ name }}`{{ ', ' if not loop.last }}
+    {%- endfor -%}
+{%- endmacro %}
+
+
 {#-- Null-safe equality of the same columns of two aliases. --#}
 {% macro _cdc_equal(names, left, right) -%}
     {%- for name in names -%}

@@ -19,6 +19,7 @@
         {%- for column in plan.columns if column | lower == name | lower -%}{%- do key.append(column) -%}{%- endfor -%}
     {%- endfor -%}
     {%- do delta_cdc.alter_for_merge(target, plan) -%}
+    {%- do delta_cdc._check_touched(target, config.get('replace_by'), sql) -%}
     {%- set replace_by = none if delta_cdc.reads_a_part() else config.get('replace_by') -%}
     {%- set predicates = [] if replace_by == '*' else [delta_cdc._merge_ranges(key, plan.types, source, replace_by)] -%}
     {%- set plan = dict(plan, key=key, replace_by=replace_by, predicates=predicates + (incremental_predicates or [])) -%}
@@ -84,7 +85,7 @@ begin
                 (
                     select concat(cast(count(*) as string), ' keys with more: ', cast(slice(collect_list(one), 1, 3) as string))
                     from (
-                        select to_json(struct({{ delta_cdc._cdc_columns(key) }}), map('ignoreNullFields', 'false')) as one
+                        select to_json(struct({{ delta_cdc._cdc_shown(key) }}), map('ignoreNullFields', 'false')) as one
                         from {{ source }} group by {{ delta_cdc._cdc_columns(key) }} having count(*) > 1
                     )
                     having count(*) > 0

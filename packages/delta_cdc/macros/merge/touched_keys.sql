@@ -10,14 +10,26 @@
      While dbt runs the model it is a cached temporary view, evaluated once; elsewhere (compile, docs, unit tests) the query
      itself. --#}
 {% macro touched_keys(query) -%}
+    {%- if execute and not config.get('replace_by') -%}
+        {%- do delta_cdc._cdc_fail('replace_by', 'the key of touched_keys(), whose rows the query replaces', 'nothing', "add replace_by='<key>' to config()") -%}
+    {%- endif -%}
     {%- set runs = execute and flags.WHICH in ['run', 'build'] and model.resource_type == 'model' and not context.get('merge_rendering') -%}
     {%- if runs and delta_cdc.is_incremental() -%}
         {%- set view = delta_cdc._touched_view(this) -%}
         {%- do delta_cdc._cdc_drop_temporary(view) -%}
-        {%- do run_query('cache lazy table ' ~ view ~ ' as select distinct * from (' ~ query ~ ') where ' ~ delta_cdc._all_present(config.require('replace_by'))) -%}
+        {%- do run_query('cache lazy table ' ~ view ~ ' as select distinct * from (' ~ query ~ ') where ' ~ delta_cdc._all_present(config.get('replace_by'))) -%}
         {{ return(view) }}
     {%- endif -%}
     {{ return('(' ~ query ~ ')') }}
+{%- endmacro %}
+
+
+{#-- `replace_by='<key>'` means the keys of touched_keys(): a query that does not read them is refused. `compiled` is the query. --#}
+{% macro _check_touched(target, replace_by, compiled) -%}
+    {%- if compiled and replace_by and replace_by != '*' and delta_cdc._touched_view(target) not in compiled -%}
+        {%- do delta_cdc._cdc_fail('replace_by', 'touched_keys() in the query under is_incremental(), or ' ~ "'*'", replace_by,
+            "read {{ delta_cdc.touched_keys(…) }} there, or write replace_by='*' where the query gives the whole table") -%}
+    {%- endif -%}
 {%- endmacro %}
 
 

@@ -3,6 +3,7 @@
      1.11, strategies.sql); delete this override when it does. --#}
 {% materialization incremental, adapter='spark', supported_languages=['sql', 'python'] -%}
     {%- set strategy = config.get('incremental_strategy') -%}
+    {%- do delta_cdc._check_strategy(strategy) -%}
     {%- if strategy in ['cdc_scd1', 'cdc_scd2', 'merge'] -%}{%- do delta_cdc.check_config_keys(model.config, strategy) -%}{%- endif -%}
     {%- if strategy in ['cdc_scd1', 'cdc_scd2'] -%}
         {{ run_hooks(pre_hooks) }}

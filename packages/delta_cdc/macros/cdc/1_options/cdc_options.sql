@@ -70,7 +70,7 @@
 {#-- Stops the model: what was expected, what was got, and the fix. --#}
 {% macro _cdc_fail(option, expected, got, fix) -%}
     {%- do exceptions.raise_compiler_error(
-        option ~ ': expected ' ~ expected ~ ', got ' ~ got ~ '. Fix: ' ~ fix ~ '.') -%}
+        option ~ ': expected ' ~ expected ~ ', got ' ~ got ~ '. Fix: ' ~ fix ~ ('' if fix.endswith('?') else '.')) -%}
 {%- endmacro %}
 
 

@@ -19,6 +19,16 @@
 {%- endmacro %}
 
 
+{#-- A misspelled strategy would be dbt-spark's to refuse, whose list lacks the two of this package. Nothing is dbt-spark's
+     default. --#}
+{% macro _check_strategy(strategy) -%}
+    {%- set known = ['cdc_scd1', 'cdc_scd2', 'merge', 'append', 'insert_overwrite', 'microbatch'] -%}
+    {%- if strategy and strategy not in known -%}
+        {%- do delta_cdc._cdc_fail('incremental_strategy', known | join(', '), strategy, 'did you mean ' ~ delta_cdc._nearest(strategy | lower, known) ~ '?') -%}
+    {%- endif -%}
+{%- endmacro %}
+
+
 {#-- Options that only CDC models have. --#}
 {% macro _cdc_option_names() -%}
     {{ return(['sequence_by', 'effective_at', 'delete_when', 'truncate_when', 'watermark', 'track_history', 'track_history_except',
@@ -61,6 +71,8 @@
     {%- for candidate in known -%}
         {%- set shared = namespace(pairs=0) -%}
         {%- for i in range(name | length - 1) if name[i:i + 2] in candidate -%}{%- set shared.pairs = shared.pairs + 1 -%}{%- endfor -%}
+        {#- Among equals, letters decide: of cdc_sdc2 the 2 alone tells which of the two was meant. -#}
+        {%- for letter in name if letter in candidate -%}{%- set shared.pairs = shared.pairs + 0.01 -%}{%- endfor -%}
         {%- set score = 2 * shared.pairs / (name | length + candidate | length) -%}
         {%- if score > best.score -%}{%- set best.name, best.score = candidate, score -%}{%- endif -%}
     {%- endfor -%}

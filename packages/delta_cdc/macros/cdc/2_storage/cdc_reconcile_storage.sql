@@ -27,6 +27,7 @@
     {%- elif o.scd2 and o.effective_at in new -%}
         {%- do delta_cdc._cdc_fail('effective_at', 'a stored column', o.effective_at ~ ' (stored events lack it)', 'run with --full-refresh') -%}
     {%- endif -%}
+    {%- if new | select('in', o.attributes) | list -%}{%- do exceptions.warn(delta_cdc._cdc_text_new_columns(new | select('in', o.attributes) | list)) -%}{%- endif -%}
     {%- set added = delta_cdc._cdc_add_columns(o, storage, new | select('in', o.stored) | list, filled, '_cdc_filled' in types, properties) -%}
 
     {%- set schemas = fromjson(properties.get('lakehouse.cdc.schemas', '[]')) or [o.payload] -%}
@@ -50,6 +51,13 @@
         'properties': properties, 'schemas': schemas, 'rederive': rederive.needed,
         'columns': o.stored + (gone if o.on_schema_change != 'sync_all_columns' else []),
     }) }}
+{%- endmacro %}
+
+
+{#-- What a reader of a new column should know. --#}
+{% macro _cdc_text_new_columns(new) -%}
+{{ this }}: new column(s) {{ new | join(', ') }}: NULL for the events that are stored already, filled from the next change on.
+Fix: to derive them for the whole history, run the model with --full-refresh.
 {%- endmacro %}
 
 

@@ -57,7 +57,7 @@ from {{ stage }}
 {#-- The first three bad events; asked only where there are some. --#}
 {% macro cdc_bad_events(o, stage) -%}
 {%- set bad = delta_cdc._cdc_bad(o) -%}
-select concat('=', cast(slice(collect_list(struct({{ delta_cdc._cdc_columns(o.unique_key + o.sequence) }})), 1, 3) as string))
+select concat('=', cast(slice(collect_list(struct({{ delta_cdc._cdc_shown(o.unique_key + o.sequence) }})), 1, 3) as string))
 from {{ stage }}
 where {% for name in ['null_keys', 'null_sequences', 'null_effective', 'in_future'] %}({{ bad[name] }}){{ ' or ' if not loop.last }}{% endfor %}
 {%- endmacro %}

@@ -103,7 +103,7 @@ inner join (
     select
         {{ delta_cdc._cdc_columns(o.sequence) }},
         count(*) as _cdc_deletes,
-        slice(collect_list(struct({{ delta_cdc._cdc_columns(o.unique_key) }})), 1, 3) as _cdc_examples
+        slice(collect_list(struct({{ delta_cdc._cdc_shown(o.unique_key) }})), 1, 3) as _cdc_examples
     from {{ staged }}
     where _cdc_deleted
     group by {{ delta_cdc._cdc_columns(o.sequence) }}

@@ -7,7 +7,7 @@
         ~ " count_if(_cdc_closes) as closed, count_if(_cdc_update and not _cdc_opens and not _cdc_closes) as moved,"
         ~ (" concat('=', cast(max(case when _cdc_insert then `" ~ o.watermark ~ "` end) as string))" if o.watermark else " cast(null as string)")
         ~ " as newest, concat('=', cast(slice(collect_list(case when _cdc_tied and _cdc_new_copies > 0 then struct("
-        ~ delta_cdc._cdc_columns(o.unique_key + o.sequence) ~ ") end), 1, 3) as string)) as examples from " ~ diff).rows[0] -%}
+        ~ delta_cdc._cdc_shown(o.unique_key + o.sequence) ~ ") end), 1, 3) as string)) as examples from " ~ diff).rows[0] -%}
     {%- set counts = dict(row.dict()) -%}
     {%- do counts.update({'newest': delta_cdc._cdc_text(row['newest'])}) -%}
     {%- if row['ties'] > 0 and o.on_tie == 'warn' -%}
