@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from python_ops.cli import AsJson, Env, Environment, lake_of, print_json
+from python_ops.cli.live import Live, row
 from python_ops.cli.tables import print_rows
 from python_ops.jobs.extract import ExtractResult, PullStatus, extract
 from python_ops.jobs.extract import status as extract_status
@@ -29,12 +30,22 @@ def run(
     Example: lakeops extract run snowflake_orders --env prod
     """
     lake = lake_of(env)
-    with exclusive(lake, "extract run", names=()):  # each source has a lease of its own
-        results = extract(lake, sources or (), None if as_json else lambda result: typer.echo(line(result)))
+    with exclusive(lake, "extract run", names=()), Live(quiet=as_json) as live:  # each source has a lease of its own
+        live.begin("extract", len(sources or lake.settings.extract))
+
+        def tell(result: ExtractResult) -> None:
+            live.end(result.source)
+            if not as_json:
+                typer.echo(line(result))
+
+        results = extract(lake, sources or (), tell, live.start)
     if as_json:
         print_json(results)
     elif not results:
-        typer.echo(f"extract  nothing: `extract` in python_ops/lake/config/{env.value}.yml names no source")
+        typer.echo(f"extract nothing: `extract` in python_ops/lake/config/{env.value}.yml names no source")
+    else:
+        rows = sum(result.rows for result in results)
+        typer.echo(f"done    {rows} rows of {len(results)} sources, in {live.seconds:.1f} s")
     if failed := [result for result in results if result.error]:
         names = ", ".join(result.source for result in failed)
         message = f"{len(failed)} of {len(results)} sources failed: {names}. The others are done."
@@ -60,14 +71,12 @@ def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 def line(result: ExtractResult) -> str:
     """A result as one line, warnings below it."""
     if result.error:
-        text = f"extract {result.source:<20} FAILED  {result.error}"
+        text = row("extract", result.source, f"FAILED  {result.error}")
     elif not result.files:
-        text = f"extract {result.source:<20} nothing new ({result.seconds:.1f} s)"
+        text = row("extract", result.source, f"nothing new ({result.seconds:.1f} s)")
     else:
-        text = (
-            f"extract {result.source:<20} {result.rows} rows, {result.bytes} bytes in {len(result.files)} files "
-            f"({result.seconds:.1f} s)"
-        )
+        told = f"{result.rows} rows, {result.bytes} bytes in {len(result.files)} files ({result.seconds:.1f} s)"
+        text = row("extract", result.source, told)
     return text + "".join(f"\n        warning: {warning}" for warning in result.warnings)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from python_ops.cli import AsJson, Env, Environment, Execute, Source, Sources, lake_of, print_json
+from python_ops.cli.live import Live, row
 from python_ops.jobs.ingest import IngestResult, generations
 from python_ops.jobs.ingest import discard as discard_batch
 from python_ops.jobs.ingest import ingest as run_ingest
@@ -49,14 +50,21 @@ def run(
     with exclusive(lake, "ingest run", names=()):  # each source's tables are leased as it comes to them
         if discard is not None:
             discard_batch(lake, sources or (), discard)
-        results = run_ingest(
-            lake,
-            sources or (),
-            None if as_json else lambda r: typer.echo(line(r)),
-            approve,
-        )
+        with Live(quiet=as_json) as live:
+            live.begin("ingest", len(sources or lake.contracts.sources))
+
+            def tell(result: IngestResult) -> None:
+                live.end(result.source)
+                if not as_json:
+                    typer.echo(line(result))
+
+            results = run_ingest(lake, sources or (), tell, approve, live.start)
     if as_json:
         print_json(results)
+    else:
+        taken = [result.accepted for result in results if result.batch_id is not None]
+        told = f"{sum(taken)} rows accepted from {len(taken)} of {len(results)} sources"
+        typer.echo(f"done    {told}, in {live.seconds:.1f} s")
     if failed := [result.source for result in results if result.error]:
         message = f"{len(failed)} of {len(results)} sources failed: {', '.join(failed)}. The others are done."
         raise together([result.error for result in results if result.error], message)
@@ -73,16 +81,16 @@ def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
     if as_json:
         print_json(shown)
         return
-    for row in shown:
+    for source in shown:
         typer.echo(
-            f"{row.source:<20} {row.batches:>4} batches {row.accepted:>9} rows {row.quarantined:>6} rejected "
-            f"{row.waiting_files:>4} files waiting"
-            + (", a batch unfinished" if row.unfinished else "")
-            + (f", last batch: {row.last_verdict}" if row.last_verdict else "")
+            f"{source.source:<20} {source.batches:>4} batches {source.accepted:>9} rows "
+            f"{source.quarantined:>6} rejected {source.waiting_files:>4} files waiting"
+            + (", a batch unfinished" if source.unfinished else "")
+            + (f", last batch: {source.last_verdict}" if source.last_verdict else "")
         )
-        if row.halted:
-            typer.echo(f"    batch {row.halted} is halted: {row.halted_by}")
-        for told in row.left_outside:
+        if source.halted:
+            typer.echo(f"    batch {source.halted} is halted: {source.halted_by}")
+        for told in source.left_outside:
             typer.echo(f"    {told}")
 
 
@@ -203,15 +211,14 @@ def line(result: IngestResult) -> str:
 
 def _told(result: IngestResult) -> Iterator[str]:
     if result.error:
-        yield f"ingest  {result.source:<20} {'HALTED' if result.halted else 'FAILED'}  {result.error}"
+        yield row("ingest", result.source, f"{'HALTED' if result.halted else 'FAILED'}  {result.error}")
         return
     if result.batch_id is None:
-        yield f"ingest  {result.source:<20} nothing new"
+        yield row("ingest", result.source, "nothing new")
     else:
-        yield (
-            f"ingest  {result.source:<20} batch {result.batch_id}: {result.files} files, read {result.read} = "
-            f"{result.accepted} accepted + {result.quarantined} quarantined + {result.ignored} ignored"
-        )
+        told = f"batch {result.batch_id}: {result.files} files, read {result.read} = {result.accepted} accepted"
+        told += f" + {result.quarantined} quarantined + {result.ignored} ignored ({result.seconds:.1f} s)"
+        yield row("ingest", result.source, told)
     if result.generated:
         yield f"complete snapshot: {result.generated} keys that it lacks are deleted"
     for name, count in result.changes.items():

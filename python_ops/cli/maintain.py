@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from python_ops.cli import AsJson, Env, Environment, Execute, lake_of, print_json, say_if_planned
+from python_ops.cli.live import Live
 from python_ops.jobs.maintenance import TablePlan
 from python_ops.jobs.maintenance import plan as plan_maintenance
 from python_ops.jobs.maintenance import run as run_maintenance
@@ -44,13 +45,19 @@ def run(
         if not as_json:
             say_if_planned(execute)
         return
-    with exclusive(lake, "maintain run"):
-        tell = None if as_json else lambda done: typer.echo(line(done)) if done.actions else None
-        done = run_maintenance(lake, tables or (), tell)
+    with exclusive(lake, "maintain run"), Live(quiet=as_json) as live:
+        live.begin("maintain")
+
+        def tell(done: TablePlan) -> None:
+            live.end(done.table)
+            if done.actions and not as_json:
+                typer.echo(line(done))
+
+        done = run_maintenance(lake, tables or (), tell, live.start)
     if as_json:
         print_json(done)
     else:
-        typer.echo(_total(done))
+        typer.echo(f"{_total(done)}, in {live.seconds:.1f} s")
     if failed := [planned.table for planned in done if planned.error]:
         message = f"Maintenance of {', '.join(failed)} failed; the other tables are done."
         raise together([planned.error for planned in done if planned.error], message)
@@ -63,7 +70,7 @@ def line(planned: TablePlan) -> str:
         before, after = planned.before, planned.after
         lines.append(
             f"{'':<40} {'→':<12} {before.files} → {after.files} files, {before.bytes} → {after.bytes} bytes live, "
-            f"{before.bytes_on_disk} → {after.bytes_on_disk} bytes on disk"
+            f"{before.bytes_on_disk} → {after.bytes_on_disk} bytes on disk ({planned.seconds:.1f} s)"
         )
     if planned.error:
         lines.append(f"{'':<40} {'FAILED':<12} {planned.error}")

@@ -2,45 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from types import TracebackType
+from dataclasses import replace
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
-from rich.status import Status
 
 from python_ops.cli.extract import line as extract_line
 from python_ops.cli.ingest import line as ingest_line
+from python_ops.cli.live import Live, row
+from python_ops.cli.publish import line as publish_line
+from python_ops.jobs.build import in_short
 from python_ops.jobs.publish import Action
 from python_ops.run.daily import Step
 
 
-class Progress:
-    """Prints what a `Job` reports. Bad nodes and changed models get a line each; the rest is counted.
-
-    Args:
-        quiet: Print nothing (for `--json`).
-    """
+class Progress(Live):
+    """Prints what a `Job` reports. Bad nodes and changed models get a line each; the rest is counted."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self.console = Console(quiet=quiet, highlight=False)
-        self.live = self.console.is_terminal and not quiet
-        self.status: Status | None = None
-        self.started = time.monotonic()
-        self.done = 0
-
-    def __enter__(self) -> Progress:
-        if self.live:
-            self.status = self.console.status("starting")
-            self.status.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.status:
-            self.status.stop()
+        super().__init__(quiet)
+        self.warned: set[tuple[str, str]] = set()
 
     def __call__(self, what: str, value: Any) -> None:
         """Takes one report of a `Job`."""
@@ -49,18 +30,13 @@ class Progress:
     def _say(self, text: str, style: str | None = None) -> None:
         self.console.print(escape(text), style=style, soft_wrap=True)
 
-    def _now(self, text: str) -> None:
-        if self.status:
-            self.status.update(escape(f"{text}  ({time.monotonic() - self.started:.0f} s)"))
-
     def _step(self, step: Step) -> None:
         if step.outcome == "running":
-            self.done = 0
-            self._now(step.name)
+            self.begin(step.name)
             return
         counts = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in step.summary.items())
         style = "green" if step.outcome == "ok" else "red"
-        self._say(f"{step.outcome:<7} {step.name}: {counts or 'done'} ({step.seconds:.1f} s)", style)
+        self._say(row(step.outcome, step.name, f"{counts or 'done'} ({step.seconds:.1f} s)"), style)
 
     def _reason(self, text: str) -> None:
         self._say(f"run     because: {text}")
@@ -72,34 +48,46 @@ class Progress:
         batch, files = delivered
         self._say(f"deliver batch {batch}: {files} files" + ("" if files else " (all there already)"), "bold")
 
+    def _starts(self, name: str) -> None:
+        self.start(name)
+
+    def _unsaid(self, result: Any) -> Any:
+        """The result without the warnings that this command has printed of its source."""
+        new = [warning for warning in result.warnings if (result.source, warning) not in self.warned]
+        self.warned |= {(result.source, warning) for warning in new}
+        return replace(result, warnings=tuple(new))
+
     def _extract(self, result: Any) -> None:
-        self._now(f"extract {result.source}")
+        self.end(result.source)
+        result = self._unsaid(result)
         if result.files or result.error or result.warnings:
             self._say(extract_line(result), "red" if result.error else None)
 
     def _ingest(self, result: Any) -> None:
-        self._now(f"ingest {result.source}")
+        self.end(result.source)
+        result = self._unsaid(result)
         if result.batch_id is not None or result.error or result.warnings:
             self._say(ingest_line(result), "red" if result.error else None)
 
     def _node(self, event: Any) -> None:
         info = event.data.node_info
         if event.info.name == "NodeStart":
-            self._now(f"dbt build: {self.done} done, now {info.resource_type} {info.node_name}")
+            self.start(info.node_name)
             return
-        self.done += 1
+        self.end(info.node_name)
         result = event.data.run_result
         bad = info.node_status in ("error", "fail", "runtime error", "warn")
         if bad:
-            self._say(f"{info.node_status:<7} {info.resource_type} {info.node_name}: {result.message.strip()}", "red")
+            self._say(row(info.node_status.split()[-1], info.node_name, in_short(result.message)), "red")
         elif info.resource_type == "model" and info.materialized == "incremental":
             message = result.message.split(" [", 1)[0]
-            self._say(f"model   {info.node_name:<27} {message} ({result.execution_time:.1f} s)")
+            self._say(row("model", info.node_name, f"{message} ({result.execution_time:.1f} s)"))
+
+    def _nodes(self, total: int) -> None:
+        self.of(total)
 
     def _publish(self, result: Any) -> None:
-        self._now(f"publish {result.table}")
-        if result.action is not Action.STAGED:
-            self._say(
-                f"publish {result.table:<27} {result.target} {result.action}: {result.rows} rows, "
-                f"{result.sent} sent, Delta version {result.version}"
-            )
+        if result.action is Action.STAGED:
+            self.end(result.table)
+        else:
+            self._say(publish_line(result))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from python_ops.cli import AsJson, Env, Environment, lake_of, print_json
+from python_ops.cli.live import Live, row
 from python_ops.cli.tables import print_rows
 from python_ops.jobs.publish import Action, PublishResult, publish
 from python_ops.jobs.publish import status as publish_status
@@ -23,12 +24,23 @@ def run(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
     Example: lakeops publish run
     """
     lake = lake_of(env)
-    with exclusive(lake, "publish run", names=(PUBLISH,)):
-        results = publish(lake, None if as_json else lambda event: typer.echo(line(event)))
+    with exclusive(lake, "publish run", names=(PUBLISH,)), Live(quiet=as_json) as live:
+        live.begin("publish")
+
+        def tell(event: PublishResult) -> None:
+            if event.action is Action.STAGED:
+                live.end(event.table)
+            elif not as_json:
+                typer.echo(line(event))
+
+        results = publish(lake, tell, live.start)
     if as_json:
         print_json(results)
     elif not results:
-        typer.echo(f"publish  no model's `publish_to` names one of {', '.join(lake.settings.publish)}")
+        typer.echo(f"publish no model's `publish_to` names one of {', '.join(lake.settings.publish)}")
+    else:
+        sent = sum(result.action is Action.PUBLISHED for result in results)
+        typer.echo(f"done    {sent} of {len(results)} tables sent, in {live.seconds:.1f} s")
 
 
 @app.command()
@@ -53,10 +65,8 @@ def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
 
 def line(event: PublishResult) -> str:
     """A result as one line."""
-    text = (
-        f"publish  {event.target:<9} {event.table:<32} {event.action.value:<9} "
-        f"version {event.version}, {event.rows} rows"
-    )
+    told = f"{event.target:<9} {event.action.value:<9} version {event.version}, {event.rows} rows"
+    text = row("publish", event.table, told)
     if event.action is Action.PUBLISHED:
         text += f", {event.sent} sent"
-    return text if event.action is Action.UNCHANGED else f"{text}, {event.seconds:.1f} s"
+    return text if event.action is Action.UNCHANGED else f"{text} ({event.seconds:.1f} s)"

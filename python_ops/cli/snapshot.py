@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from python_ops.cli import AsJson, Env, Environment, Execute, lake_of, local_file, print_json, say_if_planned
+from python_ops.cli.live import Live
 from python_ops.cli.tables import print_rows
 from python_ops.jobs.recovery.create import CopyProgress
 from python_ops.jobs.recovery.create import create as create_snapshot
@@ -51,8 +51,8 @@ def create(
     Example: lakeops snapshot create --env prod
     """
     lake = lake_of(env)
-    with exclusive(lake, "snapshot create"):
-        made = create_snapshot(lake, tier, full, None if as_json else _Ticker("copied"))
+    with exclusive(lake, "snapshot create"), _Ticker("copied", as_json) as tick:
+        made = create_snapshot(lake, tier, full, tick)
         record_snapshot(lake, made)
     if as_json:
         print_json(_summary(made))
@@ -97,9 +97,10 @@ def verify(
     Example: lakeops snapshot verify
     """
     store = store_of(lake_of(env))
-    tick = None if as_json else _Ticker("checked")
-    told = (lambda done, files, size: tick(CopyProgress(done, files, size))) if tick else None
-    verdict = verify_snapshot(store, load(store, snapshot), thorough=not quick, on_progress=told)
+    with _Ticker("checked", as_json) as tick:
+        verdict = verify_snapshot(
+            store, load(store, snapshot), thorough=not quick, on_progress=lambda *done: tick(CopyProgress(*done))
+        )
     if as_json:
         print_json(verdict)
     else:
@@ -134,7 +135,7 @@ def restore(
         stack.enter_context(exclusive(lake, "snapshot restore"))
         if target.home != lake.home:
             stack.enter_context(exclusive(target, "snapshot restore"))
-        tick = None if as_json else _Ticker("checked or copied")
+        tick = stack.enter_context(_Ticker("checked or copied", as_json))
         done = restore_snapshot(lake, target, snapshot, table or (), overwrite, execute, tick)
         created = {each.table for each in done.tables if each.move is Move.CREATE}
         if execute and created and with_catalog and _has_catalog(target, to is not None):
@@ -206,17 +207,20 @@ def prune(
     say_if_planned(execute)
 
 
-class _Ticker:
-    """A line now and then on work that takes long."""
+class _Ticker(Live):
+    """How far copying or checking is: on a terminal always, elsewhere a line now and then."""
 
-    def __init__(self, verb: str) -> None:
-        self.verb, self.last = verb, time.monotonic()
+    def __init__(self, verb: str, quiet: bool) -> None:
+        super().__init__(quiet)
+        self.begin(verb)
+        self.verb, self.quiet, self.told_at = verb, quiet, 0.0
 
     def __call__(self, progress: CopyProgress) -> None:
-        now = time.monotonic()
-        if now - self.last >= _EVERY_SECONDS:
-            self.last = now
-            typer.echo(f"{self.verb}  {progress.done} of {progress.files} files, {progress.bytes} bytes")
+        told = f"{progress.bytes} bytes"
+        self.count(progress.done, progress.files, told)
+        if not self.quiet and not self.console.is_terminal and self.seconds - self.told_at >= _EVERY_SECONDS:
+            self.told_at = self.seconds
+            typer.echo(f"{self.verb:<7} {progress.done} of {progress.files} files, {told} ({self.seconds:.0f} s)")
 
 
 def _at(lake: Lake, place: str) -> Lake:

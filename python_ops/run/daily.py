@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from python_ops.jobs.build import arguments, failure, first_lines, invoke, readers_of
+from python_ops.jobs.build import arguments, failure, invoke, readers_of
 from python_ops.jobs.catalog import refuse_incomplete, register
 from python_ops.jobs.extract import extract
 from python_ops.jobs.ingest import ingest, replaced
@@ -54,7 +55,8 @@ class Job:
 
     Args:
         report: Called as ("step", Step) when a step begins and ends, ("node", dbt's event) when a node does,
-            ("extract", ExtractResult), ("ingest", IngestResult) and ("publish", PublishResult) with each result,
+            ("nodes", how many there are), ("starts", name of a source or table), and with each result ("extract",
+            ExtractResult), ("ingest", IngestResult), ("publish", PublishResult);
             ("reason", text) with why it runs, ("waiting", text) with what a build left out.
         command: What is being run, for the record.
 
@@ -83,7 +85,9 @@ class Job:
             OpsError: a source failed; the others have landed.
         """
         with _Recorded(self, "extract", "lakeops extract run") as step:
-            results = extract(self.lake, on_event=lambda result: self.report("extract", result))
+            results = extract(
+                self.lake, on_event=partial(self.report, "extract"), on_start=partial(self.report, "starts")
+            )
             failed = [result for result in results if result.error]
             step.summary = {
                 "sources": len(results),
@@ -102,7 +106,9 @@ class Job:
         """
         self.broken = ()
         with _Recorded(self, "ingest", "lakeops ingest run") as step:
-            results = ingest(self.lake, on_event=lambda result: self.report("ingest", result))
+            results = ingest(
+                self.lake, on_event=partial(self.report, "ingest"), on_start=partial(self.report, "starts")
+            )
             taken = [result for result in results if result.batch_id is not None]
             step.summary = {
                 "sources": len(results),
@@ -166,7 +172,7 @@ class Job:
             OpsError: the build was not green, or an audit failed; what was served is still served.
         """
         with _Recorded(self, "publish", "lakeops publish run") as step, leased(self.lake, [PUBLISH], "lakeops run"):
-            results = publish(self.lake, lambda result: self.report("publish", result))
+            results = publish(self.lake, partial(self.report, "publish"), partial(self.report, "starts"))
             sent = [result for result in results if result.action is Action.PUBLISHED]
             step.summary = {"tables": len(results), "published": len(sent), "rows": sum(result.sent for result in sent)}
 
@@ -192,7 +198,7 @@ class Job:
             listed = arguments(["docs", "generate", "--static", "--no-compile"], self.lake)
             result = invoke(self.lake, ["--quiet", *listed])
             if not result.success:
-                raise OpsError(f"dbt: {first_lines(str(result.exception))}")
+                raise OpsError(failure(result))
         return self.lake.artifacts / "static_index.html"
 
     def _tables(self) -> list[str]:
@@ -208,6 +214,8 @@ class Job:
         self.lineage(event)
         if event.info.name in ("NodeStart", "NodeFinished") and not interrupts.seen():
             self.report("node", event)
+        elif event.info.name == "LogStartLine":  # of each node that dbt prints
+            self.report("nodes", event.data.total)
 
     def save(self) -> None:
         """Writes the record of the run so far."""

@@ -97,7 +97,7 @@ for batch in later:
     deliver(lake, int(batch))
 AppendOnlyTable.append, dbt_session.Cursor.execute = append_or_die, execute_or_die
 if point == "told to stop":
-    daily.ingest = lambda lake, on_event: ingest(lake, ["crm_accounts"], on_event)
+    daily.ingest = lambda lake, on_event, on_start: ingest(lake, ["crm_accounts"], on_event)
     daily.arguments = lambda command, lake, exclude: arguments(command, lake, ["slv_accounts_history"])
     sys.argv = ["lakeops", "run"]
     main()

@@ -339,7 +339,7 @@ def test_the_commands(tmp_path: Path, command: Command) -> None:
     rates.write_text(DAY_ONE)
     given = {"LAKEHOUSE_SECRET_FX_RATES": json.dumps({"url": rates.as_uri()}), "LAKEHOUSE_EXTRACT": '["fx_rates"]'}
     code, out, err = command("extract", "run", **given)
-    assert (code, err) == (0, "") and "extract fx_rates             2 rows" in out
+    assert (code, err) == (0, "") and "extract fx_rates                    2 rows" in out
     rates.write_text(DAY_TWO)
     (result,) = json.loads(command("extract", "run", "--json", **given)[1])
     assert (result["rows"], result["watermark"][0]) == (2, "2025-01-03T00:00:00.000000+00:00")
@@ -399,7 +399,7 @@ def test_a_run_extracts_first_and_ends_with_what_failed(
         assert outcome == "failed" and exc.exit_code == 1
         assert "extract failed: fx_rates:" in str(exc) and "To go on: `lakeops extract run`" in str(exc)
     assert steps == ["ingest", "build", "publish"]
-    assert reports == ["step", "extract", "step", "reason"]
+    assert reports == ["step", "starts", "extract", "step", "reason"]
     record = last_run(given)
     assert record is not None
     (step,) = record["steps"]

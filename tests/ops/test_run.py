@@ -78,7 +78,7 @@ def day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Day:
     lake = Lake(Settings(home=tmp_path / "lake"), start=lambda: None)
     made = Day(lake, lake.artifacts, [HALTED])
     project(made.artifacts)
-    monkeypatch.setattr(daily, "ingest", lambda lake, on_event: made.results)
+    monkeypatch.setattr(daily, "ingest", lambda lake, **told: made.results)
     monkeypatch.setattr(daily, "invoke", made.dbt)
     monkeypatch.setattr(daily, "publish", lambda *given: (made.done or []).append("publish") or [])
     monkeypatch.setattr(daily, "remember", lambda lake: (made.done or []).append("green"))

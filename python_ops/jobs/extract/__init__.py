@@ -92,13 +92,17 @@ class PullStatus:
 
 
 def extract(
-    lake: Lake, names: Sequence[str] = (), on_event: Callable[[ExtractResult], None] | None = None
+    lake: Lake,
+    names: Sequence[str] = (),
+    on_event: Callable[[ExtractResult], None] | None = None,
+    on_start: Callable[[str], None] | None = None,
 ) -> list[ExtractResult]:
     """Pulls what is new from each source.
 
     Args:
         names: Sources; those that the environment extracts when empty.
         on_event: Called with each source's result as it comes.
+        on_start: Called with the name of each source when it is its turn; four run side by side.
 
     Returns:
         One result per source, in the order asked for. A source that failed has `error`; the others proceed.
@@ -109,9 +113,15 @@ def extract(
     asked = chosen(tuple(names) or lake.settings.extract)
     parent, stop = current_run(), threading.Event()
     results = []
+
+    def take(source: Source) -> ExtractResult:
+        if on_start:
+            on_start(source.name)
+        return _extract_safely(lake, source, parent, stop)
+
     with ThreadPoolExecutor(max_workers=max(1, min(4, len(asked)))) as pool:
         try:
-            for result in pool.map(lambda source: _extract_safely(lake, source, parent, stop), asked):
+            for result in pool.map(take, asked):
                 results.append(result)
                 if on_event:
                     on_event(result)

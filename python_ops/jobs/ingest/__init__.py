@@ -7,6 +7,7 @@ killed anywhere is finished by the next one; nothing is lost, and nothing is tak
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -55,12 +56,14 @@ def ingest(
     sources: Sequence[str] = (),
     on_event: Callable[[IngestResult], None] | None = None,
     approve: int | None = None,
+    on_start: Callable[[str], None] | None = None,
 ) -> list[IngestResult]:
     """Takes the new landing files of each source: one batch per source, and one for each complete snapshot.
 
     Args:
         sources: Names; all that have a contract when empty.
         on_event: Called with each source's result as it comes.
+        on_start: Called with the name of a source that has new files when it is their turn; two run side by side.
         approve: Number of a halted or discarded batch of the one source, which is to be taken after all.
 
     Returns:
@@ -97,7 +100,15 @@ def ingest(
         # Small batches are bound by the latency of Spark's jobs, not by the cores.
         with ThreadPoolExecutor(max_workers=2) as pool:
             parent = current_run()
-            for result in pool.map(lambda contract: _ingest_safely(lake, session, contract, parent, approve), waiting):
+
+            def take(contract: Contract) -> IngestResult:
+                if on_start:
+                    on_start(contract.source)
+                began = time.monotonic()
+                result = _ingest_safely(lake, session, contract, parent, approve)
+                return replace(result, seconds=round(time.monotonic() - began, 1))
+
+            for result in pool.map(take, waiting):
                 results[result.source] = result
                 if on_event:
                     on_event(result)

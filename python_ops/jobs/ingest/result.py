@@ -23,6 +23,7 @@ class IngestResult:
         warnings: What an operator should look at.
         error: Why the source failed or is halted; its files stay where they are.
         halted: Number of the batch that waits for a decision.
+        seconds: How long it took; 0 where nothing was new.
     """
 
     source: str
@@ -39,6 +40,7 @@ class IngestResult:
     warnings: tuple[str, ...] = ()
     error: OpsError | None = None
     halted: int | None = None
+    seconds: float = 0.0
 
 
 def together(results: Sequence[IngestResult]) -> IngestResult:

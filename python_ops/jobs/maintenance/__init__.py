@@ -12,6 +12,7 @@ A table with a tag (`lakeops table tag`) keeps every file, whatever its policy, 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -91,6 +92,7 @@ class TablePlan:
         before: State before; the plan was made from it.
         after: State afterwards; None in a plan.
         error: Why the table is not done; the others go on.
+        seconds: How long it took; 0 in a plan.
     """
 
     table: str
@@ -98,6 +100,7 @@ class TablePlan:
     before: TableState
     after: TableState | None = None
     error: OpsError | None = None
+    seconds: float = 0.0
 
 
 def policies(lake: Lake, manifest: Manifest, tables: Sequence[str] = ()) -> list[Policy]:
@@ -143,12 +146,14 @@ def run(
     lake: Lake,
     tables: Sequence[str] = (),
     on_event: Callable[[TablePlan], None] | None = None,
+    on_start: Callable[[str], None] | None = None,
 ) -> list[TablePlan]:
     """Does what `plan` says, table by table.
 
     Args:
         tables: Only these, as `schema.table`; all when empty.
         on_event: Told of each table when it is done.
+        on_start: Told of each table with something to do, before it is done.
 
     Returns:
         The plan with each table's state afterwards. A table that failed has `error`; the others are done.
@@ -161,6 +166,9 @@ def run(
     for policy in policies(lake, lake.manifest(), tables):
         planned = _decide(policy)
         if planned.actions:
+            began = time.monotonic()
+            if on_start:
+                on_start(policy.table)
             outputs = [Dataset(policy.table, policy.path.as_uri())]
             with job_run(lake, f"maintain.{policy.table}", outputs=outputs) as job:
                 try:
@@ -168,6 +176,7 @@ def run(
                         planned = maintain_table(lake.spark, policy)
                 except BusyError as exc:
                     planned = replace(planned, error=exc)
+                planned = replace(planned, seconds=round(time.monotonic() - began, 1))
                 if planned.after:
                     job.outputs = [replace(outputs[0], rows=0, bytes=planned.after.bytes)]
         done.append(planned)

@@ -101,6 +101,7 @@ class _Plan:
 def publish(
     lake: Lake,
     on_event: Callable[[PublishResult], None] | None = None,
+    on_start: Callable[[str], None] | None = None,
 ) -> list[PublishResult]:
     """Publishes every table whose rows or columns may differ from what is served, to each warehouse as a set.
 
@@ -109,6 +110,7 @@ def publish(
 
     Args:
         on_event: Told of each table when it is staged, and of each result.
+        on_start: Told of each table before it is staged.
 
     Returns:
         One result per warehouse and table, by name. Empty where no model is published here.
@@ -148,6 +150,8 @@ def publish(
         staged: dict[str, StagedTable] = {}
         for model in _distinct(plan.changed for plan in ready):
             folder = staging / model.schema / model.alias
+            if on_start:
+                on_start(model.table)
             table = stage(lake.spark, model, _path(model, lake), versions[model.table], folder)
             if on_bucket(folder):  # Spark may be on another machine
                 table = replace(table, folder=fetch(folder, fetched / model.schema / model.alias))
