@@ -276,6 +276,12 @@ def test_what_dbt_and_spark_say_is_told_in_one_line(name: str, tmp_path: Path) -
     assert not any(value in RECORDED[name]["says"] for value in ("ada@example", "it's me", "2025-13", "1000000000000"))
 
 
+def test_what_is_sent_or_kept_shows_no_key_of_a_row() -> None:
+    """A duplicate key is named on the terminal alone; alerts and the report say what names alone can say."""
+    assert explained(RECORDED["duplicate_key"]["says"], names_only=True) is None
+    assert "there is no column e_mail" in (explained(RECORDED["column"]["says"], names_only=True) or "")
+
+
 def test_what_is_not_known_is_left_as_it_is() -> None:
     assert explained("Database Error\n  the disk is full") is None
     assert in_short("Database Error\n  the disk is full") == "Database Error the disk is full"

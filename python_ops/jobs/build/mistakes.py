@@ -26,19 +26,22 @@ def _mistakes() -> list[dict[str, str]]:
     return list(yaml.safe_load((Path(__file__).parent / "mistakes.yml").read_text(encoding="utf-8")))
 
 
-def explained(message: str, folder: Path = PROJECT_ROOT) -> str | None:
+def explained(message: str, folder: Path = PROJECT_ROOT, names_only: bool = False) -> str | None:
     """What a message of dbt's means, in one line: file and line as far as they are known, what is wrong, the fix.
 
     Args:
         message: dbt's, with Spark's in it.
         folder: The project's, whose files are searched for the line.
+        names_only: Leave out what our macros say, which may show keys of rows: for what is sent or kept.
 
     Returns:
         None where nothing is known of the message.
     """
     of_node = re.search(r"(?:Error|Warning) in \w+ \w+ \((?P<path>[^)]+)\)\n(?P<told>.*)", message, re.DOTALL)
     path, told = (of_node["path"], of_node["told"]) if of_node else ("", message)
-    if own := _OURS.search(told):
+    if (own := _OURS.search(told)) and names_only:
+        return None
+    if own:
         return _at(path, None) + " ".join(own[1].split())
     for mistake in _mistakes():
         if found := re.search(mistake["sign"], told, re.DOTALL):

@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from python_ops.jobs.build.mistakes import explained
 from python_ops.jobs.maintenance.state import read_state
 from python_ops.lake.artifacts import Manifest, Model, NodeResult, RunResults
 from python_ops.lake.delta import current_rows, exists
@@ -200,7 +201,9 @@ def _tests(manifest: Manifest, results: RunResults | None) -> Iterator[Breach]:
             model = manifest.models.get(result.unique_id) or (parents[0] if parents else None)
             name = result.unique_id.split(".")[2]
             owner = manifest.owner_of(model) if model else "nobody"
-            yield Breach(Cause.TESTS, name, "success", result.status, owner, f"`dbt build --select {name}`")
+            cause = explained(result.message, names_only=True)
+            got = f"{result.status}; {cause.rstrip('.')}" if cause else result.status
+            yield Breach(Cause.TESTS, name, "success", got, owner, f"`dbt build --select {name}`")
 
 
 def _source(lake: Lake, manifest: Manifest, source: str, now: datetime) -> Iterator[Breach]:

@@ -134,12 +134,10 @@ class ColumnLineage:
             qualified = qualify(parsed, schema=schema, dialect="spark", validate_qualify_columns=False)
             scope = build_scope(qualified)
             assert isinstance(qualified, exp.Query)
-            found = {
-                name: self._of_models(
-                    _origins(lineage(name, qualified, schema=schema, dialect="spark", scope=scope, copy=False))
-                )
-                for name in qualified.named_selects
-            }
+            found_of = lineage(
+                None, qualified, schema=schema, dialect="spark", scope=scope, copy=False, trim_selects=False
+            )
+            found = {name: self._of_models(_origins(found_of[name])) for name in qualified.named_selects}
         except SqlglotError as exc:
             text = first_line(exc, 200)
             raise OpsError(f"The compiled SQL of {model.name} ({model.path}) cannot be read: {text}") from exc

@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
+from python_ops.jobs.build.mistakes import explained
 from python_ops.jobs.ingest.dead_letters import count_open
 from python_ops.jobs.maintenance import TablePlan, policies
 from python_ops.jobs.maintenance import plan as plan_maintenance
@@ -148,7 +149,7 @@ def write(report: Report, path: Path) -> Path:
         lstrip_blocks=True,
     )
     jinja.filters.update({"bytes": _bytes, "minute": _minute})
-    jinja.globals.update({"inline": _inline, "draw": graph.svg})
+    jinja.globals.update({"inline": _inline, "draw": graph.svg, "explained": explained})
     data = {
         "charts": [asdict(chart) for chart in report.charts],
         "columns": report.columns,

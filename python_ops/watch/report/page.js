@@ -12,27 +12,34 @@ const age = hours < 2 ? Math.max(0, Math.round(hours * 60)) + " min" : hours < 4
 document.getElementById("age").textContent = ", " + age + " ago";
 if (hours > 26) document.getElementById("age").className = "warn";
 
-// Tables: a field that filters their rows, where there are more than a few.
+// Tables: a field that filters their rows, where there are more than a few; of very many the first are shown.
+const FEW = 8, MANY = 40, SHOWN = 25;
 for (const wide of document.querySelectorAll(".wide")) {
   const table = wide.querySelector("table.sortable");
   wide.tabIndex = 0;
   wide.setAttribute("role", "region");
   wide.setAttribute("aria-label", wide.closest("section").querySelector("h2").firstChild.textContent.trim());
-  if (!table || table.tBodies[0].rows.length < 8) continue;
+  if (!table || table.tBodies[0].rows.length < FEW) continue;
   const count = element("span", { className: "quiet", ariaLive: "polite" });
   const field = element("input", { type: "search", placeholder: "filter rows" });
   field.setAttribute("aria-label", "Filter rows of this table");
-  const rows = [...table.tBodies[0].rows], texts = rows.map(row => row.textContent.toLowerCase());
-  field.addEventListener("input", () => {
+  const texts = new Map([...table.tBodies[0].rows].map(row => [row, row.textContent.toLowerCase()]));
+  const more = element("button", { type: "button" });
+  let most = texts.size > MANY ? SHOWN : texts.size;
+  const show = () => {
     const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
-    let shown = 0;
-    rows.forEach((row, place) => {
-      row.hidden = !words.every(word => texts[place].includes(word));
-      shown += !row.hidden;
-    });
-    count.textContent = words.length ? shown + " of " + rows.length + " rows" : "";
-  });
+    let found = 0;
+    for (const row of table.tBodies[0].rows) row.hidden = !words.every(word => texts.get(row).includes(word)) || ++found > most;
+    count.textContent = words.length ? found + " of " + texts.size + " rows" : "";
+    more.hidden = found <= most;
+    more.textContent = "show all " + found + " rows";
+  };
+  field.addEventListener("input", show);
+  more.addEventListener("click", () => { most = texts.size; show(); });
+  table.addEventListener("sort-end", show); // other rows are the first ones
   wide.before(element("div", { className: "filter" }, field, count));
+  wide.after(more);
+  show();
 }
 
 // Charts.
@@ -110,6 +117,33 @@ const tableOf = name => name.split(".")[0], known = new Set([...Object.keys(data
 for (const [table, columns] of Object.entries(data.columns)) for (const column of Object.keys(columns)) known.add(table + "." + column);
 document.getElementById("names").append(...[...known].sort().map(name => new Option("", name)));
 const wanted = document.getElementById("wanted"), trail = document.getElementById("trail"), ways = document.getElementById("ways");
+// Of a project with very many tables only the neighbours of the chosen one are drawn, the nearest first.
+const DRAWN = 60, drawing = document.querySelector(".graph"), drawnOf = document.getElementById("drawn");
+function drawOnly(near) {
+  const all = Object.keys(data.tables).length;
+  if (all <= DRAWN) return;
+  const at = {}, rows = {}, shown = new Set([...near].slice(0, DRAWN));
+  for (const node of drawing.querySelectorAll(".node")) {
+    const box = node.querySelector("rect"), x = +box.getAttribute("x"), name = node.dataset.name;
+    node.style.display = shown.has(name) ? "" : "none";
+    if (!shown.has(name)) continue;
+    const row = (rows[x] = (rows[x] ?? -1) + 1), y = 4 + row * 38;
+    at[name] = [x, y, +box.getAttribute("width"), +box.getAttribute("height") / 2];
+    node.setAttribute("transform", "translate(0 " + (y - box.getAttribute("y")) + ")");
+  }
+  for (const edge of drawing.querySelectorAll(".edge")) {
+    const from = at[edge.dataset.from], to = at[edge.dataset.to];
+    edge.style.display = from && to ? "" : "none";
+    if (!from || !to) continue;
+    const start = from[0] + from[2], y = from[1] + from[3], end = to[1] + to[3], bend = (start + to[0]) / 2;
+    edge.setAttribute("d", `M${start},${y} C${bend},${y} ${bend},${end} ${to[0]},${end}`);
+  }
+  const height = shown.size ? 8 + 38 * (1 + Math.max(...Object.values(rows))) : 0, width = drawing.getAttribute("width");
+  drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  drawing.style.display = shown.size ? "" : "none";
+  drawnOf.textContent = !near.size ? all + " tables: choose one, and its neighbours are drawn."
+    : near.size > shown.size ? "The nearest " + shown.size + " of " + near.size + " tables are drawn." : "";
+}
 function follow() {
   const start = wanted.value.trim(), way = ways.querySelector(":checked").value, nodes = new Set(), edges = new Set(), lines = [];
   const walk = (next, sign) => {
@@ -137,6 +171,7 @@ function follow() {
     edge.classList.toggle("on", on);
     edge.classList.toggle("dim", nodes.size > 0 && !on);
   }
+  drawOnly(nodes);
   const named = name => {
     const button = element("button", { type: "button", textContent: name });
     button.addEventListener("click", () => choose(name));
@@ -146,7 +181,15 @@ function follow() {
   trail.replaceChildren(
     ...(start && !known.has(start) ? [element("li", { className: "quiet", textContent: "No table or column has this name." })] : []),
     ...(about ? [element("li", { className: "quiet", textContent: tableOf(start) + ": " + about.layer + ", owned by " + about.owner + (lines.length ? "" : "; nothing more is known that way") })] : []),
-    ...lines.map(([here, sign, others]) => element("li", {}, named(here), " " + sign + " ", ...others.flatMap((other, place) => (place ? [", ", named(other)] : [named(other)])))));
+    ...first(lines, SHOWN, ([here, sign, others]) => element("li", {}, named(here), " " + sign + " ", ...first(others, SHOWN, other => element("span", {}, named(other)), "span")), "li"));
+}
+// The first of a list as elements, and a button for the rest.
+function first(list, most, made, tag) {
+  const shown = list.slice(0, most).map(made), rest = list.slice(most);
+  if (!rest.length) return shown;
+  const button = element("button", { type: "button", textContent: "and " + rest.length + " more" }), last = element(tag, {}, button);
+  button.addEventListener("click", () => last.replaceWith(...rest.map(made)));
+  return [...shown, last];
 }
 function choose(name) { wanted.value = name; follow(); }
 wanted.addEventListener("input", follow);
@@ -157,3 +200,4 @@ document.querySelector(".graph").addEventListener("click", event => {
 });
 const asked = decodeURIComponent(location.hash.slice(1));
 if (known.has(asked)) choose(asked);
+else follow();
