@@ -90,6 +90,7 @@ def session(settings: Settings) -> SparkSession:
     before = signal.getsignal(signal.SIGINT)
     running = _connect(settings) if is_connect(settings) else _warm(settings) or own_session(settings)
     interrupts.watch(before)
+    _hide_errors_of_its_own()
     if on_bucket(settings.place) and running.conf.get(LOG_STORE[0], None) != LOG_STORE[1]:
         raise ConfigError(
             f"The Spark server does not have the setting {LOG_STORE[0]}={LOG_STORE[1]}, without which commits of two "
@@ -103,6 +104,14 @@ def session(settings: Settings) -> SparkSession:
     if on_bucket(settings.place):
         home.register(settings, running)
     return running
+
+
+def _hide_errors_of_its_own() -> None:
+    """PySpark prints each error as JSON on stderr, with values of rows, before whoever asked has caught it."""
+    from pyspark.logger import PySparkLogger
+
+    for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
+        PySparkLogger.getLogger(name).disabled = True
 
 
 def _warm(settings: Settings) -> SparkSession | None:

@@ -85,6 +85,13 @@ def test_an_error_says_the_column_and_no_value(
     assert "ada@x.de" not in shown and "77123" not in shown and "\tat " not in shown
 
 
+def test_an_error_is_printed_by_nobody_but_its_catcher(spark: SparkSession, capfd: pytest.CaptureFixture[str]) -> None:
+    """PySpark has a logger of its own for each error, with the values of the row."""
+    with pytest.raises(Exception, match="CAST_INVALID_INPUT"):
+        spark.sql("select cast(x as int) from values ('ada@x.de') as t(x)").collect()
+    assert capfd.readouterr().err == ""
+
+
 def test_closing_frees_what_a_failed_node_left_cached(spark: SparkSession, connect: Any) -> None:
     mine = connect()
     mine.cursor().execute("cache table left_behind as select 20261128 as x")
