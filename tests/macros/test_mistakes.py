@@ -1,7 +1,7 @@
 """Mistakes that analysts make: the message says what, where and the next step, in one line, and no value of a row.
 
 `make lint` finds some of them by the manifest (LINTED). dbt's parser and Spark find the others (TOLD): what they say is
-recorded in tests/fixtures/mistakes by tests/e2e/test_mistakes.py, and `lakeops run` says what it means.
+recorded in tests/fixtures/mistakes by tests/e2e/test_messages.py, and `lakeops run` says what it means.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What dbt's and Spark's messages mean for who wrote the model: where, what, and the next step.
 
 mistakes.yml has the messages of dbt-core 1.11 and Spark 4.1; tests/fixtures/mistakes has one of each as they say it,
-which tests/e2e/test_mistakes.py holds against the installed versions. The macros of packages/delta_cdc say expected,
+which tests/e2e/test_messages.py holds against the installed versions. The macros of packages/delta_cdc say expected,
 got and fix themselves.
 """
 

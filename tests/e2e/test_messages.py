@@ -1,6 +1,6 @@
 """What dbt and Spark say of an analyst's mistakes: tests/fixtures/mistakes has it, for tests/macros/test_mistakes.py.
 
-`RECORD_MISTAKES=1 pytest tests/e2e/test_mistakes.py` writes them anew, after another version of dbt or Spark.
+`RECORD_MISTAKES=1 pytest tests/e2e/test_messages.py` writes them anew, after another version of dbt or Spark.
 """
 
 from __future__ import annotations
