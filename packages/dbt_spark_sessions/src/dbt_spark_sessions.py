@@ -146,7 +146,7 @@ def told(error: object) -> str:
             ": ".join({causes[0]: 0, causes[-1]: 0}),
         )
     else:
-        message = re.split(r"\n\s+at ", str(error))[0]
+        message = re.split(r"\n\s+at |\n+JVM stacktrace:", str(error))[0]
     return re.sub(r"(?s)(\[[A-Z][\w.]+\] )((?:(?!SQLSTATE: ).)*)(?=SQLSTATE: 2[23])", _masked, message.rstrip())
 
 
