@@ -237,8 +237,11 @@ class Warehouse:
         self.tables[table].properties.update(_properties(properties))
 
     def _add_columns(self, table: str, columns: str) -> None:
-        for column in sqlglot.parse_one(f"create table t ({columns})", dialect="spark").find_all(exp.ColumnDef):
-            self.connection.execute(f"alter table {table} add column {column.sql(dialect='duckdb')}")
+        struct, field = "_cdc_filled.", "_in_struct_"  # sqlglot knows no columns in a struct
+        made = sqlglot.parse_one(f"create table t ({columns.replace(struct + '`', '`' + field)})", dialect="spark")
+        for column in made.this.expressions:
+            text = column.sql(dialect="duckdb").replace(f'"{field}', f'{struct}"').replace(field, struct)
+            self.connection.execute(f"alter table {table} add column {text}")
         self.commit(table, "ADD COLUMNS")
 
     def _create_storage(self, kind: str, table: str, properties: str, sql: str) -> None:

@@ -195,6 +195,34 @@ def test_limits_of_odd_events_stop_or_warn_before_a_write(case: str, limit: floa
     assert lab.rows("stopped") == lab.rows("history"), "what stopped it is read again"
 
 
+@pytest.mark.parametrize("ignored", [[], ["a"]])
+@pytest.mark.parametrize("stopped_by", ["late", "tie", "event"])
+def test_a_model_that_stops_has_not_altered_its_table(stopped_by: str, ignored: list[str]) -> None:
+    """Given new columns, When the run is stopped, Then the table has none of them; the next run has all rows right."""
+    whole = SELECT.replace("c,", "c, cast(seq as bigint) as extra,")
+    lab, filled = made(ignore_null_updates=ignored), [*ignored, "c"]
+    lab.model("always", "t", whole, **SCD2, ignore_null_updates=filled)
+    lab.deliver("t", [event("k", 10, "A"), event("k", 30, "B")])
+    lab.build()
+    before = lab.version("history__cdc"), lab.warehouse.columns("lab.history__cdc")
+
+    odd = {"late": event("k", 20, None, 2), "tie": event("k", 30, "C", 2), "event": event(None, 40, "D", 2)}
+    lab.deliver("t", [event("l", 40, "A", 2), odd[stopped_by]])
+    lab.model("history", "t", whole, **SCD2, ignore_null_updates=filled, fail_above={"late": 0})
+    assert "Nothing was written" in lab.build("history", check=False)["history"]
+    assert (lab.version("history__cdc"), lab.warehouse.columns("lab.history__cdc")) == before
+
+    lab.execute("delete from lab.t where seq = 30 and _batch_id = 2 or k is null")
+    lab.model("history", "t", whole, **SCD2, ignore_null_updates=filled)
+    lab.build()
+    assert versions(lab, "history") == versions(lab, "always")
+    assert [row["extra"] for row in lab.rows("history where k = 'l'")] == [40]
+    assert lab.data_commits("history__cdc") == 3, "made, loaded, merged once"
+    lab.deliver("t", [event("l", 50, None, 3)])
+    lab.build()
+    assert "in order" in lab.messages["history"] and versions(lab, "history") == versions(lab, "always")
+
+
 def test_limits_hold_for_a_first_load_and_a_full_refresh_too() -> None:
     lab = made(fail_above={"late": 0, "clamped": 0})
     lab.deliver("t", [event("k", 10, "A", 2), event("k", 20, "B")])

@@ -637,7 +637,7 @@ events as (
         cast(null as bigint) as `_batch_id`,
         false as _cdc_deleted,
         case
-            when stored.`_batch_id` > 2L then raise_error('lab.states__cdc: another run changed this table while this one was reading it. Nothing was written. Fix: run the model again.')
+            when stored.`_batch_id` > 2L then raise_error('lab.states__cdc: another run changed this table while this one was reading it. No row was written. Fix: run the model again.')
             else true
         end as _cdc_stored
     from lab.states__cdc as stored

@@ -784,7 +784,7 @@ events as (
         stored._cdc_valid_from as _cdc_earliest_at,
         case when _cdc_filled is not null then named_struct('a', _cdc_filled.`a`, 'b', _cdc_filled.`b`, 'c', _cdc_filled.`c`) end as _cdc_filled,
         case
-            when stored.`_batch_id` > 2L then raise_error('lab.versions_tied__cdc: another run changed this table while this one was reading it. Nothing was written. Fix: run the model again.')
+            when stored.`_batch_id` > 2L then raise_error('lab.versions_tied__cdc: another run changed this table while this one was reading it. No row was written. Fix: run the model again.')
             else true
         end as _cdc_stored
     from lab.versions_tied__cdc as stored

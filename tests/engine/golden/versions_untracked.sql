@@ -739,7 +739,7 @@ events as (
         false as _cdc_deleted,
         stored._cdc_valid_from as _cdc_earliest_at,
         case
-            when stored.`_batch_id` > 2L then raise_error('lab.versions_untracked__cdc: another run changed this table while this one was reading it. Nothing was written. Fix: run the model again.')
+            when stored.`_batch_id` > 2L then raise_error('lab.versions_untracked__cdc: another run changed this table while this one was reading it. No row was written. Fix: run the model again.')
             else true
         end as _cdc_stored
     from lab.versions_untracked__cdc as stored

@@ -24,6 +24,7 @@
     {%- if o.watermark and not run.first_load and profile['rows_read'] == 0 and not run.stored.rederive -%}
         {%- if run.low is not none -%}{%- do delta_cdc._cdc_refuse_a_mark_ahead(o, run.low) -%}{%- endif -%}
         {%- do delta_cdc._cdc_drop_temporary(run.staged) -%}
+        {%- do delta_cdc.cdc_alter_storage(run) -%}
         {%- do delta_cdc.cdc_keep_views(run) -%}
         {{ return({'counts': {'read': 0}, 'message': 'nothing new' ~ delta_cdc._cdc_seconds(clock), 'views': delta_cdc._cdc_views(o, run.storage, run.stored).statements}) }}
     {%- endif -%}
@@ -38,6 +39,7 @@
 
     {%- set in_order = delta_cdc.cdc_may_go_in_order(run) -%}
     {%- set counts = delta_cdc.cdc_apply_in_order(run) if in_order else delta_cdc.cdc_apply_timeline(run, clock) -%}
+    {%- do delta_cdc.cdc_alter_storage(run) -%}
     {%- do delta_cdc._cdc_lap(clock, 'write') -%}
 
     {%- do delta_cdc._cdc_remember_mark(run, counts.newest) -%}
@@ -94,7 +96,7 @@
 {#-- Whether a run goes the short way: never after a commit that is not a noted one, which may have changed rows by hand. --#}
 {% macro cdc_may_go_in_order(run) -%}
     {#- MERGE cannot plan a source whose events were found by reading its own target, as deletes of full extracts are. -#}
-    {{ return(run.profile.get('in_order') and run.applied.is_noted and not run.stored.rederive and not run.o.full_extracts) }}
+    {{ return(run.profile.get('in_order') and run.applied.is_noted and not run.stored.rederive and not run.stored.get('alters') and not run.o.full_extracts) }}
 {%- endmacro %}
 
 
@@ -157,9 +159,9 @@
 {%- endmacro %}
 
 
-{#-- Sets table properties, in a commit of their own. --#}
-{% macro _cdc_set_properties(storage, properties) -%}
-    {%- do run_query('alter table ' ~ storage ~ ' set tblproperties (' ~ delta_cdc._cdc_properties(properties) ~ ')') -%}
+{#-- SQL that sets table properties, in a commit of its own. --#}
+{% macro cdc_set_properties(storage, properties) -%}
+    {{ return('alter table ' ~ storage ~ ' set tblproperties (' ~ delta_cdc._cdc_properties(properties) ~ ')') }}
 {%- endmacro %}
 
 

@@ -167,7 +167,7 @@ struct({% for name in o.sequence %}{{ delta_cdc._cdc_from_lasting_text(reach[loo
 {% macro _cdc_commit_properties(run, properties) -%}
     {%- set note = delta_cdc._cdc_note_setting(run, run.version + 1) if run.marks and (run.exists or not run.first_load) else {} -%}
     {%- do delta_cdc._cdc_set_session(note) -%}
-    {%- do delta_cdc._cdc_set_properties(run.storage, properties) -%}
+    {%- do run_query(delta_cdc.cdc_set_properties(run.storage, properties)) -%}
     {%- do run.update({'version': run.version + 1}) -%}
     {%- if note -%}{%- do delta_cdc._cdc_reset_session() -%}{%- endif -%}
 {%- endmacro %}

@@ -1,6 +1,8 @@
-{#-- What the storage table already is, brought in line with the model: schema changes by the four words of on_schema_change,
-     wider types, changed options. Changes `o` when columns are to be ignored. Returns version, commit, properties, schemas (payload
-     columns by number, the last is today's), columns for the view, and whether all keys must be re-derived. --#}
+{#-- What the storage table already is, compared with the model: schema changes by the four words of on_schema_change, wider
+     types, changed options. Changes `o` when columns are to be ignored. Nothing is altered yet: `alters` are the statements that
+     cdc_alter_storage runs when nothing can stop the run any more, and `lacking` is what the table's rows are read with until
+     then (cdc_stored_rows). Returns these, version, commit, properties, schemas (payload columns by number, the last is
+     today's), columns for the view, and whether all keys must be re-derived. --#}
 {% macro cdc_reconcile_storage(o, storage, commit) -%}
     {%- set properties = delta_cdc._cdc_pairs('show tblproperties ' ~ storage) -%}
     {%- set then = fromjson(properties.get('lakehouse.cdc.options', '{}')) -%}
@@ -13,7 +15,7 @@
         {%- if not column.name.startswith('_cdc_') -%}{%- do before.append(column.name) -%}{%- endif -%}
     {%- endfor -%}
     {%- set filled = delta_cdc._cdc_stored_fields(o, storage, types.get('_cdc_filled')) -%}
-    {%- set widened = delta_cdc._cdc_widen_columns(o, storage, types, filled) -%}
+    {%- set alters = delta_cdc._cdc_wider_columns(o, storage, types, filled) -%}
     {%- set new = o.stored | reject('in', before) | list -%}
     {%- set gone = before | reject('in', o.stored) | list -%}
     {%- if o.on_schema_change == 'fail' and (new or gone) -%}
@@ -28,7 +30,7 @@
         {%- do delta_cdc._cdc_fail('effective_at', 'a stored column', o.effective_at ~ ' (stored events lack it)', 'run with --full-refresh') -%}
     {%- endif -%}
     {%- if new | select('in', o.attributes) | list -%}{%- do exceptions.warn(delta_cdc._cdc_text_new_columns(new | select('in', o.attributes) | list)) -%}{%- endif -%}
-    {%- set added = delta_cdc._cdc_add_columns(o, storage, new | select('in', o.stored) | list, filled, '_cdc_filled' in types, properties) -%}
+    {%- set added = delta_cdc._cdc_new_columns(o, storage, new | select('in', o.stored) | list, filled, '_cdc_filled' in types, properties) -%}
 
     {%- set schemas = fromjson(properties.get('lakehouse.cdc.schemas', '[]')) or [o.payload] -%}
     {%- if schemas[-1] | sort != o.payload | sort -%}{%- set schemas = schemas + [o.payload] -%}{%- endif -%}
@@ -43,13 +45,11 @@
     {%- if new or gone or now != then or schemas | length != fromjson(properties.get('lakehouse.cdc.schemas', '[]')) | length -%}
         {%- do properties.update({'changed': true}) -%}
     {%- endif -%}
-    {%- if added or widened -%}
-        {%- set commit = delta_cdc._cdc_last_commit(storage) -%}
-    {%- endif -%}
     {{ return({
         'version': commit['version'] | int, 'commit': commit,
         'properties': properties, 'schemas': schemas, 'rederive': rederive.needed,
         'columns': o.stored + (gone if o.on_schema_change != 'sync_all_columns' else []),
+        'alters': alters + added, 'lacking': delta_cdc._cdc_lacking(o, types, filled) if alters + added else none,
     }) }}
 {%- endmacro %}
 
@@ -58,6 +58,43 @@
 {% macro _cdc_text_new_columns(new) -%}
 {{ this }}: new column(s) {{ new | join(', ') }}: NULL for the events that are stored already, filled from the next change on.
 Fix: to derive them for the whole history, run the model with --full-refresh.
+{%- endmacro %}
+
+
+{#-- What the stored rows are read with, and without, while the table is as it was: a column that it lacks is NULL. --#}
+{% macro _cdc_lacking(o, types, filled) -%}
+    {%- set columns, fields = [], [] -%}
+    {%- for name in o.stored if name not in types -%}{%- do columns.append('cast(null as ' ~ o.types[name] ~ ') as `' ~ name ~ '`') -%}{%- endfor -%}
+    {%- for name in o.fill -%}
+        {%- do fields.append("'" ~ delta_cdc._cdc_escape(name) ~ "', cast(" ~ ('_cdc_filled.`' ~ name ~ '`' if name in filled else 'null') ~ ' as ' ~ o.types[name] ~ ')') -%}
+    {%- endfor -%}
+    {%- set has_struct = '_cdc_filled' in types -%}
+    {%- if o.fill -%}
+        {%- do columns.append((('case when _cdc_filled is not null then named_struct(' ~ fields | join(', ') ~ ') end') if has_struct
+            else 'cast(null as ' ~ delta_cdc._cdc_filled_type(o) ~ ')') ~ ' as _cdc_filled') -%}
+    {%- endif -%}
+    {{ return({'columns': columns, 'without': '_cdc_filled' if o.fill and has_struct else none} if columns else none) }}
+{%- endmacro %}
+
+
+{#-- The stored rows at the version that the run reads, with today's columns. --#}
+{% macro cdc_stored_rows(run) -%}
+    {%- set table, lacking = run.storage ~ ' version as of ' ~ run.stored.version, run.stored.get('lacking') -%}
+    {%- if not lacking -%}{{ return(table) }}{%- endif -%}
+    {%- set kept = '*' ~ (' except (' ~ lacking.without ~ ')' if lacking.without) -%}
+    {{ return('(select ' ~ kept ~ ', ' ~ lacking.columns | join(', ') ~ ' from ' ~ table ~ ')') }}
+{%- endmacro %}
+
+
+{#-- Runs what cdc_reconcile_storage has found. Each statement is a commit; another commit among them is another run's. --#}
+{% macro cdc_alter_storage(run) -%}
+    {%- set alters = run.stored.get('alters') or [] -%}
+    {%- for statement in alters -%}{%- do run_query(statement) -%}{%- endfor -%}
+    {%- if alters -%}
+        {%- do run.stored.update({'alters': []}) -%}
+        {%- do run.update({'version': run.version + alters | length}) -%}
+        {%- if delta_cdc._cdc_last_commit(run.storage)['version'] | int != run.version -%}{%- do exceptions.raise_compiler_error(delta_cdc._cdc_rival_text(run.storage)) -%}{%- endif -%}
+    {%- endif -%}
 {%- endmacro %}
 
 
@@ -79,26 +116,28 @@ Fix: to derive them for the whole history, run the model with --full-refresh.
 {%- endmacro %}
 
 
-{#-- Adds the model's new columns, and to the struct of filled values those it lacks; sets `o.filled`, the struct's fields. --#}
-{% macro _cdc_add_columns(o, storage, new, filled, has_struct, properties) -%}
-    {%- set added = [] -%}
+{#-- Statements that add the model's new columns, and to the struct of filled values those it lacks; sets `o.filled`, the
+     struct's fields. --#}
+{% macro _cdc_new_columns(o, storage, new, filled, has_struct, properties) -%}
+    {%- set added, statements = [], [] -%}
     {%- for name in new -%}{%- do added.append('`' ~ name ~ '` ' ~ o.types[name]) -%}{%- endfor -%}
     {%- for name in o.fill if has_struct and name not in filled -%}{%- do added.append('_cdc_filled.`' ~ name ~ '` ' ~ o.types[name]) -%}{%- endfor -%}
     {%- if o.fill and not has_struct -%}{%- do added.append('_cdc_filled ' ~ delta_cdc._cdc_filled_type(o)) -%}{%- endif -%}
     {%- if 'timestamp_ntz' in added | join and 'delta.feature.timestampNtz' not in properties -%}
-        {%- do delta_cdc._cdc_set_properties(storage, {'delta.feature.timestampNtz': 'supported'}) -%}
+        {%- do statements.append(delta_cdc.cdc_set_properties(storage, {'delta.feature.timestampNtz': 'supported'})) -%}
     {%- endif -%}
-    {%- if added -%}{%- do run_query('alter table ' ~ storage ~ ' add columns (' ~ added | join(', ') ~ ')') -%}{%- endif -%}
+    {%- if added -%}{%- do statements.append('alter table ' ~ storage ~ ' add columns (' ~ added | join(', ') ~ ')') -%}{%- endif -%}
     {%- set fields = [] -%}
     {%- for name in delta_cdc._cdc_distinct(filled.keys() | list + o.fill) -%}{%- do fields.append({'name': name, 'type': filled.get(name) or o.types[name]}) -%}{%- endfor -%}
     {%- do o.update({'filled': fields}) -%}
-    {{ return(added | length > 0) }}
+    {{ return(statements) }}
 {%- endmacro %}
 
 
-{#-- A type that every stored value fits into is changed in place, as ingestion does with bronze; any other is refused. --#}
-{% macro _cdc_widen_columns(o, storage, types, filled) -%}
-    {%- set wider = {} -%}
+{#-- Statements that change a type in place to one that every stored value fits into, as ingestion does with bronze; any other
+     is refused. --#}
+{% macro _cdc_wider_columns(o, storage, types, filled) -%}
+    {%- set wider, statements = {}, [] -%}
     {%- for name in o.stored if name in types and types[name] != o.types[name] -%}
         {%- if o.on_schema_change == 'fail' or not delta_cdc._cdc_widens(types[name], o.types[name]) -%}
             {%- do delta_cdc._cdc_fail('column ' ~ name, types[name] ~ ', as stored', o.types[name], 'cast it in the SELECT, or run with --full-refresh') -%}
@@ -106,11 +145,11 @@ Fix: to derive them for the whole history, run the model with --full-refresh.
         {%- do wider.update({'`' ~ name ~ '`': o.types[name]}) -%}
         {%- if name in filled -%}{%- do wider.update({'_cdc_filled.`' ~ name ~ '`': o.types[name]}) -%}{%- endif -%}
     {%- endfor -%}
-    {%- if wider -%}{%- do delta_cdc._cdc_set_properties(storage, {'delta.enableTypeWidening': 'true'}) -%}{%- endif -%}
+    {%- if wider -%}{%- do statements.append(delta_cdc.cdc_set_properties(storage, {'delta.enableTypeWidening': 'true'})) -%}{%- endif -%}
     {%- for column, type in wider.items() -%}
-        {%- do run_query('alter table ' ~ storage ~ ' alter column ' ~ column ~ ' type ' ~ type) -%}
+        {%- do statements.append('alter table ' ~ storage ~ ' alter column ' ~ column ~ ' type ' ~ type) -%}
     {%- endfor -%}
-    {{ return(wider) }}
+    {{ return(statements) }}
 {%- endmacro %}
 
 

@@ -3,7 +3,7 @@
      and `chains`, each none where there is none, and the `predicate` of the MERGE. --#}
 {% macro cdc_plan(run) -%}
     {%- set o, stage, stored, profile = run.o, run.stage, run.stored, run.profile -%}
-    {%- set pinned = none if run.first_load else '(select * from ' ~ run.storage ~ ' version as of ' ~ stored.version ~ ')' -%}
+    {%- set pinned = none if run.first_load else '(select * from ' ~ delta_cdc.cdc_stored_rows(run) ~ ')' -%}
     {%- set has_truncates = o.truncate_when and (profile['truncates'] > 0 or run.marks.truncates) -%}
     {%- set everything = run.first_load or stored.rederive or profile['truncates'] > 0 -%}
     {%- set staged_keys = 'select ' ~ delta_cdc._cdc_columns(o.unique_key) ~ ' from ' ~ stage ~ ' where not _cdc_truncate' -%}
@@ -31,7 +31,7 @@
 
 {#-- Stored events of the touched keys; stored truncates belong to every key. --#}
 {% macro cdc_state(run, plan) -%}
-{%- set key, stored = run.o.unique_key, run.storage ~ ' version as of ' ~ run.stored.version -%}
+{%- set key, stored = run.o.unique_key, delta_cdc.cdc_stored_rows(run) -%}
 (
     select stored.*
     from {{ stored }} as stored

@@ -47,7 +47,7 @@ events as (
         {{ 'stored._cdc_valid_from as _cdc_earliest_at,' if o.scd2 }}
         {{ delta_cdc._cdc_stored_filled_struct(o) ~ ' as _cdc_filled,' if o.fill }}
         case
-            when stored.`{{ o.watermark }}` > {{ run.low }} then raise_error({{ delta_cdc._cdc_rival_text(run.storage) }})
+            when stored.`{{ o.watermark }}` > {{ run.low }} then raise_error('{{ delta_cdc._cdc_rival_text(run.storage) }}')
             else true
         end as _cdc_stored
     from {{ run.storage }} as stored
@@ -89,7 +89,7 @@ segmented as (
 {%- endmacro %}
 
 
-{#-- SQL text of the error that a rival run's rows raise. --#}
+{#-- The error where another run has committed in between. --#}
 {% macro _cdc_rival_text(storage) -%}
-    '{{ storage }}: another run changed this table while this one was reading it. Nothing was written. Fix: run the model again.'
+    {{ return(storage ~ ': another run changed this table while this one was reading it. No row was written. Fix: run the model again.') }}
 {%- endmacro %}

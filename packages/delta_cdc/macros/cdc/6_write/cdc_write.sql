@@ -25,14 +25,12 @@
 {#-- A MERGE, guarded: its Delta transaction number is the version that was read plus one. If another run has committed in
      between, Delta skips this MERGE and returns nothing, and the model fails instead of applying a stale timeline. --#}
 {% macro _cdc_merge_once(run, merge) -%}
+    {%- do delta_cdc.cdc_alter_storage(run) -%}
     {%- do run.update({'version': run.version + 1}) -%}
     {%- do delta_cdc._cdc_set_session(dict(delta_cdc._cdc_guard(run.storage, run.version), **delta_cdc._cdc_note_setting(run, run.version))) -%}
     {%- set merged = run_query(merge) -%}
     {%- do delta_cdc._cdc_reset_session() -%}
-    {%- if merged.rows | length == 0 -%}
-        {%- do exceptions.raise_compiler_error(
-            run.storage ~ ': another run changed this table while this one was reading it. Nothing was written. Fix: run the model again.') -%}
-    {%- endif -%}
+    {%- if merged.rows | length == 0 -%}{%- do exceptions.raise_compiler_error(delta_cdc._cdc_rival_text(run.storage)) -%}{%- endif -%}
     {{ return(merged.rows[0]) }}
 {%- endmacro %}
 
