@@ -30,16 +30,24 @@ $(VENV)/jars/installed: profiles/jars.lock $(VENV)/installed
 	$(BIN)/python -m python_ops.lake.jars
 	@touch $@
 
+# An archive of Spark's classes, with which each Spark starts quicker; what starts none does not wait for it.
+$(VENV)/jars/classes.jsa: $(VENV)/jars/installed
+	@echo "Making an archive of Spark's classes, once (about 40 s)"
+	@$(BIN)/python -m python_ops.lake.class_archive
+
 # The packages of packages.yml. The stamp lies among them, so it goes when they go.
 dbt_packages/installed: packages.yml package-lock.yml $(VENV)/installed
 	$(BIN)/dbt --quiet --log-path target/deps deps
 	@touch $@
 
+.PHONY: installed
+installed: $(VENV)/installed $(VENV)/jars/installed dbt_packages/installed
+
 .PHONY: setup
-setup: $(VENV)/installed $(VENV)/jars/installed dbt_packages/installed ## Make .venv, Spark's jars (both pinned, with hashes), dbt_packages
+setup: installed $(VENV)/jars/classes.jsa ## Make .venv, Spark's jars (both pinned, with hashes), dbt_packages, an archive of classes
 
 .PHONY: logstore
-logstore: setup ## Delta's log store for a home in a bucket, by javac, into .venv/jars
+logstore: installed ## Delta's log store for a home in a bucket, by javac, into .venv/jars
 	$(BIN)/python infra/logstore/build.py
 
 .PHONY: demo
@@ -47,7 +55,7 @@ demo: setup ## Run the job on the bundled batches: load, build, four late batche
 	$(BIN)/lakeops demo
 
 .PHONY: lint
-lint: setup dbt-rules ## Style, types, the floors of python_ops, the rules of the dbt project
+lint: installed dbt-rules ## Style, types, the floors of python_ops, the rules of the dbt project
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
@@ -55,7 +63,7 @@ lint: setup dbt-rules ## Style, types, the floors of python_ops, the rules of th
 	$(BIN)/sqlfluff lint --disable-progress-bar dbt_project tests/contracts
 
 .PHONY: dbt-rules
-dbt-rules: setup
+dbt-rules: installed
 	$(BIN)/dbt --quiet --log-path target/lint parse --target-path target/lint
 	COLUMNS=200 $(BIN)/dbt-bouncer run
 
@@ -64,21 +72,21 @@ servers: ## PostgreSQL's binaries for the tests, by apt-get when root and absent
 	@tests/install_servers.sh
 
 .PHONY: golden
-golden: setup ## Write the engine's SQL to tests/engine/golden; read its diff before you commit it
+golden: installed ## Write the engine's SQL to tests/engine/golden; read its diff before you commit it
 	PYTHONPATH=tests/macros $(BIN)/python tests/engine/golden.py
 
 .PHONY: reference
-reference: setup ## Write what docs/ takes from the code: pages of commands, settings, files; pictures of the engine's rows
+reference: installed ## Write what docs/ takes from the code: pages of commands, settings, files; pictures of the engine's rows
 	PYTHONPATH=tests/ops $(BIN)/python tests/ops/reference.py
 	PYTHONPATH=tests/engine:tests/macros $(BIN)/python tests/engine/pictures.py
 
 .PHONY: test-fast
-test-fast: setup servers ## Tests that answer in a minute and a half: no Spark, few servers
+test-fast: installed servers ## Tests that answer in a minute and a half: no Spark, few servers
 	$(BIN)/python tests/run.py "tests/engine --ignore=tests/engine/test_scenarios.py" "tests/ops tests/e2e" \
 		"tests/engine/test_scenarios.py tests/macros" -- -q -m "not spark and not slow and not campaign"
 
 .PHONY: coverage
-coverage: setup servers ## Lines of python_ops that the tests without Spark run; pages in target/coverage
+coverage: installed servers ## Lines of python_ops that the tests without Spark run; pages in target/coverage
 	$(BIN)/pytest -q -m "not spark and not slow and not campaign" --cov --cov-report=term:skip-covered tests
 	$(BIN)/coverage html --quiet
 
@@ -106,7 +114,7 @@ docs-site: reference ## The pages of docs/ as a site, in target/site; a link to 
 	$(BIN)/zensical build --clean --strict
 
 .PHONY: emr-archive
-emr-archive: setup ## What a job on EMR Serverless carries: target/emr/lakehouse.tar.gz (275 MB)
+emr-archive: installed ## What a job on EMR Serverless carries: target/emr/lakehouse.tar.gz (275 MB)
 	$(BIN)/python infra/emr/archive.py target/emr/lakehouse.tar.gz
 
 .PHONY: bench-cdc
@@ -126,7 +134,7 @@ bench-ingest: setup ## Ingestion against a plain append without checks (a few mi
 	$(BIN)/python bench/ingest.py
 
 .PHONY: bench-recovery
-bench-recovery: setup ## Snapshots of an unchanged and a slightly changed lake beside full copies (a minute, no Spark)
+bench-recovery: installed ## Snapshots of an unchanged and a slightly changed lake beside full copies (a minute, no Spark)
 	$(BIN)/python bench/recovery.py
 
 .PHONY: lock

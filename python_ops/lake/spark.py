@@ -24,12 +24,12 @@ from python_ops.lake import home, interrupts, jars, warm
 from python_ops.lake.buckets import on_bucket
 from python_ops.lake.config import PROJECT_ROOT, Settings
 from python_ops.lake.errors import ConfigError, OpsError, missing_extra
+from python_ops.lake.warm import TOKEN
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 PROFILES = PROJECT_ROOT / "profiles" / "profiles.yml"
-TOKEN = "SPARK_CONNECT_AUTHENTICATE_TOKEN"  # Spark's own variable
 LOG_STORE = ("spark.delta.logStore.s3.impl", "lakehouse.ConditionalPutLogStore")  # as profiles.yml has it
 
 

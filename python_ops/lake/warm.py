@@ -32,6 +32,7 @@ from python_ops.lake.errors import BusyError, ConfigError, OpsError
 from python_ops.lake.files import write_whole
 from python_ops.lake.jars import pinned
 
+TOKEN = "SPARK_CONNECT_AUTHENTICATE_TOKEN"  # Spark's own variable
 START_SECONDS = 120.0
 _POLL_SECONDS = 1.0
 
@@ -120,8 +121,8 @@ def start(settings: Settings, spark: Mapping[str, str], port: int | None, idle_m
         raise BusyError(f"A Spark server of {settings.place} is up, on port {server.port}, since {server.since}.")
     if _is_watched(settings):
         raise BusyError(f"A Spark server of {settings.place} is being started.")
-    port = port or _free_port()
-    if _answers(port):
+    port = port or free_port()
+    if answers(port):
         raise OpsError(f"Port {port} is taken. Give another by --port, or none.")
     log = settings.workspace_path / "logs" / "spark-server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -187,10 +188,11 @@ def _watch(settings: Settings, port: int, idle_minutes: float, made_of: str) -> 
                 if record.exists():
                     if idle_seconds(settings) > idle_minutes * 60:
                         break
-                elif _answers(port):
+                elif answers(port):
                     now = datetime.now(UTC).isoformat(timespec="seconds")
                     told = Server(os.getpid(), port, now, idle_minutes, made_of)
                     write_whole(record, json.dumps(asdict(told)))
+                    _exercise(settings, port)
                 if not Path(lock.name).exists():
                     break
                 time.sleep(_POLL_SECONDS)
@@ -203,6 +205,15 @@ def _watch(settings: Settings, port: int, idle_minutes: float, made_of: str) -> 
             with suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGKILL)
     return server.returncode or 0
+
+
+def _exercise(settings: Settings, port: int) -> None:
+    """Lets the server do once, beside the commands that come, what the first build waits for (20 s instead of 7)."""
+    token = os.environ.get(TOKEN) or (settings.workspace_path / "connect.token").read_text(encoding="utf-8").strip()
+    subprocess.Popen(
+        [sys.executable, "-m", "python_ops.lake.exercise", str(port)],
+        cwd=PROJECT_ROOT, env={**os.environ, TOKEN: token}, stdin=subprocess.DEVNULL, preexec_fn=_end_with_parent,
+    )  # fmt: skip
 
 
 def _end_with_parent() -> None:
@@ -227,13 +238,13 @@ def _lock_file(settings: Settings) -> Path:
     return settings.workspace_path / "spark-server.lock"
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _answers(port: int) -> bool:
+def answers(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -107,6 +107,10 @@ def test_commands_use_the_server_and_it_ends_when_nobody_does(tmp_path: Path) ->
             )  # fmt: skip
             assert done.returncode == 0 and "PASS=2" in done.stdout, done.stdout + done.stderr
         assert not (tmp_path / "logs" / "spark-start.log").exists(), "no command started Spark itself"
+        deadline = time.monotonic() + 120
+        while "exercised in" not in (told := (tmp_path / "logs" / "spark-server.log").read_text()):
+            assert time.monotonic() < deadline and "Traceback" not in told, told
+            time.sleep(0.5)
         status = json.loads(lakeops(tmp_path, "spark", "status", "--json").stdout)
         assert status["is_used"] and status["server"]["port"] == server["port"]
         other = lakeops(tmp_path, "ingest", "run", LAKEHOUSE_DRIVER_MEMORY="2g")
