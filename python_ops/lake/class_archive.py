@@ -49,7 +49,8 @@ def make(file: Path = FILE) -> None:
             deadline = time.monotonic() + TIMEOUT_SECONDS
             while not warm.answers(port) and server.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.1)
-            exercise(port, "default.exercised")
+            if server.poll() is None:
+                exercise(port, "default.exercised")
             server.terminate()
             server.wait(TIMEOUT_SECONDS)
         finally:
