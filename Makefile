@@ -32,7 +32,7 @@ $(VENV)/jars/installed: profiles/jars.lock $(VENV)/installed
 
 # An archive of Spark's classes, with which each Spark starts quicker; what starts none does not wait for it.
 $(VENV)/jars/classes.jsa: $(VENV)/jars/installed
-	@echo "Making an archive of Spark's classes, once (about 40 s)"
+	@echo "Making an archive of Spark's classes, once (about a minute)"
 	@$(BIN)/python -m python_ops.lake.class_archive
 
 # The packages of packages.yml. The stamp lies among them, so it goes when they go.
