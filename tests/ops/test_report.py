@@ -269,6 +269,7 @@ def test_owners_contracts_and_what_happened_are_on_the_page(lake: Lake, artifact
     shown = page(lake, artifacts)
     assert "12 records read, 2 rejected" in shown and "Slowest step: dbt build, 1 min 1 s." in shown
     assert "Slowest model of the last build: slv_x, 0.5 s." in shown
-    assert cells(shown, "contracts", "shop_orders")[-2:] == ["data-platform", "none since the first"]
+    assert cells(shown, "contracts", "shop_products")[-2:] == ["data-platform", "none since the first"]
+    assert "column customer_id: subject None" in cells(shown, "contracts", "shop_orders")[-1]
     assert cells(shown, "tests", "silver")[:3] == ["silver", "1", "0"]
     assert "shop_orders" in cells(shown, "owners", "data-platform")[1]

@@ -45,6 +45,8 @@ class Column:
             (bytes; kept as base64).
         earliest: A date or time before this day is rejected.
         latest: A date or time after this day is rejected.
+        subject: Kind of person that it identifies, such as `contact_id`: `lakeops erase` looks for people by it.
+        on_erasure: What erasure does with the person's rows: `remove` them, or `rekey` this column and keep the rest.
     """
 
     name: str
@@ -57,6 +59,8 @@ class Column:
     earliest: str | None = None
     latest: str | None = None
     source_name: str | None = None
+    subject: str | None = None
+    on_erasure: str = "remove"
 
     @property
     def given_name(self) -> str:
@@ -282,7 +286,7 @@ def parse(text: str, path: Path) -> Contract:
             faults += [f"{name} is for dms, not for {data['format']}" for name in of_dms if name in data]
         if "null_text" in data and data["format"] not in ("csv", "dms"):
             faults.append(f"null_text is for csv and dms, not for {data['format']}")
-        faults += _expectation_faults(data)
+        faults += [*_expectation_faults(data), *_subject_faults(data)]
     if faults:
         raise ContractError(f"{path.name} is not a valid contract: {'; '.join(faults)}.")
     return Contract(
@@ -319,6 +323,21 @@ def _frozen(data: Mapping[str, Any]) -> dict[str, Any]:
 def _expectations(data: Mapping[str, Any]) -> Expectations:
     freshness = Freshness(**data["freshness"]) if "freshness" in data else None
     return Expectations(**{**data, "freshness": freshness})
+
+
+def _subject_faults(data: Mapping[str, Any]) -> list[str]:
+    """A column that is keyed anew keeps its row, so nothing else of the row may be personal or find its place by it."""
+    found = []
+    for column in data["columns"]:
+        if column.get("on_erasure") == "rekey":
+            personal = [c["name"] for c in data["columns"] if c.get("pii") and c is not column]
+            if personal:
+                found.append(
+                    f"column {column['name']} is rekeyed, and {', '.join(personal)} would stay: remove the rows"
+                )
+            if column["type"] != "string" or column["name"] in data["key"]:
+                found.append(f"column {column['name']} is rekeyed, which a string outside the key can be")
+    return found
 
 
 def _expectation_faults(data: Mapping[str, Any]) -> list[str]:

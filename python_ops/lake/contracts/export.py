@@ -241,6 +241,8 @@ def _dbt_column(column: Column) -> list[str]:
     meta: Json = {"required": True} if column.required else {}
     if column.pii:
         meta["pii"] = True
+    if column.subject:
+        meta["subject"] = column.subject
     if column.lf_tags:
         meta["lf_tags"] = column.lf_tags
     return [*lines, f"config: {{meta: {_flow(meta)}}}"] if meta else lines
