@@ -18,6 +18,7 @@ from python_ops.jobs.ingest import batch as batch_module
 from python_ops.jobs.ingest.tables import AppendOnlyTable
 from python_ops.lake.config import Settings
 from python_ops.lake.contracts import Column, Contracts, load
+from python_ops.lake.erasure import Subject, hashing, keep_receipt
 from python_ops.lake.lake import Lake
 from python_ops.lake.ledger import Ledger
 
@@ -436,3 +437,46 @@ def test_a_large_file_is_spread_over_spark_and_its_lines_keep_their_numbers(
     numbers = {row["account_id"]: row["_line"] for row in here.bronze("account_id", "_file", "_line", "_batch_id")}
     assert numbers == {f"A{n}": n if n <= 250 else n + 1 for n in range(1, 501)}
     assert [row["line"] for row in here.dlq()] == [251]
+
+
+def test_records_of_people_who_were_erased_are_kept_out(
+    desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given one who was erased, Then records are dropped, rejected ones too, or keyed anew. Without the key nothing
+    is taken.
+    """
+    monkeypatch.setenv("LAKEHOUSE_SECRET_ERASURE_KEY", "a-key-of-the-tests-0123456789")
+    here = desk("crm_contacts")
+    key = hashing(here.lake)
+    name = f"contact_id.{key.digest(Subject('contact_id', 'C-1'))}"
+    keep_receipt(here.lake, name, {"key_check": key.check(), "at": "2025-01-01T00:00:00+00:00"})
+
+    def contact(lsn: int, who: str, op: str = "c", **more: Any) -> dict[str, Any]:
+        row = {"contact_id": who, "email": "e", "lifecycle_stage": "lead", **more, "account_id": ..., "name": ...}
+        return event(op, lsn, {"contact_id": who}, "contacts", **row)
+
+    lines = [contact(1, "C-1"), contact(2, "C-11"), contact(3, "C-1", "d"), contact(4, "C-1", lifecycle_stage=5)]
+    here.write("a.jsonl", *lines, event("t", 5, table="contacts"))
+    result = here.ingest()
+    assert (result.read, result.accepted, result.quarantined, result.ignored) == (5, 2, 0, 3)
+    assert result.warnings[0].startswith("batch 1: 3 records of people who were erased were dropped.")
+    assert [row["contact_id"] for row in here.bronze("contact_id", "_batch_id", "_file", "_line")] == ["C-11", None]
+    assert here.dlq() == [] and here.ledger().committed[0].counts["suppressed"] == 3
+
+    orders = desk("shop_orders")
+    row = {"customer_id": "C-1", "ordered_at": "2025-03-03T06:00:00Z", "status": "paid", "currency": "EUR"}
+    row |= {"account_id": ..., "name": ...}
+    amounts = {1: "1.00", 2: "x"}
+    given = [
+        event("c", n, {"order_id": n}, "orders", **row | {"order_id": n, "total_amount": each})
+        for n, each in amounts.items()
+    ]
+    orders.write("a.jsonl", *given)
+    assert (orders.ingest().accepted, orders.dlq()) == (1, [])
+    (kept,) = orders.bronze("customer_id", "_batch_id", "_file", "_line")
+    assert kept["customer_id"] == key.pseudonym(Subject("contact_id", "C-1"))
+
+    monkeypatch.delenv("LAKEHOUSE_SECRET_ERASURE_KEY")
+    here.lake.secrets._kept.clear()
+    here.write("b.jsonl", contact(9, "C-11"))
+    assert "erasure_key is not set" in str(here.ingest().error)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from python_ops.jobs.ingest import generations
@@ -17,6 +18,7 @@ from python_ops.jobs.ingest.repair import Fault, compare, repair
 from python_ops.jobs.ingest.result import IngestResult, together
 from python_ops.jobs.ingest.rows import compute, dead_letters, find, implied_deletes, rows_of
 from python_ops.jobs.ingest.snapshots import Delivery, deleted_keys, deliveries, living_keys, missing_keys
+from python_ops.jobs.ingest.suppression import Suppression, suppression
 from python_ops.jobs.ingest.tables import AppendOnlyTable
 from python_ops.lake import landing
 from python_ops.lake.contracts import Contract
@@ -56,6 +58,11 @@ class BatchWriter:
         self.dlq = AppendOnlyTable(lake, "dlq", contract)
         self.told: list[str] = []
         self._done: tuple[Batch, dict[str, Any]] | None = None
+
+    @cached_property
+    def kept_out(self) -> Suppression | None:
+        """The people who were erased."""
+        return suppression(self.lake, self.contract)
 
     def run(self, approve: int | None = None) -> IngestResult:
         """Finishes what an interrupted run left, or takes what is new. Call `prepare` first.
@@ -251,7 +258,7 @@ class BatchWriter:
     def _projected(self, manifest: Batch, dead: Sequence[Records]) -> tuple[DataFrame | None, Findings]:
         """A batch's rows, cached, and what is in them. Nothing is written yet."""
         with _naming_failures():
-            rows = rows_of([*self.delivered(manifest), *dead], self.contract, manifest)
+            rows = rows_of([*self.delivered(manifest), *dead], self.contract, manifest, self.kept_out)
             if rows is None:
                 return None, find(None)
             rows.persist()

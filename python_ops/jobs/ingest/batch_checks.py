@@ -125,7 +125,7 @@ def _has_lain_behind(ledger: Ledger, generation: int) -> bool:
 
 def warnings(contract: Contract, ledger: Ledger, manifest: Batch, found: Findings) -> list[str]:
     """What an operator should look at."""
-    told = []
+    told, counts = [], found.counts
     if not _has_lain_behind(ledger, manifest.generation) and (behind := lies_behind(ledger, manifest, found)):
         told.append(
             f"batch {manifest.batch_id}: {behind} Late events are put where they belong; if the source was set back, "
@@ -133,6 +133,11 @@ def warnings(contract: Contract, ledger: Ledger, manifest: Batch, found: Finding
         )
     if types := [each for each in found.rejected if each.kind in MISTYPED]:
         told.append(f"batch {manifest.batch_id}: values of another type than the contract's: {_most_often(types)}.")
+    if dropped := counts.get("suppressed"):
+        told.append(
+            f"batch {manifest.batch_id}: {dropped} records of people who were erased were dropped. "
+            "`lakeops erase run --erased` takes them out of the landing files as well."
+        )
     told += [*_renamed(contract, manifest), *_out_of_order(contract, ledger, manifest)]
     if manifest.generation > 1 and manifest.snapshot_at is None and _is_full_load(contract, manifest):
         told.append(

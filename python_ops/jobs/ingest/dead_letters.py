@@ -81,7 +81,7 @@ def groups(lake: Lake, asked: Sequence[str] = ()) -> list[Group]:
     for source in asked or lake.contracts.sources:
         count: Counter[tuple[int, str, str | None]] = Counter()
         still: Counter[tuple[int, str, str | None]] = Counter()
-        for row in _rows(lake, source, ["_batch_id", "reason", "column", "replayed_batch"]):
+        for row in rows_in(lake, source, ["_batch_id", "reason", "column", "replayed_batch"]):
             group = (row["_batch_id"], row["reason"], row["column"])
             count[group] += 1
             still[group] += row["replayed_batch"] is None
@@ -98,7 +98,7 @@ def count_open(lake: Lake, source: str) -> int:
     Raises:
         ConfigError: the source is unknown.
     """
-    return sum(row["replayed_batch"] is None for row in _rows(lake, source, ["replayed_batch"]))
+    return sum(row["replayed_batch"] is None for row in rows_in(lake, source, ["replayed_batch"]))
 
 
 def letters(
@@ -119,7 +119,7 @@ def letters(
     columns = ["_batch_id", "file", "line", "reason", "column", "contract_version", "arrived_at", "replayed_batch"]
     rows = [
         row
-        for row in _rows(lake, source, [*columns, "raw"] if raw else columns)
+        for row in rows_in(lake, source, [*columns, "raw"] if raw else columns)
         if (batch is None or row["_batch_id"] == batch) and (closed or row["replayed_batch"] is None)
     ]
     rows.sort(key=lambda row: (row["_batch_id"], row["file"], row["line"] or 0))
@@ -205,7 +205,7 @@ def purge(lake: Lake, source: str, older_than_days: int, with_open: bool = False
     if older_than_days < 0:
         raise ConfigError("--older-than is a number of days, 0 or more.")
     before = datetime.now(UTC) - timedelta(days=older_than_days)
-    old = [r for r in _rows(lake, source, ["replayed_batch", "arrived_at"]) if r["arrived_at"] <= before]
+    old = [r for r in rows_in(lake, source, ["replayed_batch", "arrived_at"]) if r["arrived_at"] <= before]
     still = sum(row["replayed_batch"] is None for row in old)
     found = Purge(source, len(old) - still, still if with_open else 0, execute)
     if execute and found.closed + found.open:
@@ -224,7 +224,7 @@ def _freeze(batch: BatchWriter, batches: Sequence[int]) -> Batch | None:
     columns = ["_batch_id", "file", "line", "replayed_batch"]
     whole = [
         row
-        for row in _rows(batch.lake, batch.contract.source, columns)
+        for row in rows_in(batch.lake, batch.contract.source, columns)
         if row["line"] is None and row["replayed_batch"] is None and (not batches or row["_batch_id"] in batches)
     ]
     here = set(landing.names(batch.folder, batch.contract))
@@ -234,7 +234,7 @@ def _freeze(batch: BatchWriter, batches: Sequence[int]) -> Batch | None:
     broken = batch.broken(files, draft)
     files = [file for file in files if file.name not in broken]
     if not files:
-        rows = rows_of(_records(batch, draft), batch.contract, draft)
+        rows = rows_of(_records(batch, draft), batch.contract, draft, batch.kept_out)
         if not find(rows).counts["accepted"]:
             return None
     return batch.freeze(files, replays=replays)
@@ -270,7 +270,8 @@ def _records(batch: BatchWriter, manifest: Batch) -> list[Records]:
     return records
 
 
-def _rows(lake: Lake, source: str, columns: list[str]) -> Iterator[dict[str, Any]]:
+def rows_in(lake: Lake, source: str, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """These columns of a source's dead letters; `raw` as bytes. Starts no JVM."""
     lake.contracts.require([source])
     table = AppendOnlyTable(lake, "dlq", lake.contracts.load(source))
     if not table.exists():

@@ -11,6 +11,7 @@ from python_ops.jobs.ingest.formats import format_of
 from python_ops.jobs.ingest.formats.values import NORMALISATIONS
 from python_ops.jobs.ingest.projection import project
 from python_ops.jobs.ingest.reading import Records
+from python_ops.jobs.ingest.suppression import Suppression
 from python_ops.lake.contracts import Contract
 from python_ops.lake.contracts.metadata import METADATA
 from python_ops.lake.landing import LandingFile
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
-def rows_of(records: Sequence[Records], contract: Contract, manifest: Batch) -> DataFrame | None:
+def rows_of(
+    records: Sequence[Records], contract: Contract, manifest: Batch, kept_out: Suppression | None = None
+) -> DataFrame | None:
     """Records of a batch as `project` gives them, with the batch's own columns; None when there are none."""
     frames = [_rows(part, contract, manifest) for part in records]
-    return reduce(lambda one, other: one.unionByName(other), frames) if frames else None
+    rows = reduce(lambda one, other: one.unionByName(other), frames) if frames else None
+    return rows if rows is None or kept_out is None else kept_out.apply(rows)
 
 
 def _rows(records: Records, contract: Contract, manifest: Batch) -> DataFrame:
@@ -54,7 +58,9 @@ def compute(rows: DataFrame | None) -> None:
 
 
 def find(rows: DataFrame | None) -> Findings:
-    """Counts a batch of cached rows. Dead letters that are rejected again stay where they are and count as ignored."""
+    """Counts a batch of cached rows. Dead letters that are rejected again stay where they are and count as ignored.
+    So do records of people who were erased, which are counted by themselves too.
+    """
     counts = {"read": 0, "accepted": 0, "quarantined": 0, "ignored": 0, "generated": 0}
     if rows is None:
         return Findings(counts)
@@ -63,7 +69,8 @@ def find(rows: DataFrame | None) -> Findings:
         "count(*) as read",
         "count_if(_kind = 'event') as accepted",
         f"count_if({bad} and not _again) as quarantined",
-        f"count_if(_kind = 'ignored' or {bad} and _again) as ignored",
+        f"count_if(_kind in ('ignored', 'suppressed') or {bad} and _again) as ignored",
+        "count_if(_kind = 'suppressed') as suppressed",
         "array_sort(array_distinct(flatten(collect_set("
         "case when _kind = 'event' then json_object_keys(_extra) end)))) as extra",
         "array_sort(collect_set(case when _kind = 'unknown' then _unknown_version end)) as unknown",
@@ -76,6 +83,7 @@ def find(rows: DataFrame | None) -> Findings:
         ],
     ).collect()[0]
     counts |= {name: int(total[name]) for name in ("read", "accepted", "quarantined", "ignored")}
+    counts |= {"suppressed": int(total["suppressed"])} if total["suppressed"] else {}
     rejected: tuple[Rejection, ...] = ()
     if counts["quarantined"]:
         told = rows.where(f"{bad} and not _again").groupBy("_reason_kind", "_reason", "_column").count().collect()
