@@ -30,6 +30,7 @@ from python_ops.jobs.recovery.verify import verify
 from python_ops.lake import metrics
 from python_ops.lake.config import PROJECT_ROOT, Settings
 from python_ops.lake.deltalog import UnreadableLog, read_version
+from python_ops.lake.erasure import keep_receipt, receipts
 from python_ops.lake.errors import BusyError, ConfigError, OpsError
 from python_ops.lake.lake import Lake
 from python_ops.lake.ledger import BatchState
@@ -114,6 +115,7 @@ def test_tiers_choose_tables(lake: FilledLake) -> None:
 def test_waiting_files_and_watermarks_are_part_of_it(lake: FilledLake) -> None:
     lake.batch(4, BatchState.FROZEN)
     advance(lake.store, "snowflake_orders", Watermark("2025-03-01T00:00:00+00:00", "7"), 0)
+    keep_receipt(lake, "contact_id.aa", {"at": "2025-03-01T00:00:00+00:00"})
     made = lake.create()
     assert [file.path for file in made.landing] == ["fx_rates/rates_4.csv"]
     home = elsewhere(lake)
@@ -122,6 +124,7 @@ def test_waiting_files_and_watermarks_are_part_of_it(lake: FilledLake) -> None:
     given = (lake.landing / "fx_rates" / "rates_4.csv").read_bytes()
     assert (home.landing / "fx_rates" / "rates_4.csv").read_bytes() == given
     assert read(home.store, "snowflake_orders")[0] == Watermark("2025-03-01T00:00:00+00:00", "7")
+    assert list(receipts(home)) == ["contact_id.aa"], "who was erased stays out of a lake that is restored elsewhere"
 
 
 # --- faults while copying

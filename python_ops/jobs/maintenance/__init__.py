@@ -7,14 +7,17 @@ Policy is dbt `meta` of the model or source table:
 - `retain_hours`: how long a removed file stays for readers of older versions and time travel;
 - `reader_lag_hours`: the longest that a reader, an export or a copy for disaster recovery may stay on one version.
 
-A table with a tag (`lakeops table tag`) keeps every file, whatever its policy, until the tag is let go.
+A table with a tag (`lakeops table tag`) keeps every file, whatever its policy, until the tag is let go. A table that
+people were erased from (`lakeops erase`) loses its old files and its old log as soon as the retention is over.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +25,9 @@ from typing import TYPE_CHECKING, Any
 from python_ops.jobs.maintenance.state import SMALL_BYTES, TableState, read_state
 from python_ops.lake.artifacts import Manifest
 from python_ops.lake.delta import exists, open_log
+from python_ops.lake.erasure import erased_at
 from python_ops.lake.errors import BusyError, ConfigError, OpsError, first_line
+from python_ops.lake.files import files_under
 from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset, job_run
 from python_ops.lake.lock import check_held, leased
@@ -44,6 +49,7 @@ _CHECKPOINT_COMMITS = 30
 _TRIES = 3
 
 _RETENTION, _LOG_RETENTION = "delta.deletedFileRetentionDuration", "delta.logRetentionDuration"
+_ENTRY = re.compile(r"[0-9]{20}\.(json|crc|checkpoint.*)")
 _KEPT_HOURS = 24 * 365 * 100
 _KEPT = dict.fromkeys((_RETENTION, _LOG_RETENTION), f"interval {_KEPT_HOURS} hours")  # while a table has a tag
 
@@ -61,7 +67,12 @@ class Act(StrEnum):
 
 @dataclass(frozen=True)
 class Policy:
-    """A table and its policy; see the module's docstring. `tags` are the names of those that pin a version of it."""
+    """A table and its policy; see the module's docstring.
+
+    Attributes:
+        tags: Names of those that pin a version of it.
+        erased: When people were last erased from it.
+    """
 
     table: str
     path: Path
@@ -69,6 +80,7 @@ class Policy:
     retain_hours: int
     zorder_by: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    erased: datetime | None = None
 
     @property
     def kept_hours(self) -> int:
@@ -120,9 +132,13 @@ def policies(lake: Lake, manifest: Manifest, tables: Sequence[str] = ()) -> list
     for source in lake.contracts.sources:
         meta = manifest.source_meta.get(source, {})
         found += [_policy(lake, layer, source, meta, f"source {source}") for layer in ("bronze", "dlq")]
-    known_tags = tags(lake)
+    known_tags, erased = tags(lake), erased_at(lake)
     found = [
-        replace(policy, tags=tuple(tag.name for tag in known_tags if policy.table in tag.tables))
+        replace(
+            policy,
+            tags=tuple(tag.name for tag in known_tags if policy.table in tag.tables),
+            erased=erased.get(policy.table),
+        )
         for policy in sorted(found, key=lambda policy: policy.table)
         if exists(policy.path)
     ]
@@ -282,7 +298,19 @@ def _decide(policy: Policy) -> TablePlan:
         actions.append(Step(Act.VACUUM_FULL, reason))
     elif state.removable_files >= _VACUUM_FILES or state.removable_bytes > _VACUUM_SHARE * max(state.bytes, 1):
         actions.append(Step(Act.VACUUM_LITE, removable))
+    if policy.erased and _is_over(policy, policy.erased):
+        reason = f"people were erased on {policy.erased:%Y-%m-%d}, and the retention is over"
+        actions = [step for step in actions if step.act not in (Act.CHECKPOINT, Act.VACUUM_FULL, Act.VACUUM_LITE)]
+        actions += [Step(Act.VACUUM_FULL, reason), Step(Act.CHECKPOINT, reason)]  # whose clean-up of the log is last
     return TablePlan(policy.table, tuple(actions), state)
+
+
+def _is_over(policy: Policy, erased: datetime) -> bool:
+    """Whether old files may go, and the log still has an entry from before people were erased."""
+    if datetime.now(UTC) < erased + timedelta(hours=policy.kept_hours):
+        return False
+    entries = files_under(policy.path / "_delta_log")
+    return any(entry.modified < erased.timestamp() for name, entry in entries.items() if _ENTRY.fullmatch(name))
 
 
 def _act(spark: SparkSession, policy: Policy, act: Act) -> None:
@@ -294,6 +322,8 @@ def _act(spark: SparkSession, policy: Policy, act: Act) -> None:
     from pyspark.errors import PySparkException
 
     if act is Act.CHECKPOINT:
+        if policy.erased:  # the log holds values too: least and greatest of each file, and ranges of keys
+            _set_properties(spark, policy, {_LOG_RETENTION: f"interval {policy.retain_hours} hours"})
         if not hasattr(spark, "_jsparkSession"):
             raise OpsError(
                 f"{policy.table}: a Spark Connect client cannot write a checkpoint. Delta writes one at each tenth "

@@ -25,6 +25,7 @@ from python_ops.jobs.publish.staged import (
 )
 from python_ops.jobs.publish.target import Loaded, Served, StagedTable, Version
 from python_ops.lake.errors import BusyError, OpsError, first_line
+from python_ops.lake.files import draft_of, settle
 from python_ops.lake.local_copy import LocalCopy
 
 _LEDGER = """
@@ -104,6 +105,29 @@ class DuckDBTarget:
                 loaded[table.model.table] = Loaded(time.monotonic() - started, sent)
             connection.commit()
         return loaded
+
+    def rewrite(self) -> None:
+        """Writes the file anew: DuckDB keeps the space of deleted rows, and their bytes in it, until it needs it.
+
+        Raises:
+            BusyError: another process has the file open.
+            OpsError: it cannot be written. What was served is still served.
+        """
+        if not self.served():
+            return
+        draft = draft_of(self.path)
+        draft.unlink(missing_ok=True)
+        try:
+            with self._changed():
+                with _connected(self.path, False) as connection:
+                    connection.execute(f"attach {literal(str(draft))} as rewritten")
+                    connection.execute(f"copy from database {DUCKDB.name(self.path.stem)} to rewritten")
+                    connection.execute("detach rewritten")
+                settle(draft, self.path)
+        except duckdb.Error as exc:
+            raise self._failure(exc) from exc
+        finally:
+            draft.unlink(missing_ok=True)
 
     @contextmanager
     def _changed(self) -> Iterator[None]:

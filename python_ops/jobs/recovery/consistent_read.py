@@ -11,6 +11,7 @@ from typing import Any
 from python_ops.jobs.recovery.tables import Table, home_folder
 from python_ops.lake import landing
 from python_ops.lake.deltalog import LOG, TableVersion, UnreadableLog, last_version, read_version
+from python_ops.lake.erasure import receipts
 from python_ops.lake.errors import OpsError
 from python_ops.lake.lake import Lake
 from python_ops.lake.ledger import BatchState
@@ -34,6 +35,7 @@ class Pinned:
     state: dict[str, bytes] = field(default_factory=dict)
     landing: list[str] = field(default_factory=list)
     watermarks: dict[str, Any] = field(default_factory=dict)
+    erased: dict[str, Any] = field(default_factory=dict)
 
     @property
     def files(self) -> int:
@@ -95,3 +97,4 @@ def _pin_sources(lake: Lake, pinned: Pinned) -> None:
     for name in store.names("watermark"):
         if record := store.get("watermark", name):
             pinned.watermarks[name] = dict(record.value)
+    pinned.erased = {name: dict(told) for name, told in receipts(lake).items()}

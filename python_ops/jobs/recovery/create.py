@@ -155,6 +155,7 @@ class _Copy:
             schema_prefix=self.lake.settings.schema_prefix,
             tables=(),
             watermarks=pinned.watermarks,
+            erased=pinned.erased,
         )
         self.done, self.done_bytes, self.files = 0, 0, pinned.files
         files: dict[str, list[StoredFile]] = {name: [] for name in pinned.tables}

@@ -98,6 +98,7 @@ class Snapshot:
         state: Ledgers of ingestion, relative to the state folder.
         landing: Delivered files that no committed batch had, relative to the landing folder.
         watermarks: Watermarks of extraction, by source.
+        erased: Records of people who were erased, so that a lake that is restored elsewhere keeps them out too.
         copied_bytes: What this snapshot added to the store; the rest was there.
     """
 
@@ -111,6 +112,7 @@ class Snapshot:
     state: tuple[StoredFile, ...] = ()
     landing: tuple[StoredFile, ...] = ()
     watermarks: Mapping[str, Any] = field(default_factory=dict)
+    erased: Mapping[str, Any] = field(default_factory=dict)
     copied_files: int = 0
     copied_bytes: int = 0
     copied_log_bytes: int = 0

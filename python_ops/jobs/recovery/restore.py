@@ -30,6 +30,7 @@ from python_ops.jobs.recovery.tables import dataset, home_folder, table_folder
 from python_ops.jobs.recovery.verify import Verification, require, verify
 from python_ops.lake import landing
 from python_ops.lake.deltalog import LOG, UnreadableLog, last_version, read_version
+from python_ops.lake.erasure import KIND, keep_receipt
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
 from python_ops.lake.ledger import Batch, BatchState
@@ -239,6 +240,8 @@ class _Restoring:
         for source, value in self.watermarks.items():
             given = marks.get("watermark", source)
             marks.put("watermark", source, value, given.revision if given else 0)
+        for name in self.snapshot.erased.keys() - set(marks.names(KIND)):  # nobody is taken off the list by a restore
+            keep_receipt(self.target, name, self.snapshot.erased[name])
         return replaced
 
     def _plan_table(self, table: StoredTable) -> TableRestore:
