@@ -13,6 +13,7 @@ from python_ops.cli import (
     cost,
     dlq,
     doctor,
+    erase,
     extract,
     features,
     home,
@@ -63,6 +64,7 @@ app.add_typer(maintain.app, name="maintain")
 app.add_typer(table.app, name="table")
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(features.app, name="features")
+app.add_typer(erase.app, name="erase")
 app.add_typer(snapshot.app, name="snapshot")
 app.add_typer(home.app, name="home")
 app.add_typer(lineage.app, name="lineage")

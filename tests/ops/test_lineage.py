@@ -80,6 +80,7 @@ READ_ONLY = {
     "lakeops contracts release", "lakeops contracts export", "lakeops contracts infer", "lakeops dlq list",
     "lakeops dlq show", "lakeops spark start", "lakeops spark stop", "lakeops spark status",
     "lakeops table tags", "lakeops features list", "lakeops features export", "lakeops features asof",
+    "lakeops erase plan", "lakeops erase status",
 }  # fmt: skip
 
 # Packages that move data, each with the name that its jobs begin with.
