@@ -42,9 +42,10 @@ class LandingFile:
         multiline: A quoted field of a csv file holds line ends.
         schema: Hash of the schema of a parquet or avro file: files that differ are read apart. WRAPPED where lines of
             JSON carry their schema.
-        delimiter: What is between the fields of a csv file.
+        delimiter: What is between the fields of a csv file; with a blank after it where blanks are not of the values.
         line_end: Of a text: LF (or CRLF), or CR alone.
         encoding: Of a text: UTF-8, UTF-16LE or UTF-16BE.
+        left_out: Columns of a parquet file that are not read, which the contract lacks.
     """
 
     name: str
@@ -59,6 +60,7 @@ class LandingFile:
     delimiter: str = ","
     line_end: str = "\n"
     encoding: str = "UTF-8"
+    left_out: tuple[str, ...] = ()
 
 
 def names(folder: Path, contract: Contract | None = None) -> list[str]:

@@ -265,6 +265,14 @@ class Yard:
                 "csv": replace(THING, format="csv"),
                 "written": replace(THING, format="csv", null_text="\\N"),
                 "utf_16": jsonl,
+                "commas": replace(
+                    THING,
+                    format="csv",
+                    columns=(
+                        THING.columns[0],
+                        replace(THING.columns[2], accepts=("decimal_comma", "thousands", "exponent")),
+                    ),
+                ),
                 "nanoseconds": replace(
                     THING,
                     format="parquet",
@@ -402,6 +410,7 @@ WRITTEN = {
     "pipes": ('thing_id|name|amount\n1|"a\nb"|1.50\n2||\\N\n3|x\n4|y|1,234.5\n', "utf-8"),
     "le": ('thing_id,name,amount\n1,é€😀,1.50\n2,,\\N\n3,x\n4,y,"1,234.5"\n', "utf-16"),
     "be": ('thing_id;name;amount\r\n1;"é\nb";1.50\r\n2;;\\N\r\n3;x\r\n4;y;1,234.5\r\n', "utf-16-be"),
+    "blanks": ('thing_id, name , amount\n1, "a,\n b" ,  1.50 \n2, , \\N\n3, x\n4, y, "1,234.5"\n', "utf-8"),
     "cr": ('thing_id,name,amount\r1,a,1.50\r2,,\\N\r3,x\r4,y,"1,234.5"\r', "utf-8"),
     "quoted_cr": ('thing_id;name;amount\r1;"a;\rb";1.50\r2;;\\N\r3;x\r4;y;1,234.5\r', "utf-16"),
 }
@@ -422,6 +431,13 @@ def _written_files(yard: Yard) -> None:
     folder.mkdir(parents=True)
     at = pa.array([1_741_000_000_123_456_789, -1, None], pa.timestamp("ns", "UTC"))
     parquet.write_table(pa.table({"thing_id": [1, 2, 3], "at": at, "more_at": at}), folder / "a.parquet")
+    more = {"opens": pa.array([1], pa.time64("us")), "more_at": at[:1], "small": pa.array([200], pa.uint8())}
+    parquet.write_table(pa.table({"thing_id": [4], "at": at[1:2], **more}), folder / "b.parquet")
+    far = {"thing_id": [5, 6], "at": pa.array([datetime(1800, 1, 1), datetime(2262, 1, 1)], pa.timestamp("ns"))}
+    table = pa.table(far | {"wide": pa.array([1, 2], pa.decimal256(50, 0))})
+    parquet.write_table(table, folder / "c.parquet", use_deprecated_int96_timestamps=True)
+    lines = [b"thing_id;amount", b"1;1.234,5", b"2;-1234,50", b"3;1234.5", b"4;1.23", b"5;7", b"6;1,2,3", b"7;1,5e2"]
+    yard.write("commas", "a.csv", *lines)
 
 
 def _dms_files(yard: Yard) -> None:
@@ -553,13 +569,13 @@ def test_csv_files_are_read_as_they_are_written(yard: Yard) -> None:
     rows = {(r["_file"], r["thing_id"]): (r["name"], r["amount"]) for r in yard.rows("bronze", "written")}
     names = {
         "semicolons.csv": "a, b", "tabs.csv": "a\tb", "pipes.csv": "a\nb", "le.csv": "é€😀", "be.csv": "é\nb",
-        "cr.csv": "a", "quoted_cr.csv": "a;\rb", "members.csv.gz": "members",
+        "cr.csv": "a", "blanks.csv": "a,\n b", "quoted_cr.csv": "a;\rb", "members.csv.gz": "members",
     }  # fmt: skip
     expected = {(file, 1): (name, Decimal("1.50")) for file, name in names.items()}
     assert rows == {**expected, **{(file, 2): (None, None) for file in names}}
     dead = {(r["file"], r["raw"][0]): (r["reason"], r["raw"].rstrip("\r")) for r in yard.rows("dlq", "written")}
     assert len(dead) == result.quarantined == 2 * len(names)
-    assert {dead[file, "3"][1] for file in names} == {"3;x", "3\tx", "3|x", "3,x"}
+    assert {dead[file, "3"][1] for file in names} == {"3;x", "3\tx", "3|x", "3,x", "3, x"}
     assert all(dead[file, "3"][0].startswith("wrong number of fields") for file in names)
     assert {dead[file, "4"][0] for file in names} == {"not a decimal(12,2)"}
 
@@ -575,7 +591,27 @@ def test_nanoseconds_are_cut_where_the_contract_says_so(yard: Yard) -> None:
     rows = {r["thing_id"]: (r["at"], r["_extra"]) for r in yard.rows("bronze", "nanoseconds")}
     assert rows[1] == (datetime(2025, 3, 3, 11, 6, 40, 123456), '{"more_at":1741000000123456789}')
     assert rows[2][0] == datetime(1969, 12, 31, 23, 59, 59, 999999) and rows[3][0] is None
-    assert yard.rounds[0]["nanoseconds"].changes == {values.NANOSECONDS: 2}
+    assert yard.rounds[0]["nanoseconds"].changes == {values.NANOSECONDS: 3}
+
+
+def test_a_column_that_cannot_be_read_is_left_out_where_the_contract_lacks_it(yard: Yard) -> None:
+    """TIME in b.parquet, 50 digits in c.parquet, whose INT96 times are before 1900 too."""
+    rows = {r["thing_id"]: (r["at"], r["_extra"]) for r in yard.rows("bronze", "nanoseconds")}
+    assert rows[4] == (datetime(1969, 12, 31, 23, 59, 59, 999999), '{"more_at":1741000000123456789,"small":200}')
+    assert rows[5] == (datetime(1800, 1, 1), None) and rows[6] == (datetime(2262, 1, 1), None)
+    result = yard.rounds[0]["nanoseconds"]
+    assert result.rejected_files == {} and result.quarantined == 0
+    told = [text for text in result.warnings if "not read" in text]
+    assert len(told) == 2 and "b.parquet has the column opens" in told[0] and "c.parquet has the column wide" in told[1]
+
+
+def test_a_decimal_comma_is_read_where_the_contract_says_so(yard: Yard) -> None:
+    """A point is then none: 1234.5 is no number, and neither is 1.23."""
+    rows = {r["thing_id"]: r["amount"] for r in yard.rows("bronze", "commas")}
+    assert rows == {1: Decimal("1234.5"), 2: Decimal("-1234.5"), 5: Decimal(7), 7: Decimal(150)}
+    assert sorted(r["raw"] for r in yard.rows("dlq", "commas")) == ["3;1234.5", "4;1.23", "6;1,2,3"]
+    changes = yard.rounds[0]["commas"].changes
+    assert changes == {values.COMMA: 3, values.THOUSANDS: 1, values.EXPONENT: 1}
 
 
 def test_dms_files_give_operations_and_an_order(yard: Yard) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Context, Decimal
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from cdc_duck import Duck
+from cdc_scenarios import ARRIVED, ORIGIN, STRATEGIES, states, versions
 from jsonschema import Draft202012Validator
 
 from python_ops.jobs.ingest.formats import values
@@ -246,6 +248,9 @@ def test_reads_of_incremental_snapshots_have_a_place_of_their_own(spark: SparkSe
         shaped("value", row, source("postgresql", ts_us=None, ts_ms=None)),
         shaped("value", row, source("postgresql", lsn=None)),
         shaped("value", row, source("sqlserver", change_lsn=None, event_serial_no=None), op="r"),
+        shaped("value", row, source("postgresql", ts_us=None, ts_ms=2**62)),
+        shaped("value", row, source("mysql", file=f"bin.{2**62}")),
+        mongodb("value", "u", after=DOCUMENT | {"_id": 7, "at": {"$date": 2**62}}),
     ]
     rows = projected(spark, contract(), events)
     assert [(r["_source_lsn"], r["_source_position"]) for r in rows[:6]] == [
@@ -254,9 +259,160 @@ def test_reads_of_incremental_snapshots_have_a_place_of_their_own(spark: SparkSe
     ]  # fmt: skip
     times = [r["_source_ts"] for r in rows[3:6]]
     assert times == [datetime(1970, 1, 1), datetime(2025, 3, 3, 11, 6, 40), datetime(2025, 3, 3, 11, 6, 40, 1)]
-    assert [r["_kind"] for r in rows] == ["event"] * 6 + ["rejected"] * 2 + ["event"]
+    assert [r["_kind"] for r in rows] == ["event"] * 6 + ["rejected"] * 2 + ["event"] + ["rejected"] * 3
+    assert rows[9]["_reason"].startswith("no commit time") and rows[10]["_reason"].startswith("no log position")
     assert rows[6]["_reason"].startswith("no commit time") and rows[7]["_reason"].startswith("no log position")
     assert (rows[8]["_source_lsn"], rows[8]["_source_position"]) == (0x27 * 2**32 + 0x758, 5 * 2**16)
+
+
+# Where the n-th change is, by connector: across a file, a digit more, a hexadecimal one, a second.
+PLACES: dict[str, Callable[[int], dict[str, Any]]] = {
+    "postgresql": lambda n: {"lsn": 998 + n},
+    "mysql": lambda n: {"file": f"bin.{9 + n // 4:06}", "pos": 1000 - n // 4 * 500 + n, "row": 0},
+    "sqlserver": lambda n: {"change_lsn": f"00000027:{0x758 + n // 4:08x}:{8 + n % 4:04x}", "event_serial_no": n},
+    "oracle": lambda n: {"scn": str(98 + n // 2), "rs_id": f" 0x00035b.{0xFFFE + n:08x}.0010 ", "ssn": 0},
+    "mongodb": lambda n: {"ts_ms": 1735689600000 + n // 3 * 1000, "ord": 9 + n % 3},
+}
+# Operation, key and value of each change, in the source's order.
+HISTORY = [
+    ("c", 1, "A"), ("r", 2, "X"), ("u", 1, "B"), ("u", 1, "C"), ("c", 3, "one"), ("d", 1, None), ("u", 3, "two"),
+    ("u", 2, "Y"), ("c", 1, "D"), ("d", 3, None),
+]  # fmt: skip
+ORDERS = {"in order": [range(10)], "late, and again": [(0, 5, 3, 9), (8, 7, 2), (1, 4, 6, 5), range(10)]}
+
+
+def change(connector: str, number: int) -> dict[str, Any]:
+    """A change of HISTORY as a connector tells it, at the hour of its number; pairs and values alone take turns."""
+    op, key, name = HISTORY[number]
+    micros = int(ORIGIN.replace(tzinfo=UTC).timestamp() + number * 3600) * 1_000_000
+    if connector == "mongodb":
+        event = mongodb("pair", op, after=None if op == "d" else {"_id": key, "name": name}, ts_us=micros)
+        event["value"]["source"] |= PLACES[connector](number)
+        return {**event, "key": {"id": str(key)}}
+    told = source(connector, ts_us=micros) | PLACES[connector](number)
+    return shaped("pair", {"id": key, "name": name}, told, op=op)
+
+
+@pytest.mark.spark
+def test_every_connector_gives_the_same_history(spark: SparkSession) -> None:
+    """The engine's own SQL, on DuckDB, over the rows that each connector's events become."""
+    want = {
+        1: [("A", 0, 2), ("B", 2, 3), ("C", 3, 5), ("D", 8, None)], 2: [("X", 1, 7), ("Y", 7, None)],
+        3: [("one", 4, 6), ("two", 6, 9)],
+    }  # fmt: skip
+    for connector in PLACES:
+        made = things_of_mongodb() if connector == "mongodb" else contract()
+        key = Column("id", "bigint", "Key.", required=True, source_name="_id" if connector == "mongodb" else None)
+        made = replace(made, columns=(key, *made.columns[1:2]))
+        events = [change(connector, number) for number in range(len(HISTORY))]
+        rows = projected(spark, made, events)
+        assert {row["_kind"] for row in rows} == {"event"}, (connector, rows)
+        for order, batches in ORDERS.items():
+            lab = silver([[rows[number] for number in numbers] for numbers in batches])
+            assert versions(lab, "history") == want, (connector, order)
+            assert states(lab, "current") == {1: ("D",), 2: ("Y",)}, (connector, order)
+
+
+def silver(batches: Sequence[Sequence[Any]]) -> Duck:
+    """A history and a state of bronze rows, built after each batch."""
+    lab = Duck()
+    lab.bronze("t", "k bigint, a string, within bigint")
+    select = "k, a, within, _op, seq, ts, _arrived_at, _batch_id"
+    for name, strategy in STRATEGIES.items():
+        lab.model(name, "t", select, **{**strategy, "sequence_by": ["seq", "within"]})
+    for number, batch in enumerate(batches, 1):
+        lab.deliver("t", [
+            (row["id"], row["name"], row["_source_position"], row["_op"], row["_source_lsn"], row["_source_ts"],
+             row["_unsent"], None, ARRIVED, number)
+            for row in batch
+        ])  # fmt: skip
+        lab.build()
+    return lab
+
+
+DOCUMENT = {
+    "_id": {"$oid": "596e275826f08b2730779e1f"}, "name": "é", "amount": {"$numberDecimal": "-123.45"},
+    "at": {"$date": MICROSECONDS // 1000}, "count": {"$numberLong": "9007199254740993"}, "small": 5,
+    "raw": {"$binary": "AP8=", "$type": "00"}, "inside": {"a": {"$numberLong": "1"}},
+}  # fmt: skip
+
+
+def mongodb(shape: str, op: str, *, after: Any = DOCUMENT, **more: Any) -> dict[str, Any]:
+    """An event of MongoDB in one of the shapes."""
+    told = {"connector": "mongodb", "db": "shop", "rs": "rs0", "collection": "things", "ord": 31, "snapshot": "false",
+            "ts_ms": 1741000000000, "ts_us": 1741000000000000, **more}  # fmt: skip
+    text = None if after is None else json.dumps(after)
+    envelope = {"before": None, "after": text, "updateDescription": None, "source": told, "op": op, "ts_ms": 1}
+    key = {"id": json.dumps(DOCUMENT["_id"])}
+    attributes = {f"iodebezium{name}".replace("_", ""): str(value) for name, value in told.items()}
+    flat = {name: value for name, value in CHANGE.items() if name == "name"} | {"_id": "596e275826f08b2730779e1f"}
+    flat |= {"__op": op, "__collection": "things", "__ord": 31, "__source_ts_ms": 1741000000000}
+    return {
+        "pair": {"key": key, "value": envelope},
+        "value": envelope,
+        "wrapped pair": {"key": wrapped(key, []), "value": wrapped(envelope, [])},
+        "cloud": {**attributes, "iodebeziumop": op, "specversion": "1.0", "data": {"before": None, "after": text}},
+        "flat": flat,
+    }[shape]
+
+
+def things_of_mongodb() -> Contract:
+    columns = [
+        Column("id", "string", "Key.", required=True, source_name="_id"), Column("name", "string", "Name."),
+        Column("amount", "decimal(12,2)", "Amount."), Column("at", "timestamp", "Time."),
+        Column("count", "bigint", "Count."), Column("small", "int", "Small."), Column("raw", "string", "Bytes."),
+    ]  # fmt: skip
+    return replace(contract(), columns=tuple(columns))
+
+
+@pytest.mark.spark
+def test_documents_of_mongodb(spark: SparkSession) -> None:
+    """Extended JSON is unwrapped, deletes have their key, and an update without the whole document says so."""
+    seconds = 1741000000
+    events = [mongodb(shape, "u") for shape in ("pair", "value", "wrapped pair", "cloud", "flat")]
+    events += [
+        mongodb("pair", "d", after=None), mongodb("pair", "u", after=None), mongodb("pair", "c", ord=32),
+        mongodb("pair", "u", ts_ms=1741000001000, ord=1), mongodb("pair", "u", collection="others"),
+        mongodb("pair", "r", snapshot="incremental"), mongodb("pair", "u", ord=None),
+        {**mongodb("value", "u"), "transaction": {"id": "1", "total_order": 2, "data_collection_order": 1}},
+        mongodb("value", "c", after=DOCUMENT | {
+            "at": {"$date": {"$numberLong": "1741000000123"}}, "raw": {"$binary": {"base64": "AP8=", "subType": "00"}},
+            "small": {"$numberInt": "5"}, "name": None}),
+    ]  # fmt: skip
+    rows = projected(spark, things_of_mongodb(), events)
+    assert [row["_kind"] for row in rows] == [
+        *["event"] * 6, "rejected", "event", "event", "rejected", "event", "rejected", "event", "event",
+    ]  # fmt: skip
+    whole = {
+        "id": "596e275826f08b2730779e1f", "name": "é", "amount": Decimal("-123.45"), "at": AT.replace(tzinfo=None),
+        "count": 9007199254740993, "small": 5, "raw": "AP8=", "_extra": '{"inside":{"a":{"$numberLong":"1"}}}',
+    }  # fmt: skip
+    for row in rows[:4]:
+        assert {name: row[name] for name in whole} == whole
+    assert {name: rows[13][name] for name in whole} == whole | {
+        "at": datetime(2025, 3, 3, 11, 6, 40, 123000), "name": None,
+    }  # fmt: skip
+    assert (rows[4]["id"], rows[4]["_extra"], rows[5]["id"], rows[5]["name"]) == (whole["id"], None, whole["id"], None)
+    reasons = [row["_reason"] for row in rows if row["_kind"] == "rejected"]
+    assert reasons[0].startswith("an update without the whole document (for MongoDB: capture.mode=")
+    assert reasons[1] == "event of another table" and reasons[2].startswith("no log position")
+    places = [(row["_source_lsn"], row["_source_position"]) for row in rows]
+    first = (seconds * 2**31 + 31, 0)
+    assert places[:6] == [first] * 6 and first < places[7] < places[8], "the ordinal, then the next second"
+    assert places[10] == (first[0], AFTER_EVERY_ROW) and places[12] == (first[0], 2)
+    assert {row["_origin"] for row in rows[:4]} == {"shop"}
+
+
+def test_a_draft_is_made_of_documents_of_mongodb(tmp_path: Path) -> None:
+    records = [mongodb("pair", "c"), mongodb("pair", "d", after=None)]
+    (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, records)))
+    made = draft(tmp_path / "s.jsonl", "things").data
+    assert (made["format"], made["table"], made["key"]) == ("debezium_json", "things", ["id"])
+    drafted = {column["name"]: column["type"] for column in made["columns"]}
+    assert drafted == {
+        "id": "string", "name": "string", "amount": "decimal(12,2)", "at": "timestamp", "count": "bigint",
+        "small": "bigint", "raw": "string",
+    }  # fmt: skip
 
 
 NUMBERS = ["0.00", "0.01", "-0.01", "1.27", "1.28", "-1.28", "-1.29", "9999999999.99", "-9999999999.99", "42949672.96"]

@@ -131,9 +131,10 @@ def test_dated_folders_are_taken_and_what_is_left_outside_is_told(tmp_path: Path
     ("format_", "content", "fault"),
     [
         ("csv", b"rate_date,currency,units_per_eur\r2025-03-03,USD,1.04\n", "line ends of two kinds"),
-        ("csv", b"rate_date; currency;units_per_eur\n", "header has blanks around currency;"),
+        ("csv", b'"rate_date"; "currency" ;units_per_eur\r\n', None),
         ("csv", b"rate_date;currency\n", "header has rate_date, currency; the contract wants"),
-        ("csv", b"rate_date, currency,units_per_eur\n", "header has blanks around currency;"),
+        ("csv", b"rate_date, currency,units_per_eur\n", None),
+        ("csv", b"rate_date, currency\n", "header has rate_date, currency; the contract wants"),
         ("csv", b"2025-03-03,secret@x.example,1.04\n", "header has none of the contract's columns and 3 other fields;"),
         ("csv", b"rate_date,RATE_DATE,currency,units_per_eur\n", None),
         ("csv", b"RATE_DATE,Rate_Date,currency,units_per_eur\n", "header has rate_date, rate_date, currency,"),
@@ -185,8 +186,12 @@ def test_whatever_a_parser_raises_rejects_its_file(
 
 
 def test_parquet_columns_that_are_not_read_are_named(tmp_path: Path) -> None:
-    """INT96 is what Spark, Hive and Impala write by default: Arrow shows it as nanoseconds, and it is taken."""
-    contract = replace(load("fx_rates"), format="parquet")
+    """INT96 is what Spark, Hive and Impala write by default: Arrow shows it as nanoseconds, and it is taken. A column
+    that the contract lacks is left out.
+    """
+    lacking = replace(load("fx_rates"), format="parquet")
+    names = ("opens", "half", "wide", "in", "fine")
+    contract = replace(lacking, columns=tuple(Column(name, "string", "Any.") for name in names))
     at = pyarrow.array([1], pyarrow.timestamp("ns"))
     parquet.write_table(pyarrow.table({"at": at}), tmp_path / "int96", use_deprecated_int96_timestamps=True)
     columns = {
@@ -205,6 +210,8 @@ def test_parquet_columns_that_are_not_read_are_named(tmp_path: Path) -> None:
     for told in ("opens (TIME;", "half (FLOAT16;", "wide (a decimal of 50 digits;", "in.opens (TIME;"):
         assert told in fault
     assert "fine" not in fault
+    left = inspect(tmp_path, "others", lacking)
+    assert (left.fault, left.left_out) == (None, ("opens", "half", "wide", "in"))
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def warnings(contract: Contract, ledger: Ledger, manifest: Batch, found: Finding
             f"batch {manifest.batch_id}: {dropped} records of people who were erased were dropped. "
             "`lakeops erase run --erased` takes them out of the landing files as well."
         )
-    told += [*_renamed(contract, manifest), *_out_of_order(contract, ledger, manifest)]
+    told += [*_renamed(contract, manifest), *_left_out(manifest), *_out_of_order(contract, ledger, manifest)]
     if manifest.generation > 1 and manifest.snapshot_at is None and _is_full_load(contract, manifest):
         told.append(
             f"batch {manifest.batch_id}: a full load that is not marked as a complete snapshot: keys that it lacks "
@@ -173,6 +173,16 @@ def _renamed(contract: Contract, manifest: Batch) -> list[str]:
         f"batch {manifest.batch_id}: {name} has no {', '.join(missing)}, NULL in its rows, and columns that the "
         "contract lacks: renamed?"
         for missing, name in told.items()
+    ]
+
+
+def _left_out(manifest: Batch) -> list[str]:
+    """Columns of parquet files that are not read, each with one file that has it."""
+    files = {name: file.name for file in manifest.files if not file.fault for name in file.left_out}
+    return [
+        f"batch {manifest.batch_id}: {file} has the column {name}, of a type that is not read. The contract lacks it, "
+        "and its values are not kept."
+        for name, file in files.items()
     ]
 
 

@@ -56,6 +56,7 @@ def _looked_at(path: Path, name: str, size: int, digest: str, contract: Contract
     head = text.head
     kind = MAGIC.get(head[:4]) or next((kind for kind in wanted if kind in ("lines", "csv")), "lines")
     layout: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     header, schema, delimiter = False, "", ","
     if fault is None and size:
         if kind not in wanted:
@@ -63,7 +64,7 @@ def _looked_at(path: Path, name: str, size: int, digest: str, contract: Contract
         else:
             fault = format_of(contract).name_fault(path.name)
     if fault is None and size and kind in ("parquet", "avro"):
-        schema, fault = schema_of(path, kind, contract)
+        schema, left_out, fault = schema_of(path, kind, contract)
     elif fault is None and size and kind == "lines" and _ARRAY.match(head):
         fault = "a JSON array; deliver one object a line"
     elif fault is None and size and kind == "lines" and _goes_on(head, text.line_end):
@@ -75,8 +76,9 @@ def _looked_at(path: Path, name: str, size: int, digest: str, contract: Contract
     elif contract.format == "debezium_json" and any(word in head for word in SIGNS_OF_WRAPPING):
         schema = WRAPPED
     return LandingFile(
-        name, size, digest, fault, kind, layout, header, text.multiline, schema, delimiter, text.line_end, text.encoding
-    )
+        name, size, digest, fault, kind, layout, header, text.multiline, schema, delimiter, text.line_end,
+        text.encoding, left_out,
+    )  # fmt: skip
 
 
 def _goes_on(head: bytes, line_end: str) -> bool:
@@ -98,10 +100,14 @@ def _goes_on(head: bytes, line_end: str) -> bool:
 
 
 def _delimiter(line: bytes, contract: Contract) -> str:
-    """What is between the fields of a header line: the one that finds most columns of the contract, or a comma."""
-    text = line.decode("utf-8-sig", "replace").lower()
+    """What is between the fields of a header line: the one that finds most columns of the contract, or a comma. With a
+    blank after it where the contract's names have blanks around them: then values have them too.
+    """
+    text = line.decode("utf-8-sig", "replace").rstrip("\r").lower()
     wanted = {column.given_name.lower() for column in contract.columns}
-    return max(_DELIMITERS, key=lambda each: len(wanted & {name.strip(' "\r') for name in text.split(each)}))
+    found = max(_DELIMITERS, key=lambda each: len(wanted & {name.strip(' "') for name in text.split(each)}))
+    named = [name for name in text.split(found) if name.strip(' "') in wanted and name.strip('"') not in wanted]
+    return f"{found} " if any(name != name.strip() for name in named) else found
 
 
 def _layout(line: bytes, contract: Contract, delimiter: str) -> tuple[tuple[str, ...], bool, str | None]:
@@ -113,18 +119,16 @@ def _layout(line: bytes, contract: Contract, delimiter: str) -> tuple[tuple[str,
         return (), True, f"the first line is longer than {MAX_RECORD_BYTES} bytes"
     text = line.decode("utf-8-sig", "replace").rstrip("\r")
     try:
-        given = next(csv.reader([text], delimiter=delimiter), [])
+        given = next(csv.reader([text], delimiter=delimiter[0], skipinitialspace=bool(delimiter[1:])), [])
     except csv.Error as exc:
         mixed = "line ends of two kinds, CR alone and LF; write LF or CRLF"
         return (), True, mixed if "\r" in text else f"the first line cannot be parsed ({exc})"
     wanted = [column.given_name for column in contract.columns]
     format_ = format_of(contract)
-    known = {name.lower() for name in wanted}
-    padded = [name.strip() for name in given if name != name.strip() and name.strip().lower() in known]
+    if delimiter[1:]:
+        given = [name.strip() for name in given]
     names = {column.given_name: column.name for column in contract.columns}
     first = [names.get(name, name) for name in folded(given, [*wanted, *format_.fields(contract)])]
-    if format_.has_header([*first, *padded], contract) and padded:
-        return (), True, f"header has blanks around {', '.join(padded)}; write names and values without"
     if (found := format_.layout(first, contract)) is not None:
         return ((), False, found) if isinstance(found, str) else (*found, None)
     missing = [column.name for column in contract.columns if column.required and column.name not in first]

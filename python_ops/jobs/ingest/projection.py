@@ -24,7 +24,7 @@ def project(
         contract: The source's contract.
         layout: Names of a csv record's fields in their order; empty for JSON.
         is_wrapped: Debezium's events may be wrapped with their schema, or as CloudEvents.
-        delimiter: What is between the fields of a csv record.
+        delimiter: What is between the fields of a csv record, as `delimited` takes it.
 
     Returns:
         One row per record: `_kind` (`event`, `rejected`, `unknown`: of a layout version that the contract does not

@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from python_ops.jobs.ingest.formats.binary import place, read_rows
+from python_ops.jobs.ingest.formats.binary import place, read_rows, readable
 from python_ops.jobs.ingest.formats.delimited import parsed
+from python_ops.lake.files import on_this_machine
 from python_ops.lake.lake import Lake
 from python_ops.lake.landing import WRAPPED, LandingFile
 from python_ops.lake.spark import separate_session
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
 
 # A quoted field over more lines than this is an unbalanced quote.
 _MAX_LINES = 1000
@@ -25,7 +27,7 @@ _SPREAD_ABOVE = 4 * 1024 * 1024
 
 # A field is without quotes, or in quotes from its first character to its last, with quotes inside doubled. The parser
 # is more lenient: it would take what two unbalanced quotes enclose for one field.
-_FIELD = '(?:"(?:[^"]++|"")*+"|[^"{0}]*+)'
+_FIELD = '(?:{1}"(?:[^"]++|"")*+"{1}|[^"{0}]*+)'
 _WHOLE = f"^{_FIELD}(?:[{{0}}]{_FIELD})*+$"
 
 
@@ -39,7 +41,7 @@ class Records:
         generation: The `_source_generation` of their rows.
         again: They are dead letters, which stay where they are when they are rejected again.
         is_wrapped: Debezium's events may be wrapped with their schema, or as CloudEvents.
-        delimiter: What is between the fields of a csv record.
+        delimiter: What is between the fields of a csv record, as `LandingFile` has it.
     """
 
     lines: DataFrame
@@ -61,7 +63,8 @@ def read(spark: SparkSession, folder: Path, files: Sequence[LandingFile], genera
     for alike, members in groups.items():
         paths = [_literal(folder / file.name) for file in members]
         if alike.kind in ("parquet", "avro"):
-            lines = read_rows(spark, paths, alike.kind, folder)
+            schema = _readable(folder / members[0].name, alike) if alike.left_out else None
+            lines = read_rows(spark, paths, alike.kind, folder, schema)
         else:
             lines = _lines(spark, paths, alike, folder)
             if alike.multiline:
@@ -71,6 +74,11 @@ def read(spark: SparkSession, folder: Path, files: Sequence[LandingFile], genera
         wrapped = alike.schema == WRAPPED
         found.append(Records(lines, alike.layout, generation, is_wrapped=wrapped, delimiter=alike.delimiter))
     return found
+
+
+def _readable(path: Path, alike: LandingFile) -> StructType:
+    with on_this_machine(path) as own:
+        return readable(own, alike.left_out)
 
 
 def _literal(path: Path) -> str:
@@ -108,7 +116,8 @@ def _joined(lines: DataFrame, alike: LandingFile) -> DataFrame:
     records = grouped.selectExpr(
         "_raw", "_file", "_line", f"case when span <= {_MAX_LINES} then opened_at else _line end as record"
     ).selectExpr("*", f"collect_list(_raw) over ({together}) as parts")
-    whole, fields = _WHOLE.format(alike.delimiter), parsed("text", alike.layout, alike.delimiter)
+    blanks = " *+" if alike.delimiter[1:] else ""
+    whole, fields = _WHOLE.format(alike.delimiter[0], blanks), parsed("text", alike.layout, alike.delimiter)
     end = "'\\r'" if alike.line_end == "\r" else "'\\n'"
     judged = records.selectExpr("*", f"array_join(parts, {end}) as text").selectExpr(
         "*", f"size(parts) = 1 or text rlike '{whole}' and {fields}._corrupt is null as is_one"
@@ -123,6 +132,12 @@ def session_for_files(lake: Lake) -> SparkSession:
     session = separate_session(lake.spark)
     for name in ("spark.sql.files.maxPartitionBytes", "spark.sql.files.openCostInBytes"):
         session.conf.set(name, "1t")
+    # A batch is read twice from the cache: to compress its columns costs more than it saves.
+    session.conf.set("spark.sql.inMemoryColumnarStorage.compressed", "false")
     # Else Spark refuses a file for any column in nanoseconds.
     session.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")
+    # Days before 1582, and INT96 before 1900, as the Parquet format has them. (Spark 2 says in its files that they are
+    # others, and Spark converts those.) Else Spark refuses a file in which it finds one.
+    for name in ("int96RebaseModeInRead", "datetimeRebaseModeInRead"):
+        session.conf.set(f"spark.sql.parquet.{name}", "CORRECTED")
     return session

@@ -35,7 +35,11 @@ def rows_of(
 def _rows(records: Records, contract: Contract, manifest: Batch) -> DataFrame:
     projected = project(records.lines, contract, records.layout, records.is_wrapped, records.delimiter)
     is_plain_snapshot = manifest.snapshot_at is not None and not format_of(contract).has_changes
-    special = {"_source_generation": f"{records.generation} as _source_generation"}
+    special = {
+        "_source_generation": f"{records.generation} as _source_generation",
+        # The rows are cached: what was delivered is of use of the rejected ones alone.
+        "_raw": "case when _kind in ('rejected', 'unknown') then _raw end as _raw",
+    }
     if is_plain_snapshot:
         special["_op"] = "'r' as _op"
     if manifest.snapshot_at is not None:

@@ -38,7 +38,8 @@ class Column:
         pii: Whether it is about a person.
         lf_tags: Lake Formation tags of the column.
         source_name: What the source calls it, where that is another name, such as `Order ID`.
-        accepts: Ways of writing a value that are read too, and counted: `thousands` (1,234.50), `exponent` (1e3),
+        accepts: Ways of writing a value that are read too, and counted: `thousands` (1,234.50),
+            `decimal_comma` (1234,50 in a text, where a point is none; with `thousands` 1.234,50), `exponent` (1e3),
             `no_zone` (a time without a zone is UTC), `epoch_s`, `epoch_ms`, `epoch_us`, `epoch_ns` (a number is a
             time), `infinity_as_null`, `infinity_as_9999` (PostgreSQL's infinite times). Of Debezium: `no_point` (a
             decimal without its point), `precise` (a decimal as base64 of its unscaled bytes), `hex`, `base64_url`

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 TIME_UNITS = {
@@ -91,6 +93,8 @@ def _event(record: Mapping[str, Any]) -> Event | None:
         return Event(value.get("after") or {}, names, table, schema, _in_after(fields))
     if "op" in value and isinstance(value.get("source"), dict):
         source = value["source"]
+        if source.get("collection"):
+            return Event(_document(value.get("after")), ["_id"], source["collection"], source.get("db"), [])
         schema = source.get("schema") or source.get("db")
         return Event(value.get("after") or {}, names, source.get("table"), schema, _in_after(fields))
     if {"__op", "__deleted"} & value.keys():
@@ -99,6 +103,24 @@ def _event(record: Mapping[str, Any]) -> Event | None:
         plain = [field for field in fields if not str(field.get("field", "")).startswith("__")]
         return Event(row if value.get("__deleted") != "true" else {}, names, table, schema, plain)
     return None
+
+
+def _document(text: Any) -> dict[str, Any]:
+    """A document of MongoDB from its text of extended JSON; python_ops/jobs/ingest/formats/documents.py reads it so."""
+    found: dict[str, Any] = json.loads(text) if text else {}
+    return {name: _plain(value) for name, value in found.items()}
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, dict) or not (wrapping := next((name for name in value if name.startswith("$")), None)):
+        return value
+    inside = value[wrapping]
+    if wrapping in ("$numberLong", "$numberInt"):
+        return int(inside)
+    if wrapping == "$date" and not isinstance(inside, str):
+        since = int(inside["$numberLong"] if isinstance(inside, dict) else inside)
+        return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=since)).isoformat(timespec="milliseconds")
+    return inside.get("base64", value) if isinstance(inside, dict) else inside
 
 
 def _is_no_change(record: Mapping[str, Any]) -> bool:

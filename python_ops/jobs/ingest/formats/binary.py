@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -17,10 +17,14 @@ from python_ops.lake.sql import escaped
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
 
 # Micros are kept, a time without a zone stays one, and NULL stays apart from a column that is not there.
 _TO_JSON = "map('ignoreNullFields', 'false', 'timestampFormat', 'yyyy-MM-dd\\'T\\'HH:mm:ss.SSSSSSXXX',"
 _TO_JSON += " 'timestampNTZFormat', 'yyyy-MM-dd\\'T\\'HH:mm:ss.SSSSSS')"
+
+# Spark reads an unsigned number as the next larger signed one.
+_UNSIGNED = {"uint8": "int16", "uint16": "int32", "uint32": "int64", "uint64": "decimal128(20, 0)"}
 
 _MAX_AVRO_BLOCK, _PIECE = 1 << 28, 1 << 20
 
@@ -39,20 +43,44 @@ def place(folder: Path) -> tuple[str, str]:
     )
 
 
-def read_rows(spark: SparkSession, paths: list[str], kind: str, folder: Path) -> DataFrame:
+def read_rows(
+    spark: SparkSession, paths: list[str], kind: str, folder: Path, schema: StructType | None = None
+) -> DataFrame:
     """Rows of files that have one schema, as `_raw` (JSON), `_file` and `_line` (number of the row, from 1)."""
-    rows = spark.read.format(kind).load(paths)
+    reader = spark.read.format(kind)
+    rows = (reader.schema(schema) if schema else reader).load(paths)
     columns = ", ".join(f"`{name.replace('`', '``')}`" for name in rows.columns)
     return rows.selectExpr(f"to_json(struct({columns}), {_TO_JSON}) as _raw", *place(folder))
 
 
-def schema_of(path: Path, kind: str, contract: Contract) -> tuple[str, str | None]:
-    """A hash of the file's schema, and why the file cannot be read."""
-    text, fault = _parquet(path, contract) if kind == "parquet" else _avro(path)
-    return hashlib.sha256(text.encode()).hexdigest()[:16], fault
+def readable(path: Path, left_out: Sequence[str]) -> StructType:
+    """The schema of a parquet file without some of its columns, for Spark, which else looks at all of them."""
+    import pyarrow
+    from pyarrow import parquet
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    file = parquet.ParquetFile(path)
+    stored = {file.schema.column(n).path: file.schema.column(n).physical_type for n in range(len(file.schema))}
+    fields = []
+    for field in file.schema_arrow:
+        kind = field.type
+        if field.name in left_out:
+            continue
+        if stored.get(field.name) == "INT96":
+            kind = pyarrow.timestamp("us", "UTC")
+        elif pyarrow.types.is_timestamp(kind) and kind.unit == "ns":
+            kind = pyarrow.int64()
+        fields.append(pyarrow.field(field.name, _UNSIGNED.get(str(kind), kind)))
+    return from_arrow_schema(pyarrow.schema(fields), prefer_timestamp_ntz=True)
 
 
-def _parquet(path: Path, contract: Contract) -> tuple[str, str | None]:
+def schema_of(path: Path, kind: str, contract: Contract) -> tuple[str, tuple[str, ...], str | None]:
+    """A hash of the file's schema, columns that are left out, and why the file cannot be read."""
+    text, left_out, fault = _parquet(path, contract) if kind == "parquet" else _avro(path)
+    return hashlib.sha256(text.encode()).hexdigest()[:16], left_out, fault
+
+
+def _parquet(path: Path, contract: Contract) -> tuple[str, tuple[str, ...], str | None]:
     import pyarrow
     from pyarrow import parquet
 
@@ -60,18 +88,25 @@ def _parquet(path: Path, contract: Contract) -> tuple[str, str | None]:
         opened = parquet.ParquetFile(path)
         schema, described = opened.schema_arrow, opened.metadata
     except (pyarrow.ArrowException, OSError) as exc:
-        return "", f"not a whole parquet file ({first_line(exc, 200)})"
+        return "", (), f"not a whole parquet file ({first_line(exc, 200)})"
     names = [name.lower() for name in schema.names]
     if len(set(names)) < len(names):
-        return "", "two columns of the parquet file have one name"
-    faults = [f"{path} ({told})" for path, told in _unreadable(opened.schema, contract)]
+        return "", (), "two columns of the parquet file have one name"
+    wanted = {column.given_name.lower() for column in contract.columns}
+    unreadable = list(_unreadable(opened.schema, contract))
+    faults = [f"{path} ({told})" for path, told in unreadable if _top(path).lower() in wanted]
+    left_out = tuple(dict.fromkeys(_top(path) for path, _ in unreadable if _top(path).lower() not in wanted))
     fault = f"columns of a type that is not read: {', '.join(faults)}" if faults else None
     # Repeated values take next to no bytes, so rows count too.
     bytes_said = sum(described.row_group(number).total_byte_size for number in range(described.num_row_groups))
     fault = fault or bomb(max(bytes_said, described.num_rows), path.stat().st_size)
     # Arrow has one type for INT96 and nanoseconds; Spark does not read the two together.
     stored = [opened.schema.column(number).physical_type for number in range(len(opened.schema))]
-    return "; ".join([*(f"{field.name} {field.type}" for field in schema), *stored]), fault
+    return "; ".join([*(f"{field.name} {field.type}" for field in schema), *stored]), left_out, fault
+
+
+def _top(path: str) -> str:
+    return path.split(".")[0]
 
 
 def _unreadable(schema: Any, contract: Contract) -> Iterator[tuple[str, str]]:
@@ -99,7 +134,12 @@ def _unreadable(schema: Any, contract: Contract) -> Iterator[tuple[str, str]]:
             yield column.path, f"a decimal of {digits} digits; {MAX_PRECISION} are held"
 
 
-def _avro(path: Path) -> tuple[str, str | None]:
+def _avro(path: Path) -> tuple[str, tuple[str, ...], str | None]:
+    schema, fault = _avro_header_and_blocks(path)
+    return schema, (), fault
+
+
+def _avro_header_and_blocks(path: Path) -> tuple[str, str | None]:
     """The schema in an avro file's header, and what is wrong with the header or a block.
 
     The format: https://avro.apache.org/docs/1.12.0/specification/#object-container-files.

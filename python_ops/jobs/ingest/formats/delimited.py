@@ -12,6 +12,7 @@ from python_ops.jobs.ingest.formats.values import (
     from_text,
     range_checks,
     taken_as_null,
+    without_nul,
 )
 from python_ops.lake.contracts import Column, Contract
 from python_ops.lake.rejections import Kind
@@ -41,7 +42,7 @@ def delimited(
         contract: The source's contract.
         layout: Name of each field, in the order of the file.
         format_: The contract's.
-        delimiter: What is between the fields.
+        delimiter: What is between the fields; with a blank after it, blanks around a value are not part of it.
     """
     split = lines.selectExpr("*", f"{parsed('_raw', layout, delimiter)} as _fields")
     wanted = {column.name for column in contract.columns} | set(format_.fields(contract))
@@ -81,10 +82,11 @@ def parsed(raw: str, layout: tuple[str, ...], delimiter: str) -> str:
     """SQL of a record's fields `f0`, `f1` and so on; `_corrupt` is there when their number is another."""
     fields = ", ".join(f"f{number} string" for number in range(len(layout)))
     unquoted = f"""regexp_replace({raw}, '"[^"]*"', '')"""
-    few = f"({_count(delimiter, raw)} < {_MAX_FIELDS} or {_count(delimiter, unquoted)} < {_MAX_FIELDS})"
+    few = f"({_count(delimiter[0], raw)} < {_MAX_FIELDS} or {_count(delimiter[0], unquoted)} < {_MAX_FIELDS})"
     small = f"is_valid_utf8({raw}) and octet_length({raw}) <= {MAX_RECORD_BYTES} and {few}"
     text = f"regexp_replace({raw}, '^\\uFEFF|\\r$', '')"
-    options = f"map('sep', '{delimiter}', {_OPTIONS})"
+    blanks = ", 'ignoreLeadingWhiteSpace', 'true', 'ignoreTrailingWhiteSpace', 'true'" if delimiter[1:] else ""
+    options = f"map('sep', '{delimiter[0]}', {_OPTIONS}{blanks})"
     return f"from_csv(case when {small} then {text} end, '{fields}, _corrupt string', {options})"
 
 
@@ -94,7 +96,7 @@ def _count(delimiter: str, text: str) -> str:
 
 def _clean(column: Column) -> str:
     text = f"`_text_{column.name}`"
-    return f"replace({text}, '\\0', '')" if column.type == "string" else from_text(column, text)
+    return without_nul(text) if column.type == "string" else from_text(column, text)
 
 
 def _field(name: str, layout: tuple[str, ...]) -> str:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from python_ops.jobs.ingest.formats.format import Format
+from python_ops.jobs.ingest.formats.rows import names_of
 from python_ops.jobs.ingest.formats.values import CUT, Check, from_text
 from python_ops.lake.contracts import Column, Contract
 from python_ops.lake.contracts.dms import CHANGES, FULL_LOAD, OPERATION
@@ -165,8 +166,8 @@ def _ticks() -> str:
 
 def _missing(is_sent: Mapping[str, str]) -> str:
     """SQL of the columns that a change does not carry; NULL when it carries all. A delete has a key alone."""
-    names = ", ".join(f"case when not ({condition}) then '{name}' end" for name, condition in is_sent.items())
-    return f"case when _op <> 'd' then nullif(array_compact(array({names})), cast(array() as array<string>)) end"
+    unsent = [(name, f"not ({condition})") for name, condition in is_sent.items()]
+    return f"case when _op <> 'd' then {names_of(unsent, 'null')} end"
 
 
 def _changes(contract: Contract, kibibytes: int) -> str:

@@ -18,6 +18,8 @@ from python_ops.jobs.ingest.formats.values import (
     from_text,
     from_variant,
     is_unavailable,
+    plain_text,
+    without_nul,
 )
 from python_ops.lake.contracts import MAX_PRECISION, Column
 from python_ops.lake.contracts.events import DECIMAL, TIME_UNITS
@@ -38,7 +40,7 @@ class Encoding:
 
     def text(self, column: Column, value: str, kind: str) -> str:
         """What the value says, as a text: a decimal's digits, however they are written."""
-        text = f"try_variant_get({value}, '$', 'string')"
+        text = plain_text(column, value, kind)
         if column.precision_and_scale is None:
             return text
         precision, scale = column.precision_and_scale
@@ -87,7 +89,7 @@ class Encoding:
         if column.type == "string":
             taken = f"{kind} = 'STRING' and not {is_unavailable(text)}"
             return f"case when {taken} then {_bytes_text(column, text)} end"
-        return from_variant(column, value, kind)
+        return from_variant(column, value, kind, text)
 
     def _moment(self, column: Column, number: str) -> str:
         """The time that a number is; NULL where nothing says its unit."""
@@ -153,4 +155,4 @@ def _bytes_text(column: Column, text: str) -> str:
         return f"case when {text} rlike '^([0-9A-Fa-f]{{2}})*$' then base64(unhex({text})) end"
     if "base64_url" in column.accepts:
         return f"translate({text}, '-_', '+/')"
-    return f"case when contains(_raw, '\\\\u0000') then replace({text}, '\\0', '') else {text} end"
+    return without_nul(text)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from python_ops.jobs.ingest.formats.format import Format
 from python_ops.jobs.ingest.formats.rows import (
+    NUL_IN_JSON,
+    changes,
     check_record,
     column_checks,
     finish,
@@ -35,7 +37,7 @@ def objects(lines: DataFrame, contract: Contract, format_: Format) -> DataFrame:
         format_.read_as(contract),
         ["_raw", "_file", "_line", "_is_object", "_unknown_version", *format_.carried],
         known=list(format_.fields(contract)),
-    )
+    ).selectExpr("*", changes(contract, NUL_IN_JSON))
     checks = [*check_record(), *format_.checks()]
     for column in contract.columns:
         checks += column_checks(contract, column, format_.is_sent(contract, column))

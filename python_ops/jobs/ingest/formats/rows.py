@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from python_ops.jobs.ingest.formats.encodings import Encoding
@@ -21,6 +21,7 @@ from python_ops.jobs.ingest.formats.values import (
     first_of,
     from_variant,
     normalised,
+    plain_text,
     range_checks,
     taken_as_null,
 )
@@ -30,6 +31,10 @@ from python_ops.lake.sql import escaped
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+
+NUL_IN_JSON = "contains(_raw, '\\\\u0000')"
+"""SQL of whether a JSON record has NUL characters."""
 
 
 def parse_json(lines: DataFrame) -> DataFrame:
@@ -114,41 +119,39 @@ def value_columns(
         encoding: How values are written; as plain JSON when None.
         hidden: SQL of whether a column `name` is metadata too.
     """
-    given = [escaped(column.given_name) for column in contract.columns]
-    names = ", ".join(f"'{name}'" for name in (*given, *map(escaped, known)))
-    own = "map(" + ", ".join(f"lower('{name}'), '{name}'" for name in given) + ")"
+    given = {column.name: escaped(column.given_name) for column in contract.columns}
+    names = ", ".join(f"'{name}'" for name in (*given.values(), *map(escaped, known)))
+    own = "map(" + ", ".join(f"lower('{name}'), '{name}'" for name in given.values()) + ")"
     lower = f"map_contains_key({own}, lower(name))"
     folded = "transform(map_entries(_recased), entry -> struct(lower(entry.key), entry.value))"
     spelled = "size(array_distinct(transform(map_keys(_recased), name -> lower(name))))"
     is_clear = f"size(_recased) > 0 and {spelled} = size(_recased)"
-    found = rows.selectExpr(
-        *carried, "_row",
-        "map_filter(try_cast(_row as map<string, variant>),"
-        f" (name, _) -> not (array_contains(array({names}), name) or {hidden})) as _others",
+    # Functions with lambdas are interpreted: only rows that have other fields than the contract's come to them.
+    found = " + ".join(f"int(`_value_{name}` is not null)" for name in given)
+    values = rows.selectExpr(*carried, "try_cast(_row as map<string, variant>) as _fields").selectExpr(
+        *carried, "_fields",
+        *[f"try_element_at(_fields, '{of_source}') as `_value_{name}`" for name, of_source in given.items()],
+    ).selectExpr(
+        "*",
+        f"case when size(_fields) > {found} then map_filter(_fields,"
+        f" (name, _) -> not (array_contains(array({names}), name) or {hidden})) end as _others",
     ).selectExpr(
         "*",
         f"case when exists(map_keys(_others), name -> {lower}) then map_filter(_others, (name, _) -> {lower}"
-        f" and not map_contains_key(try_cast(_row as map<string, variant>), {own}[lower(name)])) end as _recased",
+        f" and not map_contains_key(_fields, {own}[lower(name)])) end as _recased",
     ).selectExpr("*", f"case when {is_clear} then map_from_entries({folded}) end as _folded")  # fmt: skip
-    carried = (*carried, "_others", "_recased", "_folded")
-    values = found.selectExpr(
-        *carried,
-        *[
-            f"coalesce({member('_row', c.given_name)}, try_element_at(_folded, lower('{escaped(c.given_name)}')))"
-            f" as `_value_{c.name}`"
-            for c in contract.columns
-        ],
-    )
     others = "case when size(_recased) > 0 then map_filter(_others, (name, _) -> not map_contains_key(_recased, name))"
     others += " else _others end"
     kinds = values.selectExpr(
-        *carried, f"case when size(_others) > coalesce(size(_recased), 0) then to_json({others}) end as _extra",
-        *[f"`_value_{c.name}`" for c in contract.columns],
-        *[f"schema_of_variant(`_value_{c.name}`) as `_kind_{c.name}`" for c in contract.columns],
-    )  # fmt: skip
+        *carried, "_others", "_recased", "_folded",
+        f"case when size(_others) > coalesce(size(_recased), 0) then to_json({others}) end as _extra",
+        *[
+            f"coalesce(`_value_{name}`, try_element_at(_folded, lower('{of_source}'))) as `_value_{name}`"
+            for name, of_source in given.items()
+        ],
+    ).selectExpr("*", *[f"schema_of_variant(`_value_{name}`) as `_kind_{name}`" for name in given])  # fmt: skip
     texts = kinds.selectExpr("*", *[f"{_text(c, encoding)} as `_text_{c.name}`" for c in contract.columns])
-    typed = texts.selectExpr("*", *[f"{_typed(c, encoding)} as `{c.name}`" for c in contract.columns])
-    return typed.selectExpr("*", changes(contract, "contains(_raw, '\\\\u0000')"))
+    return texts.selectExpr("*", *[f"{_typed(c, encoding)} as `{c.name}`" for c in contract.columns])
 
 
 def member(record: str, given_name: str) -> str:
@@ -161,22 +164,33 @@ def member(record: str, given_name: str) -> str:
 
 def _text(column: Column, encoding: Encoding | None) -> str:
     value, kind = f"`_value_{column.name}`", f"`_kind_{column.name}`"
-    return encoding.text(column, value, kind) if encoding else f"try_variant_get({value}, '$', 'string')"
+    return encoding.text(column, value, kind) if encoding else plain_text(column, value, kind)
 
 
 def _typed(column: Column, encoding: Encoding | None) -> str:
-    value, kind = f"`_value_{column.name}`", f"`_kind_{column.name}`"
-    return (
-        encoding.value(column, value, kind, f"`_text_{column.name}`") if encoding else from_variant(column, value, kind)
-    )
+    value, kind, text = (f"`{what}_{column.name}`" for what in ("_value", "_kind", "_text"))
+    return (encoding.value if encoding else from_variant)(column, value, kind, text)
 
 
-def changes(contract: Contract, has_nul: str) -> str:
-    """SQL of `_changes`: the names of what was changed to take the row."""
-    found = [f"case when {has_nul} then '{NUL}' end"]
+def changes(contract: Contract, has_nul: str, others: Mapping[str, str] | None = None) -> str:
+    """SQL of `_changes`: the names of what was changed to take the row.
+
+    Args:
+        contract: The source's contract.
+        has_nul: SQL of whether the record has NUL characters.
+        others: What its format may change besides: names with conditions in SQL.
+    """
+    found = [(NUL, has_nul), *(others or {}).items()]
     for column in contract.columns:
         found += normalised(column, f"`_text_{column.name}`", f"`{column.name}`")
-    return f"array_compact(array({', '.join(found)})) as _changes"
+    return f"{names_of(found, 'cast(array() as array<string>)')} as _changes"
+
+
+def names_of(conditions: Sequence[tuple[str, str]], without: str) -> str:
+    """SQL of an array of those names whose condition holds; of `without` where none does, as in most rows."""
+    names = ", ".join(f"case when {condition} then '{name}' end" for name, condition in conditions)
+    is_any = " or ".join(f"({condition})" for _, condition in conditions)
+    return f"case when {is_any} then array_compact(array({names})) else {without} end"
 
 
 def unknown_version(contract: Contract) -> str:
