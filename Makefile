@@ -95,7 +95,7 @@ test: lint setup servers ## Everything that CI runs, in two processes at a time
 	$(BIN)/python tests/run.py $(PARTS) -- -m "not campaign"
 
 .PHONY: test-all
-test-all: lint setup servers test-airflow ## Everything: many more histories, every kill, drill, Connect, Airflow (over an hour)
+test-all: lint setup servers target/debezium/installed test-airflow ## Everything: many more histories, every kill, drill, Connect, Airflow (over an hour)
 	$(BIN)/python tests/run.py $(PARTS) --
 
 # Airflow pins what dbt pins otherwise, so it has an environment of its own.
@@ -103,6 +103,15 @@ target/airflow/installed: infra/airflow/requirements.lock
 	$(PYTHON) -m venv target/airflow
 	target/airflow/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
+
+# Debezium's embedded engine has 415 jars and a JVM of its own: no part of .venv.
+target/debezium/installed: tests/debezium/requirements.lock
+	$(PYTHON) -m venv target/debezium
+	target/debezium/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+.PHONY: debezium
+debezium: target/debezium/installed ## Debezium's own engine (200 MB), for tests/ops/test_debezium_recordings.py
 
 .PHONY: test-airflow
 test-airflow: setup target/airflow/installed ## The DAGs in real Airflow, on the bundled data
@@ -144,6 +153,8 @@ lock: ## Pin every dependency again, with hashes and no index addresses
 		--no-strip-extras --no-header --no-annotate --upgrade --output-file requirements.lock
 	target/lock/bin/uv pip compile infra/airflow/requirements.in --python-version 3.11 --generate-hashes --no-header \
 		--no-annotate --upgrade --output-file infra/airflow/requirements.lock
+	target/lock/bin/uv pip compile tests/debezium/requirements.in --python-version 3.11 --generate-hashes --no-header \
+		--no-annotate --upgrade --output-file tests/debezium/requirements.lock
 
 .PHONY: clean
 clean: ## Remove what runs and builds left (.lake/, target/), not .venv

@@ -18,8 +18,11 @@ USER, PASSWORD, DATABASE = "lakehouse", "canary-postgres-password", "lakehouse"
 
 
 @contextmanager
-def postgres_server() -> Iterator[str]:
+def postgres_server(*settings: str) -> Iterator[str]:
     """A running server; gives the DSN of a superuser who logs in with a password.
+
+    Args:
+        settings: More of them, such as `wal_level=logical`.
 
     Raises:
         RuntimeError: the binaries are missing, or the server did not start; the text holds its log.
@@ -50,7 +53,8 @@ def postgres_server() -> Iterator[str]:
             process = subprocess.Popen(
                 [postgres, "-D", data, "-p", str(port), "-k", home, "-c", "listen_addresses=127.0.0.1",
                  "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "synchronous_commit=off",
-                 "-c", "shared_buffers=32MB", "-c", "max_connections=60"],
+                 "-c", "shared_buffers=32MB", "-c", "max_connections=60",
+                 *(word for setting in settings for word in ("-c", setting))],
                 user=user, group=group, extra_groups=[] if account else None, cwd=home, stdout=log,
                 stderr=subprocess.STDOUT,
             )  # fmt: skip
