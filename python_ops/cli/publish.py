@@ -56,8 +56,20 @@ def status(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
         print_json(found)
     else:
         print_rows(
-            ["target", "table", "state", "lake version", "served version", "rows", "published at"],
-            [[s.target, s.table, s.state, s.lake_version, s.served_version, s.rows, s.published_at] for s in found],
+            ["target", "table", "state", "lake version", "served version", "rows", "published at", "personal"],
+            [
+                [
+                    s.target,
+                    s.table,
+                    s.state,
+                    s.lake_version,
+                    s.served_version,
+                    s.rows,
+                    s.published_at,
+                    s.personal or None,
+                ]
+                for s in found
+            ],
         )
     if errors := sorted({f"{s.target}: {s.error}" for s in found if s.error}):
         raise OpsError(" ".join(errors))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from python_ops.jobs.extract.sources import chosen
+from python_ops.jobs.publish.personal import KEY
 from python_ops.lake.errors import ConfigError
 from python_ops.lake.lake import Lake
 from python_ops.lake.secrets import Secrets
@@ -32,6 +33,8 @@ def needed(lake: Lake) -> dict[str, dict[str, str]]:
     for target in lake.settings.publish:
         if target != "duckdb":
             need(target, f"publishing to {target}", f"publish.{target}")
+        if lake.settings.pii_policy(target) == "hash":
+            need(KEY, f"hashes of personal columns in {target}", "key")
     if "slack" in lake.settings.alerts and lake.settings.alerts_channel:
         need("slack_bot_token", "alerts to Slack", "text")
     elif "slack" in lake.settings.alerts:

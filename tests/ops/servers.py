@@ -16,10 +16,9 @@ import duckdb
 import psycopg
 import pytest
 
-from python_ops.jobs.publish.duckdb_target import fingerprint
 from python_ops.jobs.publish.fingerprint import Field
 from python_ops.jobs.publish.server_target import ServerTarget
-from python_ops.jobs.publish.staged import SESSION
+from python_ops.jobs.publish.staged import SESSION, fingerprint
 from python_ops.jobs.publish.target import StagedTable, Version
 from python_ops.jobs.publish.warehouses import driver
 from python_ops.lake.artifacts import load_manifest
@@ -102,7 +101,7 @@ def stage_rows(
         connection.execute(SESSION)
         connection.execute(f"create table t as {query}")
         connection.execute(f"copy t to '{out}/part.parquet'")
-        parts = fingerprint(connection, "main", "t", fields)
+        parts = fingerprint(connection, "t", fields)
     model = load_manifest(folder / "manifest").models[f"model.lakehouse.{name}"]
     return StagedTable(model, Version("table-id", version), tuple(fields), out, parts, seconds=0.0)
 

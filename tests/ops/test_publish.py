@@ -22,9 +22,9 @@ from deltalake import DeltaTable, write_deltalake
 from servers import Server, stage_rows
 
 from python_ops.jobs.publish import Action, Publication, PublishResult, publish, status
-from python_ops.jobs.publish.duckdb_target import DuckDBTarget, fingerprint
+from python_ops.jobs.publish.duckdb_target import DuckDBTarget
 from python_ops.jobs.publish.fingerprint import Field
-from python_ops.jobs.publish.staged import SESSION
+from python_ops.jobs.publish.staged import SESSION, fingerprint
 from python_ops.jobs.publish.target import StagedTable, Version
 from python_ops.lake.artifacts import load_manifest
 from python_ops.lake.config import Settings
@@ -359,6 +359,31 @@ def test_every_warehouse_gets_what_spark_read(
 
 
 @pytest.mark.spark
+def test_a_new_policy_for_personal_columns_publishes_again_and_a_missing_key_writes_nothing(
+    lake: GoldLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.sql("create table gold.dim_a using delta as select id, concat('canary-', id) as email from range(3)")
+    lake.artifacts_for("dim_a", columns={"id": "", "email": ""})
+    manifest = json.loads((lake.artifacts / "manifest.json").read_text())
+    manifest["nodes"]["model.lakehouse.dim_a"]["columns"]["email"]["meta"] = {"pii": True}
+    (lake.artifacts / "manifest.json").write_text(json.dumps(manifest))
+    assert [r.action for r in lake.publish()] == [Action.PUBLISHED]
+
+    lake.settings = lake.settings.model_copy(update={"publish_pii": {"duckdb": "hash"}})
+    with pytest.raises(ConfigError, match="publish_pii_key is not set"):
+        lake.publish(session=no_session)
+    assert lake.served("select email from gold.dim_a where id = 0") == [("canary-0",)]
+    monkeypatch.setenv("LAKEHOUSE_SECRET_PUBLISH_PII_KEY", "k" * 32)
+    del lake.secrets
+    assert [(s.state, s.personal) for s in status(lake)] == [(Publication.BEHIND, "")]
+    assert [(r.action, r.sent) for r in lake.publish()] == [(Action.PUBLISHED, 3)]
+    assert lake.served("select id from gold.dim_a where email like '%canary%'") == []
+    assert lake.served("select distinct length(email) from gold.dim_a") == [(64,)]
+    assert {r.action for r in lake.publish(session=no_session)} == {Action.UNCHANGED}
+    assert lake.leftovers() == []
+
+
+@pytest.mark.spark
 def test_a_warehouse_that_is_down_does_not_hold_up_the_others(
     lake: GoldLake, on_postgres: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -401,7 +426,7 @@ def staged(folder: Path, name: str, version: int, rows: int = 3) -> StagedTable:
         number = f"{version} + if(range = 0, 0, hash(range) % 1000000007)::bigint"
         connection.execute(f"create table t as select {number} as id from range({rows})")
         connection.execute(f"copy t to '{out}/part.parquet'")
-        parts = fingerprint(connection, "main", "t", fields)
+        parts = fingerprint(connection, "t", fields)
     model = load_manifest(manifest).models[f"model.lakehouse.{name}"]
     return StagedTable(model, Version("table-id", version), fields, out, parts, seconds=0.0)
 

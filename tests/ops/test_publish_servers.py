@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import itertools
 import json
 import threading
@@ -23,7 +24,9 @@ from deltalake import write_deltalake
 from servers import Server, stage_rows
 
 from python_ops.jobs.publish import Publication, redshift_target, status
+from python_ops.jobs.publish.duckdb_target import DuckDBTarget
 from python_ops.jobs.publish.fingerprint import Field
+from python_ops.jobs.publish.personal import Treatment
 from python_ops.jobs.publish.server_target import ServerTarget
 from python_ops.jobs.publish.stage import current_version
 from python_ops.jobs.publish.staged import StagedRows
@@ -516,6 +519,116 @@ def test_grants_views_and_indexes_stay(on_postgres: Server, tmp_path: Path) -> N
             admin.execute(f"drop role {role}, {role}_by_hand")
     with pytest.raises(ConfigError, match="publish_grants must be a list of roles"):
         publish_to(target, dim(tmp_path, 4, "(1, 'a')", meta={"publish_grants": "everyone"}))
+
+
+PII_KEY = "canary-key-of-at-least-32-characters-and-more-than-one-block-of-64-bytes"
+PEOPLE = (Field("id", "bigint"), Field("email", "string"), Field("born_on", "date"), Field("amount", "decimal(38,0)"))
+PERSONAL = {name: {"pii": True} for name in ("email", "born_on")}
+
+
+def people(folder: Path, version: int, name: str = "dim_a", marks: Any = None) -> StagedTable:
+    """A staged table with two personal columns, a value in two rows, a NULL, and a sum too large for Spark."""
+    rows = "(1, 'é@x', date '1980-02-29'), (2, 'é@x', null), (3, '', date '1980-02-29'), (4, null, null)"
+    query = (
+        "select id::bigint as id, email, born_on, 0::decimal(38,0) as amount "
+        f"from (values {rows}) t(id, email, born_on)"
+    )
+    described = dict.fromkeys(("id", "email", "born_on"), "A column.")
+    table = stage_rows(folder, name, version, query, PEOPLE, columns=described)
+    large = f"select * replace ({10**38 - 1}::decimal(38,0) as amount) from ({query})"
+    duckdb.sql(f"copy ({large}) to '{table.folder}/part.parquet'")
+    columns = tuple(
+        replace(c, meta=(PERSONAL if marks is None else marks).get(c.name, {})) for c in table.model.columns
+    )
+    return replace(
+        table, model=replace(table.model, columns=columns), fingerprint={**table.fingerprint, "sum of amount": None}
+    )
+
+
+def hashed(value: str) -> str:
+    return hmac.digest(PII_KEY.encode(), value.encode(), "sha256").hex()
+
+
+def treatment(folder: Path, warehouse: str, **policy: Any) -> Treatment:
+    return Treatment(Lake(Settings(home=folder / "lake", publish_pii=policy)), warehouse)
+
+
+def test_a_shared_warehouse_gets_hashes_that_join_and_keeps_its_grants(
+    on_postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From clear to hash to drop: each time the whole table is served anew; the same value has one hash everywhere."""
+    monkeypatch.setenv("LAKEHOUSE_SECRET_PUBLISH_PII_KEY", PII_KEY)
+    servers: list[tuple[str, Any, Callable[[str], list[tuple[Any, ...]]]]] = [
+        ("postgres", on_postgres.target(), on_postgres.read)
+    ]
+    file = DuckDBTarget(tmp_path / "served.duckdb")
+
+    def read(query: str) -> list[tuple[Any, ...]]:
+        with duckdb.connect(file.path, read_only=True) as connection:
+            return connection.execute(query).fetchall()
+
+    servers.append(("duckdb", file, read))
+    role = f"h_{on_postgres.secret['dbname']}"
+    every = "select email, born_on from gold.dim_a order by id"
+    for version, (name, target, ask) in enumerate(servers):
+        folder = tmp_path / name
+        folder.mkdir()
+        publish_to(target, treatment(folder, name, **{name: "clear"}).applied(people(folder, version)))
+        assert ask(every)[0] == ("é@x", date(1980, 2, 29)) and target.served()["gold.dim_a"].personal == ""
+        if name == "postgres":
+            with psycopg.connect(on_postgres.dsn, autocommit=True) as admin:
+                admin.execute(f"create role {role}")
+                admin.execute(f"grant select on gold.dim_a to {role}")
+        hashes = treatment(folder, name, **{name: "hash"})
+        tables = [hashes.applied(people(folder, version + 10, table)) for table in ("dim_a", "fct_b")]
+        publish_to(target, *tables)
+        email, born = hashed("é@x"), hashed("1980-02-29")
+        assert ask(every) == [(email, born), (email, None), (hashed(""), born), (None, None)]
+        assert ask("select count(*) from gold.dim_a join gold.fct_b using (email)") == [(5,)]
+        noted = target.served()["gold.dim_a"].personal
+        assert noted == hashes.note(tables[0].model) and noted.endswith(": email, born_on") and PII_KEY not in noted
+        publish_to(target, treatment(folder, name, **{name: "drop"}).applied(people(folder, version + 20)))
+        assert ask("select * from gold.dim_a order by id limit 1") == [(1, 10**38 - 1)]
+        assert target.served()["gold.dim_a"].personal == "drop: email, born_on"
+    with psycopg.connect(on_postgres.dsn, autocommit=True) as admin:
+        granted = admin.execute("select has_table_privilege(%s, 'gold.dim_a', 'select')", [role]).fetchone()
+        assert granted == (True,)
+        told = admin.execute("select col_description('gold.fct_b'::regclass, 2)").fetchone()
+        assert told == ("A column. Keyed hash of the value (HMAC-SHA256).",)
+        admin.execute(f"drop owned by {role}")
+        admin.execute(f"drop role {role}")
+
+
+def test_a_mark_a_policy_or_a_key_that_changes_is_published_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAKEHOUSE_SECRET_PUBLISH_PII_KEY", PII_KEY)
+    model, unmarked = people(tmp_path, 1).model, people(tmp_path, 2, marks={}).model
+    notes = {treatment(tmp_path, "redshift").note(model), treatment(tmp_path, "redshift", redshift="drop").note(model)}
+    monkeypatch.setenv("LAKEHOUSE_SECRET_PUBLISH_PII_KEY", PII_KEY[::-1])
+    notes |= {treatment(tmp_path, "redshift").note(model), treatment(tmp_path, "duckdb").note(model)}
+    assert len(notes) == 4 and "" in notes, "the file of this machine has clear values unless it is said otherwise"
+    for given, told in (("short", "too short for a key"), (None, "publish_pii_key is not set.* Nothing was published")):
+        if given is None:
+            monkeypatch.delenv("LAKEHOUSE_SECRET_PUBLISH_PII_KEY")
+        else:
+            monkeypatch.setenv("LAKEHOUSE_SECRET_PUBLISH_PII_KEY", given)
+        with pytest.raises(ConfigError, match=told):
+            treatment(tmp_path, "snowflake").note(model)
+    assert treatment(tmp_path, "snowflake").note(unmarked) == "", "who has no personal column needs no key"
+    with pytest.raises(ConfigError, match="personal columns alone"):
+        alone = replace(people(tmp_path, 3), fields=PEOPLE[1:2])
+        treatment(tmp_path, "redshift", redshift="drop").applied(alone)
+
+
+def test_staged_files_that_are_not_what_spark_read_are_never_hashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAKEHOUSE_SECRET_PUBLISH_PII_KEY", PII_KEY)
+    table = people(tmp_path, 1)
+    with pytest.raises(OpsError, match="failed on rows"):
+        treatment(tmp_path, "postgres").applied(replace(table, fingerprint={**table.fingerprint, "rows": 5}))
+    assert not list(tmp_path.glob("*.postgres"))
 
 
 def test_a_publisher_with_no_more_rights_than_it_needs(on_postgres: Server, tmp_path: Path) -> None:

@@ -146,7 +146,9 @@ def test_secrets_manager_out_of_reach_is_one_clear_error(monkeypatch: pytest.Mon
 def test_what_is_needed_follows_from_the_settings() -> None:
     assert needed(Lake(Settings())) == {}
     lake = Lake(Settings(alerts=("console", "slack"), publish=("duckdb", "postgres")))
-    assert set(needed(lake)) == {"slack_webhook_url", "postgres"}
+    assert set(needed(lake)) == {"slack_webhook_url", "postgres", "publish_pii_key"}
+    clear = Settings(publish=("postgres",), publish_pii={"postgres": "clear"})
+    assert set(needed(Lake(clear))) == {"postgres"}
     assert [type(p).__name__ for p in Lake(Settings(secrets="aws")).secrets.providers] == ["AwsProvider"]
 
 

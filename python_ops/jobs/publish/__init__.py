@@ -14,6 +14,7 @@ from pathlib import Path
 
 from python_ops.jobs.publish.fingerprint import ROWS
 from python_ops.jobs.publish.gate import refuse_red, refuse_untested
+from python_ops.jobs.publish.personal import Treatment
 from python_ops.jobs.publish.stage import current_version, stage
 from python_ops.jobs.publish.target import Served, StagedTable, Version, Warehouse
 from python_ops.jobs.publish.warehouses import published_models, warehouse
@@ -75,6 +76,7 @@ class PublishStatus:
     Attributes:
         published_at: ISO 8601, UTC.
         error: Why the warehouse could not be asked.
+        personal: What was done with the personal columns that are served; empty: nothing, or there are none.
     """
 
     target: str
@@ -85,6 +87,7 @@ class PublishStatus:
     rows: int | None
     published_at: str | None
     error: str | None = None
+    personal: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class _Plan:
 
     name: str
     target: Warehouse
+    treatment: Treatment
     ledger: dict[str, Served]
     changed: list[Model]
     unchanged: list[PublishResult]
@@ -103,7 +107,7 @@ def publish(
     on_event: Callable[[PublishResult], None] | None = None,
     on_start: Callable[[str], None] | None = None,
 ) -> list[PublishResult]:
-    """Publishes every table whose rows or columns may differ from what is served, to each warehouse as a set.
+    """Publishes every table whose rows, columns or treatment may differ from what is served, as a set per warehouse.
 
     A warehouse that fails does not hold up the others. Tables that the last build left out, waiting for a source, stay
     as they are served.
@@ -123,6 +127,7 @@ def publish(
     tell = on_event or (lambda event: None)
     staging, fetched = lake.state / "publish" / "stage", lake.workspace / "state" / "publish" / "fetched"
     clear(staging)  # what a killed run left
+    clear(fetched)
     manifest = lake.manifest()
     wanted = {name: models for name, models in published_models(manifest, lake).items() if models}
     if not wanted:
@@ -159,7 +164,8 @@ def publish(
             staged[model.table] = table
         for plan in ready:
             with _kept(failures, plan.name):
-                results += _replace(lake, plan, [staged[model.table] for model in plan.changed], plan is ready[0])
+                tables = [plan.treatment.applied(staged[model.table]) for model in plan.changed]
+                results += _replace(lake, plan, tables, plan is ready[0])
     finally:
         clear(staging)
         clear(fetched)
@@ -186,15 +192,16 @@ def status(lake: Lake) -> list[PublishStatus]:
         for model in listed:
             with contextlib.suppress(OpsError):
                 built[model.table] = current_version(model, _path(model, lake))
-        error, ledger = None, {}
+        error, ledger, current = None, {}, set()
         try:
-            ledger = warehouse(lake, name).served()
+            ledger, treatment = warehouse(lake, name).served(), Treatment(lake, name)
+            current = {
+                model.table for model in listed
+                if model.table in built
+                and _is_served(ledger.get(model.table), built[model.table], _path(model, lake), treatment.note(model))
+            }  # fmt: skip
         except OpsError as exc:
             error = str(exc)
-        current = {
-            model.table for model in listed
-            if model.table in built and _is_served(ledger.get(model.table), built[model.table], _path(model, lake))
-        }  # fmt: skip
         schemas = {lake.schema_name(layer) for layer in ("gold", *(model.layer for model in listed))}
         dropped = {table for table in ledger if table not in models and table.split(".")[0] in schemas}
         for table in sorted({*models, *dropped}):
@@ -204,15 +211,18 @@ def status(lake: Lake) -> list[PublishStatus]:
 
 
 def _plan(lake: Lake, name: str, models: Sequence[Model], versions: Mapping[str, Version]) -> _Plan:
-    target = warehouse(lake, name)
+    target, treatment = warehouse(lake, name), Treatment(lake, name)
+    notes = {model.table: treatment.note(model) for model in models}
     ledger = target.served()
-    changed = [m for m in models if not _is_served(ledger.get(m.table), versions[m.table], _path(m, lake))]
+    changed = [
+        m for m in models if not _is_served(ledger.get(m.table), versions[m.table], _path(m, lake), notes[m.table])
+    ]
     unchanged = [
         PublishResult(name, m.table, versions[m.table].number, ledger[m.table].rows, Action.UNCHANGED, 0.0)
         for m in models
         if m not in changed
     ]
-    return _Plan(name, target, ledger, changed, unchanged)
+    return _Plan(name, target, treatment, ledger, changed, unchanged)
 
 
 def _replace(lake: Lake, plan: _Plan, staged: Sequence[StagedTable], first: bool) -> list[PublishResult]:
@@ -276,6 +286,7 @@ def _status(
         rows=served.rows if served else None,
         published_at=served.published_at if served else None,
         error=error,
+        personal=served.personal if served else "",
     )
 
 
@@ -291,8 +302,12 @@ def _state(
     return Publication.CURRENT if table in current else Publication.BEHIND
 
 
-def _is_served(served: Served | None, built: Version, path: Path) -> bool:
-    """Whether what is served has the table's rows and columns. (A fence or an OPTIMIZE changes the version only.)"""
-    if served is None or served.version.table_id != built.table_id:
+def _is_served(served: Served | None, built: Version, path: Path, personal: str) -> bool:
+    """Whether what is served has the table's rows and columns, treated alike. (An OPTIMIZE changes the version only.)
+
+    Args:
+        personal: What the warehouse is to get of personal columns.
+    """
+    if served is None or served.version.table_id != built.table_id or served.personal != personal:
         return False
     return served.version == built or not rows_changed_since(path, served.version.number, or_columns=True)

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 
-from python_ops.jobs.publish.fingerprint import DUCKDB, ROWS, Field, Fingerprint
+from python_ops.jobs.publish.fingerprint import DUCKDB, ROWS
 from python_ops.jobs.publish.staged import (
     CONFIG,
     SESSION,
     failed_audit,
+    fingerprint,
     literal,
     staged_rows,
     unequal_parts,
@@ -37,8 +38,10 @@ create table if not exists ops.publish_ledger (
     row_count bigint not null,
     published_at timestamp not null
 );
+alter table ops.publish_ledger add column if not exists personal varchar;
 comment on table ops.publish_ledger is
     'One row per published table: the Delta version that is served, since when (UTC). Written by lakeops publish run.';
+comment on column ops.publish_ledger.personal is 'What was done with personal columns; empty: nothing.';
 """
 
 WAIT_SECONDS = 3.0
@@ -185,11 +188,15 @@ def _ledger(connection: duckdb.DuckDBPyConnection) -> dict[str, Served]:
         "from duckdb_tables() where schema_name = 'ops' and table_name = 'publish_ledger'"
     ).fetchall():
         return {}
-    rows = connection.execute(
-        "select table_name, delta_table_id, delta_version, row_count, "
-        "strftime(published_at, '%Y-%m-%dT%H:%M:%SZ') from ops.publish_ledger"
-    ).fetchall()
-    return {table: Served(Version(table_id, number), count, at) for table, table_id, number, count, at in rows}
+    rows = connection.execute("from ops.publish_ledger")  # one of an older version lacks `personal`
+    found = [dict(zip([name for name, *_ in rows.description or ()], row, strict=True)) for row in rows.fetchall()]
+    return {
+        row["table_name"]: Served(
+            Version(row["delta_table_id"], row["delta_version"]), row["row_count"],
+            f"{row['published_at'].isoformat(timespec='seconds')}Z", row.get("personal") or "",
+        )
+        for row in found
+    }  # fmt: skip
 
 
 def _load(connection: duckdb.DuckDBPyConnection, table: StagedTable) -> int:
@@ -248,8 +255,8 @@ def _describe(connection: duckdb.DuckDBPyConnection, table: StagedTable) -> None
 def _enter(connection: duckdb.DuckDBPyConnection, table: StagedTable) -> None:
     """Writes a table's row of the ledger."""
     connection.execute(
-        "insert or replace into ops.publish_ledger values (?, ?, ?, ?, now()::timestamp)",
-        [table.model.table, table.version.table_id, table.version.number, table.fingerprint[ROWS]],
+        "insert or replace into ops.publish_ledger by position values (?, ?, ?, ?, now()::timestamp, ?)",
+        [table.model.table, table.version.table_id, table.version.number, table.fingerprint[ROWS], table.personal],
     )
 
 
@@ -263,19 +270,6 @@ def _audit(connection: duckdb.DuckDBPyConnection, table: StagedTable) -> None:
     Raises:
         OpsError: they differ; the text names the parts.
     """
-    copy = fingerprint(connection, table.model.schema, table.model.alias, table.fields, without=unknown_parts(table))
+    copy = fingerprint(connection, _name(table), table.fields, unknown_parts(table))
     if wrong := unequal_parts(table, copy):
         raise failed_audit(table, wrong)
-
-
-def fingerprint(
-    connection: duckdb.DuckDBPyConnection,
-    schema: str,
-    table: str,
-    fields: Sequence[Field],
-    without: Collection[str] = (),
-) -> Fingerprint:
-    """The fingerprint of a DuckDB table, without some parts: a sum too large for Spark is an error in DuckDB."""
-    parts = {part: sql for part, sql in DUCKDB.aggregates(fields).items() if part not in without}
-    row = connection.execute(f"select {', '.join(parts.values())} from {DUCKDB.relation(schema, table)}").fetchone()
-    return dict(zip(parts, row or (), strict=True))

@@ -40,7 +40,7 @@ _LEDGER_COLUMNS = (
 )  # fmt: skip
 _LEDGER_COMMENT = (
     "One row per published table: the Delta version that is served, since when (UTC), by which environment, and its "
-    "columns as they were made. Written by lakeops publish run."
+    "columns as they were made, with what was done with personal ones. Written by lakeops publish run."
 )
 
 
@@ -337,9 +337,9 @@ class ServerTarget(ABC):
                     f"{environment!r}, not by {self.environment!r}. Nothing was touched. Give this environment a "
                     "database of its own, or another LAKEHOUSE_SCHEMA_PREFIX."
                 )
-            version = Version(table_id, int(number))
+            version, made = Version(table_id, int(number)), json.loads(shape)
             found[table] = _Entry(
-                Served(version, int(count), f"{at.isoformat(timespec='seconds')}Z"), json.loads(shape)
+                Served(version, int(count), f"{at.isoformat(timespec='seconds')}Z", made.get("personal", "")), made
             )
         return found
 
@@ -349,6 +349,7 @@ class ServerTarget(ABC):
         shape = {
             "columns": {field.name.lower(): self.type_of(field) for field in table.fields},
             "described": _described(table),
+            "personal": table.personal,
         }
         cursor.execute(f"delete from {self._ledger_name} where {self.dialect.name('table_name')} = %s", [model.table])
         names = _names(self.dialect, _LEDGER_COLUMNS)

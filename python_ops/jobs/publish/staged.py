@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +123,15 @@ def open_staged(table: StagedTable) -> Iterator[StagedRows]:
             f"Publishing {table.model.table}: its staged files cannot be read: {why}. What was served before is still "
             "served. Run `lakeops publish run` again; it stages the table anew."
         ) from exc
+
+
+def fingerprint(
+    connection: duckdb.DuckDBPyConnection, relation: str, fields: Sequence[Field], without: Collection[str] = ()
+) -> Fingerprint:
+    """The fingerprint of a relation in DuckDB, without some parts: a sum too large for Spark is an error in DuckDB."""
+    parts = {part: sql for part, sql in DUCKDB.aggregates(fields).items() if part not in without}
+    row = connection.execute(f"select {', '.join(parts.values())} from {relation}").fetchone()
+    return dict(zip(parts, row or (), strict=True))
 
 
 def unequal_parts(table: StagedTable, copy: Fingerprint) -> str | None:

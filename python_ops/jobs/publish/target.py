@@ -29,11 +29,13 @@ class Served:
 
     Attributes:
         published_at: ISO 8601, UTC.
+        personal: What was done with personal columns; empty: nothing, or there are none.
     """
 
     version: Version
     rows: int
     published_at: str
+    personal: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class StagedTable:
     Attributes:
         folder: Folder of the parquet files.
         seconds: Time that staging took.
+        personal: What was done with its personal columns; empty: nothing, or there are none.
     """
 
     model: Model
@@ -51,6 +54,7 @@ class StagedTable:
     folder: Path
     fingerprint: Fingerprint
     seconds: float
+    personal: str = ""
 
 
 @dataclass(frozen=True)

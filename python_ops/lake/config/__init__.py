@@ -53,6 +53,8 @@ class Settings(BaseSettings):
         report_url: Where the environment's report.html can be read; alerts link it.
         extract: Sources that each run extracts, of those in python_ops/jobs/extract/sources.yml.
         publish: Warehouses that this environment publishes to, of those that a model's `publish_to` names.
+        publish_pii: What a warehouse gets of personal columns: `clear`, `hash` (keyed by the secret `publish_pii_key`)
+            or `drop`. Not named: `clear` in the DuckDB file, which has the lake's own readers, `hash` in the others.
         catalog: Where each green run registers the lake's tables for other engines.
         kafka_servers: Brokers to begin with, `host:port,host:port`; streams need it.
         kafka_protocol: How to speak to them; with SASL the secret `kafka` has user and password.
@@ -94,6 +96,7 @@ class Settings(BaseSettings):
     report_url: str = ""
     extract: tuple[str, ...] = ()
     publish: tuple[Literal["duckdb", "postgres", "redshift", "snowflake"], ...] = ("duckdb",)
+    publish_pii: Mapping[Literal["duckdb", "postgres", "redshift", "snowflake"], Literal["clear", "hash", "drop"]] = {}
     catalog: Literal["none", "glue"] = "none"
     kafka_servers: str = Field(default="", pattern=r"^([A-Za-z0-9._-]+:[0-9]{1,5}(,[A-Za-z0-9._-]+:[0-9]{1,5})*)?$")
     kafka_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
@@ -140,6 +143,11 @@ class Settings(BaseSettings):
     def kafka_has_login(self) -> bool:
         """Whether Kafka asks for a user and a password: IAM takes the role of the process."""
         return self.kafka_protocol.startswith("SASL") and self.kafka_mechanism != "AWS_MSK_IAM"
+
+    def pii_policy(self, warehouse: str) -> str:
+        """What a warehouse gets of personal columns: `clear`, `hash` or `drop`."""
+        given: Mapping[str, str] = {str(name): policy for name, policy in self.publish_pii.items()}
+        return given.get(warehouse, "clear" if warehouse == "duckdb" else "hash")
 
     def schema_name(self, layer: str) -> str:
         """Name of a layer's schema, as macros/generate_schema_name.sql gives it."""

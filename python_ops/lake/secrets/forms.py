@@ -28,7 +28,10 @@ FORMS: Mapping[str, Form] = {
     "kafka": (("user",), ("password",)),
     "address": (),
     "text": (),
+    "key": (),
 }
+
+_KEY = 32  # hexadecimal digits of 128 bits
 
 
 def faults(secret: Secret, form: str) -> list[str]:
@@ -37,6 +40,8 @@ def faults(secret: Secret, form: str) -> list[str]:
         text = secret.reveal()
         if form == "address" and not re.fullmatch(r"https?://\S+", text):
             return [f"Secret {secret.name} is not an address that begins with https://."]
+        if form == "key" and len(text.strip()) < _KEY:
+            return [f"Secret {secret.name} is too short for a key: it needs {_KEY} characters, made at random."]
         return [] if text.strip() else [f"Secret {secret.name} is blank."]
     try:
         fields = secret.json()

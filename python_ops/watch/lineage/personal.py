@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from python_ops.lake.artifacts import Model
 from python_ops.lake.errors import OpsError
+from python_ops.lake.marks import personal_columns
 from python_ops.watch.lineage.columns import ColumnLineage, Origin
 
 
@@ -44,7 +45,7 @@ def unmarked(lineage: ColumnLineage) -> list[Unmarked]:
         if column.pii
     }
     models = lineage.manifest.models.values()
-    personal |= {(model.table, c.name) for model in models for c in model.columns if c.meta.get("pii")}
+    personal |= {(model.table, name) for model in models for name in personal_columns(model)}
     found = [each for model in models for each in _of(model, lineage, personal)]
     return sorted(found, key=lambda each: each.column)
 

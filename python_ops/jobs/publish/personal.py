@@ -1,0 +1,130 @@
+"""What a warehouse gets of personal columns: their values, a keyed hash of them, or nothing.
+
+The hash is HMAC-SHA256 (RFC 2104) of the value's text in UTF-8, as 64 hexadecimal digits: the same for the same value
+in every table and warehouse, so that keys still join, and NULL for NULL. It is made where the staged files are read,
+in this process: the key is in no statement's text, and no server ever sees it or a clear value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+
+from python_ops.jobs.publish.fingerprint import DUCKDB, ColumnKind, Field
+from python_ops.jobs.publish.staged import failed_audit, fingerprint, literal, open_staged, unequal_parts, unknown_parts
+from python_ops.jobs.publish.target import StagedTable
+from python_ops.lake.artifacts import Model, ModelColumn
+from python_ops.lake.errors import ConfigError
+from python_ops.lake.lake import Lake
+from python_ops.lake.marks import personal_columns
+from python_ops.lake.secrets.forms import faults
+
+KEY = "publish_pii_key"
+"""The secret that hashes are keyed with."""
+
+_BLOCK = 64  # bytes of SHA-256's block, to which HMAC fills its key
+
+
+class Treatment:
+    """How one warehouse gets personal columns: the setting `publish_pii`.
+
+    Args:
+        lake: The environment.
+        warehouse: Its name in `publish`.
+    """
+
+    def __init__(self, lake: Lake, warehouse: str) -> None:
+        self.lake, self.warehouse, self.policy = lake, warehouse, lake.settings.pii_policy(warehouse)
+
+    @cached_property
+    def key(self) -> bytes:
+        """The key, read once: a rotation in the middle of a run does not mix two.
+
+        Raises:
+            ConfigError: there is none, or it is too short.
+        """
+        try:
+            secret = self.lake.secrets.get(KEY)
+        except ConfigError as exc:
+            raise ConfigError(
+                f"{exc} It is the key of the hashes that {self.warehouse} gets instead of personal values. Nothing was "
+                "published there. docs/guides/publishing.md#personal-columns says how to make one."
+            ) from exc
+        if found := faults(secret, "key"):
+            raise ConfigError(" ".join(found))
+        return secret.reveal().strip().encode()
+
+    def note(self, model: Model) -> str:
+        """What the ledger says of a table's personal columns; empty where they are served as they are, or none are.
+
+        It names the columns and, by a fingerprint, the key: whatever of them changes, the table is published again.
+
+        Raises:
+            ConfigError: a hash is needed, and there is no key.
+        """
+        columns = ", ".join(personal_columns(model))
+        if not columns or self.policy == "clear":
+            return ""
+        if self.policy == "drop":
+            return f"drop: {columns}"
+        return f"hash by key {hmac.digest(self.key, b'lakeops publish_pii_key', 'sha256').hex()[:12]}: {columns}"
+
+    def applied(self, table: StagedTable) -> StagedTable:
+        """A staged table as the warehouse gets it; its clear rows are first compared with the lake's.
+
+        Raises:
+            ConfigError: no column would be left.
+            OpsError: the staged files are not what Spark read, cannot be read, or the disk is full.
+        """
+        if not (note := self.note(table.model)):
+            return table
+        personal = {name.lower() for name in personal_columns(table.model)}
+        kept = [f for f in table.fields if self.policy != "drop" or f.name.lower() not in personal]
+        if not kept:
+            raise ConfigError(
+                f"{table.model.table} has personal columns alone, and {self.warehouse} gets none (publish_pii: drop). "
+                f"Take {self.warehouse} out of its publish_to."
+            )
+        columns = ", ".join(_hashed(f) if f.name.lower() in personal else DUCKDB.name(f.name) for f in kept)
+        treated = replace(
+            table,
+            model=replace(table.model, columns=tuple(_described(column, personal) for column in table.model.columns)),
+            fields=tuple(Field(f.name, "string") if f.name.lower() in personal else f for f in kept),
+            folder=table.folder.with_name(f"{table.folder.name}.{self.warehouse}"),
+            personal=note,
+        )
+        unknown = unknown_parts(table)
+        with open_staged(table) as rows:
+            if wrong := unequal_parts(table, fingerprint(rows.connection, f"({rows.every})", table.fields, unknown)):
+                raise failed_audit(table, wrong)
+            for name, padded in self._pads() if self.policy == "hash" else ():
+                rows.connection.execute(f"set variable {name} = ?::blob", [padded])
+            treated.folder.mkdir()
+            file = literal(str(treated.folder / "part.parquet"))
+            rows.connection.execute(f"copy (select {columns} from ({rows.every})) to {file} (format parquet)")
+        with open_staged(treated) as rows:
+            parts = fingerprint(rows.connection, f"({rows.every})", treated.fields, unknown)
+        return replace(treated, fingerprint={**parts, **dict.fromkeys(unknown)})
+
+    def _pads(self) -> Iterator[tuple[str, bytes]]:
+        """The two forms of the key that HMAC hashes with, by the variable that has each."""
+        key = self.key if len(self.key) <= _BLOCK else hashlib.sha256(self.key).digest()
+        for name, pad in (("inner_pad", 0x36), ("outer_pad", 0x5C)):
+            yield name, bytes(byte ^ pad for byte in key.ljust(_BLOCK, b"\0"))
+
+
+def _hashed(field: Field) -> str:
+    """HMAC-SHA256 of a column: `H(K ^ opad || H(K ^ ipad || text))`."""
+    column = DUCKDB.name(field.name)
+    text = column if field.kind is ColumnKind.BINARY else f"encode({column}::varchar)"
+    return f"sha256(getvariable('outer_pad') || unhex(sha256(getvariable('inner_pad') || {text}))) as {column}"
+
+
+def _described(column: ModelColumn, personal: set[str]) -> ModelColumn:
+    """A column's description, which says that its values are hashed."""
+    if column.name.lower() not in personal:
+        return column
+    return replace(column, description=f"{column.description} Keyed hash of the value (HMAC-SHA256).".strip())
