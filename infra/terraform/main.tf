@@ -141,3 +141,10 @@ module "catalog" {
   with_athena         = var.with_athena
   with_lake_formation = var.with_lake_formation
 }
+
+module "lake_formation" {
+  source     = "./modules/lake_formation"
+  count      = var.grants == "" ? 0 : 1
+  grants     = jsondecode(file(var.grants))
+  depends_on = [module.catalog]
+}

@@ -73,6 +73,12 @@ variable "log_days" {
   default     = 365
 }
 
+variable "grants" {
+  description = "File that `lakeops catalog grants export` writes; empty: Lake Formation's grants are not Terraform's."
+  type        = string
+  default     = ""
+}
+
 variable "with_athena" {
   description = "A workgroup for readers with Athena. moto, which the tests apply to, lacks it."
   type        = bool

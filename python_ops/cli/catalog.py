@@ -11,11 +11,15 @@ from python_ops.cli.tables import print_rows
 from python_ops.jobs.catalog import Action, Change, refuse_incomplete
 from python_ops.jobs.catalog import register as register_entries
 from python_ops.jobs.catalog import unregister as unregister_entries
+from python_ops.jobs.catalog.access import Access
+from python_ops.jobs.catalog.lake_formation import grants as bring_grants
 from python_ops.jobs.catalog.readers import check as check_readers
 from python_ops.jobs.catalog.readers import refuse_broken
 from python_ops.lake.lock import exclusive
 
 app = typer.Typer(help="The lake in AWS Glue, where Athena, Trino and EMR find it.", no_args_is_help=True)
+grants = typer.Typer(help="Who may read what, by Lake Formation.", no_args_is_help=True)
+app.add_typer(grants, name="grants")
 
 
 @app.command()
@@ -83,6 +87,40 @@ def unregister(execute: Execute = False, env: Env = Environment.LOCAL, as_json: 
     else:
         changes = unregister_entries(lake)
     _show(changes, execute, as_json)
+
+
+@grants.command("plan")
+def grants_plan(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
+    """Show how Lake Formation's tags, filters and grants differ from what contracts, models and roles say.
+
+    Example: lakeops catalog grants plan --env prod
+    """
+    _show(bring_grants(lake_of(env)), False, as_json)
+
+
+@grants.command("apply")
+def grants_apply(execute: Execute = False, env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
+    """Do what `catalog grants plan` shows. What bears no tag of this environment is never touched.
+
+    Example: lakeops catalog grants apply --env prod --execute
+    """
+    lake = lake_of(env)
+    if execute:
+        with exclusive(lake, "catalog grants apply"):
+            changes = bring_grants(lake, execute)
+    else:
+        changes = bring_grants(lake)
+    _show(changes, execute, as_json)
+    refuse_incomplete(changes)
+
+
+@grants.command("export")
+def grants_export(env: Env = Environment.LOCAL) -> None:
+    """Print the tags, filters and grants as one JSON document: what `apply` makes, for Terraform.
+
+    Example: lakeops catalog grants export --env prod > target/emr/prod-grants.json
+    """
+    print_json(Access(lake_of(env)).document)
 
 
 def _show(changes: Iterable[Change], executed: bool, as_json: bool, unchanged: bool = False) -> None:

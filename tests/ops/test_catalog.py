@@ -115,7 +115,8 @@ def test_an_entry_says_whose_the_table_is_and_what_it_means(lake: Lake) -> None:
     assert found["Parameters"]["lakehouse.environment"] == "dev"
     columns = {column["Name"]: column for column in found["StorageDescriptor"]["Columns"]}
     assert columns["customer_id"]["Type"] == "string" and not columns["customer_id"].get("Parameters")
-    assert columns["email"]["Parameters"] == {"pii": "true"} and len(columns["email"]["Comment"]) == 255
+    assert columns["email"]["Parameters"] == {"pii": "true"}, "its table says how sensitive it is"
+    assert len(columns["email"]["Comment"]) == 255
     assert found["StorageDescriptor"]["Location"].endswith("/warehouse/dev_gold.db/dim_customer")
     bronze = table("dev_bronze", "crm_contacts")
     assert {name: bronze["Parameters"].get(name) for name in ("owner", "key", "domain", "sla_minutes")} == {
@@ -177,7 +178,7 @@ def test_a_change_of_the_lake_or_by_hand_is_put_right(lake: Lake) -> None:
     path = lake.artifacts / "manifest.json"
     path.write_text(path.read_text().replace(', "sensitivity": "personal"', ""))
     planned = {change.name: (change.action.value, change.why) for change in register(lake)}
-    assert planned["dev_gold.dim_customer"] == ("update", "parameters"), "what is no longer said goes"
+    assert planned["dev_gold.dim_customer"] == ("update", "columns, parameters"), "what is no longer said goes"
     assert planned["dev_gold.fct_old"] == ("remove", "the lake has no such table")
     register(lake, execute=True)
     assert "sensitivity" not in table("dev_gold", "dim_customer")["Parameters"]

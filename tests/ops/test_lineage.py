@@ -75,6 +75,7 @@ READ_ONLY = {
     "lakeops watermark get", "lakeops watermark set", "lakeops watermark reset", "lakeops sla check", "lakeops sla ack",
     "lakeops metrics push", "lakeops metrics dashboard", "lakeops lineage show", "lakeops lineage export",
     "lakeops lineage check", "lakeops sql", "lakeops catalog status", "lakeops catalog check",
+    "lakeops catalog grants plan", "lakeops catalog grants export",
     "lakeops snapshot list", "lakeops snapshot verify", "lakeops table history", "lakeops extract status",
     "lakeops stream status", "lakeops ingest report", "lakeops contracts check", "lakeops contracts diff",
     "lakeops contracts release", "lakeops contracts export", "lakeops contracts infer", "lakeops dlq list",

@@ -199,12 +199,12 @@ class _Glue:
 
     def __init__(self, lake: Lake) -> None:
         self.lake = lake
-        with _explained("anything"):
+        with explained("anything"):
             self.client = aws.client("glue", answer_seconds=20)
 
     def database(self, name: str) -> Mapping[str, Any] | None:
         """The database; None where there is none."""
-        with _explained(f"database {name}"):
+        with explained(f"database {name}"):
             try:
                 found: Mapping[str, Any] = self.client.get_database(Name=name)["Database"]
             except self.client.exceptions.EntityNotFoundException:
@@ -212,35 +212,46 @@ class _Glue:
         return found
 
     def tables(self, database: str) -> dict[str, Mapping[str, Any]]:
-        with _explained(f"tables of {database}"):
+        with explained(f"tables of {database}"):
             pages = self.client.get_paginator("get_tables").paginate(DatabaseName=database)
             return {table["Name"]: table for page in pages for table in page["TableList"]}
 
     def make_database(self, name: str) -> None:
         given = {"Name": name, "Description": f"Layer of the lakehouse {self.lake.settings.target}"}
-        with _explained(f"database {name}"):
+        with explained(f"database {name}"):
             self.client.create_database(DatabaseInput={**given, "Parameters": {MARK: self.lake.settings.target}})
 
     def remove_database(self, name: str) -> None:
-        with _explained(f"database {name}"):
+        with explained(f"database {name}"):
             self.client.delete_database(Name=name)
 
     def make(self, database: str, given: Mapping[str, Any]) -> None:
-        with _explained(f"{database}.{given['Name']}"):
+        with explained(f"{database}.{given['Name']}"):
             self.client.create_table(DatabaseName=database, TableInput=given)
 
     def change(self, database: str, given: Mapping[str, Any]) -> None:
-        with _explained(f"{database}.{given['Name']}"):
+        with explained(f"{database}.{given['Name']}"):
             self.client.update_table(DatabaseName=database, TableInput=given)
 
     def remove(self, database: str, table: str) -> None:
-        with _explained(f"{database}.{table}"):
+        with explained(f"{database}.{table}"):
             self.client.delete_table(DatabaseName=database, Name=table)
 
 
 @contextmanager
-def _explained(what: str) -> Iterator[None]:
-    """Turns boto3's errors into one that says what to do."""
+def explained(
+    what: str,
+    service: str = "Glue",
+    right: str = "have the calls of `catalog` in infra/terraform/roles.tf, and with Lake Formation CREATE_TABLE and "
+    "ALTER on the database",
+) -> Iterator[None]:
+    """Turns boto3's errors into one that says what to do.
+
+    Args:
+        what: What is asked for.
+        service: Whom.
+        right: What the role must have or be.
+    """
     try:
         from botocore.exceptions import BotoCoreError, ClientError
     except ImportError as exc:
@@ -250,12 +261,10 @@ def _explained(what: str) -> Iterator[None]:
     except ClientError as exc:
         code = exc.response["Error"]["Code"]
         if code in ("AccessDeniedException", "UnrecognizedClientException", "ExpiredTokenException"):
-            raise OpsError(
-                f"Glue does not admit this to {what} ({code}). The role needs the calls of `catalog` in "
-                "infra/terraform/roles.tf, and with Lake Formation CREATE_TABLE and ALTER on the database."
-            ) from exc
-        raise OpsError(f"Glue refused {what} ({code}: {exc.response['Error'].get('Message', '')[:200]}).") from exc
+            raise OpsError(f"{service} does not admit this to {what} ({code}). The role must {right}.") from exc
+        raise OpsError(f"{service} refused {what} ({code}: {exc.response['Error'].get('Message', '')[:200]}).") from exc
     except BotoCoreError as exc:
         raise OpsError(
-            f"Glue does not answer for {what} ({type(exc).__name__}). Set AWS_REGION and credentials, and try again."
+            f"{service} does not answer for {what} ({type(exc).__name__}). Set AWS_REGION and credentials, and try "
+            "again."
         ) from exc

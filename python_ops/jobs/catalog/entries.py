@@ -11,6 +11,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from python_ops.lake.artifacts import Manifest, Model
 from python_ops.lake.buckets import on_bucket
 from python_ops.lake.errors import OpsError
 from python_ops.lake.lake import Lake
+from python_ops.lake.marks import INTERNAL, PERSONAL, Marks, of_contract, of_model, personal_columns
 from python_ops.lake.views import Views
 
 if TYPE_CHECKING:
@@ -86,13 +88,13 @@ class Entries:
         view = self.views.get(name)
         comments = view.comments if view else {c: text for c, (_, text) in delta.columns(self._path(name)).items()}
         model = self.models.get(name)
-        marks = self._marks(name, model)
+        marks = self.marks(name).columns
         columns = [
             {
                 "Name": column,
                 "Type": type_.replace("timestamp_ntz", "timestamp"),
                 "Comment": _cut(comments[column], _COMMENT),
-                "Parameters": marks.get(column, {}),
+                "Parameters": {tag: value for tag, value in marks.get(column, {}).items() if value != "false"},
             }
             for column, type_ in self.types(name).items()
         ]
@@ -173,28 +175,24 @@ class Entries:
         known = sources & self.manifest.source_meta.keys()
         return ",".join(sorted({self.lake.contracts.load(source).owner for source in known}))
 
-    def _marks(self, name: str, model: Model | None) -> dict[str, dict[str, str]]:
-        """What is said of columns: whether they are personal, and how sensitive."""
-        if model:
-            marks = {column.name: _mark(column.meta.get("pii"), column.meta) for column in model.columns}
-            return marks | {
-                "_cdc_filled": _mark(any("pii" in mark for mark in marks.values()), {})
-            }  # it has all of them
+    def marks(self, name: str) -> Marks:
+        """What is said of a table or view and of its columns: whether they are personal, and how sensitive."""
+        if model := self.models.get(name):
+            said = of_model(model)
+            if personal_columns(model):  # the struct has all filled values
+                of_all = {"pii": "true", "sensitivity": PERSONAL}
+                said = replace(said, columns={**said.columns, "_cdc_filled": of_all})
+            return said
         source = name.partition(".")[2]
-        if source not in self.manifest.source_meta:
-            return {}
-        return {column.name: _mark(column.pii, column.lf_tags) for column in self.lake.contracts.load(source).columns}
-
-
-def _mark(is_personal: object, tags: Mapping[str, Any]) -> dict[str, str]:
-    return ({"pii": "true"} if is_personal else {}) | {n: str(tags[n]) for n in ("sensitivity",) if n in tags}
+        known = source in self.manifest.source_meta
+        return of_contract(self.lake.contracts.load(source)) if known else Marks("", INTERNAL)
 
 
 def _of_model(manifest: Manifest, model: Model, owner: str) -> dict[str, str]:
     told = {
         "description": model.description, "layer": model.layer, "owner": owner, "key": ",".join(model.unique_key),
-        "grain": _grain(model.description), "domain": model.group or "", "readers": ",".join(promised_readers(model)),
-        **_policy(model.meta),
+        "grain": _grain(model.description), "domain": of_model(model).domain,
+        "readers": ",".join(promised_readers(model)), **_policy(model.meta),
     }  # fmt: skip
     return {name: value for name, value in told.items() if value or name == "description"}
 

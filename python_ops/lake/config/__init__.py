@@ -55,6 +55,7 @@ class Settings(BaseSettings):
         publish: Warehouses that this environment publishes to, of those that a model's `publish_to` names.
         publish_pii: What a warehouse gets of personal columns: `clear`, `hash` (keyed by the secret `publish_pii_key`)
             or `drop`. Not named: `clear` in the DuckDB file, which has the lake's own readers, `hash` in the others.
+        access: Who has each role of python_ops/jobs/catalog/roles.yml: ARNs of IAM roles, users or groups, by role.
         catalog: Where each green run registers the lake's tables for other engines.
         kafka_servers: Brokers to begin with, `host:port,host:port`; streams need it.
         kafka_protocol: How to speak to them; with SASL the secret `kafka` has user and password.
@@ -98,6 +99,7 @@ class Settings(BaseSettings):
     publish: tuple[Literal["duckdb", "postgres", "redshift", "snowflake"], ...] = ("duckdb",)
     publish_pii: Mapping[Literal["duckdb", "postgres", "redshift", "snowflake"], Literal["clear", "hash", "drop"]] = {}
     catalog: Literal["none", "glue"] = "none"
+    access: Mapping[str, tuple[Annotated[str, Field(pattern=r"^arn:[a-z-]+:[a-z]+:\S+$")], ...]] = {}
     kafka_servers: str = Field(default="", pattern=r"^([A-Za-z0-9._-]+:[0-9]{1,5}(,[A-Za-z0-9._-]+:[0-9]{1,5})*)?$")
     kafka_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     kafka_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "AWS_MSK_IAM"] = "SCRAM-SHA-512"
