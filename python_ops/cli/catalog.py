@@ -115,7 +115,7 @@ def grants_apply(execute: Execute = False, env: Env = Environment.LOCAL, as_json
 
 
 @grants.command("export")
-def grants_export(env: Env = Environment.LOCAL) -> None:
+def grants_export(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None:
     """Print the tags, filters and grants as one JSON document: what `apply` makes, for Terraform.
 
     Example: lakeops catalog grants export --env prod > target/emr/prod-grants.json

@@ -31,7 +31,7 @@ def test_an_unknown_environment_and_an_unknown_setting_are_named(
         load_settings("nowhere")
     monkeypatch.setattr(config, "FOLDER", tmp_path)
     (tmp_path / "odd.yml").write_text("colour: red\n")
-    with pytest.raises(ConfigError, match=r"odd.yml sets colour. Known: alerts,"):
+    with pytest.raises(ConfigError, match=r"odd.yml sets colour. Known: access, alerts,"):
         load_settings("odd")
 
 

@@ -7,7 +7,7 @@ has such a key is the environment's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from python_ops.jobs.catalog.entries import Entries
 from python_ops.lake.artifacts import Model
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
-from python_ops.lake.marks import INTERNAL, PERSONAL, Marks
+from python_ops.lake.marks import INTERNAL, PERSONAL
 
 Document = dict[str, dict[str, dict[str, Any]]]
 """For each kind of item, the items by a name of their own."""
@@ -73,6 +73,11 @@ class Access:
     def __init__(self, lake: Lake) -> None:
         self.lake, self.prefix = lake, own_prefix(lake)
         self.roles = {name: Role(**given) for name, given in yaml.safe_load(_ROLES.read_text()).items()}
+        for name, role in self.roles.items():
+            if unknown := sorted(role.where.keys() - set(_TAGS)):
+                raise ConfigError(
+                    f"{_ROLES.name}: `where` of {name} has {', '.join(unknown)}. Known: {', '.join(_TAGS)}."
+                )
         if unknown := sorted(lake.settings.access.keys() - self.roles.keys()):
             raise ConfigError(
                 f"The setting access names {', '.join(unknown)}, which {_ROLES.name} lacks. Known: "
@@ -92,8 +97,9 @@ class Access:
             self._table(name, entries)
         if not self.columns:
             raise OpsError(f"The lake in {lake.settings.place} has no tables, so there is nothing to grant yet.")
-        for role, principal in self._granted():
-            self._grant(role, principal)
+        for name in self.roles:
+            for principal in lake.settings.access.get(name, ()):
+                self._grant(name, principal)
         self.document["tags"] = {
             self.prefix + tag: {"key": self.prefix + tag, "values": sorted(values)}
             for tag, values in self._values.items()
@@ -109,7 +115,9 @@ class Access:
             column.lower(): mark for column, mark in marks.columns.items() if column.lower() in self.columns[name]
         }
         filters = _filters(model, columns) if model else {}
-        self._filter(place, model, marks, columns, filters)
+        if model and filters:
+            judged = {c: {"sensitivity": marks.sensitivity, **columns.get(c, {})} for c in self.columns[name]}
+            self._filter(place, model, judged, filters)
         of_table = {"sensitivity": marks.sensitivity, "rows": "filtered" if filters else "all"}
         self.document["tables"][name] = {
             **place, "tags": self._tagged({**of_table, **({"domain": marks.domain} if marks.domain else {})})
@@ -123,25 +131,27 @@ class Access:
         self.document["columns"].update(alike)
 
     def _filter(
-        self, place: Mapping[str, str], model: Model | None, marks: Marks, columns: Mapping[str, Any],
+        self, place: Mapping[str, str], model: Model, columns: Mapping[str, Mapping[str, str]],
         filters: Mapping[str, Filter],
     ) -> None:  # fmt: skip
         """The part of a table that each role of its `access_filters` gets."""
+        if model.is_view:
+            raise ConfigError(f"{model.path}: access_filters of {model.name}: a view has no filter. Take them out.")
         for name, part in filters.items():
-            assert model is not None
             role = self.roles.get(name)
-            if role is None or "filtered" in role.where.get("rows", ("filtered",)) or "SELECT" not in role.on_tables:
+            if (
+                role is None
+                or "SELECT" not in role.on_tables
+                or "filtered" in role.where.get("rows", ("filtered",))
+                or model.layer not in role.where.get("layer", LAYERS)
+            ):
+                why = "is not in roles.yml" if role is None else "may read filtered tables as a whole, or none there"
                 raise ConfigError(
-                    f"{model.path}: access_filters of {model.name} names {name}, and that role "
-                    f"{'is not in roles.yml' if role is None else 'may read filtered tables as a whole, or none'}. "
-                    f"A filter holds for a role whose `where` has `rows: [all]` and who may SELECT."
+                    f"{model.path}: access_filters of {model.name} names {name}, and that role {why}. A filter holds "
+                    "for a role that may SELECT in that layer and whose `where` has `rows: [all]`."
                 )
             asked = {tag: values for tag, values in role.where.items() if tag in ("pii", "sensitivity")}
-            has = {
-                column: {"sensitivity": marks.sensitivity, **columns.get(column, {})}
-                for column in self.columns[model.table]
-            }
-            hidden = {c for c, mark in has.items() if any(mark.get(tag) not in values for tag, values in asked.items())}
+            hidden = {c for c, mark in columns.items() if any(mark.get(tag) not in asked[tag] for tag in asked)}
             key = f"{self.prefix}{name}"
             self.document["filters"][f"{place['database']}.{place['table']} {name}"] = {
                 **place, "name": key, "rows": part.rows, "without": sorted(hidden | {c.lower() for c in part.without}),
@@ -151,16 +161,9 @@ class Access:
                     **place, "name": key, "principal": principal, "permissions": ["SELECT"],
                 }  # fmt: skip
 
-    def _granted(self) -> Iterator[tuple[str, str]]:
-        for role in self.roles:
-            for principal in self.lake.settings.access.get(role, ()):
-                yield role, principal
-
     def _grant(self, role: str, principal: str) -> None:
         """What a role's principal may do: on databases by their layer, on tables and columns by all tags."""
         given = self.roles[role]
-        if unknown := sorted(given.where.keys() - set(_TAGS)):
-            raise ConfigError(f"{_ROLES.name}: `where` of {role} has {', '.join(unknown)}. Known: {', '.join(_TAGS)}.")
         for tag, values in given.where.items():
             self._values[tag].update(values)
         layers = {"layer": given.where.get("layer", LAYERS)}
