@@ -257,12 +257,14 @@ def _type(annotation: Any) -> str:
         lambda found: (found[1] or "").rsplit(".", 1)[-1],
         str(annotation),
     )
+    if "apping" in text or "dict" in text:
+        return "mapping"
     choices = re.search(r"Literal\[([^]]+)\]", text)
     if choices:
         shown = ", ".join(f"`{value}`" for value in re.findall(r"'([^']*)'", choices[1]))
         return f"list of {shown}" if text.startswith(("tuple", "list")) else shown
     return {"str": "text", "bool": "true or false", "float": "number", "Path": "folder or bucket"}.get(
-        text, "list of texts" if text.startswith("tuple") else "mapping" if "apping" in text or "dict" in text else text
+        text, "list of texts" if text.startswith("tuple") else text
     )
 
 
