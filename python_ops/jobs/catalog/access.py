@@ -184,8 +184,8 @@ class Access:
 
 
 def own_prefix(lake: Lake) -> str:
-    """What the environment's keys, and the names of its filters, begin with."""
-    return "_".join(part for part in ("lakehouse", lake.settings.target, lake.settings.schema_prefix) if part) + "_"
+    """What the environment's keys, and the names of its filters, begin with; a dot is in no part of it."""
+    return ".".join(part for part in ("lakehouse", lake.settings.target, lake.settings.schema_prefix) if part) + "."
 
 
 def grant_name(principal: str, kind: str, where: Mapping[str, list[str]]) -> str:

@@ -112,6 +112,10 @@ class _LakeFormation:
             what, "Lake Formation", "be an administrator of the data lake (docs/runbooks/data_access_governance.md)"
         )
 
+    def _is_own(self, name: str) -> bool:
+        """Whether a key or a filter is the environment's: not that of a schema prefix below it either."""
+        return name.startswith(self.prefix) and "." not in name.removeprefix(self.prefix)
+
     @cached_property
     def _account(self) -> str:
         return str(aws.client("sts").get_caller_identity()["Account"])
@@ -122,7 +126,7 @@ class _LakeFormation:
         """What Lake Formation says of the environment, and the names of the tables that Glue lacks."""
         found: Document = {kind: {} for kind in KINDS}
         for tag in self._pages("list_lf_tags", "LFTags"):
-            if tag["TagKey"].startswith(self.prefix):
+            if self._is_own(tag["TagKey"]):
                 found["tags"][tag["TagKey"]] = {"key": tag["TagKey"], "values": sorted(tag["TagValues"])}
         for kind in ("databases", "tables"):
             for key, item in access.document[kind].items():
@@ -133,7 +137,7 @@ class _LakeFormation:
                 if tags[1]:
                     found["columns"][key] = {**place, "columns": tags[1]}
         for item in self._pages("list_data_cells_filter", "DataCellsFilters"):
-            if item["Name"].startswith(self.prefix):
+            if self._is_own(item["Name"]):
                 place = {"database": item["DatabaseName"], "table": item["TableName"]}
                 rows = item.get("RowFilter", {}).get("FilterExpression", "")
                 without = sorted(item.get("ColumnWildcard", {}).get("ExcludedColumnNames", ()))
@@ -149,10 +153,10 @@ class _LakeFormation:
         item: dict[str, Any] = {"principal": principal, "permissions": sorted([*given["Permissions"], *grantable])}
         if policy := resource.get("LFTagPolicy"):
             where = {tag["TagKey"]: sorted(tag["TagValues"]) for tag in policy.get("Expression") or ()}
-            if where and all(key.startswith(self.prefix) for key in where):
+            if where and all(map(self._is_own, where)):
                 key = grant_name(principal, policy["ResourceType"], where)
                 found["grants"][key] = {**item, "type": policy["ResourceType"], "where": where}
-        elif (cells := resource.get("DataCellsFilter")) and cells["Name"].startswith(self.prefix):
+        elif (cells := resource.get("DataCellsFilter")) and self._is_own(cells["Name"]):
             place = {"database": cells["DatabaseName"], "table": cells["TableName"], "name": cells["Name"]}
             role = cells["Name"].removeprefix(self.prefix)
             found["filter_grants"][f"{place['database']}.{place['table']} {role} {principal}"] = {**place, **item}
@@ -181,7 +185,7 @@ class _LakeFormation:
         return own, {column: tags for column, tags in each.items() if tags}
 
     def _own(self, tags: list[Mapping[str, Any]] | None) -> dict[str, str]:
-        return {tag["TagKey"]: tag["TagValues"][0] for tag in tags or () if tag["TagKey"].startswith(self.prefix)}
+        return {tag["TagKey"]: tag["TagValues"][0] for tag in tags or () if self._is_own(tag["TagKey"])}
 
     def _pages(self, call: str, what: str) -> Iterator[dict[str, Any]]:
         token: dict[str, str] = {}
