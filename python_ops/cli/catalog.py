@@ -11,7 +11,7 @@ from python_ops.cli.tables import print_rows
 from python_ops.jobs.catalog import Action, Change, refuse_incomplete
 from python_ops.jobs.catalog import register as register_entries
 from python_ops.jobs.catalog import unregister as unregister_entries
-from python_ops.jobs.catalog.access import Access
+from python_ops.jobs.catalog.access import exported
 from python_ops.jobs.catalog.lake_formation import grants as bring_grants
 from python_ops.jobs.catalog.readers import check as check_readers
 from python_ops.jobs.catalog.readers import refuse_broken
@@ -120,7 +120,7 @@ def grants_export(env: Env = Environment.LOCAL, as_json: AsJson = False) -> None
 
     Example: lakeops catalog grants export --env prod > target/emr/prod-grants.json
     """
-    print_json(Access(lake_of(env)).document)
+    print_json(exported(lake_of(env)))
 
 
 def _show(changes: Iterable[Change], executed: bool, as_json: bool, unchanged: bool = False) -> None:

@@ -15,6 +15,13 @@ from python_ops.lake.contracts.metadata import METADATA
 
 INTERNAL, PERSONAL = "internal", "personal"
 
+# Columns of ingestion and of the CDC engine, which tell of a change and not of a person. `_extra` is not among them: it
+# keeps what a contract does not know, and nobody has judged that. `_cdc_filled` holds values of the model's columns.
+_ENGINE = ("batch_id", "valid_from", "valid_to", "visible", "deleted", "truncate", "schema")
+_OWN = {name: {"pii": "false"} for name in (
+    *(column.name for column in METADATA if column.name != "_extra"), *(f"_cdc_{name}" for name in _ENGINE),
+)}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Marks:
@@ -40,22 +47,20 @@ def personal_columns(model: Model) -> tuple[str, ...]:
 
 
 def of_model(model: Model) -> Marks:
-    """Marks of a model, from its YAML and its place in the project. Columns that the YAML lacks are not judged."""
+    """Marks of a model, from its YAML and its place in the project. What else the YAML lacks is not judged."""
     folder = Path(model.path).parent.name
     domain = model.meta.get("domain") or model.group or (folder if folder != model.layer else "")
     sensitivity, personal = str(model.meta.get("sensitivity", INTERNAL)), personal_columns(model)
     columns = {c.name: _column(c.name in personal, c.meta.get("sensitivity"), sensitivity) for c in model.columns}
-    return Marks(str(domain), sensitivity, columns)
+    filled = _column(bool(personal), None, sensitivity)
+    return Marks(str(domain), sensitivity, {**_OWN, "_cdc_filled": filled, **columns})
 
 
 def of_contract(contract: Contract) -> Marks:
-    """Marks of a source's bronze table. Ingestion's own columns are not personal, but for `_extra`: it keeps what a
-    contract does not know, and nobody has judged that.
-    """
+    """Marks of a source's bronze table."""
     sensitivity = contract.lf_tags.get("sensitivity", INTERNAL)
     columns = {c.name: _column(c.pii, c.lf_tags.get("sensitivity"), sensitivity) for c in contract.columns}
-    own = {c.name: {"pii": "false"} for c in METADATA if c.name != "_extra"}
-    return Marks(contract.lf_tags.get("domain", ""), sensitivity, {**columns, **own})
+    return Marks(contract.lf_tags.get("domain", ""), sensitivity, {**_OWN, **columns})
 
 
 def _column(is_personal: bool, said: object, of_table: str) -> dict[str, str]:

@@ -27,12 +27,14 @@ from typer.testing import CliRunner
 
 from python_ops.cli.app import app
 from python_ops.jobs.catalog import Change, refuse_incomplete
-from python_ops.jobs.catalog.access import Access
+from python_ops.jobs.catalog.access import Access, exported
 from python_ops.jobs.catalog.lake_formation import grants
 from python_ops.lake import aws as aws_clients
+from python_ops.lake.artifacts import load_manifest
 from python_ops.lake.config import Settings
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
+from python_ops.lake.marks import of_model
 
 ANALYST, JOB = "arn:aws:iam::123456789012:role/analysts", "arn:aws:iam::123456789012:role/lakehouse-run"
 KEY = "lakehouse.prod."
@@ -144,6 +146,29 @@ def test_marks_become_tags_and_what_nobody_judged_has_none(lake: Lake) -> None:
     (of_analyst,) = [g for g in document["grants"].values() if (g["principal"], g["type"]) == (ANALYST, "TABLE")]
     assert of_analyst["permissions"] == ["DESCRIBE", "SELECT"]
     assert of_analyst["where"] == {f"{KEY}layer": ["gold"], f"{KEY}pii": ["false"], f"{KEY}rows": ["all"]}
+
+
+def test_a_table_that_cannot_be_read_fails_alone_and_is_not_left_out_of_a_file(lake: Lake, formation: Any) -> None:
+    (log,) = (lake.table_path("gold", "fct_orders") / "_delta_log").glob("*.json")
+    log.write_text("{}")
+    found = to_do(grants(lake, execute=True))
+    assert [name for name, action in found.items() if action == "failed"] == ["tables gold.fct_orders"]
+    assert found["tables gold.dim_customer"] == "create"
+    with pytest.raises(OpsError, match=r"nothing was exported\. gold\.fct_orders"):
+        exported(lake)
+
+
+def test_the_engines_own_columns_are_judged_by_what_they_hold(tmp_path: Path) -> None:
+    """So a view on a history is readable; the struct of filled values is as personal as the model's columns."""
+    contacts = files.model("slv_contacts_history", layer="silver", columns={"email": ""})
+    for personal, expected in ((True, "true"), (False, "false")):
+        contacts["columns"]["email"]["meta"] = {"pii": personal}
+        files.write_manifest(tmp_path, contacts)
+        marks = of_model(load_manifest(tmp_path).models[contacts["unique_id"]]).columns
+        assert {name: marks[name]["pii"] for name in ("_cdc_filled", "_cdc_visible", "_batch_id")} == {
+            "_cdc_filled": expected, "_cdc_visible": "false", "_batch_id": "false",
+        }  # fmt: skip
+        assert "_extra" not in marks
 
 
 def test_a_plan_writes_nothing_and_a_second_apply_changes_nothing(lake: Lake, formation: Any) -> None:

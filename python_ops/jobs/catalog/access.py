@@ -64,10 +64,11 @@ class Access:
     Attributes:
         document: What `lakeops catalog grants export` prints.
         columns: Columns of each table, those included that have no tag.
+        unread: Why a table or view is not in the document, by name.
 
     Raises:
         ConfigError: the setting names an unknown role, or a model's filter cannot hold.
-        OpsError: there is no manifest, a log cannot be read, or the lake has no table.
+        OpsError: there is no manifest, or the lake has no table.
     """
 
     def __init__(self, lake: Lake) -> None:
@@ -85,6 +86,7 @@ class Access:
             )
         self.document: Document = {kind: {} for kind in KINDS}
         self.columns: dict[str, list[str]] = {}
+        self.unread: dict[str, str] = {}
         self._values: dict[str, set[str]] = {
             "layer": set(LAYERS), "domain": set(), "sensitivity": {INTERNAL, PERSONAL}, "pii": {"true", "false"},
             "rows": {"all", "filtered"},
@@ -94,7 +96,12 @@ class Access:
             self.document["databases"][schema] = {"database": schema, "tags": self._tagged({"layer": layer})}
         entries = Entries(lake)
         for name in entries.names():
-            self._table(name, entries)
+            try:
+                self.columns[name] = [column.lower() for column in entries.types(name)]
+            except OpsError as exc:  # one broken view does not keep a leaver's grants
+                self.unread[name] = str(exc)
+            else:
+                self._table(name, entries)
         if not self.columns:
             raise OpsError(f"The lake in {lake.settings.place} has no tables, so there is nothing to grant yet.")
         for name in self.roles:
@@ -110,7 +117,6 @@ class Access:
         """Tags of a table or view and of its columns, and the filters on it."""
         database, _, table = name.partition(".")
         place, marks, model = {"database": database, "table": table}, entries.marks(name), entries.models.get(name)
-        self.columns[name] = [column.lower() for column in entries.types(name)]
         columns = {
             column.lower(): mark for column, mark in marks.columns.items() if column.lower() in self.columns[name]
         }
@@ -181,6 +187,19 @@ class Access:
         for tag, value in tags.items():
             self._values[tag].add(value.lower())
         return {self.prefix + tag: value.lower() for tag, value in sorted(tags.items())}
+
+
+def exported(lake: Lake) -> Document:
+    """The whole document.
+
+    Raises:
+        OpsError: as `Access`, or a table or view cannot be read: Terraform would take its tags away.
+    """
+    access = Access(lake)
+    if access.unread:
+        told = "; ".join(f"{name}: {why}" for name, why in sorted(access.unread.items()))
+        raise OpsError(f"Not everything in the lake can be read, so nothing was exported. {told}")
+    return access.document
 
 
 def own_prefix(lake: Lake) -> str:

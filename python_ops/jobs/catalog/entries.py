@@ -11,7 +11,6 @@ import base64
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from python_ops.lake.artifacts import Manifest, Model
 from python_ops.lake.buckets import on_bucket
 from python_ops.lake.errors import OpsError
 from python_ops.lake.lake import Lake
-from python_ops.lake.marks import INTERNAL, PERSONAL, Marks, of_contract, of_model, personal_columns
+from python_ops.lake.marks import INTERNAL, Marks, of_contract, of_model
 from python_ops.lake.views import Views
 
 if TYPE_CHECKING:
@@ -178,11 +177,7 @@ class Entries:
     def marks(self, name: str) -> Marks:
         """What is said of a table or view and of its columns: whether they are personal, and how sensitive."""
         if model := self.models.get(name):
-            said = of_model(model)
-            if personal_columns(model):  # the struct has all filled values
-                of_all = {"pii": "true", "sensitivity": PERSONAL}
-                said = replace(said, columns={**said.columns, "_cdc_filled": of_all})
-            return said
+            return of_model(model)
         source = name.partition(".")[2]
         known = source in self.manifest.source_meta
         return of_contract(self.lake.contracts.load(source)) if known else Marks("", INTERNAL)

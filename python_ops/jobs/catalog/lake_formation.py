@@ -57,7 +57,8 @@ def grants(lake: Lake, execute: bool = False) -> list[Change]:
     removed = [step for step in reversed(steps) if step[0].action is Action.REMOVE]
     done = [_done(*step, execute) for step in (*removed, *(s for s in steps if s[0].action is not Action.REMOVE))]
     open_to_all = [Change(f"databases {name}", Action.LEFT, why) for name, why in sorted(service.left_to_iam.items())]
-    return [*done, *open_to_all]
+    unread = [Change(f"tables {name}", Action.FAILED, why) for name, why in sorted(access.unread.items())]
+    return [*done, *unread, *open_to_all]
 
 
 def _done(change: Change, act: Callable[[], None] | None, execute: bool) -> Change:
