@@ -81,6 +81,7 @@ def warehouses() -> Iterator[tuple[Secrets, dict[str, str]]]:
             snowflake = dict.fromkeys(("account", "user", "password", "database", "warehouse", "role"), "lake")
             servers = [Server("postgres", own), Server("redshift", redshift), Server("snowflake", snowflake)]
             told = {f"LAKEHOUSE_SECRET_{server.name.upper()}": json.dumps(server.secret) for server in servers}
+            told["LAKEHOUSE_SECRET_PUBLISH_PII_KEY"] = "k" * 32
             yield Secrets([EnvironmentProvider(told)]), {
                 "PGHOST": own["host"], "PGPORT": str(own["port"]), "PGDATABASE": own["dbname"], "PGUSER": own["user"],
                 "PGPASSWORD": own["password"], "REDSHIFT_SSL": "off", "REDSHIFT_DATABASE": "dev",

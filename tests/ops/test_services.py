@@ -47,6 +47,7 @@ def lake(tmp_path: Path, aws: str, on_postgres: Server) -> Lake:
     s3.create_bucket(Bucket="recovery", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     s3.put_bucket_versioning(Bucket="recovery", VersioningConfiguration={"Status": "Enabled"})
     boto3.client("secretsmanager").create_secret(Name="p/postgres", SecretString=json.dumps(on_postgres.secret))
+    boto3.client("secretsmanager").create_secret(Name="p/publish_pii_key", SecretString="k" * 32)
     return Lake(Settings(home=tmp_path, alerts_topic=topic, **ON_AWS))
 
 
