@@ -89,7 +89,8 @@ def prod(aws: dict[str, str], httpserver: HTTPServer) -> Iterator[dict[str, str]
         admin.execute(SHIMS)
         with redshift_front(admin.info.port) as port:
             own = secret_of(dsn, ssl=False) | {"port": port}
-            boto3.client("secretsmanager").create_secret(Name="lakehouse-prod/redshift", SecretString=json.dumps(own))
+            for name, text in {"redshift": json.dumps(own), "publish_pii_key": "k" * 32}.items():
+                boto3.client("secretsmanager").create_secret(Name=f"lakehouse-prod/{name}", SecretString=text)
             yield {
                 "LAKEHOUSE_ALERTS": '["console", "sns"]', "LAKEHOUSE_ALERTS_TOPIC": topic,
                 "LAKEHOUSE_LINEAGE_URL": httpserver.url_for("").rstrip("/"), "LAKEHOUSE_EXTRACT": "[]",

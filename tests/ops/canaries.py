@@ -17,6 +17,7 @@ PLANTED = {
         )
         for name in ("postgres", "redshift", "snowflake")
     },
+    "LAKEHOUSE_SECRET_PUBLISH_PII_KEY": CANARY * 3,
     "LAKEHOUSE_LINEAGE_URL": f"http://ann:{CANARY}@127.0.0.1:9",
     "AWS_SECRET_ACCESS_KEY": CANARY,
     "AWS_ACCESS_KEY_ID": "testing",

@@ -180,7 +180,11 @@ def test_a_secret_without_its_form_names_what_is_wrong_and_no_value(form: str, f
 @pytest.mark.slow
 def test_the_commands_show_places_and_no_values(tmp_path: Path) -> None:
     home = tmp_path / "lake"
-    given = {"LAKEHOUSE_PUBLISH": '["postgres"]', "LAKEHOUSE_ALERTS": '["slack"]'}
+    given = {
+        "LAKEHOUSE_PUBLISH": '["postgres"]',
+        "LAKEHOUSE_SECRET_PUBLISH_PII_KEY": CANARY * 4,
+        "LAKEHOUSE_ALERTS": '["slack"]',
+    }
     missing = lakeops(home, "secrets", "check", **given)
     assert missing.returncode == 2 and "Secret postgres is not set. Looked for the variable" in missing.stderr
     assert "Secret slack_webhook_url is not set" in missing.stderr, "it does not stop at the first"
