@@ -7,7 +7,7 @@ import tempfile
 import time
 
 STATEMENTS = (
-    "create table {table} (id bigint, name string, at timestamp, amount decimal(18, 2)) using delta cluster by (id)",
+    "create table {table} (id bigint, name string, at timestamp, amount decimal(18, 2)) using delta",
     "insert into {table} select id, to_json(struct(id)), timestamp_micros(id), id from range(1000)",
     "cache lazy table staged as"
     " select id + 950 as id, 'new' as name, timestamp_micros(9) as at, 1.5 as amount from range(99)",
