@@ -86,9 +86,16 @@ def test_replace_by_and_touched_keys_need_each_other() -> None:
         "replace_by: expected touched_keys() in the query under is_incremental(), or '*', got k."
     )
     assert "Fix: read {{ delta_cdc.touched_keys(…) }} there, or write replace_by='*'" in str(failed.value)
-    macros = load("cdc", "merge", context={"execute": True})
+    macros = load("cdc", "merge", context={"execute": True, "model": {"resource_type": "model"}})
     with pytest.raises(CompilationError, match=r"replace_by: expected .*Fix: add replace_by='<key>' to config"):
         macros["touched_keys"]("select 1")
+    unit_test = {
+        "execute": True,
+        "model": {"resource_type": "unit_test"},
+        "flags": type("Flags", (), {"WHICH": "build"}),
+    }
+    read = load("cdc", "merge", context=unit_test)["touched_keys"]("select 1")
+    assert read == "(select 1)", "a unit test has a config of its own, without the model's replace_by"
 
 
 def test_a_new_column_of_a_cdc_model_is_told_to_need_a_refresh() -> None:

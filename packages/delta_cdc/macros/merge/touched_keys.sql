@@ -10,7 +10,7 @@
      While dbt runs the model it is a cached temporary view, evaluated once; elsewhere (compile, docs, unit tests) the query
      itself. --#}
 {% macro touched_keys(query) -%}
-    {%- if execute and not config.get('replace_by') -%}
+    {%- if execute and model.resource_type == 'model' and not config.get('replace_by') -%}
         {%- do delta_cdc._cdc_fail('replace_by', 'the key of touched_keys(), whose rows the query replaces', 'nothing', "add replace_by='<key>' to config()") -%}
     {%- endif -%}
     {%- set runs = execute and flags.WHICH in ['run', 'build'] and model.resource_type == 'model' and not context.get('merge_rendering') -%}
