@@ -21,6 +21,8 @@ from python_ops.lake.lake import Lake
 from python_ops.lake.metrics import Metric
 from python_ops.lake.metrics import record as record_figures
 from python_ops.run.daily import Job, Step
+from python_ops.watch.cost import estimate
+from python_ops.watch.cost.prices import load as load_prices
 from python_ops.watch.report import gather, write
 from python_ops.watch.report.charts import charts, thin
 from python_ops.watch.report.graph import Node, layout, svg
@@ -71,6 +73,15 @@ def record(lake: Lake, *steps: Step) -> None:
 
 def page(lake: Lake, artifacts: Path) -> str:
     return write(gather(lake), lake.home / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_month_is_priced_as_lakeops_cost_does(lake: Lake, artifacts: Path) -> None:
+    record_figures(lake, [Metric("run_seconds", "job", "run", 3600.0, at="2026-03-01T06:00:00+00:00", run="a")])
+    known = load_prices()
+    total = estimate(lake, known).total
+    assert total > known.runs_per_month * known.compute.hour * 0.99, "an hour for each run"
+    figure = r"a month, at list prices</span>\s*<b>([^<]*)</b>"
+    assert re.findall(figure, page(lake, artifacts)) == [f"{total:.2f} USD"]
 
 
 def test_the_worst_is_said_first(lake: Lake, artifacts: Path) -> None:

@@ -30,6 +30,8 @@ from python_ops.lake.lake import Lake
 from python_ops.lake.metrics import read, rows_before
 from python_ops.lake.run_record import last_run
 from python_ops.watch.alerts import Breach, check, span
+from python_ops.watch.cost import Estimate, estimate
+from python_ops.watch.cost.prices import load as load_prices
 from python_ops.watch.report import graph
 from python_ops.watch.report.agreed import Agreed, agreed, owners
 from python_ops.watch.report.charts import Chart, charts
@@ -66,6 +68,7 @@ class Report:
         tests: Those of the last build with their layers, those that failed first.
         columns: By model and column, the columns that it is made from.
         owners: What each owns, by kind.
+        cost: Of a month, at the list prices that come with `lakeops cost`.
         docs: Address of the dbt docs site beside the page; empty where there is none.
         runbooks: Where this repository can be read; empty where that is not set.
     """
@@ -91,6 +94,7 @@ class Report:
     published: list[PublishStatus]
     contracts: list[Agreed]
     owners: Mapping[str, Mapping[str, list[str]]]
+    cost: Estimate
     snapshot_at: str | None
     docs: str
     runbooks: str
@@ -133,6 +137,7 @@ def gather(lake: Lake) -> Report:
         published=published,
         contracts=contracts,
         owners=owners(manifest, contracts),
+        cost=estimate(lake, load_prices()),
         snapshot_at=(last(lake, "snapshot") or {}).get("pinned_at"),
         docs=docs.relative_to(beside).as_posix() if docs.exists() and docs.is_relative_to(beside) else "",
         runbooks=lake.settings.runbooks_url.rstrip("/"),
