@@ -99,6 +99,16 @@ class Exposure:
 
 
 @dataclass(frozen=True)
+class BusinessMetric:
+    """A metric that the project declares; `models` are the nodes that it is computed from."""
+
+    name: str
+    label: str
+    description: str
+    models: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What the project consists of.
 
@@ -109,6 +119,7 @@ class Manifest:
         source_schema: Schema of the source tables, by table.
         owners: Who owns each group, by group.
         exposures: What reads the tables, by name.
+        metrics: Business metrics, by name.
     """
 
     models: Mapping[str, Model]
@@ -118,6 +129,7 @@ class Manifest:
     source_schema: Mapping[str, str] = field(default_factory=dict)
     owners: Mapping[str, str] = field(default_factory=dict)
     exposures: Mapping[str, Exposure] = field(default_factory=dict)
+    metrics: Mapping[str, BusinessMetric] = field(default_factory=dict)
 
     def owner_of(self, model: Model) -> str:
         """Owner of the model's group; where it has none, of the daily run."""
@@ -253,6 +265,7 @@ def load_manifest(folder: Path) -> Manifest:
                 )
                 for exposure in data.get("exposures", {}).values()
             },
+            metrics={metric["name"]: _metric(metric, data) for metric in data.get("metrics", {}).values()},
         )
     except (KeyError, TypeError, AttributeError) as exc:
         raise _unreadable(folder / "manifest.json", exc) from exc
@@ -287,6 +300,18 @@ def load_run_results(folder: Path) -> RunResults:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise _unreadable(folder / "run_results.json", exc) from exc
+
+
+def _metric(metric: Mapping[str, Any], data: Mapping[str, Any]) -> BusinessMetric:
+    declared = {**data["metrics"], **data.get("semantic_models", {})}
+    models, waiting = set(), [*metric["depends_on"]["nodes"]]
+    while waiting:
+        node = waiting.pop()
+        if node in declared:
+            waiting += declared[node]["depends_on"]["nodes"]
+        else:
+            models.add(node)
+    return BusinessMetric(metric["name"], metric["label"], metric["description"], frozenset(models))
 
 
 def _model(node: Mapping[str, Any]) -> Model:

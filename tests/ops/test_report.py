@@ -84,6 +84,32 @@ def test_a_month_is_priced_as_lakeops_cost_does(lake: Lake, artifacts: Path) -> 
     assert re.findall(figure, page(lake, artifacts)) == [f"{total:.2f} USD"]
 
 
+def test_readers_find_marks_engines_and_metrics_of_each_gold_table(lake: Lake, artifacts: Path) -> None:
+    orders, gone = files.model("fct_orders", publish_to=["duckdb"], columns={"email": "Who."}), files.model("dim_x")
+    orders["columns"]["email"]["meta"] = {"pii": True}
+    orders["config"] |= {"group": "sales"}
+    orders["config"]["meta"] |= {"readers": ["athena", "spark"], "sensitivity": "internal"}
+    files.write_manifest(artifacts, orders, gone, files.model("slv_x", layer="silver"))
+    nodes = {"semantic_model.lakehouse.orders": ["model.lakehouse.fct_orders"],
+             "metric.lakehouse.revenue": ["semantic_model.lakehouse.orders"],
+             "metric.lakehouse.average": ["metric.lakehouse.revenue"]}  # fmt: skip
+    declared = {
+        name: {"name": name.split(".")[2], "label": name.split(".")[2].title(), "description": "In EUR.",
+               "depends_on": {"nodes": depends}}
+        for name, depends in nodes.items()
+    }  # fmt: skip
+    metrics = {name: each for name, each in declared.items() if name.startswith("metric")}
+    files.add_to_manifest(
+        artifacts, metrics=metrics, semantic_models={name: declared[name] for name in declared.keys() - metrics.keys()}
+    )
+    text = page(lake, artifacts)
+    part = text[text.index('id="offered"') : text.index('id="tables"')]
+    rows = [re.sub(r"<[^>]*>|\s+", " ", row).split() for row in part.split("<tr>")[2:]]
+    assert rows[0][:6] == ["gold.dim_x", "–", "internal", "–", "–", "–"]
+    told = "gold.fct_orders sales internal email athena, spark duckdb Revenue , Average"
+    assert " ".join(rows[1]).startswith(told), rows[1]
+
+
 def test_the_worst_is_said_first(lake: Lake, artifacts: Path) -> None:
     assert "No run has been recorded." in page(lake, artifacts)
     record(lake, Step("ingest", "ok"), Step("dbt build", "failed"))

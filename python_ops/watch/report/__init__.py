@@ -33,7 +33,7 @@ from python_ops.watch.alerts import Breach, check, span
 from python_ops.watch.cost import Estimate, estimate
 from python_ops.watch.cost.prices import load as load_prices
 from python_ops.watch.report import graph
-from python_ops.watch.report.agreed import Agreed, agreed, owners
+from python_ops.watch.report.agreed import Agreed, Offered, agreed, offered, owners
 from python_ops.watch.report.charts import Chart, charts
 from python_ops.watch.report.summary import Headline, Stage, happened, stages, verdict
 from python_ops.watch.status import SourceStatus, source_status
@@ -93,6 +93,7 @@ class Report:
     tables: list[tuple[TablePlan, datetime | None]]
     published: list[PublishStatus]
     contracts: list[Agreed]
+    offered: list[Offered]
     owners: Mapping[str, Mapping[str, list[str]]]
     cost: Estimate
     snapshot_at: str | None
@@ -136,6 +137,7 @@ def gather(lake: Lake) -> Report:
         tables=[(planned, changed.get(planned.table)) for planned in tables],
         published=published,
         contracts=contracts,
+        offered=offered(manifest),
         owners=owners(manifest, contracts),
         cost=estimate(lake, load_prices()),
         snapshot_at=(last(lake, "snapshot") or {}).get("pinned_at"),

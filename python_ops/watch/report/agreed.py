@@ -1,11 +1,12 @@
-"""What was agreed with whom: contracts with their changes, and owners."""
+"""What was agreed with whom: contracts with their changes, owners, and what readers are given."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
 
-from python_ops.lake.artifacts import Manifest
+from python_ops.lake import marks
+from python_ops.lake.artifacts import BusinessMetric, Manifest
 from python_ops.lake.contracts.compatibility import Change, changes
 from python_ops.lake.contracts.releases import check, registered, released, versions
 from python_ops.lake.errors import ContractError
@@ -30,6 +31,40 @@ class Agreed:
     personal: int
     state: str
     changes: list[tuple[str, Change]]
+
+
+@dataclass(frozen=True)
+class Offered:
+    """One gold table, as its readers see it.
+
+    Attributes:
+        marks: Its domain and sensitivity.
+        personal: Columns about persons.
+        readers: Engines that read the lake's own table.
+        served: Warehouses that it is published to, if the environment publishes to them.
+        metrics: Business metrics that are computed from it.
+    """
+
+    table: str
+    owner: str
+    marks: marks.Marks
+    personal: tuple[str, ...]
+    readers: tuple[str, ...]
+    served: tuple[str, ...]
+    metrics: tuple[BusinessMetric, ...]
+
+
+def offered(manifest: Manifest) -> list[Offered]:
+    """The gold tables, by name."""
+    return [
+        Offered(
+            model.table, manifest.owner_of(model), marks.of_model(model), marks.personal_columns(model),
+            tuple(model.meta.get("readers", ())), tuple(model.meta.get("publish_to", ())),
+            tuple(metric for metric in manifest.metrics.values() if model.unique_id in metric.models),
+        )
+        for model in sorted(manifest.models.values(), key=lambda model: model.table)
+        if model.layer == "gold"
+    ]  # fmt: skip
 
 
 def agreed(lake: Lake) -> list[Agreed]:
