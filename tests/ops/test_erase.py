@@ -223,6 +223,81 @@ def test_rows_of_parquet_and_avro_are_left_out_or_keyed_anew(tmp_path: Path, on_
         assert inspect(path.parent, path.name, lake.contracts.load("things")).schema == before.schema
 
 
+def landed(tmp_path: Path, name: str, data: bytes, made: Contract) -> tuple[Lake, Path, Seeker]:
+    lake = lake_of(tmp_path, made)
+    path = lake.landing / "things" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+    return lake, path, Seeker(made, [WHO], hashing(lake))
+
+
+@pytest.mark.parametrize("on_erasure", ["remove", "rekey"])
+def test_two_stray_quotes_hide_and_take_nobody(tmp_path: Path, on_erasure: str) -> None:
+    """As ingestion does: lines between them are records of their own, whose person is found and whose others stay."""
+    text = 'id,Who Is,words\n1,C-2,5" pipe\n2,C-1,x\n3,C-3,"a\nb"\n4,C-4,3" z\n'
+    lake, path, seeker = landed(tmp_path, "a.csv", text.encode(), contract("csv", on_erasure))
+    assert inspect(path.parent, path.name, seeker.contract).multiline
+    (done,) = erase_files(lake, seeker, execute=True)
+    left = "" if on_erasure == "remove" else f"2,{seeker.hashing.pseudonym(WHO)},x"
+    assert done.found == Counter({WHO: 1}) and path.read_text() == text.replace("2,C-1,x", left)
+
+
+def test_keyed_anew_is_one_field_and_no_other_byte(tmp_path: Path) -> None:
+    """An empty text in quotes is no NULL; JSON ends its lines as before; blanks after a delimiter stay."""
+    for number, (name, text) in enumerate({
+        "a.csv": 'id,Who Is,words\r\n"1",C-1,""\r\n2,"C-1",\r\n',
+        "b.csv": 'id, Who Is, words\n1, C-1, "a, b"\n2, "C-1", x\n',
+        "c.jsonl": '{"id": "1", "who": "C-1"}\r\n{"id": "2"}\r\n',
+    }.items()):  # fmt: skip
+        made = contract(name.rpartition(".")[2], "rekey")
+        lake, path, seeker = landed(tmp_path / str(number), name, text.encode(), made)
+        (done,) = erase_files(lake, seeker, execute=True)
+        anew = seeker.hashing.pseudonym(WHO)
+        found = path.read_bytes().decode()
+        assert found.replace('"C-1"', "C-1").replace(anew, "C-1").replace('"C-1"', "C-1") == text.replace(
+            '"C-1"', "C-1"
+        )
+        assert "C-1" not in found and done.found[WHO] == text.count("C-1")
+
+
+def test_a_name_in_escapes_is_not_left_in_silence(tmp_path: Path) -> None:
+    text = '{"id": "1", "wh\\u006f": "C-1"}\n'
+    lake, path, seeker = landed(tmp_path, "a.jsonl", text.encode(), contract("jsonl", "rekey"))
+    with pytest.raises(OpsError, match=r"things/a.jsonl has 1 records that could not be keyed anew"):
+        list(erase_files(lake, seeker, execute=True))
+    assert path.read_text() == text and [each.name for each in path.parent.iterdir()] == ["a.jsonl"]
+
+
+def test_a_nested_record_of_somebody_else_stays(tmp_path: Path) -> None:
+    seeker = Seeker(contract("jsonl"), [WHO], Hashing(KEY.encode()))
+    friend = '{"id": "1", "who": "C-2", "referred_by": {"who": "C-1"}}'
+    assert seeker.json_line(friend) == friend
+    for around in ('{"payload": {"before": %s}}', '{"key": {"payload": %s}}', '{"value": {"data": {"after": %s}}}'):
+        assert seeker.json_line(around % '{"who": "C-1"}') == ""
+    assert seeker.json_line(json.dumps({"after": '{"_id": "1", "who": "C-1"}'})) == "", "a document of MongoDB"
+
+
+def test_times_of_int96_that_nanoseconds_do_not_reach_stay(tmp_path: Path) -> None:
+    far = [datetime(1, 1, 1), datetime(2025, 1, 1, 1, 2, 3, 4), datetime(9999, 12, 31, 23, 59, 59, 999999)]
+    rows = {"id": ["1", "2", "3"], "who": ["C-2", "C-1", "C-3"], "at": pa.array(far, pa.timestamp("us"))}
+    lake, path, seeker = landed(tmp_path, "a.parquet", b"", contract("parquet"))
+    pq.write_table(pa.table(rows), path, use_deprecated_int96_timestamps=True)
+    (done,) = erase_files(lake, seeker, execute=True)
+    left = pq.ParquetFile(path, coerce_int96_timestamp_unit="us")
+    assert left.read().column("at").to_pylist() == [far[0], far[2]] and done.found == Counter({WHO: 1})
+    assert left.schema.column(2).physical_type == "INT96"
+
+
+def test_a_plan_writes_nothing_into_landing(tmp_path: Path) -> None:
+    """Else a plan beside a run could take its draft away."""
+    text = '{"id": "1", "who": "C-1"}\n'
+    lake, path, seeker = landed(tmp_path, "a.jsonl", text.encode(), contract("jsonl"))
+    draft = path.with_name(f".{path.name}.tmp")
+    draft.write_text("of the run")
+    assert [each.found for each in erase_files(lake, seeker)] == [Counter({WHO: 1})]
+    assert draft.read_text() == "of the run"
+
+
 def test_a_record_that_is_no_json_goes_where_the_value_is_a_word(tmp_path: Path) -> None:
     seeker = Seeker(contract("jsonl"), [WHO], Hashing(KEY.encode()))
     assert [seeker.json_line(text) for text in ('{"who": "C-1"', '{"who": "C-11"', "AC-1 C-1x")] == [
@@ -368,6 +443,15 @@ def test_maintenance_removes_old_files_and_logs_when_the_retention_is_over(own: 
 
     assert due(1) == []
     assert due(8) == [Act.VACUUM_FULL, Act.CHECKPOINT]
+    entry = own.table_path("gold", "dim_customer") / "_delta_log" / f"{0:020}.json"
+    os.utime(entry)
+    (clean,) = plan_maintenance(own, ["gold.dim_customer"])
+    assert clean.actions == (), "nothing from before is left"
+    old = entry.parent.parent / "part-of-no-version.parquet"
+    old.write_bytes(b"x")
+    os.utime(old, (1e9, 1e9))
+    (planned,) = plan_maintenance(own, ["gold.dim_customer"])
+    assert planned.actions[0].act is Act.VACUUM_FULL, "Delta has cleaned the log up, the old file is there"
 
 
 def test_models_mark_what_contracts_mark() -> None:
@@ -396,7 +480,7 @@ def test_the_duckdb_file_loses_the_bytes_of_deleted_rows_and_nothing_else(tmp_pa
         engine.execute("create schema gold; create table gold.people (name varchar)")
         engine.execute("insert into gold.people values ('planted-0123456789'), ('other')")
         engine.execute("comment on table gold.people is 'One row per person.'; create view gold.v as from gold.people")
-        engine.execute("insert into ops.publish_ledger values ('gold.people', 'i', 1, 2, now()::timestamp)")
+        engine.execute("insert into ops.publish_ledger values ('gold.people', 'i', 1, 2, now()::timestamp, '')")
     with duckdb.connect(str(target.path)) as engine:
         engine.execute("delete from gold.people where name <> 'other'")
     served = target.served()

@@ -28,7 +28,16 @@ _SPREAD_ABOVE = 4 * 1024 * 1024
 # A field is without quotes, or in quotes from its first character to its last, with quotes inside doubled. The parser
 # is more lenient: it would take what two unbalanced quotes enclose for one field.
 _FIELD = '(?:{1}"(?:[^"]++|"")*+"{1}|[^"{0}]*+)'
-_WHOLE = f"^{_FIELD}(?:[{{0}}]{_FIELD})*+$"
+
+
+def field_pattern(delimiter: str) -> str:
+    """A field of a csv record, as a pattern that Java and Python read alike."""
+    return _FIELD.format(delimiter[0], " *+" if delimiter[1:] else "")
+
+
+def record_pattern(delimiter: str) -> str:
+    """A csv record of such fields: lines that are not one are judged line by line."""
+    return f"^{field_pattern(delimiter)}(?:[{delimiter[0]}]{field_pattern(delimiter)})*+$"
 
 
 @dataclass(frozen=True)
@@ -116,8 +125,7 @@ def _joined(lines: DataFrame, alike: LandingFile) -> DataFrame:
     records = grouped.selectExpr(
         "_raw", "_file", "_line", f"case when span <= {_MAX_LINES} then opened_at else _line end as record"
     ).selectExpr("*", f"collect_list(_raw) over ({together}) as parts")
-    blanks = " *+" if alike.delimiter[1:] else ""
-    whole, fields = _WHOLE.format(alike.delimiter[0], blanks), parsed("text", alike.layout, alike.delimiter)
+    whole, fields = record_pattern(alike.delimiter), parsed("text", alike.layout, alike.delimiter)
     end = "'\\r'" if alike.line_end == "\r" else "'\\n'"
     judged = records.selectExpr("*", f"array_join(parts, {end}) as text").selectExpr(
         "*", f"size(parts) = 1 or text rlike '{whole}' and {fields}._corrupt is null as is_one"

@@ -72,6 +72,8 @@ def suppression(lake: Lake, contract: Contract) -> Suppression | None:
         ConfigError: somebody is, and the key is not set or another one.
     """
     named = [column for column in contract.columns if column.subject]
+    if not named:
+        return None
     digests = {kind: found for kind, found in suppressed(lake).items() if any(c.subject == kind for c in named)}
     if not digests:
         return None

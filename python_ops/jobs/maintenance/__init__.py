@@ -25,12 +25,14 @@ from typing import TYPE_CHECKING, Any
 from python_ops.jobs.maintenance.state import SMALL_BYTES, TableState, read_state
 from python_ops.lake.artifacts import Manifest
 from python_ops.lake.delta import exists, open_log
+from python_ops.lake.deltalog import read_version
 from python_ops.lake.erasure import erased_at
 from python_ops.lake.errors import BusyError, ConfigError, OpsError, first_line
 from python_ops.lake.files import files_under
 from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset, job_run
 from python_ops.lake.lock import check_held, leased
+from python_ops.lake.storage import folder_at
 from python_ops.lake.tags import tags
 
 if TYPE_CHECKING:
@@ -306,11 +308,17 @@ def _decide(policy: Policy) -> TablePlan:
 
 
 def _is_over(policy: Policy, erased: datetime) -> bool:
-    """Whether old files may go, and the log still has an entry from before people were erased."""
+    """Whether old files may go, and something is left from before people were erased: an entry of the log, or a file of
+    data that no version has. Delta cleans a log up by itself, but not the files.
+    """
     if datetime.now(UTC) < erased + timedelta(hours=policy.kept_hours):
         return False
-    entries = files_under(policy.path / "_delta_log")
-    return any(entry.modified < erased.timestamp() for name, entry in entries.items() if _ENTRY.fullmatch(name))
+    files = files_under(policy.path)
+    old = {name for name, file in files.items() if file.modified < erased.timestamp()}
+    if any(_ENTRY.fullmatch(name.removeprefix("_delta_log/")) for name in old):
+        return True
+    data = {name for name in old if name.endswith(".parquet") and not name.startswith("_delta_log/")}
+    return bool(data and data - read_version(folder_at(policy.path)).files.keys())
 
 
 def _act(spark: SparkSession, policy: Policy, act: Act) -> None:

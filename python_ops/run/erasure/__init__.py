@@ -115,9 +115,9 @@ def run(lake: Lake, people: Sequence[Subject], report: Report, tell: Tell) -> Er
     with leased(lake, [*written, PUBLISH], "lakeops erase run"):
         found, where = _planned(lake, people, key)
         _refuse(lake, found, sources)
-        at = _now()
+        at, touched = _now(), _touched(lake, manifest, people)
         names = [f"{person.kind}.{key.digest(person)}" for person in people]
-        receipt = {"at": at, "key_check": key.check(), "state": "begun", "tables": [p.table for p in where]}
+        receipt = {"at": at, "key_check": key.check(), "state": "begun", "tables": touched}
         before = {name: _before(lake, name) for name in names}
         for name in names:
             keep_receipt(lake, name, {**before[name], **receipt})
@@ -129,7 +129,7 @@ def run(lake: Lake, people: Sequence[Subject], report: Report, tell: Tell) -> Er
         job.publish()
         others.compact(lake)
         left = [*others.texts(lake, values, execute=True)]
-        due = _due(lake, manifest, [p.table for p in where], at)
+        due = _due(lake, manifest, touched, at)
         done = Erasure(
             len(people), found.absent, found.again, found.places, tuple(due),
             (*found.unreached, *_left_in(left)), (), executed=True,
@@ -173,6 +173,15 @@ def _sources(lake: Lake, people: Sequence[Subject]) -> list[str]:
     return sorted({contract.source for kind in {person.kind for person in people} for contract, _ in known[kind]})
 
 
+def _touched(lake: Lake, manifest: Manifest, people: Sequence[Subject]) -> list[str]:
+    """Tables whose old files may hold people: those that have their columns, whoever is in them now; dead letters."""
+    letters = [s for s in _sources(lake, people) if exists(lake.table_path("dlq", s))]
+    return [
+        *(place.table for place in tables.places(lake, manifest, people)),
+        *(f"{lake.schema_name('dlq')}.{source}" for source in letters),
+    ]
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -211,7 +220,7 @@ def _planned(lake: Lake, people: Sequence[Subject], key: Hashing) -> tuple[Erasu
     known = suppressed(lake)
     before = [person for person in people if key.digest(person) in known.get(person.kind, ())]
     absent = [n for n, person in enumerate(people, 1) if not search.found[person] and person not in before]
-    names = [place.table for place in holding]
+    names = _touched(lake, manifest, people)
     planned = Erasure(
         len(people), tuple(absent), len(before), tuple(search.places), tuple(_due(lake, manifest, names, _now())),
         tuple(search.unreached), tuple(_tagged(lake, names)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +19,14 @@ from typing import IO, Any
 
 from python_ops.jobs.ingest.formats.binary import schema_of
 from python_ops.jobs.ingest.inspection import inspect
+from python_ops.jobs.ingest.reading import record_pattern
 from python_ops.lake import landing
 from python_ops.lake.erasure import Subject
 from python_ops.lake.errors import OpsError
 from python_ops.lake.files import draft_of, on_this_machine, settle
 from python_ops.lake.lake import Lake
 from python_ops.lake.landing import LandingFile, sha256
-from python_ops.run.erasure.people import GONE, Seeker
+from python_ops.run.erasure.people import GONE, Seeker, csv_fields
 
 _MAX_LINES = 1000  # of one csv record, as ingestion has it
 
@@ -54,24 +56,45 @@ def erase_files(lake: Lake, seeker: Seeker, execute: bool = False) -> Iterator[R
     """
     source = seeker.contract.source
     folder, taken = lake.landing / source, lake.ledger(source).taken()
-    for name in landing.names(folder, seeker.contract):
-        file = taken.get(name) or inspect(folder, name, seeker.contract)
-        if file.fault is not None:
-            yield Rewritten(source, name, Counter(), file.fault)
-            continue
-        seeker.found = Counter()
-        draft = draft_of(folder / name)
-        try:
-            with on_this_machine(folder / name) as own:
-                _write(own, draft, file, seeker)
-            if seeker.found and execute:
-                settled = _as_written(draft, file, seeker)
-                _tell_ledger(lake, source, settled)  # first: a crash in between is mended by the next run
-                settle(draft, folder / name)
-        finally:
-            draft.unlink(missing_ok=True)
-        if seeker.found:
-            yield Rewritten(source, name, seeker.found)
+    with tempfile.TemporaryDirectory(prefix="lakeops-erase-") as scratch:
+        for name in landing.names(folder, seeker.contract):
+            file = taken.get(name) or inspect(folder, name, seeker.contract)
+            if file.fault is not None:
+                yield Rewritten(source, name, Counter(), file.fault)
+                continue
+            seeker.found = Counter()
+            draft = draft_of(folder / name) if execute else Path(scratch, "counted")  # a plan touches nothing there
+            try:
+                with on_this_machine(folder / name) as own:
+                    _write(own, draft, file, seeker)
+                if seeker.found and execute:
+                    _check_gone(draft, file, seeker)
+                    settled = _as_written(draft, file, seeker)
+                    _tell_ledger(lake, source, settled)  # first: a crash in between is mended by the next run
+                    settle(draft, folder / name)
+            except (OverflowError, ValueError) as exc:  # a time beyond Python's, in Avro
+                yield Rewritten(source, name, Counter(), f"cannot be written again: {type(exc).__name__}")
+                continue
+            finally:
+                draft.unlink(missing_ok=True)
+            if seeker.found:
+                yield Rewritten(source, name, seeker.found)
+
+
+def _check_gone(draft: Path, file: LandingFile, seeker: Seeker) -> None:
+    """Reads what was written once more.
+
+    Raises:
+        OpsError: somebody is still in it, such as by a name that is spelled with escapes; the file stays as it was.
+    """
+    again = replace(seeker, found=Counter())
+    with tempfile.NamedTemporaryFile(prefix="lakeops-erase-") as nowhere:
+        _write(draft, Path(nowhere.name), file, again)
+    if again.found:
+        raise OpsError(
+            f"{seeker.contract.source}/{file.name} has {again.found.total()} records that could not be keyed anew, "
+            "because of how they are written. The file is as it was. Correct these records, or remove the file."
+        )
 
 
 def _as_written(draft: Path, file: LandingFile, seeker: Seeker) -> LandingFile:
@@ -111,21 +134,32 @@ def _without(record: str, file: LandingFile, seeker: Seeker) -> str:
     left = seeker.csv_record(body, file.layout, file.delimiter) if file.kind == "csv" else seeker.json_line(body)
     if left == body:
         return record
-    return (file.line_end * body.count(file.line_end) if left == GONE else left + "\r" * body.endswith("\r")) + end
+    return (file.line_end * body.count(file.line_end) if left == GONE else left) + end
 
 
 def _records(lines: IO[str], file: LandingFile) -> Iterator[str]:
-    """Lines; of a csv file those of one record together, its header apart."""
+    """Lines; of a csv file those of one record together, as ingestion joins them."""
     waiting: list[str] = []
     for line in lines:
         waiting.append(line)
         if not file.multiline or "".join(waiting).count('"') % 2 == 0:
-            yield "".join(waiting)
+            yield from _joined(waiting, file)
             waiting = []
         elif len(waiting) > _MAX_LINES:  # an unbalanced quote: each line is a record
             yield from waiting
             waiting = []
     yield from waiting
+
+
+def _joined(lines: list[str], file: LandingFile) -> list[str]:
+    """Lines as one record, if they are one; two unbalanced quotes enclose other people's records."""
+    if len(lines) == 1:
+        return lines
+    text = "".join(lines)
+    body = text.removesuffix(file.line_end)
+    is_one = re.fullmatch(record_pattern(file.delimiter)[1:-1], body.removesuffix("\r"))
+    fields = csv_fields(body, file.delimiter) if is_one else None
+    return [text] if fields is not None and len(fields) == len(file.layout) else lines
 
 
 @contextmanager
@@ -153,7 +187,7 @@ def _write_parquet(path: Path, draft: Path, seeker: Seeker) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    opened = parquet.ParquetFile(path)
+    opened = parquet.ParquetFile(path, coerce_int96_timestamp_unit="us")  # nanoseconds do not reach to year 1 or 9999
     stored = {opened.schema.column(number).physical_type for number in range(len(opened.schema))}
     options: dict[str, Any] = {"use_deprecated_int96_timestamps": "INT96" in stored}
     with parquet.ParquetWriter(draft, opened.schema_arrow, **options) as writer:

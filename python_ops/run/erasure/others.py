@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,8 +20,8 @@ from python_ops.lake.lake import Lake
 # What is looked for in texts: a shorter value, or one of letters alone, is a word that others have too.
 _TELLING = re.compile(r"(?=.{6}).*[0-9@]", re.DOTALL)
 
-_BY_LINES = (".log", ".jsonl")
-_TEXTS = (*_BY_LINES, ".json", ".sql", ".html", ".txt")
+_BY_LINES = re.compile(r"\.(log(\.[0-9]+)?|jsonl)$")  # dbt numbers its older logs
+_TEXTS = (".json", ".sql", ".html", ".txt")
 
 
 def values_of(lake: Lake, people: Sequence[Subject]) -> list[str]:
@@ -50,20 +51,20 @@ def texts(lake: Lake, values: Sequence[str], execute: bool = False) -> Iterator[
     """
     if not values:
         return
-    word = re.compile("|".join(rf"(?<![\w-]){re.escape(value)}(?![\w-])" for value in values))
+    written = {form for value in values for form in (value, json.dumps(value)[1:-1])}  # as it is, and in JSON
+    word = re.compile("|".join(rf"(?<![\w-]){re.escape(form)}(?![\w-])" for form in sorted(written)))
     for folder in dict.fromkeys([lake.workspace / "logs", lake.state, lake.artifacts]):
         for name in sorted(files_under(folder)) if folder.exists() else ():
-            path = folder / name
-            if path.suffix not in _TEXTS or f"/{KIND}/" in f"/{name}":
+            path, is_by_lines = folder / name, _BY_LINES.search(name) is not None
+            if not (is_by_lines or path.suffix in _TEXTS) or f"/{KIND}/" in f"/{name}":
                 continue
             with on_this_machine(path) as own:
-                lines = own.read_text(encoding="utf-8", errors="surrogateescape").splitlines(keepends=True)
+                lines = own.read_bytes().decode("utf-8", "surrogateescape").split("\n")
             kept = [line for line in lines if not word.search(line)]
             if len(kept) == len(lines):
                 continue
-            is_by_lines = path.suffix in _BY_LINES
             if execute and is_by_lines:
-                _replace(path, "".join(kept))
+                _replace(path, "\n".join(kept))
             yield f"{folder.name}/{name}", len(lines) - len(kept), is_by_lines
 
 
@@ -79,7 +80,8 @@ def _replace(path: Path, text: str) -> None:
 
 
 def published_rows(lake: Lake, manifest: Manifest, people: Sequence[Subject]) -> Iterator[tuple[str, int | None]]:
-    """Published tables that people are in; of a server, the number of rows is not asked (None).
+    """Published tables that people are in; of a server, and where values are hashed, the number
+    of rows is not asked (None).
 
     Raises:
         OpsError: the DuckDB file is held open, or is none.
@@ -103,6 +105,10 @@ def published_rows(lake: Lake, manifest: Manifest, people: Sequence[Subject]) ->
         known = file.served()
         for table, _, column in served:
             if table not in known:
+                continue
+            if column.meta.get("pii") and (policy := lake.settings.pii_policy(target)) != "clear":
+                if policy == "hash":
+                    yield f"duckdb: {table}", None
                 continue
             with duckdb.connect(str(file.path), read_only=True) as engine:
                 schema, _, name = table.partition(".")

@@ -6,12 +6,14 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from python_ops.jobs.ingest.reading import field_pattern
 from python_ops.lake.contracts import Column, Contract, Contracts
 from python_ops.lake.erasure import Hashing, Subject
 from python_ops.lake.errors import ConfigError
@@ -100,7 +102,7 @@ class Seeker:
 
     def hits(self, name: str, value: Any) -> list[tuple[Column, Subject]]:
         """Who a member of an object, or a field, is about."""
-        if isinstance(value, dict | list | None):
+        if isinstance(value, dict | list | tuple | None):
             return []
         columns = self._members.get(name.lower(), ())
         return [(column, found) for column in columns if (found := self._who(str(column.subject), str(value)))]
@@ -115,19 +117,15 @@ class Seeker:
     def json_line(self, text: str) -> str:
         """A line of JSON as it is to be: unchanged, with its column keyed anew, or gone.
 
-        An object at any depth is about a person where it has the column as a member: a key, an image of a row, a
-        nested record. What is no JSON is in the dead-letter queue; it is removed where a value stands in it as a word.
+        An object is about a person where it has the column as a member, and is where ingestion takes a row from: the
+        record, its key, an image of the row, what they are wrapped in. Another nested object is somebody else's word.
+        What is no JSON is in the dead-letter queue; it is removed where a value stands in it as a word.
         """
-        hits: list[tuple[Column, Subject]] = []
-
-        def look(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-            hits.extend(hit for name, value in pairs for hit in self.hits(name, value))
-            return dict(pairs)
-
         try:
-            json.loads(text.lstrip("\ufeff"), object_pairs_hook=look, parse_float=str)
+            pairs = _parsed(text.lstrip("\ufeff"))
         except (ValueError, RecursionError):
             return self._garbled(text)
+        hits = [hit for name, value in _row_members(pairs) for hit in self.hits(name, value)]
         if not hits:
             return text
         self.found.update({subject for _, subject in hits})
@@ -139,11 +137,8 @@ class Seeker:
 
     def csv_record(self, text: str, layout: Sequence[str], delimiter: str) -> str:
         """The same of a record of a csv file, which may have several lines."""
-        try:
-            fields = next(csv.reader(re.findall(r"[^\r\n]*(?:\r\n|\r|\n|$)", text), delimiter=delimiter), [])
-        except csv.Error:
-            return self._garbled(text)
-        if len(fields) != len(layout):
+        fields = csv_fields(text, delimiter)
+        if fields is None or len(fields) != len(layout):
             return self._garbled(text)
         hits = [(n, *hit) for n, name in enumerate(layout) for hit in self.hits(name, fields[n])]
         if not hits:
@@ -151,9 +146,14 @@ class Seeker:
         self.found.update({subject for _, _, subject in hits})
         if any(column.on_erasure == "remove" for _, column, _ in hits):
             return GONE
-        for number, _, subject in hits:
-            fields[number] = self.hashing.pseudonym(subject)
-        return delimiter.join(_quoted(each, delimiter) for each in fields)
+        spans = [found.span(1) for found in re.finditer(f"(?:^|[{delimiter[0]}])({field_pattern(delimiter)})", text)]
+        if len(spans) != len(layout):  # a quote inside of a field; the caller notices if the value stays
+            return text
+        for number, _, subject in sorted(hits, key=lambda hit: -hit[0]):
+            start, end = spans[number]
+            field = text[start:end]
+            text = text[:start] + field.replace(field.strip(" \r"), self.hashing.pseudonym(subject), 1) + text[end:]
+        return text
 
     def _garbled(self, text: str) -> str:
         said = set(self._words.findall(text)) if self.people else set()
@@ -167,6 +167,33 @@ class Seeker:
         return member.sub(lambda m: m[1] + (anew if str(json.loads(m[2])) == subject.value else m[2]), text)
 
 
-def _quoted(text: str, delimiter: str) -> str:
-    """A field of a csv record. Empty stays empty, which is NULL."""
-    return '"' + text.replace('"', '""') + '"' if any(each in text for each in (delimiter, '"', "\r", "\n")) else text
+def csv_fields(text: str, delimiter: str) -> list[str] | None:
+    """Fields of one csv record, which may have several lines; None where it is none, or more than one."""
+    lines = re.findall(r"[^\r\n]*(?:\r\n|\r|\n|$)", text)[:-1] or [text]
+    try:
+        records = list(csv.reader(lines, delimiter=delimiter[0], skipinitialspace=bool(delimiter[1:])))
+    except csv.Error:
+        return None
+    if len(records) != 1:
+        return None
+    return [field.strip(" ") for field in records[0]] if delimiter[1:] else records[0]
+
+
+# Where ingestion takes a row from, beside the record itself: Debezium's key and images, and what they are wrapped in.
+_AROUND_ROWS = {"key", "value", "data", "payload", "before", "after"}
+
+
+def _parsed(text: str) -> Any:
+    """A JSON value; an object is a tuple of its members, so one that stands twice is seen twice."""
+    return json.loads(text, object_pairs_hook=tuple, parse_float=str)
+
+
+def _row_members(value: Any) -> Iterator[tuple[str, Any]]:
+    """The members of a record and of the rows in it."""
+    for name, inner in value if isinstance(value, tuple) else ():
+        yield name, inner
+        if name in _AROUND_ROWS:
+            if isinstance(inner, str) and inner.startswith("{"):  # a document of MongoDB
+                with suppress(ValueError, RecursionError):
+                    inner = _parsed(inner)
+            yield from _row_members(inner)
