@@ -34,25 +34,22 @@ MERGED = [
     ("rpt_app_usage", "account_id", ("slv_kafka_events",)),
 ]
 """Model, column of `replace_by`, and the silver tables that change."""
-FCT_ORDERS = """
-create view fct_orders as
-select *, status in ('cancelled', 'returned') as is_cancelled_or_returned, cast(ordered_at as date) as order_date,
-    cast(date_trunc('month', ordered_at) as date) as order_month
-from slv_shop_orders
-"""
 FX_RATES_DAILY = """
 create view slv_fx_rates_daily as
 with days as (
     select unnest(generate_series(date '2025-01-01', date '2025-03-01', interval 1 day))::date as rate_date
 ),
-last as (select currency, max(rate_date) + 7 as day from slv_fx_rates group by currency)
-select days.rate_date, rates.currency, arg_max(rates.units_per_eur, rates.rate_date) as units_per_eur
-from days
-join slv_fx_rates as rates on rates.rate_date <= days.rate_date
-join last on last.currency = rates.currency and days.rate_date <= last.day
-group by days.rate_date, rates.currency
+last as (select currency, max(rate_date) + 7 as day from slv_fx_rates group by currency),
+others as (
+    select days.rate_date, rates.currency, arg_max(rates.units_per_eur, rates.rate_date) as units_per_eur
+    from days
+    join slv_fx_rates as rates on rates.rate_date <= days.rate_date
+    join last on last.currency = rates.currency and days.rate_date <= last.day
+    group by days.rate_date, rates.currency
+)
+from others
 union all
-select rate_date, 'EUR', 1 from days
+select distinct rate_date, 'EUR', 1 from others
 """
 
 
@@ -79,7 +76,6 @@ def lake() -> Iterator[duckdb.DuckDBPyConnection]:
             connection.execute(transpile(f"create table {model} ({columns})"))
             keys = ", ".join(KEYS.get(model, ("event_id",)))
             connection.execute(f"create table {model}__changed as select {keys} from {model}")
-        connection.execute(transpile(FCT_ORDERS))
         connection.execute(FX_RATES_DAILY)
         yield connection
 

@@ -1,14 +1,14 @@
 -- Grain: one order of the shop or of a marketplace as it stands now. Merge of the orders that changed, and of those
 -- that a changed rate converts. A deleted shop order leaves. Buyers of marketplaces are no customers of the CRM.
--- depends_on: {{ ref('slv_shop_orders') }}, {{ ref('slv_fx_rates') }}
+-- depends_on: {{ ref('slv_fx_rates') }}
 {{ config(
     unique_key='order_key',
     replace_by='order_key',
     partition_by='order_month',
 ) }}
 
-with fct_orders as (
-    select * from {{ ref('fct_orders') }}
+with slv_shop_orders as (
+    select * from {{ ref('slv_shop_orders') }}
 ),
 
 slv_snowflake_orders as (
@@ -20,33 +20,38 @@ slv_fx_rates_daily as (
 ),
 
 {% if is_incremental() -%}
-{#- A rate applies from its day to the next rate, and it ends the one before it. -#}
+{#- A rate applies from its day to the next rate, and ends the one before it. EUR has rates on the days of all others. -#}
 {% set touched_rates -%}
     select
-        rates.currency,
-        min(rates.previous_date) as applies_from
+        currency,
+        min(applies_from) as applies_from
     from (
         select
-            rate_date,
-            currency,
-            coalesce(lag(rate_date) over (partition by currency order by rate_date), rate_date) as previous_date
-        from {{ ref('slv_fx_rates') }}
-    ) as rates
-    left semi join ({{ delta_cdc.changed_keys('slv_fx_rates') }}) as changed_rates
-        on rates.rate_date = changed_rates.rate_date
-        and rates.currency = changed_rates.currency
-    group by rates.currency
+            explode(array(rates.currency, 'EUR')) as currency,
+            rates.previous_date as applies_from
+        from (
+            select
+                rate_date,
+                currency,
+                coalesce(lag(rate_date) over (partition by currency order by rate_date), rate_date) as previous_date
+            from {{ ref('slv_fx_rates') }}
+        ) as rates
+        left semi join ({{ delta_cdc.changed_keys('slv_fx_rates') }}) as changed_rates
+            on rates.rate_date = changed_rates.rate_date
+            and rates.currency = changed_rates.currency
+    ) as changed_days
+    group by currency
 {%- endset -%}
 {% set touched -%}
     select concat('shop-', order_id) as order_key from ({{ delta_cdc.changed_keys('slv_shop_orders') }})
     union all
     select order_id as order_key from ({{ delta_cdc.changed_keys('slv_snowflake_orders') }})
     union all
-    select concat('shop-', fct_orders.order_id) as order_key
-    from {{ ref('fct_orders') }} as fct_orders
+    select concat('shop-', slv_shop_orders.order_id) as order_key
+    from {{ ref('slv_shop_orders') }} as slv_shop_orders
     left semi join ({{ touched_rates }}) as touched_rates
-        on fct_orders.currency = touched_rates.currency
-        and fct_orders.order_date >= touched_rates.applies_from
+        on slv_shop_orders.currency = touched_rates.currency
+        and cast(slv_shop_orders.ordered_at as date) >= touched_rates.applies_from
     union all
     select slv_snowflake_orders.order_id as order_key
     from {{ ref('slv_snowflake_orders') }} as slv_snowflake_orders
@@ -67,11 +72,8 @@ all_channels as (
         status,
         currency,
         total_amount,
-        is_cancelled_or_returned,
-        ordered_at,
-        order_date,
-        order_month
-    from fct_orders
+        ordered_at
+    from slv_shop_orders
     union all
     select
         order_id as order_key,
@@ -80,10 +82,7 @@ all_channels as (
         status,
         currency,
         amount as total_amount,
-        status in ('cancelled', 'returned') as is_cancelled_or_returned,
-        ordered_at,
-        cast(ordered_at as date) as order_date,
-        cast(date_trunc('month', ordered_at) as date) as order_month
+        ordered_at
     from slv_snowflake_orders
 ),
 
@@ -96,17 +95,17 @@ orders as (
         all_channels.currency,
         all_channels.total_amount,
         cast(all_channels.total_amount / slv_fx_rates_daily.units_per_eur as decimal(22, 6)) as amount_eur,
-        all_channels.is_cancelled_or_returned,
+        all_channels.status in ('cancelled', 'returned') as is_cancelled_or_returned,
         all_channels.ordered_at,
-        all_channels.order_date,
-        all_channels.order_month
+        cast(all_channels.ordered_at as date) as order_date,
+        cast(date_trunc('month', all_channels.ordered_at) as date) as order_month
     from all_channels
     {%- if is_incremental() %}
     left semi join touched_orders on all_channels.order_key = touched_orders.order_key
     {%- endif %}
     left join slv_fx_rates_daily
         on all_channels.currency = slv_fx_rates_daily.currency
-        and all_channels.order_date = slv_fx_rates_daily.rate_date
+        and cast(all_channels.ordered_at as date) = slv_fx_rates_daily.rate_date
 )
 
 select * from orders
