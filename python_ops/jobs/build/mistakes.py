@@ -17,8 +17,10 @@ import yaml
 
 from python_ops.lake.config import PROJECT_ROOT
 
+_LONGEST = 2000  # of a line; longer ones are SQL or lists of keys, and patterns would take seconds for them
+
 # What the macros of packages/delta_cdc say, also through Spark's raise_error.
-_OURS = re.compile(r"(?s)(?:\[\w+\] )?((?:(?!\[)[^\n])*expected .*?Fix: .*?)(?= SQLSTATE|\n\s*> in macro|$)")
+_OURS = re.compile(r"(?ms)(?:^\s*|\[\w+\] )([^\[\n]*?expected .*?Fix: .*?)(?= SQLSTATE|\n\s*> in macro|\Z)")
 
 
 @cache
@@ -37,6 +39,7 @@ def explained(message: str, folder: Path = PROJECT_ROOT, names_only: bool = Fals
     Returns:
         None where nothing is known of the message.
     """
+    message = "\n".join(line[:_LONGEST] for line in message.split("\n"))
     of_node = re.search(r"(?:Error|Warning) in \w+ \w+ \((?P<path>[^)]+)\)\n(?P<told>.*)", message, re.DOTALL)
     path, told = (of_node["path"], of_node["told"]) if of_node else ("", message)
     if (own := _OURS.search(told)) and names_only:

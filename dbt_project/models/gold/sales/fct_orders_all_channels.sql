@@ -20,7 +20,7 @@ slv_fx_rates_daily as (
 ),
 
 {% if is_incremental() -%}
-{#- A rate applies from its day to the next rate, and ends the one before it. EUR has rates on the days of all others. -#}
+{#- A rate applies from its day to the next one, and ends the one before it. EUR has rates on all others' days. -#}
 {% set touched_rates -%}
     select
         currency,

@@ -60,7 +60,7 @@
     {%- set arrived = run.staged ~ ('_rows' if run.o.full_extracts else '') -%}
     {%- do run_query('cache lazy table ' ~ arrived ~ ' as ' ~ delta_cdc.cdc_stage(run.o, model_sql, run.low)) -%}
     {%- if run.o.full_extracts -%}
-        {%- set members, stored = run.staged ~ '_members', none if run.first_load else run.storage ~ ' version as of ' ~ run.version -%}
+        {%- set members, stored = run.staged ~ '_members', none if run.first_load else delta_cdc.cdc_stored_rows(run) -%}
         {%- do run_query('cache lazy table ' ~ members ~ ' as ' ~ delta_cdc.cdc_extract_members(run.o, arrived, stored)) -%}
         {%- do run_query('cache lazy table ' ~ run.staged ~ ' as ' ~ delta_cdc.cdc_extracted_events(run.o, arrived, members)) -%}
     {%- endif -%}
