@@ -564,7 +564,8 @@ def test_the_counts_of_a_model_are_data_in_run_results(tmp_path: Path) -> None:
     context = {
         "cdc_apply": lambda sql: done, "noop_statement": noop_statement, "tojson": json.dumps, "return": hand_back,
         "config": {"incremental_strategy": "cdc_scd2"}, "sql": "", "run_hooks": lambda hooks: "",
-        "check_config_keys": lambda config, strategy: "", "model": {"config": {}},
+        "check_config_keys": lambda config, strategy: "", "_check_strategy": lambda strategy: "",
+        "model": {"config": {}},
         "this": BaseRelation.create(schema="lab", identifier="history"),
     }  # fmt: skip
     context["delta_cdc"] = dict(context)
