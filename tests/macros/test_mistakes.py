@@ -11,9 +11,11 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from dbt_spark_sessions import told
 from rendering import ROOT
 
 from python_ops.jobs.build import in_short
@@ -286,3 +288,32 @@ def test_what_is_not_known_is_left_as_it_is() -> None:
     assert explained("Database Error\n  the disk is full") is None
     assert in_short("Database Error\n  the disk is full") == "Database Error the disk is full"
     assert in_short("Got 3 results, configured to fail if != 0").startswith("3 rows break the test. Fix: run")
+
+
+@pytest.mark.parametrize("said", [
+    '[INVALID_VARIANT_CAST] The variant value `"ada@x.de"` cannot be cast into "INT". SQLSTATE: 22023',
+    "[DELTA_VIOLATE_CONSTRAINT_WITH_VALUES] ck violated by row with values:\n - n : a\nada@x.de\n SQLSTATE: 23001",
+    "[INVALID_URL] The url is invalid: https://x/?mail=ada@x.de. SQLSTATE: 22P02",
+    "[CAST_INVALID_INPUT] The value 'SQLSTATE: 42000 ada@x.de' of the type \"STRING\" is malformed. SQLSTATE: 22018",
+    "[CAST_INVALID_INPUT] The value 'x\n at home ada@x.de' of the type \"STRING\" is malformed. SQLSTATE: 22018",
+    "[MALFORMED_RECORD_IN_PARSING] Malformed records: [ada@x.de,7].\nParse Mode: FAILFAST. SQLSTATE: 22023",
+    "An error occurred while calling o1.sql.\n: org.apache.spark.SparkException: Job aborted: [ada@x.de]\n\tat a.b(c)\n"
+    "Caused by: java.lang.NumberFormatException: For input string: \"ada@x.de\"\n\tat c.d(e)",
+])  # fmt: skip
+def test_no_word_of_sparks_holds_a_value(said: str) -> None:
+    assert "ada@x.de" not in told(said) and len(told(said)) > 20
+
+
+def test_what_the_machine_says_is_told() -> None:
+    """A full disk and a refused file lie below the condition that Spark gives them."""
+    said = (
+        "An error occurred while calling o1.sql.\n: org.apache.spark.SparkException: [TASK_WRITE_FAILED] Task failed."
+        " SQLSTATE: 58030\n\tat a.b(c)\nCaused by: java.io.IOException: No space left on device\n\tat c.d(e)"
+    )
+    assert told(said) == "[TASK_WRITE_FAILED] Task failed. SQLSTATE: 58030: No space left on device"
+
+
+def test_a_long_line_takes_no_time() -> None:
+    began = time.process_time()
+    assert explained("Runtime Error in model x (models/x.sql)\n  " + "word [a " * 20_000) is None
+    assert time.process_time() - began < 2

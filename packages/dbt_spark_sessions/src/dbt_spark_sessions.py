@@ -131,29 +131,54 @@ class SessionsPlugin(dbtPlugin):  # type: ignore[misc]
 plugins = [SessionsPlugin]
 
 
+# Conditions whose text has types, names and SQL beside a value in single quotes or a number. The text of any other data
+# exception and violated constraint may be a row.
+_KNOWN = re.compile(
+    r"CAST_|NUMERIC_|DIVIDE_BY_ZERO|ARITHMETIC_|INTERVAL_|CANNOT_PARSE_TIMESTAMP|DATETIME_|INVALID_ARRAY|"
+    r"INVALID_PARAMETER|MERGE_CARDINALITY|NOT_NULL|DELTA_"
+)
+# What a machine says and no row: a full disk, a refused file, no memory.
+_OF_THE_MACHINE = re.compile(r"java\.(io|nio|net)\.|java\.lang\.OutOfMemory|software\.amazon\.|org\.apache\.hadoop\.")
+
+_FRAME = r"\n\s+at [\w.$/<>]+\("  # of a stack trace
+
+
 def told(error: object) -> str:
     """What Spark says, without the JVM's stack trace and with `***` for values of rows.
 
-    Of nested errors, the innermost with a condition in brackets. Values are hidden in data exceptions and violated
-    constraints (SQLSTATE 22 and 23); the types and the piece of SQL that are shown stay.
+    Of nested errors, the innermost with a condition in brackets, and what the machine says below it. Values are hidden
+    in data exceptions and violated constraints (SQLSTATE 22 and 23); types and the piece of SQL that is shown stay.
     """
     causes = re.findall(
-        r"(?ms)^(?:An error occurred while calling \S+\n: |Caused by: )[\w.$]+: (.*?)(?=\n\s+at |\Z)", str(error)
+        rf"(?ms)^(?:An error occurred while calling \S+\n: |Caused by: )([\w.$]+): (.*?)(?={_FRAME}|\Z)", str(error)
     )
-    if causes:
-        message = next(
-            (cause for cause in reversed(causes) if re.match(r"\[[A-Z]", cause)),
-            ": ".join({causes[0]: 0, causes[-1]: 0}),
-        )
-    else:
-        message = re.split(r"\n\s+at |\n+JVM stacktrace:", str(error))[0]
-    return re.sub(r"(?s)(\[[A-Z][\w.]+\] )((?:(?!SQLSTATE: ).)*)(?=SQLSTATE: 2[23])", _masked, message.rstrip())
+    if not causes:
+        return _without_values(re.split(rf"{_FRAME}|\n+JVM stacktrace:", str(error))[0].rstrip())
+    kind, last = causes[-1]
+    chosen = next((text for _, text in reversed(causes) if re.match(r"\[[A-Z]", text)), None)
+    if chosen is None:
+        first = causes[0][1].split(", most recent failure:")[0] if len(causes) > 1 else ""
+        chosen = ": ".join(filter(None, (_hidden(first), kind)))
+    if _OF_THE_MACHINE.match(kind):
+        return f"{_without_values(chosen.rstrip())}: {last.rstrip()}"
+    return _without_values(chosen.rstrip())
 
 
-def _masked(found: re.Match[str]) -> str:
-    text = re.sub(r"(?s)'.*'", "'***'", found[2])
-    text = re.sub(r"(?m)^( - [^:\n]+ : ).*$", r"\1***", text)  # a row, column by column
-    return found[1] + re.sub(r"(?<![\w.(\"*])-?\d[\d.,eE+-]*[LDF]?(?![\w\")*])", "***", text)
+def _without_values(message: str) -> str:
+    """The text before the last SQLSTATE of a data exception is hidden: a value may have that word too."""
+    found = re.fullmatch(r"(?s)(.*?\[([A-Z][\w.]+)\] )(.*)(SQLSTATE: 2[23].*)", message)
+    if not found:
+        return message
+    if not _KNOWN.match(found[2]):
+        return f"{found[1]}Its text may hold values of a row and is not shown. {found[4]}"
+    return f"{found[1]}{_hidden(found[3])}{found[4]}"
+
+
+def _hidden(text: str) -> str:
+    text = re.sub(r"(?s)'.*'", "'***'", text)
+    text = re.sub(r"(?s)(values:).*", r"\1 *** ", text)  # a row, column by column
+    text = re.sub(r"\[[^\]]*\]", "[***]", text)
+    return re.sub(r"(?<![\w.(\"*])-?\d[\d.,eE+-]*[LDF]?(?![\w\")*])", "***", text)
 
 
 @contextmanager
