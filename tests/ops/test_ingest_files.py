@@ -12,6 +12,7 @@ import sys
 import zipfile
 import zlib
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from python_ops.jobs.ingest import generations, inspection, replaced
 from python_ops.jobs.ingest.batch import BatchWriter
 from python_ops.jobs.ingest.batch_checks import Findings, reasons_to_halt, warnings
 from python_ops.jobs.ingest.formats import format_of
+from python_ops.jobs.ingest.formats.binary import readable, schema_of
 from python_ops.jobs.ingest.inspection import inspect
 from python_ops.jobs.ingest.reasons import reason_of
 from python_ops.jobs.ingest.snapshots import Delivery, deliveries
@@ -648,3 +650,22 @@ def test_late_batches_are_told_once_for_each_source(tmp_path: Path) -> None:
         ledger.set_state(batch, BatchState.COMMITTED, positions=(1, end))
     assert [text.split(":")[0] for text in told] == ["batch 3", "batch 7"]
     assert "its positions end at 200, behind 300" in told[0] and "`lakeops ingest generation crm_accounts" in told[0]
+
+
+def test_a_parquet_column_with_dots_in_its_name_is_another_than_the_one_before_them(tmp_path: Path) -> None:
+    """Given columns that Spark cannot read, `x.big` beside `x` and one inside `shop`, Then these and no others are left
+    out, and the types of the others are those that Spark reads them as."""
+    ids, big = pyarrow.array(["1"]), pyarrow.array([Decimal("1" * 45)], pyarrow.decimal256(50, 0))
+    columns = {
+        "rate_date": ids,
+        "x.big": big,
+        "x": ids,
+        "shop": pyarrow.StructArray.from_arrays([big], ["rate_date"]),
+        "codes": pyarrow.array([[1]], pyarrow.list_(pyarrow.uint32())),
+        "at": pyarrow.array([[1]], pyarrow.list_(pyarrow.timestamp("ns"))),
+    }
+    parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    _, left_out, fault = schema_of(tmp_path / "a.parquet", "parquet", load("fx_rates"))
+    assert (sorted(left_out), fault) == (["shop", "x.big"], None)
+    read = readable(tmp_path / "a.parquet", left_out).simpleString()
+    assert read == "struct<rate_date:string,x:string,codes:array<bigint>,at:array<bigint>>"

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 _TO_JSON = "map('ignoreNullFields', 'false', 'timestampFormat', 'yyyy-MM-dd\\'T\\'HH:mm:ss.SSSSSSXXX',"
 _TO_JSON += " 'timestampNTZFormat', 'yyyy-MM-dd\\'T\\'HH:mm:ss.SSSSSS')"
 
-# Spark reads an unsigned number as the next larger signed one.
-_UNSIGNED = {"uint8": "int16", "uint16": "int32", "uint32": "int64", "uint64": "decimal128(20, 0)"}
-
 _MAX_AVRO_BLOCK, _PIECE = 1 << 28, 1 << 20
 
 
@@ -63,15 +60,31 @@ def readable(path: Path, left_out: Sequence[str]) -> StructType:
     stored = {file.schema.column(n).path: file.schema.column(n).physical_type for n in range(len(file.schema))}
     fields = []
     for field in file.schema_arrow:
-        kind = field.type
         if field.name in left_out:
             continue
-        if stored.get(field.name) == "INT96":
-            kind = pyarrow.timestamp("us", "UTC")
-        elif pyarrow.types.is_timestamp(kind) and kind.unit == "ns":
-            kind = pyarrow.int64()
-        fields.append(pyarrow.field(field.name, _UNSIGNED.get(str(kind), kind)))
+        is_int96 = stored.get(field.name) == "INT96"
+        fields.append(pyarrow.field(field.name, pyarrow.timestamp("us", "UTC") if is_int96 else _as_spark(field.type)))
     return from_arrow_schema(pyarrow.schema(fields), prefer_timestamp_ntz=True)
+
+
+def _as_spark(kind: Any) -> Any:
+    """The type that Spark reads one as: whole numbers for nanoseconds, the next larger signed one for unsigned."""
+    import pyarrow
+
+    types = pyarrow.types
+    if types.is_list(kind) or types.is_large_list(kind):
+        return pyarrow.list_(_as_spark(kind.value_type))
+    if types.is_map(kind):
+        return pyarrow.map_(_as_spark(kind.key_type), _as_spark(kind.item_type))
+    if types.is_struct(kind):
+        return pyarrow.struct([pyarrow.field(inner.name, _as_spark(inner.type)) for inner in kind])
+    if types.is_duration(kind) or (types.is_timestamp(kind) and kind.unit == "ns"):
+        return pyarrow.int64()
+    signed = {
+        pyarrow.uint8(): pyarrow.int16(), pyarrow.uint16(): pyarrow.int32(), pyarrow.uint32(): pyarrow.int64(),
+        pyarrow.uint64(): pyarrow.decimal128(20, 0),
+    }  # fmt: skip
+    return signed.get(kind, kind)
 
 
 def schema_of(path: Path, kind: str, contract: Contract) -> tuple[str, tuple[str, ...], str | None]:
@@ -94,8 +107,9 @@ def _parquet(path: Path, contract: Contract) -> tuple[str, tuple[str, ...], str 
         return "", (), "two columns of the parquet file have one name"
     wanted = {column.given_name.lower() for column in contract.columns}
     unreadable = list(_unreadable(opened.schema, contract))
-    faults = [f"{path} ({told})" for path, told in unreadable if _top(path).lower() in wanted]
-    left_out = tuple(dict.fromkeys(_top(path) for path, _ in unreadable if _top(path).lower() not in wanted))
+    of = {path: _top(path, schema.names) for path, _ in unreadable}
+    faults = [f"{path} ({told})" for path, told in unreadable if of[path].lower() in wanted]
+    left_out = tuple(dict.fromkeys(name for name in of.values() if name.lower() not in wanted))
     fault = f"columns of a type that is not read: {', '.join(faults)}" if faults else None
     # Repeated values take next to no bytes, so rows count too.
     bytes_said = sum(described.row_group(number).total_byte_size for number in range(described.num_row_groups))
@@ -105,8 +119,9 @@ def _parquet(path: Path, contract: Contract) -> tuple[str, tuple[str, ...], str 
     return "; ".join([*(f"{field.name} {field.type}" for field in schema), *stored]), left_out, fault
 
 
-def _top(path: str) -> str:
-    return path.split(".")[0]
+def _top(path: str, names: Sequence[str]) -> str:
+    """The file's column that a leaf is of; a column's own name may have dots."""
+    return max((name for name in names if f"{path}.".startswith(f"{name}.")), key=len)
 
 
 def _unreadable(schema: Any, contract: Contract) -> Iterator[tuple[str, str]]:
