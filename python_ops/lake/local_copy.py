@@ -87,7 +87,8 @@ def fetch_artifacts(home: Path, folder: Path) -> None:
     shutil.rmtree(draft, ignore_errors=True)
     if archive.copy.exists():
         with tarfile.open(archive.copy) as tar:
-            tar.extractall(draft, filter="data")
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and later (PEP 706)
+            tar.extractall(draft)
     for name in _ARTIFACTS:
         if (folder / name).is_dir():
             shutil.rmtree(folder / name)
