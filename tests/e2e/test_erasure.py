@@ -188,10 +188,8 @@ def test_a_person_is_erased_and_stays_out(lake: Lake, spark: SparkSession) -> No
     assert receipt["state"] == "done" and not any(value in json.dumps(receipt) for value in PLANTED)
     assert rows(lake, value) == before, "an order that is kept counts as before"
     anew = hashing(lake).pseudonym(WHO)
-    kept = rows(
-        lake,
-        "select order_id, customer_id, customer_key = 'unknown' from fct_orders where order_id in (900001, 900002) order by 1",
-    )
+    of_both = "from fct_orders where order_id in (900001, 900002) order by 1"
+    kept = rows(lake, f"select order_id, customer_id, customer_key = 'unknown' {of_both}")
     assert kept == [(900_001, anew, True), (900_002, OTHER, False)]
     for source in ("crm_contacts", "shop_orders", "kafka_events", "redshift_behavior"):
         table = AppendOnlyTable(lake, "bronze", lake.contracts.load(source))
