@@ -351,7 +351,7 @@ dbt("run", "--select", *silver)  # the copy's views
 compiled = dbt("compile", "--select", "resource_type:analysis")
 count = lambda query: spark.sql(query).count()
 analyses = {result.node.name: count(result.node.compiled_code) for result in compiled}
-shown = [dbt("show", "--limit", "20", "--inline", question).results[0].agate_table for question in json.load(sys.stdin)]
+shown = [dbt("show", "--limit", "-1", "--inline", question).results[0].agate_table for question in json.load(sys.stdin)]
 dbt("build", "--project-dir", project, "--select", "slv_contacts_history", "--full-refresh")
 dbt("build", "--project-dir", project, "--select", "slv_contacts_history+")
 history, report = "from silver.slv_contacts_history where", "from gold.rpt_customers_by_domain"
@@ -378,7 +378,7 @@ def test_the_analyses_run_and_the_analysts_guide_does_what_it_says(copy: Path, t
     silver = [model for entity in ENTITIES for model in (entity.history, entity.current) if model]
     silver += ["slv_fx_rates", "slv_fx_rates_daily"]
     asked = consumption.questions().values()
-    assert '.venv/bin/dbt show --limit 20 --inline "$(cat question.sql)"' in consumption.places()["Spark SQL"]
+    assert '.venv/bin/dbt show --limit -1 --inline "$(cat question.sql)"' in consumption.places()["Spark SQL"]
     done = subprocess.run(
         [sys.executable, "-c", ANALYST, str(copy), str(project), str(tmp_path), *silver], cwd=PROJECT_ROOT,
         env={**os.environ, "LAKEHOUSE_HOME": str(copy), "LAKEHOUSE_SCHEMA_PREFIX": ""}, capture_output=True, text=True,
