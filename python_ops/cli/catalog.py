@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 
 import typer
 
@@ -31,11 +32,8 @@ def register(execute: Execute = False, env: Env = Environment.LOCAL, as_json: As
     Example: lakeops catalog register --env prod --execute
     """
     lake = lake_of(env)
-    if execute:
-        with exclusive(lake, "catalog register"):
-            changes = register_entries(lake, execute)
-    else:
-        changes = register_entries(lake)
+    with exclusive(lake, "catalog register") if execute else nullcontext():
+        changes = register_entries(lake, execute)
     _show(changes, execute, as_json)
     refuse_incomplete(changes)
 
@@ -81,11 +79,8 @@ def unregister(execute: Execute = False, env: Env = Environment.LOCAL, as_json: 
     Example: lakeops catalog unregister --env dev --execute
     """
     lake = lake_of(env)
-    if execute:
-        with exclusive(lake, "catalog unregister"):
-            changes = unregister_entries(lake, execute)
-    else:
-        changes = unregister_entries(lake)
+    with exclusive(lake, "catalog unregister") if execute else nullcontext():
+        changes = unregister_entries(lake, execute)
     _show(changes, execute, as_json)
 
 
@@ -105,11 +100,8 @@ def grants_apply(execute: Execute = False, env: Env = Environment.LOCAL, as_json
     Example: lakeops catalog grants apply --env prod --execute
     """
     lake = lake_of(env)
-    if execute:
-        with exclusive(lake, "catalog grants apply"):
-            changes = bring_grants(lake, execute)
-    else:
-        changes = bring_grants(lake)
+    with exclusive(lake, "catalog grants apply") if execute else nullcontext():
+        changes = bring_grants(lake, execute)
     _show(changes, execute, as_json)
     refuse_incomplete(changes)
 

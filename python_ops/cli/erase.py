@@ -62,15 +62,13 @@ def run(
 
     Example: lakeops erase run --subjects people.txt --execute
     """
-    lake = lake_of(env)
-    people = _people(lake, subject, subjects, erased)
     if not execute:
-        found = plan_erasure(lake, people)
-        _show(found, as_json)
-        _refuse_absent(found)
+        plan(subject, subjects, erased, env, as_json)
         if not as_json:
             say_if_planned(execute)
         return
+    lake = lake_of(env)
+    people = _people(lake, subject, subjects, erased)
     with exclusive(lake, "erase run"), Progress(quiet=as_json) as progress:
         tell = (lambda text: None) if as_json else (lambda text: typer.echo(f"erase   {text}"))
         done = run_erasure(lake, people, progress, tell)

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from python_ops.lake.errors import ConfigError
+from python_ops.lake.keyed_hash import pads
 from python_ops.lake.lake import Lake
 
 KIND = "erased"
@@ -21,7 +22,6 @@ KIND = "erased"
 
 SECRET = "erasure_key"
 _LEAST_KEY = 16  # characters
-_BLOCK = 64  # bytes of SHA-256
 
 PSEUDONYM = "erased-"
 """What a column that is keyed anew begins with."""
@@ -49,8 +49,7 @@ class Hashing:
 
     def pads(self, kind: str) -> tuple[bytes, bytes]:
         """What the inner and the outer hash of a kind's HMAC begin with, for an engine that has SHA-256 alone."""
-        key = self._of(kind).ljust(_BLOCK, b"\0")
-        return bytes(byte ^ 0x36 for byte in key), bytes(byte ^ 0x5C for byte in key)
+        return pads(self._of(kind))
 
     def digest(self, subject: Subject) -> str:
         """The hash of a subject, 64 hexadecimal digits."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,12 +14,7 @@ from pathlib import Path
 import pyspark
 
 from python_ops.lake.config import PROJECT_ROOT
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from python_ops.lake.warm import answers, free_port
 
 
 @contextmanager
@@ -32,9 +26,8 @@ def started(command: Sequence[str], log: Path, port: int, **given: str) -> Itera
         )
     try:
         for _ in range(240):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
+            if answers(port):
+                break
             assert running.poll() is None, log.read_text()[-2000:]
             time.sleep(0.5)
         yield

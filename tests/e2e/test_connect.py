@@ -13,13 +13,14 @@ import boto3
 import pytest
 import requests
 from deltalake import DeltaTable
-from spark_servers import connect_server, free_port, standalone_cluster
+from spark_servers import connect_server, standalone_cluster
 
 from python_ops.lake.buckets import bucket_path
 from python_ops.lake.config import PROJECT_ROOT
 from python_ops.lake.delta import open_log
 from python_ops.lake.files import write_whole
 from python_ops.lake.storage import fetch
+from python_ops.lake.warm import free_port
 
 FILES_ONLY = {
     "LAKEHOUSE_SECRETS": "file", "LAKEHOUSE_STATE_STORE": "file", "LAKEHOUSE_METRICS": "file",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ import requests
 from deltalake import DeltaTable
 
 from python_ops.lake.config import PROJECT_ROOT
+from python_ops.lake.warm import answers, free_port
 
 BUCKET = "lake"
 Answer = Iterable[bytes]
@@ -129,9 +129,7 @@ def test_dbt_loads_and_merges_a_cdc_model_in_a_bucket_and_a_lost_answer_is_one_c
 def hive_metastore(folder: Path) -> Iterator[str]:
     """Address of a Hive metastore, run from the jars that Spark brings. It makes schemas' folders, so it needs S3A."""
     jars = (PROJECT_ROOT / ".venv" / "jars", Path(pyspark.__path__[0]) / "jars")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     given = {
         "javax.jdo.option.ConnectionURL": f"jdbc:derby:;databaseName={folder}/metastore;create=true",
         "datanucleus.schema.autoCreateAll": "true", "hive.metastore.schema.verification": "false",
@@ -149,7 +147,7 @@ def hive_metastore(folder: Path) -> Iterator[str]:
         )  # fmt: skip
     try:
         deadline = time.monotonic() + 90
-        while socket.socket().connect_ex(("127.0.0.1", port)):
+        while not answers(port):
             assert running.poll() is None and time.monotonic() < deadline, (folder / "metastore.log").read_text()[
                 -2000:
             ]

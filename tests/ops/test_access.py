@@ -7,9 +7,7 @@ model of the service. Nothing here decides about a reader: only AWS does that.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -22,7 +20,7 @@ import pyarrow as pa
 import pytest
 from botocore.stub import ANY, Stubber
 from deltalake import write_deltalake
-from test_terraform import SOURCE, plugins
+from test_terraform import SOURCE, plugins, terraform
 from typer.testing import CliRunner
 
 from python_ops.cli.app import app
@@ -356,12 +354,7 @@ class Module:
         self("init", "-input=false", f"-plugin-dir={plugins()}")
 
     def __call__(self, *arguments: str) -> str:
-        environment = {name: value for name, value in os.environ.items() if name != "TF_CLI_CONFIG_FILE"}
-        done = subprocess.run(
-            ["terraform", *arguments], cwd=self.folder, env=environment, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, f"terraform {arguments[0]}: {done.stdout[-2000:]}{done.stderr[-4000:]}"
-        return done.stdout
+        return terraform(self.folder, *arguments)
 
 
 @pytest.mark.slow

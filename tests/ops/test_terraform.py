@@ -53,6 +53,17 @@ def plugins() -> str:
     return next((str(place) for place in places if (place / PROVIDER).is_dir()), "")
 
 
+def terraform(folder: Path, *arguments: str) -> str:
+    """Runs it in a folder; gives what it prints."""
+    # The variable may name a file that is not there, which terraform warns of.
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CLI_CONFIG_FILE"}
+    done = subprocess.run(
+        ["terraform", *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, f"terraform {arguments[0]}: {done.stdout[-2000:]}{done.stderr[-4000:]}"
+    return done.stdout
+
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not shutil.which("terraform"), reason="terraform is not on PATH"),
@@ -72,13 +83,7 @@ class Terraform:
         self("init", "-input=false", f"-plugin-dir={plugins()}")
 
     def __call__(self, *arguments: str) -> str:
-        # The variable may name a file that is not there, which terraform warns of.
-        environment = {name: value for name, value in os.environ.items() if name != "TF_CLI_CONFIG_FILE"}
-        done = subprocess.run(
-            ["terraform", *arguments], cwd=self.folder, env=environment, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, f"terraform {arguments[0]}: {done.stdout[-2000:]}{done.stderr[-4000:]}"
-        return done.stdout
+        return terraform(self.folder, *arguments)
 
 
 def actions(role: str) -> dict[str, list[str]]:

@@ -159,9 +159,8 @@ def told(error: object) -> str:
     if chosen is None:
         first = causes[0][1].split(", most recent failure:")[0] if len(causes) > 1 else ""
         chosen = ": ".join(filter(None, (_hidden(first), kind)))
-    if _OF_THE_MACHINE.match(kind):
-        return f"{_without_values(chosen.rstrip())}: {last.rstrip()}"
-    return _without_values(chosen.rstrip())
+    below = f": {last.rstrip()}" if _OF_THE_MACHINE.match(kind) else ""
+    return _without_values(chosen.rstrip()) + below
 
 
 def _without_values(message: str) -> str:

@@ -19,6 +19,7 @@ from sqlglot import exp
 from python_ops.jobs.catalog.entries import Entries
 from python_ops.lake.artifacts import Model
 from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.home import LAYERS
 from python_ops.lake.lake import Lake
 from python_ops.lake.marks import INTERNAL, PERSONAL
 
@@ -26,7 +27,6 @@ Document = dict[str, dict[str, dict[str, Any]]]
 """For each kind of item, the items by a name of their own."""
 
 KINDS = ("tags", "databases", "tables", "columns", "filters", "grants", "filter_grants")
-LAYERS = ("bronze", "dlq", "silver", "gold", "ops")
 _ROLES = Path(__file__).with_name("roles.yml")
 _TAGS = ("layer", "domain", "sensitivity", "pii", "rows")
 

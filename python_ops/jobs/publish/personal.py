@@ -7,9 +7,7 @@ in this process: the key is in no statement's text, and no server ever sees it o
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 
@@ -18,14 +16,13 @@ from python_ops.jobs.publish.staged import failed_audit, fingerprint, literal, o
 from python_ops.jobs.publish.target import StagedTable
 from python_ops.lake.artifacts import Model, ModelColumn
 from python_ops.lake.errors import ConfigError
+from python_ops.lake.keyed_hash import pads
 from python_ops.lake.lake import Lake
 from python_ops.lake.marks import personal_columns
 from python_ops.lake.secrets.forms import faults
 
 KEY = "publish_pii_key"
 """The secret that hashes are keyed with."""
-
-_BLOCK = 64  # bytes of SHA-256's block, to which HMAC fills its key
 
 
 class Treatment:
@@ -100,8 +97,9 @@ class Treatment:
         with open_staged(table) as rows:
             if wrong := unequal_parts(table, fingerprint(rows.connection, f"({rows.every})", table.fields, unknown)):
                 raise failed_audit(table, wrong)
-            for name, padded in self._pads() if self.policy == "hash" else ():
-                rows.connection.execute(f"set variable {name} = ?::blob", [padded])
+            padded = zip(("inner_pad", "outer_pad"), pads(self.key), strict=True) if self.policy == "hash" else ()
+            for name, pad in padded:
+                rows.connection.execute(f"set variable {name} = ?::blob", [pad])
             treated.folder.mkdir()
             file = literal(str(treated.folder / "part.parquet"))
             rows.connection.execute(f"copy (select {columns} from ({rows.every})) to {file} (format parquet)")
@@ -109,15 +107,9 @@ class Treatment:
             parts = fingerprint(rows.connection, f"({rows.every})", treated.fields, unknown)
         return replace(treated, fingerprint={**parts, **dict.fromkeys(unknown)})
 
-    def _pads(self) -> Iterator[tuple[str, bytes]]:
-        """The two forms of the key that HMAC hashes with, by the variable that has each."""
-        key = self.key if len(self.key) <= _BLOCK else hashlib.sha256(self.key).digest()
-        for name, pad in (("inner_pad", 0x36), ("outer_pad", 0x5C)):
-            yield name, bytes(byte ^ pad for byte in key.ljust(_BLOCK, b"\0"))
-
 
 def _hashed(field: Field) -> str:
-    """HMAC-SHA256 of a column: `H(K ^ opad || H(K ^ ipad || text))`."""
+    """HMAC-SHA256 of a column, as `keyed_hash` has it."""
     column = DUCKDB.name(field.name)
     text = column if field.kind is ColumnKind.BINARY else f"encode({column}::varchar)"
     return f"sha256(getvariable('outer_pad') || unhex(sha256(getvariable('inner_pad') || {text}))) as {column}"

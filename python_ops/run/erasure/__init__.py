@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from python_ops.jobs.maintenance import policies
 from python_ops.lake.artifacts import Manifest
@@ -92,7 +92,7 @@ def plan(lake: Lake, people: Sequence[Subject]) -> Erasure:
         ConfigError: the key is not set, or another one.
         OpsError: there is no manifest, or a place cannot be read.
     """
-    return _planned(lake, people, hashing(lake))[0]
+    return _seen(lake, lake.manifest(), people, hashing(lake)).planned
 
 
 def run(lake: Lake, people: Sequence[Subject], report: Report, tell: Tell) -> Erasure:
@@ -113,15 +113,15 @@ def run(lake: Lake, people: Sequence[Subject], report: Report, tell: Tell) -> Er
     sources = _sources(lake, people)
     written += [f"{lake.schema_name(layer)}.{source}" for source in sources for layer in ("bronze", "dlq")]
     with leased(lake, [*written, PUBLISH], "lakeops erase run"):
-        found, where = _planned(lake, people, key)
+        seen = _seen(lake, manifest, people, key)
+        found, where, touched, values = seen.planned, seen.where, seen.touched, seen.values
         _refuse(lake, found, sources)
-        at, touched = _now(), _touched(lake, manifest, people)
+        at = _now()
         names = [f"{person.kind}.{key.digest(person)}" for person in people]
         receipt = {"at": at, "key_check": key.check(), "state": "begun", "tables": touched}
         before = {name: _before(lake, name) for name in names}
         for name in names:
             keep_receipt(lake, name, {**before[name], **receipt})
-        values = others.values_of(lake, people)
         _ = [*others.texts(lake, values, execute=True)]  # while bronze still says what is to be looked for
         _erase(lake, people, key, where, sources, f"erased-{at}", tell)
         job = Job(lake, report, "erase run")
@@ -173,15 +173,6 @@ def _sources(lake: Lake, people: Sequence[Subject]) -> list[str]:
     return sorted({contract.source for kind in {person.kind for person in people} for contract, _ in known[kind]})
 
 
-def _touched(lake: Lake, manifest: Manifest, people: Sequence[Subject]) -> list[str]:
-    """Tables whose old files may hold people: those that have their columns, whoever is in them now; dead letters."""
-    letters = [s for s in _sources(lake, people) if exists(lake.table_path("dlq", s))]
-    return [
-        *(place.table for place in tables.places(lake, manifest, people)),
-        *(f"{lake.schema_name('dlq')}.{source}" for source in letters),
-    ]
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -191,8 +182,22 @@ def _before(lake: Lake, name: str) -> Mapping[str, Any]:
     return record.value if record else {}
 
 
-def _planned(lake: Lake, people: Sequence[Subject], key: Hashing) -> tuple[Erasure, list[tables.Place]]:
-    manifest = lake.manifest()
+class _Seen(NamedTuple):
+    """What was seen of people.
+
+    Attributes:
+        where: Tables to change: those that they are in; for whoever was erased before, all that have their columns.
+        touched: Tables whose old files may hold them: all that have their columns, and dead letters.
+        values: What tells them in texts.
+    """
+
+    planned: Erasure
+    where: list[tables.Place]
+    touched: list[str]
+    values: list[str]
+
+
+def _seen(lake: Lake, manifest: Manifest, people: Sequence[Subject], key: Hashing) -> _Seen:
     search, where = _Search(people), tables.places(lake, manifest, people)
     for contract in map(lake.contracts.load, _sources(lake, people)):
         seeker = Seeker(contract, people, key)
@@ -212,7 +217,8 @@ def _planned(lake: Lake, people: Sequence[Subject], key: Hashing) -> tuple[Erasu
     for name, records in others.published_rows(lake, manifest, people):
         if records != 0:
             search.places.append(Place(name, records, "publish again"))
-    for name, lines, is_by_lines in others.texts(lake, others.values_of(lake, people)):
+    values = others.values_of(lake, people)
+    for name, lines, is_by_lines in others.texts(lake, values):
         if is_by_lines:
             search.places.append(Place(name, lines, "take out the lines"))
         else:
@@ -220,12 +226,13 @@ def _planned(lake: Lake, people: Sequence[Subject], key: Hashing) -> tuple[Erasu
     known = suppressed(lake)
     before = [person for person in people if key.digest(person) in known.get(person.kind, ())]
     absent = [n for n, person in enumerate(people, 1) if not search.found[person] and person not in before]
-    names = _touched(lake, manifest, people)
+    letters = [source for source in _sources(lake, people) if exists(lake.table_path("dlq", source))]
+    touched = [place.table for place in where] + [f"{lake.schema_name('dlq')}.{source}" for source in letters]
     planned = Erasure(
-        len(people), tuple(absent), len(before), tuple(search.places), tuple(_due(lake, manifest, names, _now())),
-        tuple(search.unreached), tuple(_tagged(lake, names)),
+        len(people), tuple(absent), len(before), tuple(search.places), tuple(_due(lake, manifest, touched, _now())),
+        tuple(search.unreached), tuple(_tagged(lake, touched)),
     )  # fmt: skip
-    return planned, where if before else holding
+    return _Seen(planned, where if before else holding, touched, values)
 
 
 def _tagged(lake: Lake, names: Sequence[str]) -> list[str]:
