@@ -13,15 +13,13 @@ import typer
 from python_ops.cli import AsJson, Env, Environment, Execute, lake_of, local_file, print_json, say_if_planned
 from python_ops.cli.live import Live
 from python_ops.cli.tables import print_rows
-from python_ops.jobs.recovery.create import CopyProgress
 from python_ops.jobs.recovery.create import create as create_snapshot
+from python_ops.jobs.recovery.last import record_snapshot
 from python_ops.jobs.recovery.manifest import Snapshot, identifiers, load, store_of
 from python_ops.jobs.recovery.prune import prune as prune_snapshots
-from python_ops.jobs.recovery.record import record_snapshot
-from python_ops.jobs.recovery.register import register
 from python_ops.jobs.recovery.restore import Move, SnapshotRestore
 from python_ops.jobs.recovery.restore import restore as restore_snapshot
-from python_ops.jobs.recovery.verify import Verification, require
+from python_ops.jobs.recovery.verify import CopyProgress, Verification, require
 from python_ops.jobs.recovery.verify import verify as verify_snapshot
 from python_ops.lake import home
 from python_ops.lake.config import Settings, bucket_address, local_path
@@ -98,9 +96,7 @@ def verify(
     """
     store = store_of(lake_of(env))
     with _Ticker("checked", as_json) as tick:
-        verdict = verify_snapshot(
-            store, load(store, snapshot), thorough=not quick, on_progress=lambda *done: tick(CopyProgress(*done))
-        )
+        verdict = verify_snapshot(store, load(store, snapshot), thorough=not quick, on_progress=tick)
     if as_json:
         print_json(verdict)
     else:
@@ -139,8 +135,7 @@ def restore(
         done = restore_snapshot(lake, target, snapshot, table or (), overwrite, execute, tick)
         created = {each.table for each in done.tables if each.move is Move.CREATE}
         if execute and created and with_catalog and _has_catalog(target, to is not None):
-            stored = load(store_of(lake), done.snapshot).tables
-            register(target, [each for each in stored if each.name in created])
+            home.register(target.settings, target.spark)
     if as_json:
         print_json(done)
     else:

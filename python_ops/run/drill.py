@@ -23,18 +23,15 @@ from python_ops.jobs.build import arguments, invoke
 from python_ops.jobs.ingest import ingest
 from python_ops.jobs.recovery.last import keep
 from python_ops.jobs.recovery.manifest import Snapshot, StoredTable, load, store_of
-from python_ops.jobs.recovery.record import add_metrics
-from python_ops.jobs.recovery.register import register
 from python_ops.jobs.recovery.restore import restore
-from python_ops.jobs.recovery.tables import table_folder
-from python_ops.lake import landing
+from python_ops.lake import home, landing
 from python_ops.lake.config import Settings
 from python_ops.lake.deltalog import LOG, last_version
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
 from python_ops.lake.ledger import BatchState
 from python_ops.lake.sql import escaped
-from python_ops.lake.storage import Folder
+from python_ops.lake.storage import Folder, folder_at
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -151,7 +148,7 @@ def drill(
 
     done = restore(lake, own, snapshot.id, execute=True)
     step("restore", f"{len(done.tables)} tables, {sum(t.bytes for t in done.tables)} bytes, all checksums right")
-    register(own, snapshot.tables)
+    home.register(own.settings, own.spark)
     step("spark", "session on the scratch home, tables in its catalog")
     compared = tuple(_compare(lake, own, table) for table in snapshot.tables)
     compare_seconds = time.monotonic() - last
@@ -218,9 +215,9 @@ def _compare(lake: Lake, own: Lake, table: StoredTable) -> Compared:
     from py4j.protocol import Py4JJavaError
     from pyspark.errors import PySparkException
 
-    rows, restored = _fingerprint(own.spark, table_folder(own, table.layer, table.table).url, None)
+    rows, restored = _fingerprint(own.spark, str(own.table_path(table.layer, table.table)), None)
     try:
-        given = _fingerprint(own.spark, table_folder(lake, table.layer, table.table).url, table.version)
+        given = _fingerprint(own.spark, str(lake.table_path(table.layer, table.table)), table.version)
         return Compared(table.name, rows, f"version {table.version}", (rows, restored) == given)
     except (PySparkException, Py4JJavaError):
         return Compared(table.name, rows, "the snapshot's count (the source lacks that version)", rows == table.rows)
@@ -275,7 +272,7 @@ def _again(own: Lake, snapshot: Snapshot, build: bool, select: Sequence[str]) ->
     """Ingests and builds once more, with nothing new; tables whose version moved."""
 
     def versions() -> dict[str, int | None]:
-        return {t.name: last_version(table_folder(own, t.layer, t.table).names(LOG)) for t in snapshot.tables}
+        return {t.name: last_version(folder_at(own.table_path(t.layer, t.table)).names(LOG)) for t in snapshot.tables}
 
     before = versions()
     ingest(own)
@@ -289,5 +286,4 @@ def record_drill(lake: Lake, done: Drill) -> None:
     """Keeps a drill's figures, and adds them to the metrics."""
     figures = {"rpo_seconds": done.rpo_seconds, "rto_seconds": done.rto_seconds}
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    keep(lake, "drill", {"snapshot": done.snapshot, "at": at, **figures})
-    add_metrics(lake, "snapshot drill", done.snapshot, figures)
+    keep(lake, "drill", "drill", done.snapshot, {"snapshot": done.snapshot, "at": at}, figures)

@@ -21,12 +21,12 @@ from recovery_lake import FilledLake, actions, flip, ids
 
 from python_ops.cli import main
 from python_ops.jobs.recovery import create as create_module
-from python_ops.jobs.recovery.create import LEASE, CopyProgress
+from python_ops.jobs.recovery.create import LEASE
 from python_ops.jobs.recovery.last import last
 from python_ops.jobs.recovery.manifest import DRAFTS, Snapshot, drafts, identifiers, load, save
 from python_ops.jobs.recovery.prune import prune
 from python_ops.jobs.recovery.restore import Move, restore
-from python_ops.jobs.recovery.verify import verify
+from python_ops.jobs.recovery.verify import CopyProgress, verify
 from python_ops.lake import metrics
 from python_ops.lake.config import PROJECT_ROOT, Settings
 from python_ops.lake.deltalog import UnreadableLog, read_version

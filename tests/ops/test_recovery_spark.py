@@ -13,10 +13,10 @@ from recovery_lake import flip
 
 from python_ops.jobs.ingest import ingest
 from python_ops.jobs.recovery.create import create
-from python_ops.jobs.recovery.manifest import load, store_of
-from python_ops.jobs.recovery.register import register
+from python_ops.jobs.recovery.manifest import store_of
 from python_ops.jobs.recovery.restore import restore
 from python_ops.jobs.recovery.verify import verify
+from python_ops.lake import home
 from python_ops.lake.config import Settings
 from python_ops.lake.errors import OpsError
 from python_ops.lake.lake import Lake
@@ -125,6 +125,6 @@ def test_tables_with_deletion_vectors_come_back_and_the_next_batch_is_applied_on
     # To another home, which a catalog does not know yet.
     back = Lake(Settings(home=tmp_path / "back", schema_prefix="dr_back"), start=lambda: spark)
     restore(own, back, made.id, execute=True)
-    assert register(back, load(store, made.id).tables) == 3
-    assert register(back, load(store, made.id).tables) == 0
+    assert home.register(back.settings, spark) == 3
+    assert home.register(back.settings, spark) == 0
     assert rows(spark, "dr_back_silver.held__cdc") == before[held]

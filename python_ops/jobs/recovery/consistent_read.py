@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from python_ops.jobs.recovery.tables import Table, home_folder
+from python_ops.jobs.recovery.tables import Table
 from python_ops.lake import landing
 from python_ops.lake.deltalog import LOG, TableVersion, UnreadableLog, last_version, read_version
 from python_ops.lake.erasure import receipts
@@ -69,7 +69,7 @@ def pin(lake: Lake, wanted: Sequence[Table]) -> Pinned:
         _pin_sources(lake, pinned)
         if not pinned.has_moved() and _ledgers(lake) == pinned.state:
             if not pinned.tables:
-                raise OpsError(f"{home_folder(lake).url} holds no table yet; there is nothing to copy.")
+                raise OpsError(f"{lake.home} holds no table yet; there is nothing to copy.")
             return pinned
         time.sleep(_WAIT_SECONDS)
     raise OpsError(

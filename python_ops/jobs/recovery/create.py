@@ -11,10 +11,10 @@ import hashlib
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from python_ops.jobs.recovery.consistent_read import Pinned, pin
@@ -32,8 +32,8 @@ from python_ops.jobs.recovery.manifest import (
     save,
     store_of,
 )
-from python_ops.jobs.recovery.tables import TIERS, Table, home_folder, tables_to_copy
-from python_ops.jobs.recovery.verify import check_log
+from python_ops.jobs.recovery.tables import TIERS, Table, dataset, tables_to_copy
+from python_ops.jobs.recovery.verify import THREADS, CopyProgress, Tell, check_log
 from python_ops.lake.deltalog import LiveFile, TableVersion
 from python_ops.lake.errors import OpsError
 from python_ops.lake.lake import Lake
@@ -41,24 +41,11 @@ from python_ops.lake.lineage import Dataset, job_run
 from python_ops.lake.lock import check_held, leased
 from python_ops.lake.storage import Checksum, Folder, LocalFolder, MissingFile, folder_at
 
-THREADS = 8
 LEASE = "snapshots"
 """Name of the lease that creating, restoring and pruning share."""
 
 _TRIES = 3
 _DRAFT_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class CopyProgress:
-    """How far copying or checking is."""
-
-    done: int
-    files: int
-    bytes: int
-
-
-Tell = Callable[[CopyProgress], None]
 
 
 def create(
@@ -92,7 +79,7 @@ def create(
         save(store, made)
         for draft in copy.drafts:
             store.remove(f"{DRAFTS}{draft}.json")
-        run.inputs = [table.dataset(lake, version.rows) for table, version in pinned.tables.values()]
+        run.inputs = [dataset(lake, t.layer, t.table, version.rows) for t, version in pinned.tables.values()]
         run.outputs = [
             Dataset(f"snapshot/{table.name}", store.url, rows=table.rows, bytes=copy.added.get(table.name, 0))
             for table in made.tables
@@ -150,7 +137,7 @@ class _Copy:
             id=_identifier(pinned.at, self.newest),
             pinned_at=pinned.at.isoformat(timespec="microseconds"),
             completed_at="",
-            source=home_folder(self.lake).url,
+            source=str(self.lake.home),
             environment=self.lake.settings.target,
             schema_prefix=self.lake.settings.schema_prefix,
             tables=(),

@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from python_ops.jobs.recovery.create import LEASE, THREADS
+from python_ops.jobs.recovery.create import LEASE
 from python_ops.jobs.recovery.manifest import BLOBS, DRAFTS, FILES, SNAPSHOTS, drafts, identifiers, load, store_of
+from python_ops.jobs.recovery.verify import THREADS
 from python_ops.lake.errors import ConfigError
 from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import job_run

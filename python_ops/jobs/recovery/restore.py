@@ -24,11 +24,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from python_ops.jobs.recovery.create import LEASE, THREADS, CopyProgress, Tell
+from python_ops.jobs.recovery.create import LEASE
 from python_ops.jobs.recovery.manifest import Snapshot, StoredFile, StoredTable, load, store_of
-from python_ops.jobs.recovery.tables import dataset, home_folder, table_folder
-from python_ops.jobs.recovery.verify import Verification, require, verify
+from python_ops.jobs.recovery.tables import dataset
+from python_ops.jobs.recovery.verify import THREADS, CopyProgress, Tell, Verification, require, verify
 from python_ops.lake import landing
+from python_ops.lake.buckets import on_bucket
 from python_ops.lake.deltalog import LOG, UnreadableLog, last_version, read_version
 from python_ops.lake.erasure import KIND, keep_receipt
 from python_ops.lake.errors import ConfigError, OpsError
@@ -142,8 +143,7 @@ def _restore(
     _refuse_stranger(lake, target, snapshot)
     names = _with_dead_letters(snapshot, tables)
     chosen = snapshot.only(names)
-    told = (lambda done, files, size: on_progress(CopyProgress(done, files, size))) if on_progress else None
-    verdict = verify(store, snapshot, names, on_progress=told)
+    verdict = verify(store, snapshot, names, on_progress=on_progress)
     require(verdict, "Nothing was restored.")
     work = _Restoring(store, snapshot, chosen, not tables, target, on_progress)
     planned = work.plan(verdict)
@@ -159,16 +159,13 @@ def _restore(
     with leased(target, names, "lakeops snapshot restore"), job_run(target, "snapshot.restore") as run:
         run.inputs = [Dataset(f"snapshot/{table.name}", store.url) for table in chosen]
         replaced = work.do(planned)
-        run.outputs = [
-            dataset(target, t.layer, t.table, table_folder(target, t.layer, t.table), t.rows, t.bytes) for t in chosen
-        ]
+        run.outputs = [dataset(target, t.layer, t.table, t.rows, t.bytes) for t in chosen]
     return replace(planned, executed=True, replaced=replaced, seconds=round(time.monotonic() - started, 3))
 
 
 def _refuse_stranger(lake: Lake, target: Lake, snapshot: Snapshot) -> None:
-    is_same_home = home_folder(target).url == home_folder(lake).url
     own = (lake.settings.target, lake.settings.schema_prefix)
-    if is_same_home and own != (snapshot.environment, snapshot.schema_prefix):
+    if str(target.home) == str(lake.home) and own != (snapshot.environment, snapshot.schema_prefix):
         raise ConfigError(
             f"Snapshot {snapshot.id} is of environment {snapshot.environment!r} with the schema prefix "
             f"{snapshot.schema_prefix!r}; this is {own[0]!r} with {own[1]!r}. Nothing was restored. `--to` restores it "
@@ -202,7 +199,6 @@ class _Restoring:
         self.sources = sorted({file.path.split("/")[1] for file in self.state} | sources)
         self.waiting = [file for file in snapshot.landing if everything or file.path.split("/")[0] in sources]
         self.watermarks = {k: v for k, v in snapshot.watermarks.items() if everything or k in sources}
-        self.home = home_folder(target)
         self.guard, self.done, self.bytes = threading.Lock(), 0, 0
         self.files = sum(len(table.files) + len(table.log) for table in tables)
 
@@ -214,7 +210,7 @@ class _Restoring:
         """
         return SnapshotRestore(
             snapshot=self.snapshot.id,
-            home=self.home.url,
+            home=str(self.target.home),
             age_seconds=round(self.snapshot.age_seconds, 1),
             tables=tuple(self._plan_table(table) for table in self.tables),
             ledgers=len(self.state),
@@ -227,11 +223,11 @@ class _Restoring:
     def do(self, planned: SnapshotRestore) -> str | None:
         """Does it; returns the folder of what was replaced."""
         versions = {table.table: table.version_there for table in planned.tables}
-        if isinstance(self.home, LocalFolder):
-            replaced = self._swap_all(self.home.path, versions)
-        else:
+        if on_bucket(self.target.home):
             replaced = None
             self._fill_all()
+        else:
+            replaced = self._swap_all(self.target.home, versions)
         self._ledgers()
         landed = folder_at(self.target.landing)
         for file in self._missing_landing():
@@ -245,7 +241,7 @@ class _Restoring:
         return replaced
 
     def _plan_table(self, table: StoredTable) -> TableRestore:
-        folder = table_folder(self.target, table.layer, table.table)
+        folder = self._folder(table)
         there = last_version(folder.names(LOG))
         newer = None
         if there is not None:
@@ -291,9 +287,12 @@ class _Restoring:
         shutil.rmtree(home / "restore", ignore_errors=True)
         return str(kept) if kept.exists() else None
 
+    def _folder(self, table: StoredTable) -> Folder:
+        return folder_at(self.target.table_path(table.layer, table.table))
+
     def _fill_all(self) -> None:
         """S3 renames nothing: only an empty place is filled, the log last, so that a table is there whole or not."""
-        folders = [(table, table_folder(self.target, table.layer, table.table)) for table in self.tables]
+        folders = [(table, self._folder(table)) for table in self.tables]
         if taken := [folder.url for _, folder in folders if folder.names()]:
             raise OpsError(
                 f"{taken[0]} is not empty, and S3 cannot swap folders. Nothing was restored. Restore to another prefix "

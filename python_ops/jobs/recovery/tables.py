@@ -14,7 +14,7 @@ from python_ops.lake.artifacts import Manifest
 from python_ops.lake.errors import ConfigError
 from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset
-from python_ops.lake.storage import Folder, LocalFolder, folder_at
+from python_ops.lake.storage import Folder, folder_at
 
 TIERS = (1, 2, 3)
 
@@ -38,28 +38,11 @@ class Table:
         """Layer and table."""
         return f"{self.layer}.{self.table}"
 
-    def dataset(self, lake: Lake, rows: int | None = None, size: int | None = None) -> Dataset:
-        """The table in the lineage."""
-        return dataset(lake, self.layer, self.table, self.folder, rows, size)
 
-
-def dataset(
-    lake: Lake, layer: str, table: str, folder: Folder, rows: int | None = None, size: int | None = None
-) -> Dataset:
+def dataset(lake: Lake, layer: str, table: str, rows: int | None, size: int | None = None) -> Dataset:
     """A table in the lineage."""
-    uri = folder.path.absolute().as_uri() if isinstance(folder, LocalFolder) else folder.url
+    uri = lake.table_path(layer, table).as_uri()
     return Dataset(f"{lake.schema_name(layer)}.{table}", uri, rows=rows, bytes=size)
-
-
-def home_folder(lake: Lake) -> Folder:
-    """The home: a path, or an `s3://` address."""
-    return folder_at(lake.home)
-
-
-def table_folder(lake: Lake, layer: str, table: str) -> Folder:
-    """Folder of a Delta table under the environment's home."""
-    home = home_folder(lake)
-    return folder_at(f"{home.url}/warehouse/{lake.schema_name(layer)}.db/{table}")
 
 
 def tables_to_copy(lake: Lake, manifest: Manifest, tier: int = TIERS[-1]) -> list[Table]:
@@ -76,7 +59,7 @@ def tables_to_copy(lake: Lake, manifest: Manifest, tier: int = TIERS[-1]) -> lis
         rank = _tier(manifest.source_meta.get(source, {}), f"source {source}")
         found += [(layer, source, rank) for layer in ("bronze", "dlq")]
     return [
-        Table(layer, table, table_folder(lake, layer, table))
+        Table(layer, table, folder_at(lake.table_path(layer, table)))
         for layer, table, rank in sorted(found)
         if 0 < rank <= tier
     ]

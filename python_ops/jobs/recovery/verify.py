@@ -11,7 +11,19 @@ from python_ops.lake.deltalog import UnreadableLog, read_version
 from python_ops.lake.errors import OpsError
 from python_ops.lake.storage import Folder, MissingFile
 
-_THREADS = 8
+THREADS = 8
+
+
+@dataclass(frozen=True)
+class CopyProgress:
+    """How far copying or checking is."""
+
+    done: int
+    files: int
+    bytes: int
+
+
+Tell = Callable[[CopyProgress], None]
 
 
 @dataclass(frozen=True)
@@ -36,7 +48,7 @@ def verify(
     snapshot: Snapshot,
     tables: tuple[str, ...] = (),
     thorough: bool = True,
-    on_progress: Callable[[int, int, int], None] | None = None,
+    on_progress: Tell | None = None,
 ) -> Verification:
     """Checks a snapshot without changing anything.
 
@@ -45,7 +57,7 @@ def verify(
         snapshot: The snapshot.
         tables: Only these tables, as `layer.table`; all, with ledgers and waiting files, when empty.
         thorough: Read every byte; else sizes and tags alone.
-        on_progress: Told files done, files in all, and bytes.
+        on_progress: Told after each file.
 
     Raises:
         ConfigError: the snapshot has no such table.
@@ -58,12 +70,12 @@ def verify(
         if owner in names:
             owners.setdefault(file.object, (owner, file))
     faults, done, size = list[str](), 0, 0
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         for fault, file in pool.map(lambda each: _check(store, each[0], each[1], thorough), owners.values()):
             done, size = done + 1, size + file.bytes
             faults += [fault] if fault else []
             if on_progress:
-                on_progress(done, len(owners), size)
+                on_progress(CopyProgress(done, len(owners), size))
         damaged = {fault.split(":", 1)[0] for fault in faults}
         whole = [table for table in chosen if table.name not in damaged]  # a damaged log is told already
         faults += [fault for fault in pool.map(lambda table: _log_fault(store, table), whole) if fault]
