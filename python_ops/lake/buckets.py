@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from obstore.store import S3Store
 
 RETRY_SECONDS = 60  # for an answer, over all tries
+RIGHTS = "This role needs s3:GetObject, PutObject, ListBucket and DeleteObject there."
 METADATA_SERVICE = "169.254.169.254"  # asked for a role where no variable has credentials
 
 
@@ -174,9 +175,7 @@ def explained(what: str) -> Iterator[None]:
             raise _no_bucket(what) from exc
         raise
     except (PermissionDeniedError, UnauthenticatedError) as exc:
-        raise OpsError(
-            f"S3 refused {what}. This role needs s3:GetObject, PutObject, ListBucket and DeleteObject there."
-        ) from exc
+        raise OpsError(f"S3 refused {what}. {RIGHTS}") from exc
     except BaseError as exc:
         if "NoSuchBucket" in str(exc):
             raise _no_bucket(what) from exc

@@ -12,14 +12,15 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from python_ops.lake.aws import client
-from python_ops.lake.buckets import on_bucket
+from python_ops.lake.aws import client, explained
+from python_ops.lake.buckets import RIGHTS, on_bucket
 from python_ops.lake.config import is_address
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.files import settle
@@ -79,9 +80,19 @@ class Readable(Protocol):
         """
 
 
-class Folder(Readable, Protocol):
-    """Files that can be copied and removed as well."""
+class Folder(ABC):
+    """Files that can be copied and removed as well; `names` and `read` are those of `Readable`."""
 
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Where it is."""
+
+    @abstractmethod
+    def names(self, prefix: str = "") -> dict[str, int]:
+        """Names that begin with `prefix`, with their sizes in bytes."""
+
+    @abstractmethod
     def blocks(self, name: str) -> Iterator[bytes]:
         """A file's bytes, in blocks.
 
@@ -89,6 +100,11 @@ class Folder(Readable, Protocol):
             MissingFile: there is none.
         """
 
+    def read(self, name: str) -> bytes:
+        """A file's bytes."""
+        return b"".join(self.blocks(name))
+
+    @abstractmethod
     def part(self, name: str, offset: int, size: int) -> bytes:
         """Some bytes of a file; a negative offset counts from its end.
 
@@ -96,9 +112,11 @@ class Folder(Readable, Protocol):
             MissingFile: there is none.
         """
 
+    @abstractmethod
     def write(self, name: str, data: bytes) -> Checksum:
         """Writes a file whole, over an older one."""
 
+    @abstractmethod
     def take(self, source: Folder, source_name: str, name: str) -> Checksum:
         """Copies a file from another folder, over an older one.
 
@@ -106,6 +124,7 @@ class Folder(Readable, Protocol):
             MissingFile: the source has none.
         """
 
+    @abstractmethod
     def checksum(self, name: str, thorough: bool = True) -> Checksum:
         """A file's checksum.
 
@@ -117,6 +136,7 @@ class Folder(Readable, Protocol):
             MissingFile: there is none.
         """
 
+    @abstractmethod
     def remove(self, name: str) -> None:
         """Removes a file, if it is there."""
 
@@ -179,7 +199,7 @@ def move(folder: Path, place: Path) -> None:
         old.remove(name)
 
 
-class LocalFolder:
+class LocalFolder(Folder):
     """A folder of this machine, or a mounted one."""
 
     def __init__(self, path: Path) -> None:
@@ -200,9 +220,6 @@ class LocalFolder:
                     with suppress(FileNotFoundError):  # gone since it was listed
                         found[name] = path.stat().st_size
         return found
-
-    def read(self, name: str) -> bytes:
-        return b"".join(self.blocks(name))
 
     def blocks(self, name: str) -> Iterator[bytes]:
         with _explained(self.path / name), (self.path / name).open("rb") as file:
@@ -225,11 +242,7 @@ class LocalFolder:
         if not thorough:
             with _explained(self.path / name):
                 return Checksum((self.path / name).stat().st_size)
-        digest, size = hashlib.sha256(), 0
-        for block in self.blocks(name):
-            digest.update(block)
-            size += len(block)
-        return Checksum(size, digest.hexdigest())
+        return _summed(self.blocks(name))
 
     def remove(self, name: str) -> None:
         (self.path / name).unlink(missing_ok=True)
@@ -242,22 +255,18 @@ class LocalFolder:
     def _write(self, name: str, blocks: Iterator[bytes]) -> Checksum:
         path = self.path / name
         draft = path.with_name(f"{path.name[:100]}.{uuid.uuid4().hex[:8]}{_PARTIAL}")
-        digest, size = hashlib.sha256(), 0
         with _explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with draft.open("wb") as file:
-                    for block in blocks:
-                        file.write(block)
-                        digest.update(block)
-                        size += len(block)
+                    written = _summed(blocks, file)
                 settle(draft, path)
             finally:
                 draft.unlink(missing_ok=True)
-        return Checksum(size, digest.hexdigest())
+        return written
 
 
-class S3Folder:
+class S3Folder(Folder):
     """A prefix of a bucket.
 
     Args:
@@ -284,25 +293,19 @@ class S3Folder:
                     found[item["Key"].removeprefix(begins)] = item["Size"]
         return found
 
-    def read(self, name: str) -> bytes:
-        return b"".join(self.blocks(name))
-
     def blocks(self, name: str) -> Iterator[bytes]:
         with self._explained(name):
-            body = self._made().get_object(Bucket=self.bucket, Key=self._key(name))["Body"]
-            yield from body.iter_chunks(_BLOCK)
+            yield from self._made().get_object(**self._at(name))["Body"].iter_chunks(_BLOCK)
 
     def part(self, name: str, offset: int, size: int) -> bytes:
         wanted = f"bytes={offset}" if offset < 0 else f"bytes={offset}-{offset + size - 1}"
         with self._explained(name):
-            return self._made().get_object(Bucket=self.bucket, Key=self._key(name), Range=wanted)["Body"].read()[:size]
+            return self._made().get_object(**self._at(name), Range=wanted)["Body"].read()[:size]
 
     def write(self, name: str, data: bytes) -> Checksum:
         digest = hashlib.sha256(data)
         with self._explained(name):
-            done = self._made().put_object(
-                Bucket=self.bucket, Key=self._key(name), Body=data, ChecksumSHA256=_base64(digest.digest())
-            )
+            done = self._made().put_object(**self._at(name), Body=data, ChecksumSHA256=_base64(digest.digest()))
         return Checksum(len(data), digest.hexdigest(), done["ETag"])
 
     def take(self, source: Folder, source_name: str, name: str) -> Checksum:
@@ -316,38 +319,30 @@ class S3Folder:
         with self._explained(name), _explained(path):
             if given.bytes < _LARGEST_COPY:
                 with path.open("rb") as file:
-                    self._made().put_object(
-                        Bucket=self.bucket, Key=self._key(name), Body=file, ContentLength=given.bytes,
-                        ChecksumSHA256=_base64(bytes.fromhex(given.sha256)),
-                    )  # fmt: skip
+                    told = _base64(bytes.fromhex(given.sha256))
+                    self._made().put_object(**self._at(name), Body=file, ContentLength=given.bytes, ChecksumSHA256=told)
             else:
                 self._made().upload_file(str(path), self.bucket, self._key(name))
         return Checksum(given.bytes, given.sha256, self.checksum(name, thorough=False).etag)
 
     def checksum(self, name: str, thorough: bool = True) -> Checksum:
         with self._explained(name):
-            head = self._made().head_object(Bucket=self.bucket, Key=self._key(name))
-        if not thorough:
-            return Checksum(head["ContentLength"], None, head["ETag"])
-        digest, size = hashlib.sha256(), 0
-        for block in self.blocks(name):
-            digest.update(block)
-            size += len(block)
-        return Checksum(size, digest.hexdigest(), head["ETag"])
+            head = self._made().head_object(**self._at(name))
+        told = _summed(self.blocks(name)) if thorough else Checksum(head["ContentLength"])
+        return replace(told, etag=head["ETag"])
 
     def remove(self, name: str) -> None:
         with self._explained(name):
-            self._made().delete_object(Bucket=self.bucket, Key=self._key(name))
+            self._made().delete_object(**self._at(name))
 
     def _copy(self, source: S3Folder, source_name: str, name: str) -> Checksum:
         given = source.checksum(source_name, thorough=False)
-        place: Any = {"Bucket": source.bucket, "Key": source._key(source_name)}
+        place = source._at(source_name)
         with self._explained(name, source._key(source_name)):
             if given.bytes < _LARGEST_COPY:
                 done = self._made().copy_object(
-                    Bucket=self.bucket, Key=self._key(name), CopySource=place, CopySourceIfMatch=given.etag or "",
-                    ChecksumAlgorithm="SHA256",
-                )["CopyObjectResult"]  # fmt: skip
+                    **self._at(name), CopySource=place, CopySourceIfMatch=given.etag or "", ChecksumAlgorithm="SHA256"
+                )["CopyObjectResult"]
                 told = done.get("ChecksumSHA256")
                 sha256 = base64.b64decode(told).hex() if told and "-" not in told else None
                 return Checksum(given.bytes, sha256, done["ETag"])
@@ -357,27 +352,14 @@ class S3Folder:
     def _key(self, name: str) -> str:
         return f"{self.prefix}/{name}" if self.prefix else name
 
-    @contextmanager
-    def _explained(self, name: str, source_key: str = "") -> Iterator[None]:
-        from botocore.exceptions import BotoCoreError, ClientError
+    def _at(self, name: str) -> Any:
+        return {"Bucket": self.bucket, "Key": self._key(name)}
 
-        try:
-            yield
-        except ClientError as exc:
-            code = exc.response["Error"]["Code"]
-            if code == "NoSuchBucket":
-                raise ConfigError(f"There is no bucket {self.bucket}. Make it, or correct the address.") from exc
-            if code in ("NoSuchKey", "404", "InvalidRange"):
-                raise MissingFile(f"{source_key or f'{self.url}/{name}'} is missing.") from exc
-            raise OpsError(
-                f"S3 refused {self.url}/{name} ({code}). This role needs s3:GetObject, PutObject, ListBucket and "
-                "DeleteObject there."
-            ) from exc
-        except BotoCoreError as exc:
-            raise OpsError(
-                f"S3 did not answer for {self.url}/{name} ({type(exc).__name__}). Look at AWS_REGION, the role and the "
-                "network, then run again."
-            ) from exc
+    def _explained(self, name: str, source_key: str = "") -> AbstractContextManager[None]:
+        missing = MissingFile(f"{source_key or f'{self.url}/{name}'} is missing.")
+        no_bucket = ConfigError(f"There is no bucket {self.bucket}. Make it, or correct the address.")
+        known = {"NoSuchBucket": no_bucket, **dict.fromkeys(("NoSuchKey", "404", "InvalidRange"), missing)}
+        return explained("S3", f"{self.url}/{name}", RIGHTS, known)
 
     def _made(self) -> S3Client:
         with self._guard:
@@ -396,6 +378,17 @@ def _explained(path: Path) -> Iterator[None]:
         raise OpsError(
             f"{path} could not be copied ({exc.strerror}). Free space or give permission; run again."
         ) from exc
+
+
+def _summed(blocks: Iterable[bytes], file: IO[bytes] | None = None) -> Checksum:
+    """The checksum of blocks, which go to a file if one is given."""
+    digest, size = hashlib.sha256(), 0
+    for block in blocks:
+        if file:
+            file.write(block)
+        digest.update(block)
+        size += len(block)
+    return Checksum(size, digest.hexdigest())
 
 
 def _base64(digest: bytes) -> str:

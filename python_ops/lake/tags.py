@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from python_ops.lake.deltalog import UnreadableLog, damage, read_version
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
+from python_ops.lake.records import made
 from python_ops.lake.storage import folder_at
 
 KIND = "tag"
@@ -54,7 +54,7 @@ class Tag:
 def tags(lake: Lake) -> list[Tag]:
     """All tags, by name."""
     records = [(name, lake.store.get(KIND, name)) for name in lake.store.names(KIND)]
-    return [_tag(name, record.value) for name, record in records if record]
+    return [made(Tag, {"name": name, **record.value}) for name, record in records if record]
 
 
 def tag_named(lake: Lake, name: str) -> Tag:
@@ -105,18 +105,3 @@ def lost(lake: Lake, tag: Tag) -> dict[str, str]:
         if lacking:
             found[table] = lacking[0]
     return found
-
-
-def as_record(tag: Tag) -> dict[str, Any]:
-    """What the state store keeps of a tag."""
-    return {"at": tag.at, "tables": {table: asdict(pin) for table, pin in tag.tables.items()}}
-
-
-def _tag(name: str, value: Mapping[str, Any]) -> Tag:
-    pins = {
-        table: Pin(
-            int(p["version"]), p["table_id"], p["layer"], p["name"], None if p["rows"] is None else int(p["rows"])
-        )
-        for table, p in sorted(value["tables"].items())
-    }
-    return Tag(name, value["at"], pins)

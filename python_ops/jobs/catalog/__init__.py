@@ -8,8 +8,8 @@ docs/guides/catalog.md says what each reader needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -17,8 +17,13 @@ from typing import Any
 
 from python_ops.jobs.catalog.entries import LAYERS, MARK, PARAMETERS, Entries
 from python_ops.lake import aws
-from python_ops.lake.errors import ConfigError, OpsError, missing_extra
+from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
+
+_RIGHT = (
+    "The role must have the calls of `catalog` in infra/terraform/roles.tf, and with Lake Formation CREATE_TABLE and "
+    "ALTER on the database."
+)
 
 
 class Action(StrEnum):
@@ -63,7 +68,7 @@ def register(lake: Lake, execute: bool = False, on_change: Callable[[Change], No
         OpsError: Glue does not answer or admit, there is no manifest, or the lake is empty. What fails at one entry is
             its `FAILED` change.
     """
-    glue, entries = _Glue(lake), Entries(lake)
+    glue, entries = _Glue(), Entries(lake)
     if not (wanted := list(entries.names())):
         raise OpsError(f"The lake in {lake.settings.place} has no tables: nothing was registered, and nothing removed.")
     done: list[Change] = []
@@ -78,18 +83,17 @@ def register(lake: Lake, execute: bool = False, on_change: Callable[[Change], No
         if on_change:
             on_change(change)
 
+    told = f"Layer of the lakehouse {lake.settings.target}"
     for schema in map(lake.schema_name, LAYERS):
         exists = glue.database(schema) is not None
-        take(
-            Change(schema, Action.UNCHANGED if exists else Action.CREATE),
-            None if exists else partial(glue.make_database, schema),
-        )
+        made = partial(glue.change_database, schema, {"Description": told, "Parameters": {MARK: lake.settings.target}})
+        take(Change(schema, Action.UNCHANGED if exists else Action.CREATE), None if exists else made)
         found = glue.tables(schema) if exists else {}
         for name in (each for each in wanted if each.partition(".")[0] == schema):
             take(*_planned(glue, entries, name, found.pop(name.partition(".")[2], None)))
         for table in (table for table, entry in found.items() if _mark(entry) == lake.settings.target):
             gone = Change(f"{schema}.{table}", Action.REMOVE, "the lake has no such table")
-            take(gone, partial(glue.remove, schema, table))
+            take(gone, partial(glue.change_table, "delete_table", schema, {"Name": table}))
     return done
 
 
@@ -99,7 +103,7 @@ def unregister(lake: Lake, execute: bool = False) -> list[Change]:
     Raises:
         OpsError: Glue does not answer or admit.
     """
-    glue, done = _Glue(lake), []
+    glue, done = _Glue(), []
     for schema in map(lake.schema_name, LAYERS):
         if (database := glue.database(schema)) is None:
             continue
@@ -111,11 +115,11 @@ def unregister(lake: Lake, execute: bool = False) -> list[Change]:
                 continue
             done.append(Change(f"{schema}.{table}", Action.REMOVE))
             if execute:
-                glue.remove(schema, table)
+                glue.change_table("delete_table", schema, {"Name": table})
         if _mark(database) == lake.settings.target and not others:
             done.append(Change(schema, Action.REMOVE))
             if execute:
-                glue.remove_database(schema)
+                glue.change_database(schema, None)
     return done
 
 
@@ -143,7 +147,7 @@ def _planned(
     except OpsError as exc:
         return Change(name, Action.FAILED, str(exc)), None
     if there is None:
-        return Change(name, Action.CREATE), partial(glue.make, schema, wanted)
+        return Change(name, Action.CREATE), partial(glue.change_table, "create_table", schema, wanted)
     has = there.get("Parameters") or {}
     if MARK not in has and _is_spark_view(there):
         return Change(name, Action.LEFT, "Spark's own view, in its metastore"), None
@@ -153,7 +157,9 @@ def _planned(
     of_others = {name: value for name, value in has.items() if name not in PARAMETERS}
     wanted = {**wanted, "Parameters": {**of_others, **wanted["Parameters"]}}
     if differs := _differences(there, wanted):
-        return Change(name, Action.UPDATE, ", ".join(differs)), partial(glue.change, schema, wanted)
+        return Change(name, Action.UPDATE, ", ".join(differs)), partial(
+            glue.change_table, "update_table", schema, wanted
+        )
     return Change(name, Action.UNCHANGED), None
 
 
@@ -197,14 +203,16 @@ def _column(column: Mapping[str, Any]) -> tuple[Any, ...]:
 class _Glue:
     """Calls of AWS Glue, with errors of this project."""
 
-    def __init__(self, lake: Lake) -> None:
-        self.lake = lake
-        with explained("anything"):
+    def __init__(self) -> None:
+        with self._asked("anything"):
             self.client = aws.client("glue", answer_seconds=20)
+
+    def _asked(self, what: str) -> AbstractContextManager[None]:
+        return aws.explained("Glue", what, _RIGHT)
 
     def database(self, name: str) -> Mapping[str, Any] | None:
         """The database; None where there is none."""
-        with explained(f"database {name}"):
+        with self._asked(f"database {name}"):
             try:
                 found: Mapping[str, Any] = self.client.get_database(Name=name)["Database"]
             except self.client.exceptions.EntityNotFoundException:
@@ -212,59 +220,20 @@ class _Glue:
         return found
 
     def tables(self, database: str) -> dict[str, Mapping[str, Any]]:
-        with explained(f"tables of {database}"):
+        with self._asked(f"tables of {database}"):
             pages = self.client.get_paginator("get_tables").paginate(DatabaseName=database)
             return {table["Name"]: table for page in pages for table in page["TableList"]}
 
-    def make_database(self, name: str) -> None:
-        given = {"Name": name, "Description": f"Layer of the lakehouse {self.lake.settings.target}"}
-        with explained(f"database {name}"):
-            self.client.create_database(DatabaseInput={**given, "Parameters": {MARK: self.lake.settings.target}})
+    def change_database(self, name: str, given: Mapping[str, Any] | None) -> None:
+        """Makes a database; removes it where nothing is given."""
+        with self._asked(f"database {name}"):
+            if given is None:
+                self.client.delete_database(Name=name)
+            else:
+                self.client.create_database(DatabaseInput={"Name": name, **given})
 
-    def remove_database(self, name: str) -> None:
-        with explained(f"database {name}"):
-            self.client.delete_database(Name=name)
-
-    def make(self, database: str, given: Mapping[str, Any]) -> None:
-        with explained(f"{database}.{given['Name']}"):
-            self.client.create_table(DatabaseName=database, TableInput=given)
-
-    def change(self, database: str, given: Mapping[str, Any]) -> None:
-        with explained(f"{database}.{given['Name']}"):
-            self.client.update_table(DatabaseName=database, TableInput=given)
-
-    def remove(self, database: str, table: str) -> None:
-        with explained(f"{database}.{table}"):
-            self.client.delete_table(DatabaseName=database, Name=table)
-
-
-@contextmanager
-def explained(
-    what: str,
-    service: str = "Glue",
-    right: str = "have the calls of `catalog` in infra/terraform/roles.tf, and with Lake Formation CREATE_TABLE and "
-    "ALTER on the database",
-) -> Iterator[None]:
-    """Turns boto3's errors into one that says what to do.
-
-    Args:
-        what: What is asked for.
-        service: Whom.
-        right: What the role must have or be.
-    """
-    try:
-        from botocore.exceptions import BotoCoreError, ClientError
-    except ImportError as exc:
-        raise missing_extra("boto3", "aws") from exc
-    try:
-        yield
-    except ClientError as exc:
-        code = exc.response["Error"]["Code"]
-        if code in ("AccessDeniedException", "UnrecognizedClientException", "ExpiredTokenException"):
-            raise OpsError(f"{service} does not admit this to {what} ({code}). The role must {right}.") from exc
-        raise OpsError(f"{service} refused {what} ({code}: {exc.response['Error'].get('Message', '')[:200]}).") from exc
-    except BotoCoreError as exc:
-        raise OpsError(
-            f"{service} does not answer for {what} ({type(exc).__name__}). Set AWS_REGION and credentials, and try "
-            "again."
-        ) from exc
+    def change_table(self, call: str, database: str, given: Mapping[str, Any]) -> None:
+        """Calls `create_table`, `update_table` or `delete_table`."""
+        with self._asked(f"{database}.{given['Name']}"):
+            named = {"Name": given["Name"]} if call == "delete_table" else {"TableInput": given}
+            getattr(self.client, call)(DatabaseName=database, **named)

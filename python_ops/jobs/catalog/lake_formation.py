@@ -8,11 +8,12 @@ IAM_ALLOWED_PRINCIPALS, which leave a table to IAM alone, are named.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
-from python_ops.jobs.catalog import Action, Change, explained
+from python_ops.jobs.catalog import Action, Change
 from python_ops.jobs.catalog.access import KINDS, Access, Document, grant_name, own_prefix
 from python_ops.lake import aws
 from python_ops.lake.errors import OpsError
@@ -108,10 +109,9 @@ class _LakeFormation:
         with self._asked("anything"):
             self.client = aws.client("lakeformation", answer_seconds=20)
 
-    def _asked(self, what: str) -> Any:
-        return explained(
-            what, "Lake Formation", "be an administrator of the data lake (docs/runbooks/data_access_governance.md)"
-        )
+    def _asked(self, what: str) -> AbstractContextManager[None]:
+        right = "The role must be an administrator of the data lake (docs/runbooks/data_access_governance.md)."
+        return aws.explained("Lake Formation", what, right)
 
     def _is_own(self, name: str) -> bool:
         """Whether a key or a filter is the environment's: not that of a schema prefix below it either."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from python_ops.jobs.maintenance import Policy, policies, protect, release
@@ -18,7 +19,7 @@ from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
 from python_ops.lake.lock import leased
 from python_ops.lake.storage import folder_at
-from python_ops.lake.tags import KIND, Pin, Tag, as_record, lost, tag_named, tags
+from python_ops.lake.tags import KIND, Pin, Tag, lost, tag_named, tags
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _TRIES, _WAIT_SECONDS = 5, 0.5
@@ -62,7 +63,7 @@ def tag(lake: Lake, name: str, select: Sequence[str] = ()) -> Tag:
             raise OpsError(
                 f"{table} cannot be tagged: {why}. Nothing was tagged. Restore it first (docs/runbooks/dr_restore.md)."
             )
-        lake.store.put(KIND, name, as_record(made), 0)
+        lake.store.put(KIND, name, asdict(made), 0)
     return made
 
 
@@ -119,9 +120,10 @@ def _pins(models: Sequence[Model], wanted: Sequence[Policy]) -> dict[str, Pin]:
     for _ in range(_TRIES):
         told = [read_version(folder) for folder in folders]
         if [version.version for version in told] == [last_version(folder.names(LOG)) for folder in folders]:
-            return {
+            found = {
                 policy.table: Pin(v.version, v.table_id, model.layer, str(model.storage), v.rows)
                 for policy, model, v in zip(wanted, models, told, strict=True)
             }
+            return dict(sorted(found.items()))
         time.sleep(_WAIT_SECONDS)
     raise OpsError("Tables are written to without a pause. Nothing was tagged. Run again when the writer has ended.")

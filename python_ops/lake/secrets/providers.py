@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from python_ops.lake.aws import client
-from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.aws import client, explained
+from python_ops.lake.errors import ConfigError
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
@@ -91,23 +91,11 @@ class AwsProvider:
         Raises:
             OpsError: Secrets Manager did not answer, or refuses this role.
         """
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            return self.client.get_secret_value(SecretId=self.prefix + name, VersionStage=stage)["SecretString"]
-        except ClientError as exc:
-            code = exc.response["Error"]["Code"]
-            if code == "ResourceNotFoundException":
+        with explained("AWS Secrets Manager", self.prefix + name, "This role needs secretsmanager:GetSecretValue."):
+            try:
+                return self.client.get_secret_value(SecretId=self.prefix + name, VersionStage=stage)["SecretString"]
+            except self.client.exceptions.ResourceNotFoundException:
                 return None
-            raise OpsError(
-                f"AWS Secrets Manager refused {self.prefix + name} ({code}). "
-                "This role needs secretsmanager:GetSecretValue."
-            ) from exc
-        except BotoCoreError as exc:
-            raise OpsError(
-                f"AWS Secrets Manager did not give {self.prefix + name} ({type(exc).__name__}). "
-                "Look at AWS_REGION, the role and the network, then run again."
-            ) from exc
 
     def where(self, name: str) -> str:
         return f"{self.prefix + name!r} in AWS Secrets Manager"

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from python_ops.lake.aws import client
-from python_ops.lake.errors import BusyError, ConfigError, OpsError
-from python_ops.lake.state.store import Record
+from python_ops.lake.aws import client, explained
+from python_ops.lake.errors import ConfigError
+from python_ops.lake.state.store import Record, rival
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
+
+RIGHTS = "This role needs dynamodb:GetItem, PutItem, DeleteItem and Scan there."
 
 
 class DynamoStore:
@@ -36,9 +38,8 @@ class DynamoStore:
             OpsError: DynamoDB did not answer, or refuses this role.
         """
         with self._explained():
-            item = self.client.get_item(TableName=self.table, Key=self._key(kind, name), ConsistentRead=True).get(
-                "Item"
-            )
+            found = self.client.get_item(TableName=self.table, Key=self._key(kind, name), ConsistentRead=True)
+        item = found.get("Item")
         return Record(json.loads(item["value"]["S"]), int(item["revision"]["N"])) if item else None
 
     def names(self, kind: str) -> list[str]:
@@ -86,29 +87,13 @@ class DynamoStore:
             "ExpressionAttributeValues": {":v": {"N": str(revision)}},
         }
 
-    @contextmanager
-    def _explained(self, what: str = "state") -> Iterator[None]:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            yield
-        except ClientError as exc:
-            code = exc.response["Error"]["Code"]
-            if code == "ConditionalCheckFailedException":
-                raise BusyError(
-                    f"{what} was changed by another process meanwhile. Nothing was written; run again."
-                ) from exc
-            if code == "ResourceNotFoundException":
-                raise ConfigError(
-                    f"There is no DynamoDB table {self.table}. Make it with the string key `record` and the "
-                    "time-to-live attribute `expires_at`."
-                ) from exc
-            raise OpsError(f"DynamoDB refused {what} in {self.table} ({code}).") from exc
-        except BotoCoreError as exc:
-            raise OpsError(
-                f"DynamoDB did not answer for {self.table} ({type(exc).__name__}). Look at AWS_REGION, the role and "
-                "the network, then run again."
-            ) from exc
+    def _explained(self, what: str = "state") -> AbstractContextManager[None]:
+        no_table = ConfigError(
+            f"There is no DynamoDB table {self.table}. Make it with the string key `record` and the time-to-live "
+            "attribute `expires_at`."
+        )
+        known = {"ConditionalCheckFailedException": rival(what), "ResourceNotFoundException": no_table}
+        return explained("DynamoDB", f"{what} in {self.table}", RIGHTS, known)
 
     @cached_property
     def client(self) -> DynamoDBClient:

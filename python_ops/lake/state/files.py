@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 from python_ops.lake import buckets
 from python_ops.lake.errors import BusyError, OpsError
 from python_ops.lake.files import write_whole
-from python_ops.lake.state.store import Record
+from python_ops.lake.state.store import Record, rival
 
 
 class FileStore:
@@ -70,7 +70,7 @@ class FileStore:
     def _refuse_rival(self, kind: str, name: str, revision: int) -> None:
         given = self.get(kind, name)
         if (given.revision if given else 0) != revision:
-            raise _rival(kind, name)
+            raise rival(f"{kind} {name}")
 
     def _path(self, kind: str, name: str) -> Path:
         return self.folder / kind / f"{quote(name, safe='')}.json"
@@ -108,11 +108,11 @@ class BucketStore(FileStore):
     def _swap(self, kind: str, name: str, content: str, revision: int) -> None:
         given, tag = self._given(kind, name)
         if (given.revision if given else 0) != revision:
-            raise _rival(kind, name)
+            raise rival(f"{kind} {name}")
         try:
             buckets.swap(self._path(kind, name), content.encode(), tag)
         except BusyError as exc:
-            raise _rival(kind, name) from exc
+            raise rival(f"{kind} {name}") from exc
 
     def _given(self, kind: str, name: str) -> tuple[Record | None, str | None]:
         path = self._path(kind, name)
@@ -125,7 +125,3 @@ class BucketStore(FileStore):
 
 def _text(value: Mapping[str, Any], revision: int) -> str:
     return json.dumps({"revision": revision, "value": dict(value)}, indent=1)
-
-
-def _rival(kind: str, name: str) -> BusyError:
-    return BusyError(f"{kind} {name} was changed by another process meanwhile. Nothing was written; run again.")

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from python_ops.lake.errors import BusyError
+
 
 @dataclass(frozen=True)
 class Record:
@@ -17,6 +19,11 @@ class Record:
 
     value: Mapping[str, Any]
     revision: int
+
+
+def rival(what: str) -> BusyError:
+    """The error of a writer that was not the first."""
+    return BusyError(f"{what} was changed by another process meanwhile. Nothing was written; run again.")
 
 
 class Store(Protocol):
