@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from python_ops.lake.errors import OpsError
+from python_ops.lake.errors import OpsError, listed
 
 # Every other status (error, fail, runtime error, partial success, skipped) means that a node did not do its work.
 GREEN = frozenset({"success", "pass", "warn", "no-op", "reused"})
@@ -233,6 +233,21 @@ class RunResults:
         if self.command not in RUNS_TESTS:
             return frozenset()
         return frozenset(node for node, r in self.nodes.items() if r.green and is_test(node))
+
+
+def refuse_red(manifest: Manifest, last_run: RunResults, models: Sequence[Model], then: str) -> None:
+    """Refuses to go on from a build that failed somewhere below these models.
+
+    Args:
+        then: What that means, and the next step.
+
+    Raises:
+        OpsError: a node that they depend on, or a test of one, is not green.
+    """
+    nodes = manifest.upstream(model.unique_id for model in models)
+    if failed := last_run.failed(nodes | manifest.tests_of(nodes)):
+        names = listed([f"{result.unique_id} ({result.status})" for result in failed])
+        raise OpsError(f"The last `dbt {last_run.command}` is not green: {names}. {then}")
 
 
 def load_manifest(folder: Path) -> Manifest:

@@ -73,6 +73,11 @@ def first_line(error: object, most: int = 300) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:most]
 
 
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first of some names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def missing_extra(package: str, extra: str) -> ConfigError:
     """The error of a package that only an optional extra installs."""
     return ConfigError(

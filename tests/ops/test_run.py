@@ -22,7 +22,7 @@ from deltalake import write_deltalake
 
 from python_ops.jobs.build import arguments, failure, readers_of
 from python_ops.jobs.ingest import IngestResult
-from python_ops.jobs.publish.gate import refuse_untested
+from python_ops.jobs.publish import refuse_untested
 from python_ops.lake import interrupts
 from python_ops.lake.artifacts import load_manifest, load_run_results
 from python_ops.lake.config import PROJECT_ROOT, Settings

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from python_ops.lake.config import Settings
 from python_ops.lake.errors import BusyError, ConfigError, OpsError
 from python_ops.lake.lake import Lake
 from python_ops.lake.state.leases import hold
-from python_ops.lake.tags import KIND, Pin, Tag, as_record, lost, tagged_versions, tags
+from python_ops.lake.tags import KIND, Pin, Tag, lost, tagged_versions, tags
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -60,7 +61,7 @@ def record(lake: Lake, name: str = "q1", version: int = 0, table_id: str | None 
     """A tag as the store has it, without its tables' properties."""
     told = DeltaTable(str(lake.table_path("gold", "fct_a"))).metadata().id
     made = Tag(name, "2026-01-01T00:00:00+00:00", {TABLE: Pin(version, table_id or str(told), "gold", "fct_a", 1)})
-    lake.store.put(KIND, name, as_record(made), 0)
+    lake.store.put(KIND, name, asdict(made), 0)
     return made
 
 

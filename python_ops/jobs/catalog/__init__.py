@@ -157,9 +157,8 @@ def _planned(
     of_others = {name: value for name, value in has.items() if name not in PARAMETERS}
     wanted = {**wanted, "Parameters": {**of_others, **wanted["Parameters"]}}
     if differs := _differences(there, wanted):
-        return Change(name, Action.UPDATE, ", ".join(differs)), partial(
-            glue.change_table, "update_table", schema, wanted
-        )
+        update = partial(glue.change_table, "update_table", schema, wanted)
+        return Change(name, Action.UPDATE, ", ".join(differs)), update
     return Change(name, Action.UNCHANGED), None
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 from python_ops.jobs.maintenance import Policy, policies, protect, release
-from python_ops.lake.artifacts import Manifest, Model
+from python_ops.lake.artifacts import Manifest, Model, refuse_red
 from python_ops.lake.deltalog import LOG, last_version, read_version
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
@@ -49,7 +49,8 @@ def tag(lake: Lake, name: str, select: Sequence[str] = ()) -> Tag:
         )
     manifest = lake.manifest()
     models = _chosen(manifest, select)
-    _refuse_red(lake, manifest, models)
+    then = "Nothing was tagged. Correct it, run `dbt build`, then tag."
+    refuse_red(manifest, lake.run_results(), models, then)
     found = {policy.table: policy for policy in policies(lake, manifest)}
     if missing := [model.name for model in models if model.stored_table not in found]:
         raise OpsError(f"Not built yet: {', '.join(missing)}. Nothing was tagged. Run `dbt build` first.")
@@ -101,17 +102,6 @@ def _chosen(manifest: Manifest, select: Sequence[str]) -> list[Model]:
     if not chosen:
         raise ConfigError("There is no gold model to tag. Name models with --select.")
     return chosen
-
-
-def _refuse_red(lake: Lake, manifest: Manifest, models: Sequence[Model]) -> None:
-    nodes = manifest.upstream(model.unique_id for model in models)
-    last = lake.run_results()
-    if failed := last.failed(nodes | manifest.tests_of(nodes)):
-        raise OpsError(
-            f"The last `dbt {last.command}` is not green: {failed[0].unique_id} ({failed[0].status})"
-            + (f" and {len(failed) - 1} more" if len(failed) > 1 else "")
-            + ". Nothing was tagged. Correct it, run `dbt build`, then tag."
-        )
 
 
 def _pins(models: Sequence[Model], wanted: Sequence[Policy]) -> dict[str, Pin]:

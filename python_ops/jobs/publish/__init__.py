@@ -7,21 +7,19 @@ A model is published to the warehouses that both its `meta` (`publish_to: [duckd
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from python_ops.jobs.publish.fingerprint import ROWS
-from python_ops.jobs.publish.gate import refuse_red, refuse_untested
 from python_ops.jobs.publish.personal import Treatment
 from python_ops.jobs.publish.stage import current_version, stage
 from python_ops.jobs.publish.target import Served, StagedTable, Version, Warehouse
 from python_ops.jobs.publish.warehouses import published_models, warehouse
-from python_ops.lake.artifacts import Model
+from python_ops.lake.artifacts import Manifest, Model, RunResults, refuse_red
 from python_ops.lake.buckets import on_bucket
 from python_ops.lake.delta import rows_changed_since
-from python_ops.lake.errors import OpsError
+from python_ops.lake.errors import OpsError, listed
 from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset, job_run
 from python_ops.lake.run_record import left_out
@@ -136,7 +134,8 @@ def publish(
     without = manifest.readers_of(left_out(lake, last_run.invocation_id))
     wanted = {name: [m for m in models if m.unique_id not in without] for name, models in wanted.items()}
     models = _distinct(wanted.values())
-    refuse_red(manifest, last_run, models)
+    then = "Nothing was published; what was served before is still served. Correct it, run `dbt build`, then publish."
+    refuse_red(manifest, last_run, models, then)
     versions = {model.table: current_version(model, _path(model, lake)) for model in models}
     failures: dict[str, OpsError] = {}
     plans = []
@@ -186,28 +185,54 @@ def status(lake: Lake) -> list[PublishStatus]:
         OpsError: there is no manifest.
     """
     found = []
-    for name, listed in published_models(lake.manifest(), lake).items():
-        models = {model.table: model for model in listed}
+    for name, chosen in published_models(lake.manifest(), lake).items():
+        models = {model.table: model for model in chosen}
         built: dict[str, Version] = {}
-        for model in listed:
+        for model in chosen:
             with contextlib.suppress(OpsError):
                 built[model.table] = current_version(model, _path(model, lake))
         error, ledger, current = None, {}, set()
         try:
             ledger, treatment = warehouse(lake, name).served(), Treatment(lake, name)
             current = {
-                model.table for model in listed
+                model.table for model in chosen
                 if model.table in built
                 and _is_served(ledger.get(model.table), built[model.table], _path(model, lake), treatment.note(model))
             }  # fmt: skip
         except OpsError as exc:
             error = str(exc)
-        schemas = {lake.schema_name(layer) for layer in ("gold", *(model.layer for model in listed))}
+        schemas = {lake.schema_name(layer) for layer in ("gold", *(model.layer for model in chosen))}
         dropped = {table for table in ledger if table not in models and table.split(".")[0] in schemas}
         for table in sorted({*models, *dropped}):
-            state = Publication.UNREACHABLE if error else _state(table, models, built, ledger, current)
-            found.append(_status(name, table, state, built.get(table), ledger.get(table), error))
+            if error:
+                state = Publication.UNREACHABLE
+            elif table not in models:
+                state = Publication.DROPPED
+            elif table not in built:
+                state = Publication.NOT_BUILT
+            elif table not in ledger:
+                state = Publication.NEVER
+            else:
+                state = Publication.CURRENT if table in current else Publication.BEHIND
+            made, has = built.get(table), ledger.get(table)
+            found.append(PublishStatus(
+                name, table, state, made.number if made else None, has.version.number if has else None,
+                has.rows if has else None, has.published_at if has else None, error, has.personal if has else "",
+            ))  # fmt: skip
     return found
+
+
+def refuse_untested(manifest: Manifest, last_run: RunResults, changed: Sequence[Model], without: Set[str]) -> None:
+    """Raises OpsError when a changed table has a test that the last run did not run.
+
+    Tests that are among the nodes that the run went `without`, waiting for a source, wait with them.
+    """
+    missing = manifest.tests_of(model.unique_id for model in changed) - last_run.green_tests() - without
+    if missing:
+        raise OpsError(
+            f"The last `dbt {last_run.command}` did not run {len(missing)} tests of tables that changed: "
+            f"{listed(sorted(missing))}. Nothing was published. Run `dbt test`, or `dbt build`, then publish."
+        )
 
 
 def _plan(lake: Lake, name: str, models: Sequence[Model], versions: Mapping[str, Version]) -> _Plan:
@@ -230,10 +255,9 @@ def _replace(lake: Lake, plan: _Plan, staged: Sequence[StagedTable], first: bool
     with job_run(lake, f"publish.{plan.name}", inputs) as run:
         loaded = plan.target.replace(staged, plan.ledger)
         run.outputs = [
-            Dataset(f"{plan.name}/{t.model.table}", columns=tuple((f.name, f.type) for f in t.fields),
-                    rows=int(t.fingerprint[ROWS] or 0))
+            Dataset(f"{plan.name}/{t.model.table}", columns=tuple((f.name, f.type) for f in t.fields), rows=t.rows)
             for t in staged
-        ]  # fmt: skip
+        ]
     return [
         _result(plan.name, t, Action.PUBLISHED, took.seconds + (t.seconds if first else 0.0), took.sent)
         for t in staged
@@ -270,36 +294,8 @@ def _path(model: Model, lake: Lake) -> Path:
 
 
 def _result(target: str, table: StagedTable, action: Action, seconds: float, sent: int) -> PublishResult:
-    rows = int(table.fingerprint[ROWS] or 0)
-    return PublishResult(target, table.model.table, table.version.number, rows, action, round(seconds, 3), sent)
-
-
-def _status(
-    target: str, table: str, state: Publication, built: Version | None, served: Served | None, error: str | None
-) -> PublishStatus:
-    return PublishStatus(
-        target=target,
-        table=table,
-        state=state,
-        lake_version=built.number if built else None,
-        served_version=served.version.number if served else None,
-        rows=served.rows if served else None,
-        published_at=served.published_at if served else None,
-        error=error,
-        personal=served.personal if served else "",
-    )
-
-
-def _state(
-    table: str, wanted: Container[str], built: Container[str], ledger: Container[str], current: Container[str]
-) -> Publication:
-    if table not in wanted:
-        return Publication.DROPPED
-    if table not in built:
-        return Publication.NOT_BUILT
-    if table not in ledger:
-        return Publication.NEVER
-    return Publication.CURRENT if table in current else Publication.BEHIND
+    number, rows = table.version.number, table.rows
+    return PublishResult(target, table.model.table, number, rows, action, round(seconds, 3), sent)
 
 
 def _is_served(served: Served | None, built: Version, path: Path, personal: str) -> bool:

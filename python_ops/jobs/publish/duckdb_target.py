@@ -13,7 +13,7 @@ from pathlib import Path
 
 import duckdb
 
-from python_ops.jobs.publish.fingerprint import DUCKDB, ROWS
+from python_ops.jobs.publish.fingerprint import DUCKDB
 from python_ops.jobs.publish.staged import (
     CONFIG,
     SESSION,
@@ -206,7 +206,7 @@ def _load(connection: duckdb.DuckDBPyConnection, table: StagedTable) -> int:
     than writing the table anew, where hashing both sides takes 150 % more (2026-11-28). The table's indexes stay.
     """
     name, staged = _name(table), staged_rows(table)
-    rows = int(table.fingerprint[ROWS] or 0)
+    rows = table.rows
     connection.execute(f"create schema if not exists {DUCKDB.name(table.model.schema)}")
     if _has_columns_of(connection, table):
         columns = ", ".join(DUCKDB.name(field.name) for field in table.fields)
@@ -244,19 +244,17 @@ def _has_columns_of(connection: duckdb.DuckDBPyConnection, table: StagedTable) -
 
 def _describe(connection: duckdb.DuckDBPyConnection, table: StagedTable) -> None:
     """Comments of a table and its columns."""
-    model, name = table.model, _name(table)
-    connection.execute(f"comment on table {name} is {literal(model.description)}")
-    present = {field.name.lower() for field in table.fields}
-    for column in model.columns:
-        if column.description and column.name.lower() in present:
-            connection.execute(f"comment on column {name}.{DUCKDB.name(column.name)} is {literal(column.description)}")
+    name = _name(table)
+    connection.execute(f"comment on table {name} is {literal(table.model.description)}")
+    for column, text in table.comments:
+        connection.execute(f"comment on column {name}.{DUCKDB.name(column)} is {literal(text)}")
 
 
 def _enter(connection: duckdb.DuckDBPyConnection, table: StagedTable) -> None:
     """Writes a table's row of the ledger."""
     connection.execute(
         "insert or replace into ops.publish_ledger by position values (?, ?, ?, ?, now()::timestamp, ?)",
-        [table.model.table, table.version.table_id, table.version.number, table.fingerprint[ROWS], table.personal],
+        [table.model.table, table.version.table_id, table.version.number, table.rows, table.personal],
     )
 
 

@@ -93,8 +93,9 @@ class Dialect:
 
     Attributes:
         quote: The character around identifiers.
-        text: Per kind, the value `{0}` as text that every engine writes alike: strings after their length in bytes,
-            so that no two rows make one text; NULL for NULL.
+        plain: The value `{}` as text that every engine writes alike; NULL for NULL.
+        text: The same of kinds that need more than the cast: strings after their length in bytes, so that no two rows
+            make one text.
         total: The exact sum of `{0}`, whose scale is `{1}`; NULL where the source's numbers end.
         hash: 32 bits of the MD5 of the text `{}` as a number; 2^31 of them sum up to a bigint.
         extreme: The floating-point number `{}` as a double, so that every driver hands over the same number.
@@ -104,6 +105,7 @@ class Dialect:
     """
 
     quote: str
+    plain: str
     text: Mapping[ColumnKind, str]
     total: str
     hash: str
@@ -149,21 +151,17 @@ class Dialect:
 
     def _row(self, fields: Sequence[Field]) -> str:
         """A row as one text, from which each value could be read again; `-` is NULL."""
-        texts = [self.text[field.kind].format(self.name(field.name)) for field in fields]
+        texts = [self.text.get(field.kind, self.plain).format(self.name(field.name)) for field in fields]
         values = [f"coalesce({text}, '-')" for text in texts]
         joined = ", '|', ".join(values)
         return f"concat({joined}, '')" if self.concat else _pairwise(values)
 
 
-_PLAIN = "cast({} as string)"
-
 SPARK = Dialect(
     quote="`",
+    plain="cast({} as string)",
     text={
-        ColumnKind.INTEGER: _PLAIN,
-        ColumnKind.DECIMAL: _PLAIN,
         ColumnKind.TEXT: "cast(octet_length({0}) as string) || ':' || {0}",
-        ColumnKind.BOOLEAN: _PLAIN,
         ColumnKind.BINARY: "hex({})",
         ColumnKind.DATE: "cast(unix_date({}) as string)",
         ColumnKind.TIMESTAMP: "cast(unix_micros({}) as string)",
@@ -175,11 +173,9 @@ SPARK = Dialect(
 
 DUCKDB = Dialect(
     quote='"',
+    plain="cast({} as string)",
     text={
-        ColumnKind.INTEGER: _PLAIN,
-        ColumnKind.DECIMAL: _PLAIN,
         ColumnKind.TEXT: "cast(strlen({0}) as string) || ':' || {0}",
-        ColumnKind.BOOLEAN: _PLAIN,
         ColumnKind.BINARY: "hex({})",
         ColumnKind.DATE: "cast({} - date '1970-01-01' as string)",
         ColumnKind.TIMESTAMP: "cast(epoch_us({}) as string)",
@@ -198,7 +194,6 @@ def _pairwise(values: Sequence[str]) -> str:
     return f"({_pairwise(values[:middle])} || '|' || {_pairwise(values[middle:])})"
 
 
-_VARCHAR = "cast({} as varchar)"
 _TWO_VALUED = "case when {0} then 'true' when not {0} then 'false' end"
 # In two parts, because a double does not hold the microseconds of year 9999.
 _MICROS = (
@@ -213,9 +208,8 @@ _REDSHIFT_MICROS = (
 
 POSTGRES = Dialect(
     quote='"',
+    plain="cast({} as varchar)",
     text={
-        ColumnKind.INTEGER: _VARCHAR,
-        ColumnKind.DECIMAL: _VARCHAR,
         ColumnKind.TEXT: "cast(octet_length({0}) as varchar) || ':' || {0}",
         ColumnKind.BOOLEAN: _TWO_VALUED,
         ColumnKind.BINARY: "upper(encode({}, 'hex'))",
@@ -244,9 +238,8 @@ _DIGITS = " + ".join(
 
 SNOWFLAKE = Dialect(
     quote='"',
+    plain="cast({} as varchar)",
     text={
-        ColumnKind.INTEGER: _VARCHAR,
-        ColumnKind.DECIMAL: _VARCHAR,
         ColumnKind.TEXT: "cast(cast(length(hex_encode({0})) / 2 as integer) as varchar) || ':' || {0}",
         ColumnKind.BOOLEAN: _TWO_VALUED,
         ColumnKind.BINARY: "hex_encode({})",

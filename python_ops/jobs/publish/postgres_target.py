@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import psycopg
 from psycopg import errors
 
-from python_ops.jobs.publish.fingerprint import POSTGRES, ColumnKind, Field
+from python_ops.jobs.publish.fingerprint import DUCKDB, POSTGRES, ColumnKind, Field
 from python_ops.jobs.publish.server_target import (
     CONNECT_SECONDS,
     LOCK_SECONDS,
@@ -82,7 +82,7 @@ class PostgresTarget(ServerTarget):
     def send(self, cursor: Any, schema: str, table: str, fields: Sequence[Field], rows: StagedRows, query: str) -> None:
         """Sends rows as CSV, where an empty value is NULL and a quoted empty one is the empty text."""
         path = rows.scratch / "rows.csv"
-        columns = ", ".join(_csv(rows_name(field), field) for field in fields)
+        columns = ", ".join(_csv(DUCKDB.name(field.name), field) for field in fields)
         rows.connection.execute(
             f"copy (select {columns} from ({query})) to {literal(str(path))} "
             "(format csv, header false, force_quote *, nullstr '')"
@@ -98,11 +98,6 @@ class PostgresTarget(ServerTarget):
         with path.open("wb") as file, cursor.copy(f"copy ({query}) to stdout") as copy:
             for block in copy:
                 file.write(block)
-
-
-def rows_name(field: Field) -> str:
-    """A column's name in the staged rows."""
-    return '"' + field.name.replace('"', '""') + '"'
 
 
 def _csv(column: str, field: Field) -> str:

@@ -29,8 +29,8 @@ from python_ops.lake.secrets.forms import checked
 CONNECT_SECONDS, STATEMENT_SECONDS, LOCK_SECONDS = 10, 1800, 30
 
 _LEDGER = "publish_ledger"
-_CHANGED = "publish_changed"
-_HASH = (Field("h", "string"),)
+CHANGED = "publish_changed"
+HASH = (Field("h", "string"),)
 _FETCH = 10_000
 
 _LEDGER_COLUMNS = (
@@ -104,7 +104,7 @@ class ServerTarget(ABC):
 
     def scratch_table(self, cursor: Any) -> str:
         """Makes an empty table of one column `h` for this session, in no schema; gives its schema."""
-        cursor.execute(f"create temporary table {self.dialect.name(_CHANGED)} ({self._column(_HASH[0])})")
+        cursor.execute(f"create temporary table {self.dialect.name(CHANGED)} ({self._column(HASH[0])})")
         return ""
 
     def place(self, table: StagedTable) -> str:
@@ -228,13 +228,13 @@ class ServerTarget(ABC):
                         return changes.sent
             cursor.execute(f"delete from {name}")
             self.send(cursor, model.schema, model.alias, table.fields, rows, rows.every)
-            return self._audited(cursor, table, int(table.fingerprint["rows"] or 0))
+            return self._audited(cursor, table, table.rows)
 
     def _delete(self, cursor: Any, table: StagedTable, scratch: str, rows: StagedRows) -> None:
         """Deletes served rows that are not staged, or staged fewer times."""
-        changed = self.dialect.relation(scratch, _CHANGED) if scratch else self.dialect.name(_CHANGED)
+        changed = self.dialect.relation(scratch, CHANGED) if scratch else self.dialect.name(CHANGED)
         cursor.execute(f"delete from {changed}")
-        self.send(cursor, scratch, _CHANGED, _HASH, rows, rows.gone)
+        self.send(cursor, scratch, CHANGED, HASH, rows, rows.gone)
         places = f"select {self.dialect.name('h')} from {changed}"
         cursor.execute(f"delete from {self._name(table)} where {self.found(table, places)}")
 
@@ -302,11 +302,8 @@ class ServerTarget(ABC):
         """Comments and grants."""
         model, name = table.model, self._name(table)
         cursor.execute(f"comment on table {name} is {self.text(model.description)}")
-        present = {field.name.lower() for field in table.fields}
-        for column in model.columns:
-            if column.description and column.name.lower() in present:
-                target = f"{name}.{self.dialect.name(column.name.lower())}"
-                cursor.execute(f"comment on column {target} is {self.text(column.description)}")
+        for column, text in table.comments:
+            cursor.execute(f"comment on column {name}.{self.dialect.name(column.lower())} is {self.text(text)}")
         for role in grants(model.meta.get("publish_grants", []), model.path):
             cursor.execute(f"grant usage on schema {self.dialect.name(model.schema)} to {self.grantee(role)}")
             cursor.execute(f"grant select on table {name} to {self.grantee(role)}")
@@ -356,8 +353,8 @@ class ServerTarget(ABC):
         cursor.execute(
             f"insert into {self._ledger_name} ({names}) values (%s, %s, %s, %s, {self.now()}, %s, %s)",
             [
-                model.table, table.version.table_id, table.version.number, int(table.fingerprint["rows"] or 0),
-                self.environment, json.dumps(shape),
+                model.table, table.version.table_id, table.version.number, table.rows, self.environment,
+                json.dumps(shape),
             ],
         )  # fmt: skip
 

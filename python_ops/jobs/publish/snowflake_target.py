@@ -11,11 +11,17 @@ import snowflake.connector
 from snowflake.connector import errors
 
 from python_ops.jobs.publish.fingerprint import DUCKDB, SNOWFLAKE, Field
-from python_ops.jobs.publish.server_target import CONNECT_SECONDS, LOCK_SECONDS, STATEMENT_SECONDS, ServerTarget
+from python_ops.jobs.publish.server_target import (
+    CHANGED,
+    CONNECT_SECONDS,
+    HASH,
+    LOCK_SECONDS,
+    STATEMENT_SECONDS,
+    ServerTarget,
+)
 from python_ops.jobs.publish.staged import StagedRows, literal
 from python_ops.lake.secrets.forms import snowflake_login
 
-_CHANGED = "publish_changed"
 _STAGE = "publish_stage"
 # Wrong user, password, key or token; expired. 250001 is every log-in that failed, also for the network's sake.
 _REFUSED = frozenset({390100, 390144, 390303, 390318, 394304})
@@ -75,8 +81,8 @@ class SnowflakeTarget(ServerTarget):
 
     def scratch_table(self, cursor: Any) -> str:
         """A permanent table: the lock of the ledger guards it as well."""
-        changed = self.dialect.relation(self.ledger_schema, _CHANGED)
-        cursor.execute(f"create table if not exists {changed} ({self._column(Field('h', 'string'))})")
+        changed = self.dialect.relation(self.ledger_schema, CHANGED)
+        cursor.execute(f"create table if not exists {changed} ({self._column(HASH[0])})")
         cursor.execute(f"create temporary stage if not exists {self.dialect.relation(self.ledger_schema, _STAGE)}")
         return self.ledger_schema
 

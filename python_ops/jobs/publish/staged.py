@@ -89,7 +89,7 @@ class StagedRows:
             "select count(*), count(*) filter (gone > 0), coalesce(sum(sent), 0) from changes"
         )
         unequal, gone, sent = row.fetchone() or (0, 0, 0)
-        return Changes(unequal, gone, int(sent), int(self.table.fingerprint[ROWS] or 0))
+        return Changes(unequal, gone, int(sent), self.table.rows)
 
     @property
     def changed(self) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from python_ops.jobs.publish.fingerprint import Field, Fingerprint
+from python_ops.jobs.publish.fingerprint import ROWS, Field, Fingerprint
 from python_ops.lake.artifacts import Model
 
 
@@ -55,6 +55,17 @@ class StagedTable:
     fingerprint: Fingerprint
     seconds: float
     personal: str = ""
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return int(self.fingerprint[ROWS] or 0)
+
+    @property
+    def comments(self) -> list[tuple[str, str]]:
+        """Columns that the model describes, each with its description."""
+        present = {field.name.lower() for field in self.fields}
+        return [(c.name, c.description) for c in self.model.columns if c.description and c.name.lower() in present]
 
 
 @dataclass(frozen=True)

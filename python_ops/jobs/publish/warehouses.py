@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from python_ops.jobs.publish.server_target import ServerTarget
 
 KNOWN: tuple[str, ...] = get_args(get_args(Settings.model_fields["publish"].annotation)[0])
+_DRIVERS = {"postgres": "PostgresTarget", "redshift": "RedshiftTarget", "snowflake": "SnowflakeTarget"}
 
 
 def warehouse(lake: Lake, name: str) -> Warehouse:
@@ -39,19 +41,11 @@ def driver(name: str) -> type[ServerTarget]:
         ConfigError: its driver is not installed.
     """
     try:
-        if name == "postgres":
-            from python_ops.jobs.publish.postgres_target import PostgresTarget
-
-            return PostgresTarget
-        if name == "redshift":
-            from python_ops.jobs.publish.redshift_target import RedshiftTarget
-
-            return RedshiftTarget
-        from python_ops.jobs.publish.snowflake_target import SnowflakeTarget
-
-        return SnowflakeTarget
+        module = import_module(f"python_ops.jobs.publish.{name}_target")
     except ModuleNotFoundError as exc:
         raise missing_extra(f"{exc.name}, which publishing to {name} needs,", name) from exc
+    found: type[ServerTarget] = getattr(module, _DRIVERS[name])
+    return found
 
 
 def published_models(manifest: Manifest, lake: Lake) -> dict[str, list[Model]]:
