@@ -198,8 +198,7 @@ def server_place(settings: Settings) -> SplitResult:
     return place
 
 
-def _check_server(settings: Settings) -> None:
-    """Raises where SPARK_REMOTE does not say where the server is, or it does not answer."""
+def _connect(settings: Settings) -> SparkSession:
     place = server_place(settings)
     try:
         socket.create_connection((place.hostname, place.port or 15002), timeout=5).close()
@@ -207,10 +206,6 @@ def _check_server(settings: Settings) -> None:
         raise OpsError(
             f"The Spark Connect server at {place.hostname} does not answer ({exc}). Start it, or correct SPARK_REMOTE."
         ) from exc
-
-
-def _connect(settings: Settings) -> SparkSession:
-    _check_server(settings)
     export_environment(settings)
     given = _give_token(settings)
     from pyspark.errors import PySparkImportError

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from python_ops.lake.deltalog import UnreadableLog, damage, read_version
-from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.errors import ConfigError, OpsError, listed
 from python_ops.lake.lake import Lake
 from python_ops.lake.records import made
 from python_ops.lake.storage import folder_at
@@ -79,13 +79,10 @@ def tagged_versions(lake: Lake, name: str) -> dict[str, int]:
         OpsError: a version is gone.
     """
     tag = tag_named(lake, name)
-    if gone := lost(lake, tag):
-        table, why = next(iter(gone.items()))
+    if gone := [f"version {tag.tables[t].version} of {t} is gone ({why})" for t, why in lost(lake, tag).items()]:
         raise OpsError(
-            f"Tag {name}: version {tag.tables[table].version} of {table} is gone ({why})"
-            + (f", and {len(gone) - 1} more" if len(gone) > 1 else "")
-            + f". A snapshot from before may have it (docs/runbooks/dr_restore.md); `lakeops table untag {name}` lets "
-            "the rest go."
+            f"Tag {name}: {listed(gone, 1)}. A snapshot from before may have it (docs/runbooks/dr_restore.md); "
+            f"`lakeops table untag {name}` lets the rest go."
         )
     return {table: pin.version for table, pin in tag.tables.items()}
 

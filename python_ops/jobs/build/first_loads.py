@@ -6,7 +6,6 @@ folder stays, and Delta makes no table in a folder that is not empty.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,7 +22,10 @@ def set_aside(lake: Lake) -> list[str]:
     know, and whose log has no commit, or one that adds no file.
     """
     told = []
-    for schema, folder in _candidates(lake):
+    own = {lake.schema_name(layer) for layer in ("silver", "gold")}
+    for schema, _, folder in tables(lake.settings):
+        if schema not in own or not _holds_nothing(folder / "_delta_log"):
+            continue
         if lake.spark.catalog.tableExists(f"{schema}.{folder.name}"):
             continue
         place = lake.state / "unfinished" / f"{schema}.{folder.name}.{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
@@ -33,13 +35,6 @@ def set_aside(lake: Lake) -> list[str]:
             f"{place}, which may be removed; the table is made anew."
         )
     return told
-
-
-def _candidates(lake: Lake) -> Iterator[tuple[str, Path]]:
-    own = {lake.schema_name(layer) for layer in ("silver", "gold")}
-    for schema, _, folder in tables(lake.settings):
-        if schema in own and _holds_nothing(folder / "_delta_log"):
-            yield schema, folder
 
 
 def _holds_nothing(log: Path) -> bool:

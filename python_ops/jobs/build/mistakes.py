@@ -16,6 +16,7 @@ from pathlib import Path
 import yaml
 
 from python_ops.lake.config import PROJECT_ROOT
+from python_ops.lake.errors import listed
 
 _LONGEST = 2000  # of a line; longer ones are SQL or lists of keys, and patterns would take seconds for them
 
@@ -72,12 +73,12 @@ def _differing(table: str) -> str:
     rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in table.strip().splitlines()]
     rows = [row for row in rows[2:] if len(row) == 4]
     told = []
-    for column, query, contract, _ in rows[:5]:
+    for column, query, contract, _ in rows:
         if query and contract:
             told.append(f"{column} is {query.lower()} in the query, {contract.lower()} in the contract")
         else:
             told.append(f"{column} is only in the {'query' if query else 'contract'}")
-    return ", ".join(told) + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
+    return listed(told)
 
 
 def _suggested(name: str, folder: Path) -> dict[str, str]:

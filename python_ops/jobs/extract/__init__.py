@@ -152,7 +152,8 @@ def status(lake: Lake) -> list[PullStatus]:
 def _extract_safely(lake: Lake, source: Source, parent: JobRun | None, stop: threading.Event) -> ExtractResult:
     started, counts = time.monotonic(), Counts()
     error: OpsError | None = None
-    origin = Dataset(f"{source.system}/{source.name}", _uri(source))
+    uri = place(source.url) if source.url else f"{source.system}:{source.place}"
+    origin = Dataset(f"{source.system}/{source.name}", uri)
     landing = lake.landing / source.name
     try:
         with job_run(lake, f"extract.{source.name}", [origin], parent=parent) as run:
@@ -278,10 +279,6 @@ def _open_database(source: Source, secrets: Secrets) -> Reader:
 def _sleep(stop: threading.Event, seconds: float) -> None:
     """Waits, at most until the end of the run."""
     stop.wait(seconds)
-
-
-def _uri(source: Source) -> str:
-    return place(source.url) if source.url else f"{source.system}:{source.place}"
 
 
 def _record(result: ExtractResult) -> dict[str, Any]:

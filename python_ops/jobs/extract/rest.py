@@ -106,13 +106,11 @@ class RestReader:
         return url
 
     def _address(self) -> str:
-        return self._base(self.secrets.get(self.source.secret)) + self.source.path
-
-    def _base(self, secret: Secret) -> str:
+        secret = self.secrets.get(self.source.secret)
         base = str(secret.json().get("url", "")).rstrip("/")
         if urlsplit(base).scheme not in ("http", "https"):
             raise ConfigError(f"Secret {secret.name} needs `url`, the base address of the API: http:// or https://.")
-        return base
+        return base + self.source.path
 
     def _get(self, url: str, query: Mapping[str, str]) -> tuple[requests.Response, Any]:
         answer, body = self.secrets.with_rotation(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 # A quoted field over more lines than this is an unbalanced quote.
-_MAX_LINES = 1000
+MAX_LINES = 1000
 
 # More bytes than this in fewer files than Spark has tasks are spread over the tasks: a file alone is one.
 _SPREAD_ABOVE = 4 * 1024 * 1024
@@ -123,7 +123,7 @@ def _joined(lines: DataFrame, alike: LandingFile) -> DataFrame:
     ).selectExpr("*", "count(*) over (partition by _file, opened_at) as span")
     together = "partition by _file, record order by _line rows between unbounded preceding and unbounded following"
     records = grouped.selectExpr(
-        "_raw", "_file", "_line", f"case when span <= {_MAX_LINES} then opened_at else _line end as record"
+        "_raw", "_file", "_line", f"case when span <= {MAX_LINES} then opened_at else _line end as record"
     ).selectExpr("*", f"collect_list(_raw) over ({together}) as parts")
     whole, fields = record_pattern(alike.delimiter), parsed("text", alike.layout, alike.delimiter)
     end = "'\\r'" if alike.line_end == "\r" else "'\\n'"

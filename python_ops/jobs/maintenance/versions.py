@@ -11,7 +11,7 @@ from python_ops.jobs.maintenance import Policy, policies
 from python_ops.lake.artifacts import Manifest
 from python_ops.lake.delta import open_log
 from python_ops.lake.deltalog import damage, read_version
-from python_ops.lake.errors import ConfigError, OpsError, first_line
+from python_ops.lake.errors import ConfigError, OpsError, first_line, listed
 from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset, job_run
 from python_ops.lake.lock import check_held, leased
@@ -136,9 +136,8 @@ def restore(
         )
     folder = folder_at(policy.path)
     if lacking := damage(folder, read_version(folder, version)):
-        more = f", and {len(lacking) - 1} more files" if len(lacking) > 1 else ""
         raise OpsError(
-            f"{policy.table}: version {version} cannot be read any more: {lacking[0]}{more}. The table is as it was. "
+            f"{policy.table}: version {version} cannot be read any more: {listed(lacking, 1)}. The table is as it was. "
             f"Files are kept for {policy.retain_hours} hours after they were removed; choose a later version "
             f"(`lakeops table history {policy.table}`), or restore from a snapshot: docs/runbooks/dr_restore.md."
         )
@@ -180,7 +179,7 @@ def unreadable(lake: Lake, manifest: Manifest, content: bool = False) -> dict[st
         except OpsError as exc:
             lacking = [str(exc)]
         if lacking:
-            found[policy.table] = lacking[0] + (f", and {len(lacking) - 1} more" if len(lacking) > 1 else "")
+            found[policy.table] = listed(lacking, 1)
     return found
 
 
@@ -192,9 +191,8 @@ def _find(lake: Lake, table: str) -> Policy:
 def _key(lake: Lake, table: str) -> tuple[str, ...]:
     """Columns that tell rows apart. (A CDC model's storage table has a row for each event of a key.)"""
     for model in lake.manifest().models.values():
-        if f"{model.schema}.{model.storage}" == table:
-            is_cdc = (model.strategy or "").startswith("cdc_scd")
-            sequence = (model.config.get("sequence_by") or ()) if is_cdc else ()
+        if model.storage and model.stored_table == table:
+            sequence = (model.config.get("sequence_by") or ()) if model.is_cdc else ()
             return (*model.unique_key, *((sequence,) if isinstance(sequence, str) else sequence))
     return ()
 

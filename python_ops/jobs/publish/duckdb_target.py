@@ -19,7 +19,6 @@ from python_ops.jobs.publish.staged import (
     SESSION,
     failed_audit,
     fingerprint,
-    literal,
     staged_rows,
     unequal_parts,
     unknown_parts,
@@ -28,6 +27,7 @@ from python_ops.jobs.publish.target import Loaded, Served, StagedTable, Version
 from python_ops.lake.errors import BusyError, OpsError, first_line
 from python_ops.lake.files import draft_of, settle
 from python_ops.lake.local_copy import LocalCopy
+from python_ops.lake.sql import literal
 
 _LEDGER = """
 create schema if not exists ops;

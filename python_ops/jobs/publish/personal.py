@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from python_ops.jobs.publish.fingerprint import DUCKDB, ColumnKind, Field
-from python_ops.jobs.publish.staged import failed_audit, fingerprint, literal, open_staged, unequal_parts, unknown_parts
+from python_ops.jobs.publish.staged import failed_audit, fingerprint, open_staged, unequal_parts, unknown_parts
 from python_ops.jobs.publish.target import StagedTable
 from python_ops.lake.artifacts import Model, ModelColumn
 from python_ops.lake.errors import ConfigError
@@ -20,6 +20,7 @@ from python_ops.lake.keyed_hash import pads
 from python_ops.lake.lake import Lake
 from python_ops.lake.marks import personal_columns
 from python_ops.lake.secrets.forms import faults
+from python_ops.lake.sql import literal
 
 KEY = "publish_pii_key"
 """The secret that hashes are keyed with."""

@@ -17,8 +17,9 @@ from python_ops.jobs.publish.server_target import (
     ServerTarget,
     without_values,
 )
-from python_ops.jobs.publish.staged import StagedRows, literal
+from python_ops.jobs.publish.staged import StagedRows
 from python_ops.jobs.publish.target import StagedTable
+from python_ops.lake.sql import literal
 
 _BLOCK = 1 << 20
 

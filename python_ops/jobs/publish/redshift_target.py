@@ -18,7 +18,8 @@ from python_ops.jobs.publish.server_target import (
     ServerTarget,
     without_values,
 )
-from python_ops.jobs.publish.staged import StagedRows, literal
+from python_ops.jobs.publish.staged import StagedRows
+from python_ops.lake.sql import literal
 from python_ops.lake.storage import LocalFolder, folder_at
 
 _PARAMETERS = 30_000  # the protocol counts them in 16 bits

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from python_ops.jobs.publish.fingerprint import ColumnKind, Dialect, Field, Fingerprint
-from python_ops.jobs.publish.staged import StagedRows, failed_audit, literal, open_staged, unequal_parts, unknown_parts
+from python_ops.jobs.publish.staged import StagedRows, failed_audit, open_staged, unequal_parts, unknown_parts
 from python_ops.jobs.publish.target import Loaded, Served, StagedTable, Version
 from python_ops.lake.errors import BusyError, ConfigError, OpsError
 from python_ops.lake.secrets import Secret, Secrets
 from python_ops.lake.secrets.forms import checked
+from python_ops.lake.sql import literal
 
 CONNECT_SECONDS, STATEMENT_SECONDS, LOCK_SECONDS = 10, 1800, 30
 

@@ -19,8 +19,9 @@ from python_ops.jobs.publish.server_target import (
     STATEMENT_SECONDS,
     ServerTarget,
 )
-from python_ops.jobs.publish.staged import StagedRows, literal
+from python_ops.jobs.publish.staged import StagedRows
 from python_ops.lake.secrets.forms import snowflake_login
+from python_ops.lake.sql import literal
 
 _STAGE = "publish_stage"
 # Wrong user, password, key or token; expired. 250001 is every log-in that failed, also for the network's sake.

@@ -12,6 +12,7 @@ import duckdb
 from python_ops.jobs.publish.fingerprint import DUCKDB, ROWS, ColumnKind, Field, Fingerprint, differences
 from python_ops.jobs.publish.target import StagedTable
 from python_ops.lake.errors import OpsError, first_line
+from python_ops.lake.sql import literal
 
 # Timestamps are served in UTC without a zone: a reader's time zone must not move a day's revenue.
 _TYPES = {
@@ -154,11 +155,6 @@ def failed_audit(table: StagedTable, parts: str) -> OpsError:
 def unknown_parts(table: StagedTable) -> list[str]:
     """Parts that Spark has no value for: no values at all, or a sum that is too large for its type."""
     return [part for part, value in table.fingerprint.items() if value is None]
-
-
-def literal(value: str) -> str:
-    """A string literal; only quotes are escaped, by doubling."""
-    return "'" + value.replace("'", "''") + "'"
 
 
 def _type(field: Field) -> str:

@@ -8,15 +8,15 @@ from them, and publishing sends it. What only time removes is written into the r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from python_ops.jobs.maintenance import policies
 from python_ops.lake.artifacts import Manifest
 from python_ops.lake.delta import exists, query
-from python_ops.lake.erasure import KIND, Hashing, Subject, hashing, keep_receipt, suppressed
+from python_ops.lake.erasure import Hashing, Subject, hashing, keep_receipt, receipts, suppressed
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
 from python_ops.lake.lock import PUBLISH, leased
@@ -119,9 +119,9 @@ def run(lake: Lake, people: Sequence[Subject], report: Report, tell: Tell) -> Er
         at = _now()
         names = [f"{person.kind}.{key.digest(person)}" for person in people]
         receipt = {"at": at, "key_check": key.check(), "state": "begun", "tables": touched}
-        before = {name: _before(lake, name) for name in names}
+        before = receipts(lake)
         for name in names:
-            keep_receipt(lake, name, {**before[name], **receipt})
+            keep_receipt(lake, name, {**before.get(name, {}), **receipt})
         _ = [*others.texts(lake, values, execute=True)]  # while bronze still says what is to be looked for
         _erase(lake, people, key, where, sources, f"erased-{at}", tell)
         job = Job(lake, report, "erase run")
@@ -137,7 +137,7 @@ def run(lake: Lake, people: Sequence[Subject], report: Report, tell: Tell) -> Er
         told = {"at": _now(), "state": "done", "people": len(people), "due": due, "unreached": done.unreached}
         places = [[at, place.name, place.records, place.act] for place in done.places]
         for name in names:
-            keep_receipt(lake, name, {**receipt, **told, "places": [*before[name].get("places", ()), *places]})
+            keep_receipt(lake, name, {**receipt, **told, "places": [*before.get(name, {}).get("places", ()), *places]})
     return done
 
 
@@ -175,11 +175,6 @@ def _sources(lake: Lake, people: Sequence[Subject]) -> list[str]:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _before(lake: Lake, name: str) -> Mapping[str, Any]:
-    record = lake.store.get(KIND, name)
-    return record.value if record else {}
 
 
 class _Seen(NamedTuple):

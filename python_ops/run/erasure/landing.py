@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from python_ops.jobs.ingest.formats.binary import schema_of
 from python_ops.jobs.ingest.inspection import inspect
-from python_ops.jobs.ingest.reading import record_pattern
+from python_ops.jobs.ingest.reading import MAX_LINES, record_pattern
 from python_ops.lake import landing
 from python_ops.lake.erasure import Subject
 from python_ops.lake.errors import OpsError
@@ -27,8 +27,6 @@ from python_ops.lake.files import draft_of, on_this_machine, settle
 from python_ops.lake.lake import Lake
 from python_ops.lake.landing import LandingFile, sha256
 from python_ops.run.erasure.people import GONE, Seeker, csv_fields
-
-_MAX_LINES = 1000  # of one csv record, as ingestion has it
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,7 @@ def _records(lines: IO[str], file: LandingFile) -> Iterator[str]:
         if not file.multiline or "".join(waiting).count('"') % 2 == 0:
             yield from _joined(waiting, file)
             waiting = []
-        elif len(waiting) > _MAX_LINES:  # an unbalanced quote: each line is a record
+        elif len(waiting) > MAX_LINES:  # an unbalanced quote: each line is a record
             yield from waiting
             waiting = []
     yield from waiting

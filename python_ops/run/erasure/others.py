@@ -16,6 +16,7 @@ from python_ops.lake.delta import exists, query
 from python_ops.lake.erasure import KIND, Subject
 from python_ops.lake.files import files_under, on_this_machine, write_whole
 from python_ops.lake.lake import Lake
+from python_ops.lake.sql import literal
 
 # What is looked for in texts: a shorter value, or one of letters alone, is a word that others have too.
 _TELLING = re.compile(r"(?=.{6}).*[0-9@]", re.DOTALL)
@@ -34,9 +35,8 @@ def values_of(lake: Lake, people: Sequence[Subject]) -> list[str]:
         path = lake.table_path("bronze", contract.source)
         personal = [column.name for column in contract.columns if column.pii and not column.subject]
         for subject in (c for c in contract.columns if c.subject and c.on_erasure == "remove" and personal):
-            values = [value.replace("'", "''") for kind, value in asked if kind == subject.subject]
-            if values and exists(path):
-                listed = ", ".join(f"'{value}'" for value in values)
+            listed = ", ".join(literal(value) for kind, value in asked if kind == subject.subject)
+            if listed and exists(path):
                 columns = ", ".join(f'"{name}"' for name in personal)
                 rows = query(path, f'select {columns} from t where cast("{subject.name}" as varchar) in ({listed})')
                 found |= {str(v) for row in rows.to_pylist() for v in row.values() if v is not None}
@@ -100,8 +100,7 @@ def published_rows(lake: Lake, manifest: Manifest, people: Sequence[Subject]) ->
         if target != "duckdb":
             yield from ((f"{target}: {table}", None) for table, _, _ in served)
             continue
-        file = warehouse(lake, target)
-        assert isinstance(file, DuckDBTarget)
+        file = _duckdb_file(lake)
         known = file.served()
         for table, _, column in served:
             if table not in known:
@@ -124,11 +123,14 @@ def compact(lake: Lake) -> None:
     Raises:
         OpsError: somebody holds the file open.
     """
-    if "duckdb" not in lake.settings.publish:
-        return
+    if "duckdb" in lake.settings.publish:
+        _duckdb_file(lake).rewrite()
+
+
+def _duckdb_file(lake: Lake) -> DuckDBTarget:
     file = warehouse(lake, "duckdb")
     assert isinstance(file, DuckDBTarget)
-    file.rewrite()
+    return file
 
 
 def copies_before(lake: Lake) -> list[str]:

@@ -19,6 +19,7 @@ from python_ops.lake.erasure import Hashing, Subject
 from python_ops.lake.errors import OpsError, first_line
 from python_ops.lake.lake import Lake
 from python_ops.lake.lock import check_held
+from python_ops.lake.sql import literal
 from python_ops.run.erasure.people import Seeker
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def count(place: Place, people: Sequence[Subject]) -> Counter[Subject]:
         OpsError: only Spark reads the table.
     """
     asked = {person.value: person for person in people if person.kind == place.kind}
-    listed = ", ".join(f"'{value.replace(chr(39), chr(39) * 2)}'" for value in asked)
+    listed = ", ".join(map(literal, asked))
     named = [f"cast({_of_datafusion(column)} as varchar)" for column in place.columns]
     who = (
         named[0]
