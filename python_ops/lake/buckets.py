@@ -119,7 +119,6 @@ class Entry:
     """What is in a folder of a bucket.
 
     Attributes:
-        name: Its own name.
         bytes: Size; None for a folder.
         modified: When it was written, seconds since 1970.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +12,7 @@ from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import DeltaError
 
 from python_ops.lake.buckets import delta_options, on_bucket
-from python_ops.lake.deltalog import read_version
+from python_ops.lake.deltalog import last_version, read_version
 from python_ops.lake.errors import OpsError, first_line
 from python_ops.lake.files import names
 from python_ops.lake.storage import folder_at
@@ -31,7 +30,6 @@ _READING = {"datafusion.execution.parquet.coerce_int96": "us"}
 _SPARK_TYPES = {"byte": "tinyint", "short": "smallint", "integer": "int", "long": "bigint"}
 
 _CHANGES_COLUMNS = frozenset({"CHANGE COLUMN", "CHANGE COLUMNS"})  # a comment, or a type that was widened
-_COMMIT = re.compile(r"[0-9]{20}\.(json|checkpoint\..*parquet)$")
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def exists(path: Path) -> bool:
         OpsError: the log is there and cannot be listed. If it were taken for absent, the table would be loaded again.
     """
     try:
-        return any(_COMMIT.match(name) for name in names(path / "_delta_log"))
+        return last_version(names(path / "_delta_log")) is not None
     except FileNotFoundError:
         return False
     except OSError as exc:
@@ -155,7 +153,6 @@ def rows_changed_since(path: Path, version: int, or_columns: bool = False) -> bo
     """Whether a commit after `version` may have changed rows; True if the history does not reach back that far.
 
     Args:
-        path: Folder of the table.
         version: The version that is known.
         or_columns: A column's changed type or comment counts as well.
     """

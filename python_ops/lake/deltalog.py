@@ -117,7 +117,6 @@ def read_version(folder: Readable, version: int | None = None) -> TableVersion:
     """Reads one version of a table.
 
     Args:
-        folder: The table's folder.
         version: The version; the last when None.
 
     Raises:
@@ -150,7 +149,6 @@ def damage(folder: Folder, told: TableVersion, content: bool = True) -> list[str
     """What is wrong with the files that a version consists of, deletion vectors among them; none if it can be read.
 
     Args:
-        folder: The table's folder.
         told: The version.
         content: Look into the files as well (`LiveFile.damage`), not only for them.
     """
@@ -167,15 +165,13 @@ def damage(folder: Folder, told: TableVersion, content: bool = True) -> list[str
 
 def _entries(folder: Readable, names: Mapping[str, int], version: int) -> tuple[list[str], list[str]]:
     """Files of the last complete checkpoint up to a version, and all entries that the version needs."""
-    parts: dict[int, list[str]] = {}
-    for name in names:
-        if (found := _CHECKPOINT.fullmatch(name.removeprefix(LOG))) and int(found.group(1)) <= version:
-            parts.setdefault(int(found.group(1)), []).append(name)
-    base, checkpoint = -1, list[str]()
-    for number in sorted(parts, reverse=True):
-        if chosen := _complete(sorted(parts[number])):
-            base, checkpoint = number, chosen
-            break
+    # Parts by version and number of parts: a checkpoint of one file, or all parts of another, is complete.
+    parts: dict[tuple[int, int], list[str]] = {}
+    for name in sorted(names):
+        if (found := _CHECKPOINT.fullmatch(name.removeprefix(LOG))) and int(found[1]) <= version:
+            parts.setdefault((int(found[1]), int(found[3] or 0)), []).append(name)
+    whole = {(n, -count): files[: count or 1] for (n, count), files in parts.items() if count in (0, len(files))}
+    (base, _), checkpoint = max(whole.items(), default=((-1, 0), list[str]()))
     # A checkpoint's own commit may have been cleaned up; with it, history and time travel begin there.
     first = base if base >= 0 and f"{LOG}{base:020}.json" in names else base + 1
     commits = [f"{LOG}{number:020}.json" for number in range(first, version + 1)]
@@ -186,19 +182,6 @@ def _entries(folder: Readable, names: Mapping[str, int], version: int) -> tuple[
         )
     extra = [name for name in (f"{LOG}{version:020}.crc",) if name in names]
     return checkpoint, [*checkpoint, *commits, *extra]
-
-
-def _complete(names: list[str]) -> list[str]:
-    """One complete checkpoint among the files of a version: a single file, or all of its parts."""
-    for name in names:
-        found = _CHECKPOINT.fullmatch(name.removeprefix(LOG))
-        if found and found.group(3) is None:
-            return [name]
-    by_count: dict[int, list[str]] = {}
-    for name in names:
-        if found := _CHECKPOINT.fullmatch(name.removeprefix(LOG)):
-            by_count.setdefault(int(found.group(3)), []).append(name)
-    return next((parts for count, parts in by_count.items() if len(parts) == count), [])
 
 
 def _version(name: str) -> int | None:

@@ -28,7 +28,6 @@ def exercise(port: int, table: str) -> None:
     """Runs the statements on a server of this machine, whose token is in Spark's own variable.
 
     Args:
-        port: The server's.
         table: A Delta table that is not there yet, by name or by path.
     """
     from pyspark.sql import SparkSession

@@ -114,7 +114,6 @@ def swap(path: Path, content: str, tag: str | None) -> str | None:
     """Replaces a file that is as it was read. In a folder, the lock of the home keeps other writers away.
 
     Args:
-        path: The file.
         content: Its new content.
         tag: What `read_all` or `swap` gave; None for a file that was not there, or is in a folder.
 

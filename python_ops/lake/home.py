@@ -173,7 +173,6 @@ def adopt(settings: Settings, start: Callable[[Settings], SparkSession]) -> int:
     No table is changed, neither here nor at the old place.
 
     Args:
-        settings: The environment.
         start: Starts the session on the home, once its old metastore is gone.
 
     Returns:

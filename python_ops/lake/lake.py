@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,6 +100,18 @@ class Lake:
     def table_path(self, layer: str, table: str) -> Path:
         """Folder of a managed Delta table."""
         return self.home / "warehouse" / f"{self.schema_name(layer)}.db" / table
+
+    def delta_tables(self, manifest: Manifest) -> Iterator[tuple[str, str, Mapping[str, Any], str]]:
+        """Every Delta table that the project has, built or not: layer, name, `meta`, and where that stands.
+
+        Each model's that has one, and the bronze and dead-letter tables of each source.
+        """
+        for model in manifest.models.values():
+            if model.storage:
+                yield model.layer, model.storage, model.meta, model.path
+        for source in self.contracts.sources:
+            for layer in ("bronze", "dlq"):
+                yield layer, source, manifest.source_meta.get(source, {}), f"source {source}"
 
     def ledger(self, source: str) -> Ledger:
         """The ledger of a source, as it is now."""

@@ -138,7 +138,6 @@ def replaced(folder: Path, taken: Mapping[str, LandingFile], written_after: Mapp
     """Names of files that are no longer what was taken. One that is gone, or cannot be read, was taken all the same.
 
     Args:
-        folder: The landing folder.
         taken: What was taken, by name.
         written_after: Small files that were written after this time, in seconds since 1970, are read again.
     """

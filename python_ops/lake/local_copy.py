@@ -74,12 +74,7 @@ class LocalCopy:
 
 
 def fetch_artifacts(home: Path, folder: Path) -> None:
-    """Brings dbt's artifacts to this machine, unless they are there.
-
-    Args:
-        home: Where a home in a bucket keeps them.
-        folder: dbt's target folder.
-    """
+    """Brings dbt's artifacts to this machine, unless they are there."""
     archive = _archive(home, folder)
     if not archive.fetch():
         return

@@ -195,7 +195,6 @@ def fence(spark: SparkSession, leases: Sequence[Lease]) -> list[str]:
     way when its run was declared dead can no longer commit. What is read afterwards is final.
 
     Args:
-        spark: The session.
         leases: Of tables.
 
     Returns:

@@ -129,7 +129,6 @@ class Folder(ABC):
         """A file's checksum.
 
         Args:
-            name: The file.
             thorough: Read every byte; otherwise compare the size, and the tag if there is one.
 
         Raises:
@@ -184,7 +183,6 @@ def move(folder: Path, place: Path) -> None:
     """Moves a folder: at once on this machine, file by file in a bucket, where what was moved stays twice for a moment.
 
     Args:
-        folder: What is moved.
         place: Where it goes; must not exist.
     """
     if not on_bucket(folder):

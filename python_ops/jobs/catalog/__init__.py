@@ -56,7 +56,6 @@ def register(lake: Lake, execute: bool = False, on_change: Callable[[Change], No
     """Makes the catalog say what the lake has: databases, tables, views; what is gone is removed.
 
     Args:
-        lake: The environment.
         execute: Act; otherwise only the plan is made.
         on_change: Called with each change when it is done, or planned.
 

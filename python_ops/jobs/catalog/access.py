@@ -58,9 +58,6 @@ class Filter(BaseModel):
 class Access:
     """What Lake Formation should say of an environment.
 
-    Args:
-        lake: The environment.
-
     Attributes:
         document: What `lakeops catalog grants export` prints.
         columns: Columns of each table, those included that have no tag.

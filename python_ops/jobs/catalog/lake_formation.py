@@ -27,7 +27,6 @@ def grants(lake: Lake, execute: bool = False) -> list[Change]:
     """Makes Lake Formation's tags, filters and grants those of the project and of the setting `access`.
 
     Args:
-        lake: The environment.
         execute: Act; otherwise only the plan is made.
 
     Returns:

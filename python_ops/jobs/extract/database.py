@@ -20,10 +20,6 @@ class DatabaseReader(ABC):
     """A reader of one table or view, in the order of (watermark, key).
 
     The session is in UTC, so that a column without a zone and the bounds mean the same.
-
-    Args:
-        source: What is read.
-        secret: Address and credentials, a JSON object.
     """
 
     in_order = True

@@ -40,9 +40,7 @@ class LandingDraft:
     """A landing file that is being written.
 
     Args:
-        folder: The landing folder.
         name: Name that the file will have.
-        contract: Columns and format.
     """
 
     def __init__(self, folder: Path, name: str, contract: Contract) -> None:

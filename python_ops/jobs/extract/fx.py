@@ -24,7 +24,6 @@ class FxReader:
     """Reads a file of rates: all of it at every pull; only rates that are new or revised land.
 
     Args:
-        source: What is read.
         url: Where the file is: `https://…`, or `file:///…` where another program fetches it.
         sleep: Waits between tries.
     """

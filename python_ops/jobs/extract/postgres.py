@@ -10,6 +10,7 @@ import psycopg
 from python_ops.jobs.extract.database import DatabaseReader
 from python_ops.lake.errors import first_line
 from python_ops.lake.secrets import Secret
+from python_ops.lake.secrets.refusals import by_postgres
 
 _CONNECT_SECONDS = 10
 # Classes of SQLSTATE whose texts name objects and settings, never values: connection, authorization, catalog and schema
@@ -54,13 +55,7 @@ class PostgresReader(DatabaseReader):
 
     @classmethod
     def is_refused(cls, error: Exception) -> bool:
-        """Told by the text: libpq gives a failed connection no code."""
-        refused = (psycopg.errors.InvalidPassword, psycopg.errors.InvalidAuthorizationSpecification)
-        return isinstance(error, refused) or (
-            isinstance(error, psycopg.OperationalError)
-            and error.sqlstate is None
-            and ("authentication failed" in str(error) or "no password supplied" in str(error))
-        )
+        return by_postgres(error)
 
     @classmethod
     def is_lost(cls, error: Exception) -> bool:

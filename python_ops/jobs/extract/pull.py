@@ -48,7 +48,6 @@ class Pull:
     """A pull of one source; its lease is held by the caller.
 
     Args:
-        source: What is pulled.
         check: Raises when this process must stop. Called at every page, and right before a file becomes visible.
         counts: Filled as files land, so that a pull that fails says what it did.
     """

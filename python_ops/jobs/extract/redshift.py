@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import redshift_connector
@@ -11,6 +11,7 @@ from python_ops.jobs.extract.database import DatabaseReader
 from python_ops.jobs.extract.postgres import TELLING
 from python_ops.lake.errors import first_line
 from python_ops.lake.secrets import Secret
+from python_ops.lake.secrets.refusals import by_redshift, redshift_answer
 
 
 class RedshiftReader(DatabaseReader):
@@ -58,7 +59,7 @@ class RedshiftReader(DatabaseReader):
 
     @classmethod
     def is_refused(cls, error: Exception) -> bool:
-        return _code(error).startswith("28")
+        return by_redshift(error)
 
     @classmethod
     def is_lost(cls, error: Exception) -> bool:
@@ -72,14 +73,8 @@ class RedshiftReader(DatabaseReader):
         name = f"{type(error).__name__} {code}".strip()
         if not code:
             return f"{name}: {first_line(error).rstrip('.')}"
-        return f"{name}: {_answer(error).get('M', '')}" if code[:2] in TELLING else name
-
-
-def _answer(error: Exception) -> Mapping[str, Any]:
-    """The server's answer: fields by letter, as the wire protocol has them."""
-    found = error.args[0] if error.args else None
-    return found if isinstance(found, dict) else {}
+        return f"{name}: {redshift_answer(error).get('M', '')}" if code[:2] in TELLING else name
 
 
 def _code(error: Exception) -> str:
-    return str(_answer(error).get("C", ""))
+    return str(redshift_answer(error).get("C", ""))

@@ -12,10 +12,9 @@ from python_ops.jobs.extract.database import DatabaseReader
 from python_ops.lake.errors import first_line
 from python_ops.lake.secrets import Secret
 from python_ops.lake.secrets.forms import checked, snowflake_login
+from python_ops.lake.secrets.refusals import SNOWFLAKE_NOT_CONNECTED, by_snowflake
 
 _LOGIN_SECONDS = 15
-_NOT_CONNECTED = 250001  # the connector's number for every log-in that failed, of network or of credentials
-_REFUSED = (390100, 390144, 390303, 390318, 394304)  # wrong password, key or token; expired
 _PASSING = (
     errors.OperationalError, errors.InterfaceError, errors.ServiceUnavailableError, errors.BadGatewayError,
     errors.GatewayTimeoutError, errors.InternalServerError, errors.RequestTimeoutError, errors.TooManyRequests,
@@ -65,9 +64,7 @@ class SnowflakeReader(DatabaseReader):
 
     @classmethod
     def is_refused(cls, error: Exception) -> bool:
-        number = getattr(error, "errno", None)
-        is_login = number == _NOT_CONNECTED and type(error) is errors.DatabaseError
-        return number in _REFUSED or is_login or isinstance(error, errors.ForbiddenError)
+        return by_snowflake(error)
 
     @classmethod
     def is_lost(cls, error: Exception) -> bool:
@@ -78,5 +75,5 @@ class SnowflakeReader(DatabaseReader):
         code = getattr(error, "errno", None)
         name = f"{type(error).__name__} {code or ''}".strip()
         state = str(getattr(error, "sqlstate", None) or "")
-        is_connection = isinstance(error, _PASSING) or code == _NOT_CONNECTED
+        is_connection = isinstance(error, _PASSING) or code == SNOWFLAKE_NOT_CONNECTED
         return f"{name}: {first_line(error).rstrip('.')}" if is_connection or state[:2] in ("02", "08", "42") else name

@@ -60,7 +60,6 @@ def asof(
     to live is NULL, as is everything of a key that has no row by then.
 
     Args:
-        lake: The environment.
         entities: A parquet or csv file.
         features: Such as `feat_customer` or `feat_customer.order_count`; when empty, all whose key the file has.
         time_column: The column of the time.

@@ -121,19 +121,12 @@ def policies(lake: Lake, manifest: Manifest, tables: Sequence[str] = ()) -> list
     """Every Delta table of the environment with its policy, by name.
 
     Args:
-        manifest: The project.
         tables: Only these, as `schema.table`; all when empty.
 
     Raises:
         ConfigError: a table is unknown, or a policy is not allowed.
     """
-    found: list[Policy] = []
-    for model in manifest.models.values():
-        if model.storage:
-            found.append(_policy(lake, model.layer, model.storage, model.meta, model.path))
-    for source in lake.contracts.sources:
-        meta = manifest.source_meta.get(source, {})
-        found += [_policy(lake, layer, source, meta, f"source {source}") for layer in ("bronze", "dlq")]
+    found = [_policy(lake, *given) for given in lake.delta_tables(manifest)]
     known_tags, erased = tags(lake), erased_at(lake)
     found = [
         replace(

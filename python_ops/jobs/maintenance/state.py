@@ -63,7 +63,6 @@ def read_state(path: Path, retain_hours: float) -> TableState:
     """Reads a table's state.
 
     Args:
-        path: Folder of the table.
         retain_hours: What its policy keeps.
 
     Raises:

@@ -168,7 +168,6 @@ def unreadable(lake: Lake, manifest: Manifest, content: bool = False) -> dict[st
     """Tables whose newest version has lost a file, and what is wrong with the first of them; starts no JVM.
 
     Args:
-        manifest: The project.
         content: Look into the files too.
     """
     found = {}

@@ -30,7 +30,6 @@ class Treatment:
     """How one warehouse gets personal columns: the setting `publish_pii`.
 
     Args:
-        lake: The environment.
         warehouse: Its name in `publish`.
     """
 

@@ -19,6 +19,7 @@ from python_ops.jobs.publish.server_target import (
 )
 from python_ops.jobs.publish.staged import StagedRows
 from python_ops.jobs.publish.target import StagedTable
+from python_ops.lake.secrets.refusals import by_postgres
 from python_ops.lake.sql import literal
 
 _BLOCK = 1 << 20
@@ -54,8 +55,7 @@ class PostgresTarget(ServerTarget):
         )
 
     def is_refused(self, exc: Exception) -> bool:
-        """Told by the text while connecting: libpq gives no code then."""
-        return isinstance(exc, psycopg.OperationalError) and "authentication failed" in str(exc)
+        return by_postgres(exc)
 
     def is_busy(self, exc: Exception) -> bool:
         return isinstance(exc, errors.LockNotAvailable | errors.DeadlockDetected | errors.SerializationFailure)

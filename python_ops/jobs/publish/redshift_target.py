@@ -19,6 +19,7 @@ from python_ops.jobs.publish.server_target import (
     without_values,
 )
 from python_ops.jobs.publish.staged import StagedRows
+from python_ops.lake.secrets.refusals import by_redshift, redshift_answer
 from python_ops.lake.sql import literal
 from python_ops.lake.storage import LocalFolder, folder_at
 
@@ -65,14 +66,16 @@ class RedshiftTarget(ServerTarget):
         return connection
 
     def is_refused(self, exc: Exception) -> bool:
-        return _said(exc, "C") in ("28P01", "28000")
+        return by_redshift(exc)
 
     def is_busy(self, exc: Exception) -> bool:
         """Redshift has its own number for a conflict of serializable transactions."""
-        return _said(exc, "C") in ("55P03", "40P01", "40001") or "Serializable isolation violation" in str(exc)
+        busy = ("55P03", "40P01", "40001")
+        return redshift_answer(exc).get("C") in busy or "Serializable isolation violation" in str(exc)
 
     def told(self, exc: Exception) -> str:
-        return without_values(_said(exc, "M"), _said(exc, "C")) or str(exc)
+        said = redshift_answer(exc)
+        return without_values(said.get("M", ""), said.get("C")) or str(exc)
 
     def errors(self) -> tuple[type[Exception], ...]:
         return (Error, OSError)
@@ -167,9 +170,3 @@ def _parts(batch: list[tuple[Any, ...]]) -> list[list[tuple[Any, ...]]]:
         parts[-1].append(row)
         characters += size
     return parts
-
-
-def _said(exc: Exception, field: str) -> str:
-    """A field of the server's message: C is the code, M the text."""
-    told = exc.args[0] if exc.args else None
-    return str(told.get(field, "")) if isinstance(told, dict) else ""

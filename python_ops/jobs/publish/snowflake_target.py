@@ -21,12 +21,10 @@ from python_ops.jobs.publish.server_target import (
 )
 from python_ops.jobs.publish.staged import StagedRows
 from python_ops.lake.secrets.forms import snowflake_login
+from python_ops.lake.secrets.refusals import by_snowflake
 from python_ops.lake.sql import literal
 
 _STAGE = "publish_stage"
-# Wrong user, password, key or token; expired. 250001 is every log-in that failed, also for the network's sake.
-_REFUSED = frozenset({390100, 390144, 390303, 390318, 394304})
-_NOT_CONNECTED = 250001
 _LOCKED = frozenset({625, 605, 200001})
 
 
@@ -60,9 +58,7 @@ class SnowflakeTarget(ServerTarget):
         )
 
     def is_refused(self, exc: Exception) -> bool:
-        number = getattr(exc, "errno", None)
-        is_login = number == _NOT_CONNECTED and type(exc) is errors.DatabaseError
-        return number in _REFUSED or is_login or isinstance(exc, errors.ForbiddenError)
+        return by_snowflake(exc)
 
     def is_busy(self, exc: Exception) -> bool:
         return isinstance(exc, errors.ProgrammingError) and exc.errno in _LOCKED

@@ -40,9 +40,6 @@ def stage(spark: SparkSession, model: Model, path: Path, version: Version, folde
 
     Args:
         spark: The session; only Spark reads tables with deletion vectors.
-        model: The model whose table it is.
-        path: Folder of the Delta table.
-        version: The version to read.
         folder: Where the files go; must not exist.
 
     Raises:

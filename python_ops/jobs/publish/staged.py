@@ -59,7 +59,6 @@ class StagedRows:
 
     Args:
         connection: An embedded DuckDB.
-        table: The staged table.
         scratch: Folder for files on their way to the warehouse.
     """
 

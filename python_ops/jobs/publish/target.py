@@ -93,7 +93,6 @@ class Warehouse(Protocol):
         """Loads, audits and serves the tables and writes the ledger, all in one transaction or not at all.
 
         Args:
-            tables: What to serve.
             ledger: The ledger that the plan was made from. If the warehouse has another one, another run has published.
 
         Returns:

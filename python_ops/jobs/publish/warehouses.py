@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from python_ops.jobs.publish.target import Warehouse
+from python_ops.lake import config
 from python_ops.lake.artifacts import Manifest, Model
 from python_ops.lake.buckets import on_bucket
-from python_ops.lake.config import Settings
 from python_ops.lake.errors import ConfigError, missing_extra
 from python_ops.lake.lake import Lake
 
 if TYPE_CHECKING:
     from python_ops.jobs.publish.server_target import ServerTarget
 
-KNOWN: tuple[str, ...] = get_args(get_args(Settings.model_fields["publish"].annotation)[0])
+KNOWN: tuple[str, ...] = get_args(config.Warehouse)
 _DRIVERS = {"postgres": "PostgresTarget", "redshift": "RedshiftTarget", "snowflake": "SnowflakeTarget"}
 
 

@@ -72,7 +72,6 @@ def query(lake: Lake, sql: str, at: str | None = None) -> Answer:
     """The answer to one SELECT in DuckDB's SQL.
 
     Args:
-        lake: The environment.
         sql: A single query; DESCRIBE and SUMMARIZE are such.
         at: A tag: tables are read at its versions, and others not at all.
 

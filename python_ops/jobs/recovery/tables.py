@@ -25,8 +25,6 @@ class Table:
 
     Attributes:
         layer: Schema without its prefix.
-        table: Name.
-        folder: Where it lies.
     """
 
     layer: str
@@ -51,13 +49,7 @@ def tables_to_copy(lake: Lake, manifest: Manifest, tier: int = TIERS[-1]) -> lis
     Raises:
         ConfigError: a `dr_tier` is not one.
     """
-    found = []
-    for model in manifest.models.values():
-        if model.storage:
-            found.append((model.layer, model.storage, _tier(model.meta, model.path)))
-    for source in lake.contracts.sources:
-        rank = _tier(manifest.source_meta.get(source, {}), f"source {source}")
-        found += [(layer, source, rank) for layer in ("bronze", "dlq")]
+    found = [(layer, table, _tier(meta, where)) for layer, table, meta, where in lake.delta_tables(manifest)]
     return [
         Table(layer, table, folder_at(lake.table_path(layer, table)))
         for layer, table, rank in sorted(found)

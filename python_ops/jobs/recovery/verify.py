@@ -53,8 +53,6 @@ def verify(
     """Checks a snapshot without changing anything.
 
     Args:
-        store: Where it lies.
-        snapshot: The snapshot.
         tables: Only these tables, as `layer.table`; all, with ledgers and waiting files, when empty.
         thorough: Read every byte; else sizes and tags alone.
         on_progress: Told after each file.

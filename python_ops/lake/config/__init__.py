@@ -18,6 +18,8 @@ from python_ops.lake.errors import ConfigError
 PROJECT_ROOT = Path(__file__).resolve().parents[3]
 FOLDER = Path(__file__).parent
 
+Warehouse = Literal["duckdb", "postgres", "redshift", "snowflake"]
+
 
 class Settings(BaseSettings):
     """The settings of an environment. The variable LAKEHOUSE_<NAME> sets a field; lists are JSON.
@@ -96,8 +98,8 @@ class Settings(BaseSettings):
     runbooks_url: str = ""
     report_url: str = ""
     extract: tuple[str, ...] = ()
-    publish: tuple[Literal["duckdb", "postgres", "redshift", "snowflake"], ...] = ("duckdb",)
-    publish_pii: Mapping[Literal["duckdb", "postgres", "redshift", "snowflake"], Literal["clear", "hash", "drop"]] = {}
+    publish: tuple[Warehouse, ...] = ("duckdb",)
+    publish_pii: Mapping[Warehouse, Literal["clear", "hash", "drop"]] = {}
     catalog: Literal["none", "glue"] = "none"
     access: Mapping[str, tuple[Annotated[str, Field(pattern=r"^arn:[a-z-]+:[a-z]+:\S+$")], ...]] = {}
     kafka_servers: str = Field(default="", pattern=r"^([A-Za-z0-9._-]+:[0-9]{1,5}(,[A-Za-z0-9._-]+:[0-9]{1,5})*)?$")

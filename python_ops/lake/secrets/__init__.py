@@ -106,7 +106,6 @@ class Secrets:
         right.
 
         Args:
-            name: The secret.
             use: What needs it, such as opening a connection.
             is_refused: Whether an exception means that the credentials were refused; any other is raised at once.
         """

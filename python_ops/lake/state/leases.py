@@ -120,7 +120,6 @@ def hold(
     """Holds leases while the block runs, renewed every third of their time by one thread; all of them or none.
 
     Args:
-        store: Where they are kept.
         names: What is held, such as `environment` or `gold.fct_orders`.
         command: What the holder does, for those who wait.
         ttl: Seconds after which a lease that is not renewed runs out.

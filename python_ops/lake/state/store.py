@@ -47,8 +47,6 @@ class Store(Protocol):
         """Replaces a record that still has `revision` (0: that is not there).
 
         Args:
-            kind: Kind of record.
-            name: Its name.
             value: JSON values.
             revision: The revision that the writer read.
             expires_at: Unix seconds after which a store may drop the record.

@@ -41,8 +41,6 @@ def advance(store: Store, source: str, to: Watermark, revision: int, force: bool
     """Moves a watermark forward, after what it covers is safe.
 
     Args:
-        store: Where it is kept.
-        source: Name of the source.
         to: The new position.
         revision: What `read` gave.
         force: Also backwards.
