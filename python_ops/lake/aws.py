@@ -90,6 +90,6 @@ def explained(service: str, what: str, right: str, known: Mapping[str, OpsError]
         raise OpsError(f"{service} refused {what} {why}") from exc
     except BotoCoreError as exc:
         raise OpsError(
-            f"{service} did not answer for {what} ({type(exc).__name__}). Look at AWS_REGION, the role and the "
-            "network, then run again."
+            f"{service} did not answer for {what} ({type(exc).__name__}). Look at AWS_REGION, the role or "
+            "credentials and the network, then run again."
         ) from exc

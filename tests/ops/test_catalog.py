@@ -282,11 +282,11 @@ def test_without_glue_or_a_lake_the_error_says_what_to_do(lake: Lake, monkeypatc
         register(empty, execute=True)
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     monkeypatch.delenv("AWS_REGION", raising=False)
-    with pytest.raises(OpsError, match=r"Glue does not answer for anything \(NoRegionError\)\. Set AWS_REGION"):
+    with pytest.raises(OpsError, match=r"Glue did not answer for anything \(NoRegionError\)\. Look at AWS_REGION"):
         register(lake)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    with pytest.raises(OpsError, match=r"Glue does not answer for database dev_bronze .*AWS_REGION"):
+    with pytest.raises(OpsError, match=r"Glue did not answer for database dev_bronze .*AWS_REGION"):
         register(lake)
 
 

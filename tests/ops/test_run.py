@@ -200,7 +200,7 @@ def test_a_test_that_reads_what_waits_waits_with_it(tmp_path: Path) -> None:
     statuses = {"model.lakehouse.dim_product": "success", "test.lakehouse.key_of_product": "pass"}
     files.write_run_results(tmp_path, statuses)
     with pytest.raises(OpsError, match=r"did not run 1 tests .*products_of_orders"):
-        refuse_untested(manifest, load_run_results(tmp_path), product)
+        refuse_untested(manifest, load_run_results(tmp_path), product, frozenset())
     without = manifest.readers_of(["fx_rates"])
     refuse_untested(manifest, load_run_results(tmp_path), product, without)
     files.write_run_results(tmp_path, {})

@@ -139,7 +139,7 @@ def test_secrets_manager_out_of_reach_is_one_clear_error(monkeypatch: pytest.Mon
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-    with pytest.raises(OpsError, match=r"did not give lakehouse/x .*network"):
+    with pytest.raises(OpsError, match=r"did not answer for lakehouse/x .*network"):
         AwsProvider("lakehouse/").get("x")
 
 
