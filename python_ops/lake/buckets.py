@@ -169,15 +169,14 @@ def explained(what: str) -> Iterator[None]:
 
     try:
         yield
-    except FileNotFoundError as exc:
-        if "NoSuchBucket" in str(exc):
-            raise _no_bucket(what) from exc
-        raise
     except (PermissionDeniedError, UnauthenticatedError) as exc:
         raise OpsError(f"S3 refused {what}. {RIGHTS}") from exc
-    except BaseError as exc:
+    except (FileNotFoundError, BaseError) as exc:
         if "NoSuchBucket" in str(exc):
-            raise _no_bucket(what) from exc
+            bucket = what.removeprefix("s3://").partition("/")[0]
+            raise ConfigError(f"There is no bucket {bucket}. Make it, or set LAKEHOUSE_HOME.") from exc
+        if isinstance(exc, FileNotFoundError):
+            raise
         if METADATA_SERVICE in str(exc):
             raise ConfigError(
                 f"There are no credentials for {what}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a "
@@ -187,11 +186,6 @@ def explained(what: str) -> Iterator[None]:
             f"S3 did not answer for {what} ({type(exc).__name__}). Look at AWS_REGION, the role and the network, then "
             "run again."
         ) from exc
-
-
-def _no_bucket(what: str) -> ConfigError:
-    bucket = what.removeprefix("s3://").partition("/")[0]
-    return ConfigError(f"There is no bucket {bucket}. Make it, or set LAKEHOUSE_HOME.")
 
 
 def _place(path: Path) -> tuple[S3Store, str]:

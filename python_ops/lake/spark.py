@@ -23,7 +23,7 @@ from jinja2 import Environment, StrictUndefined
 from python_ops.lake import home, interrupts, jars, warm
 from python_ops.lake.buckets import on_bucket
 from python_ops.lake.config import PROJECT_ROOT, Settings
-from python_ops.lake.errors import ConfigError, OpsError, missing_extra
+from python_ops.lake.errors import ConfigError, OpsError, first_line, missing_extra
 from python_ops.lake.warm import TOKEN
 
 if TYPE_CHECKING:
@@ -250,6 +250,24 @@ def _give_token(settings: Settings) -> str:
 def is_connect(settings: Settings) -> bool:
     """Whether the environment's Spark is a Connect server, which owns the settings."""
     return "server_side_parameters" not in _target(settings)
+
+
+def run(spark: SparkSession, statement: str, failed: str, then: str) -> None:
+    """Runs a statement.
+
+    Args:
+        failed: What was not done if Spark refuses, for the message.
+        then: How things are then, and the next step.
+
+    Raises:
+        OpsError: Spark refuses.
+    """
+    from pyspark.errors import PySparkException
+
+    try:
+        spark.sql(statement).collect()
+    except PySparkException as exc:
+        raise OpsError(f"{failed}: {first_line(exc)} {then}") from exc
 
 
 def separate_session(spark: SparkSession) -> SparkSession:

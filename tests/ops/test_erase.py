@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections import Counter
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from python_ops.lake.secrets import Secrets
 from python_ops.lake.secrets.providers import EnvironmentProvider
 from python_ops.lake.state.leases import hold
 from python_ops.lake.tags import KIND as TAG
-from python_ops.lake.tags import Pin, Tag, as_record
+from python_ops.lake.tags import Pin, Tag
 from python_ops.run.erasure import come_back, plan, run
 from python_ops.run.erasure.landing import erase_files
 from python_ops.run.erasure.people import Seeker, parsed
@@ -378,9 +379,7 @@ def test_a_run_is_refused_before_anything_is_written(own: Lake) -> None:
         assert suppressed(own) == {}
 
     refused("number 1 .* is nowhere in the lake", Subject("contact_id", "C-404"))
-    own.store.put(
-        TAG, "q1", as_record(Tag("q1", "x", {"gold.dim_customer": Pin(0, "i", "gold", "dim_customer", 1)})), 0
-    )
+    own.store.put(TAG, "q1", asdict(Tag("q1", "x", {"gold.dim_customer": Pin(0, "i", "gold", "dim_customer", 1)})), 0)
     refused("tag q1 keeps versions of gold.dim_customer: `lakeops table untag q1 --execute`")
     own.store.delete(TAG, "q1", 1)
     own.ledger("crm_contacts").freeze(1, "1.1.0")

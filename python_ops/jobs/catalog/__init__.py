@@ -73,14 +73,9 @@ def register(lake: Lake, execute: bool = False, on_change: Callable[[Change], No
     done: list[Change] = []
 
     def take(change: Change, act: Callable[[], Any] | None = None) -> None:
-        if execute and act:
-            try:
-                act()
-            except OpsError as exc:
-                change = replace(change, action=Action.FAILED, why=str(exc))
-        done.append(change)
+        done.append(carried_out(change, act if execute else None))
         if on_change:
-            on_change(change)
+            on_change(done[-1])
 
     told = f"Layer of the lakehouse {lake.settings.target}"
     for schema in map(lake.schema_name, LAYERS):
@@ -120,6 +115,16 @@ def unregister(lake: Lake, execute: bool = False) -> list[Change]:
             if execute:
                 glue.change_database(schema, None)
     return done
+
+
+def carried_out(change: Change, act: Callable[[], Any] | None) -> Change:
+    """The change when it is done, or has failed; without an act, the plan."""
+    try:
+        if act:
+            act()
+    except OpsError as exc:
+        return replace(change, action=Action.FAILED, why=str(exc))
+    return change
 
 
 def refuse_incomplete(changes: list[Change]) -> None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
-from python_ops.jobs.catalog import Action, Change
+from python_ops.jobs.catalog import Action, Change, carried_out
 from python_ops.jobs.catalog.access import KINDS, Access, Document, grant_name, own_prefix
 from python_ops.lake import aws
 from python_ops.lake.errors import OpsError
@@ -55,19 +54,11 @@ def grants(lake: Lake, execute: bool = False) -> list[Change]:
                 )
     # What is removed goes first, grants before what they are on.
     removed = [step for step in reversed(steps) if step[0].action is Action.REMOVE]
-    done = [_done(*step, execute) for step in (*removed, *(s for s in steps if s[0].action is not Action.REMOVE))]
+    others = [step for step in steps if step[0].action is not Action.REMOVE]
+    done = [carried_out(change, act if execute else None) for change, act in (*removed, *others)]
     open_to_all = [Change(f"databases {name}", Action.LEFT, why) for name, why in sorted(service.left_to_iam.items())]
     unread = [Change(f"tables {name}", Action.FAILED, why) for name, why in sorted(access.unread.items())]
     return [*done, *unread, *open_to_all]
-
-
-def _done(change: Change, act: Callable[[], None] | None, execute: bool) -> Change:
-    if execute and act:
-        try:
-            act()
-        except OpsError as exc:
-            return replace(change, action=Action.FAILED, why=str(exc))
-    return change
 
 
 def _differs(has: Mapping[str, Any] | None, should: Mapping[str, Any] | None) -> tuple[Action, str]:

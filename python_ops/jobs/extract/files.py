@@ -48,7 +48,7 @@ class LandingDraft:
         self.draft = draft_of(self.path)
         self.rows = 0
         self.file = self.draft.open("wb")
-        bodies: dict[str, type[_Body]] = {"csv": _Csv, "jsonl": _JsonLines, "parquet": _Parquet}
+        bodies: dict[str, type[_Body]] = {"csv": _Csv, "jsonl": _Lines, "parquet": _Parquet}
         self.body = bodies[contract.format](self.file, contract)
 
     def write(self, rows: Sequence[Row]) -> None:
@@ -113,20 +113,32 @@ class _Body(Protocol):
     def close(self) -> None: ...
 
 
-class _Csv:
-    """Header line, LF, double quotes doubled; NULL is an empty field and an empty text is `""`."""
+class _Lines:
+    """Zipped lines, one object of JSON each; numbers keep their digits."""
 
     def __init__(self, file: BinaryIO, contract: Contract) -> None:
         self.names = [column.name for column in contract.columns]
         self.zip = gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0)
-        self.zip.write((",".join(self.names) + "\n").encode())
 
     def write(self, rows: Sequence[Row]) -> None:
-        lines = "".join(",".join(_field(row.get(name)) for name in self.names) + "\n" for row in rows)
-        self.zip.write(lines.encode("utf-8", "surrogatepass"))
+        self.zip.write("".join(self.line(row) + "\n" for row in rows).encode("utf-8", "surrogatepass"))
+
+    def line(self, row: Row) -> str:
+        return as_json(dict(row))
 
     def close(self) -> None:
         self.zip.close()
+
+
+class _Csv(_Lines):
+    """Header line, LF, double quotes doubled; NULL is an empty field and an empty text is `""`."""
+
+    def __init__(self, file: BinaryIO, contract: Contract) -> None:
+        super().__init__(file, contract)
+        self.zip.write((",".join(self.names) + "\n").encode())
+
+    def line(self, row: Row) -> str:
+        return ",".join(_field(row.get(name)) for name in self.names)
 
 
 def _field(value: Any) -> str:
@@ -136,19 +148,6 @@ def _field(value: Any) -> str:
     if text == "" or _TO_QUOTE.search(text):
         return '"' + text.replace('"', '""') + '"'
     return text
-
-
-class _JsonLines:
-    """One object per line; numbers keep their digits."""
-
-    def __init__(self, file: BinaryIO, contract: Contract) -> None:
-        self.zip = gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0)
-
-    def write(self, rows: Sequence[Row]) -> None:
-        self.zip.write("".join(as_json(dict(row)) + "\n" for row in rows).encode("utf-8", "surrogatepass"))
-
-    def close(self) -> None:
-        self.zip.close()
 
 
 class _Parquet:

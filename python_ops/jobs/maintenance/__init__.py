@@ -32,6 +32,7 @@ from python_ops.lake.files import files_under
 from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset, job_run
 from python_ops.lake.lock import check_held, leased
+from python_ops.lake.spark import run as run_sql
 from python_ops.lake.storage import folder_at
 from python_ops.lake.tags import tags
 
@@ -237,18 +238,12 @@ def _properties(policy: Policy) -> Mapping[str, str]:
 
 def _set_properties(spark: SparkSession, policy: Policy, wanted: Mapping[str, str]) -> None:
     """Sets those that are other, in one commit."""
-    from pyspark.errors import PySparkException
-
     if not (changed := wanted.items() - _properties(policy).items()):
         return
     check_held(policy.table)
     listed = ", ".join(f"'{name}' = '{value}'" for name, value in sorted(changed))
-    try:
-        spark.sql(f"alter table {policy.table} set tblproperties ({listed})").collect()
-    except PySparkException as exc:
-        raise OpsError(
-            f"The retention of {policy.table} was not set: {first_line(exc)} Its rows are as they were. Run it again."
-        ) from exc
+    failed, then = f"The retention of {policy.table} was not set", "Its rows are as they were. Run it again."
+    run_sql(spark, f"alter table {policy.table} set tblproperties ({listed})", failed, then)
 
 
 def _policy(lake: Lake, layer: str, table: str, meta: Any, where: str) -> Policy:

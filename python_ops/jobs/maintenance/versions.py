@@ -15,6 +15,7 @@ from python_ops.lake.errors import ConfigError, OpsError, first_line, listed
 from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset, job_run
 from python_ops.lake.lock import check_held, leased
+from python_ops.lake.spark import run
 from python_ops.lake.storage import folder_at
 
 if TYPE_CHECKING:
@@ -145,8 +146,6 @@ def restore(
         return planned
     if newest == version:
         return replace(planned, version=newest)
-    from pyspark.errors import PySparkException
-
     output = Dataset(policy.table, policy.path.as_uri())
     with (
         leased(lake, [policy.table], f"lakeops table restore {policy.table}"),
@@ -154,13 +153,9 @@ def restore(
     ):
         session = lake.spark
         check_held(policy.table)
-        try:
-            session.sql(f"restore table {policy.table} to version as of {version}").collect()
-        except PySparkException as exc:
-            raise OpsError(
-                f"{policy.table} was not restored to version {version}: {first_line(exc, 200)} It is as it "
-                "was. An older state may be in a snapshot: docs/runbooks/dr_restore.md."
-            ) from exc
+        failed = f"{policy.table} was not restored to version {version}"
+        then = "It is as it was. An older state may be in a snapshot: docs/runbooks/dr_restore.md."
+        run(session, f"restore table {policy.table} to version as of {version}", failed, then)
     return replace(planned, version=open_log(policy.path).version())
 
 

@@ -14,15 +14,7 @@ from pathlib import Path
 import duckdb
 
 from python_ops.jobs.publish.fingerprint import DUCKDB
-from python_ops.jobs.publish.staged import (
-    CONFIG,
-    SESSION,
-    failed_audit,
-    fingerprint,
-    staged_rows,
-    unequal_parts,
-    unknown_parts,
-)
+from python_ops.jobs.publish.staged import CONFIG, SESSION, audit, fingerprint, staged_rows, unknown_parts
 from python_ops.jobs.publish.target import Loaded, Served, StagedTable, Version
 from python_ops.lake.errors import BusyError, OpsError, first_line
 from python_ops.lake.files import draft_of, settle
@@ -103,7 +95,7 @@ class DuckDBTarget:
                 started = time.monotonic()
                 sent = _load(connection, table)
                 _describe(connection, table)
-                _audit(connection, table)
+                audit(table, fingerprint(connection, _name(table), table.fields, unknown_parts(table)))
                 _enter(connection, table)
                 loaded[table.model.table] = Loaded(time.monotonic() - started, sent)
             connection.commit()
@@ -260,14 +252,3 @@ def _enter(connection: duckdb.DuckDBPyConnection, table: StagedTable) -> None:
 
 def _name(table: StagedTable) -> str:
     return DUCKDB.relation(table.model.schema, table.model.alias)
-
-
-def _audit(connection: duckdb.DuckDBPyConnection, table: StagedTable) -> None:
-    """Compares the loaded table with what Spark read from Delta.
-
-    Raises:
-        OpsError: they differ; the text names the parts.
-    """
-    copy = fingerprint(connection, _name(table), table.fields, unknown_parts(table))
-    if wrong := unequal_parts(table, copy):
-        raise failed_audit(table, wrong)

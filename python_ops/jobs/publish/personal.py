@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from python_ops.jobs.publish.fingerprint import DUCKDB, ColumnKind, Field
-from python_ops.jobs.publish.staged import failed_audit, fingerprint, open_staged, unequal_parts, unknown_parts
+from python_ops.jobs.publish.staged import audit, fingerprint, open_staged, unknown_parts
 from python_ops.jobs.publish.target import StagedTable
 from python_ops.lake.artifacts import Model, ModelColumn
 from python_ops.lake.errors import ConfigError
@@ -95,8 +95,7 @@ class Treatment:
         )
         unknown = unknown_parts(table)
         with open_staged(table) as rows:
-            if wrong := unequal_parts(table, fingerprint(rows.connection, f"({rows.every})", table.fields, unknown)):
-                raise failed_audit(table, wrong)
+            audit(table, fingerprint(rows.connection, f"({rows.every})", table.fields, unknown))
             padded = zip(("inner_pad", "outer_pad"), pads(self.key), strict=True) if self.policy == "hash" else ()
             for name, pad in padded:
                 rows.connection.execute(f"set variable {name} = ?::blob", [pad])

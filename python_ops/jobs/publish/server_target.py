@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from python_ops.jobs.publish.fingerprint import ColumnKind, Dialect, Field, Fingerprint
-from python_ops.jobs.publish.staged import StagedRows, failed_audit, open_staged, unequal_parts, unknown_parts
+from python_ops.jobs.publish.staged import StagedRows, audit, open_staged, unequal_parts, unknown_parts
 from python_ops.jobs.publish.target import Loaded, Served, StagedTable, Version
 from python_ops.lake.errors import BusyError, ConfigError, OpsError
 from python_ops.lake.secrets import Secret, Secrets
@@ -219,17 +219,19 @@ class ServerTarget(ABC):
                 )
                 changes = rows.compare(served)
                 if changes.unequal == 0:
-                    return self._audited(cursor, table, 0)
+                    audit(table, self.fingerprint(cursor, table))
+                    return 0
                 if changes.sent <= changes.rows // 2:
                     if changes.gone:
                         self._delete(cursor, table, scratch, rows)
                     if changes.sent:
                         self.send(cursor, model.schema, model.alias, table.fields, rows, rows.changed)
-                    if self._unequal(cursor, table) is None:
+                    if unequal_parts(table, self.fingerprint(cursor, table)) is None:
                         return changes.sent
             cursor.execute(f"delete from {name}")
             self.send(cursor, model.schema, model.alias, table.fields, rows, rows.every)
-            return self._audited(cursor, table, table.rows)
+            audit(table, self.fingerprint(cursor, table))
+            return table.rows
 
     def _delete(self, cursor: Any, table: StagedTable, scratch: str, rows: StagedRows) -> None:
         """Deletes served rows that are not staged, or staged fewer times."""
@@ -238,14 +240,6 @@ class ServerTarget(ABC):
         self.send(cursor, scratch, CHANGED, HASH, rows, rows.gone)
         places = f"select {self.dialect.name('h')} from {changed}"
         cursor.execute(f"delete from {self._name(table)} where {self.found(table, places)}")
-
-    def _audited(self, cursor: Any, table: StagedTable, sent: int) -> int:
-        if parts := self._unequal(cursor, table):
-            raise failed_audit(table, parts)
-        return sent
-
-    def _unequal(self, cursor: Any, table: StagedTable) -> str | None:
-        return unequal_parts(table, self.fingerprint(cursor, table))
 
     def fingerprint(self, cursor: Any, table: StagedTable) -> Fingerprint:
         """The fingerprint of the served table, without what Spark has no value for."""

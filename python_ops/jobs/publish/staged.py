@@ -134,21 +134,26 @@ def fingerprint(
     return dict(zip(parts, row or (), strict=True))
 
 
+def audit(table: StagedTable, copy: Fingerprint) -> None:
+    """Compares a loaded table with what Spark read from Delta.
+
+    Raises:
+        OpsError: they differ; the text names the parts, never values.
+    """
+    if parts := unequal_parts(table, copy):
+        raise OpsError(
+            f"Publishing {table.model.table}: the audit against Delta version {table.version.number} failed on {parts}."
+            " Nothing was published; what was served before is still served. Run `lakeops publish run` again; it "
+            "stages the table anew."
+        )
+
+
 def unequal_parts(table: StagedTable, copy: Fingerprint) -> str | None:
     """Which parts of a loaded table's fingerprint differ from the lake's, in words; None where it is equal."""
     if not (wrong := differences(table.fingerprint, copy)):
         return None
     counts = f" ({table.fingerprint[ROWS]} in the lake, {copy[ROWS]} loaded)" if ROWS in wrong else ""
     return ", ".join(wrong) + counts
-
-
-def failed_audit(table: StagedTable, parts: str) -> OpsError:
-    """The error of a copy that differs from the lake's table. It names parts, never values."""
-    return OpsError(
-        f"Publishing {table.model.table}: the audit against Delta version {table.version.number} failed on {parts}. "
-        "Nothing was published; what was served before is still served. "
-        "Run `lakeops publish run` again; it stages the table anew."
-    )
 
 
 def unknown_parts(table: StagedTable) -> list[str]:

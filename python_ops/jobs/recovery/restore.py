@@ -32,7 +32,7 @@ from python_ops.lake import landing
 from python_ops.lake.buckets import on_bucket
 from python_ops.lake.deltalog import LOG, UnreadableLog, last_version, read_version
 from python_ops.lake.erasure import KIND, keep_receipt
-from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.errors import ConfigError, OpsError, listed
 from python_ops.lake.lake import Lake
 from python_ops.lake.ledger import Batch, BatchState
 from python_ops.lake.lineage import Dataset, job_run
@@ -125,42 +125,30 @@ def restore(
         OpsError: the snapshot is damaged, or the target cannot take it. Nothing was changed then.
     """
     with leased(lake, [LEASE] if execute else [], "lakeops snapshot restore"):
-        return _restore(lake, target, identifier, tables, overwrite, execute, on_progress)
-
-
-def _restore(
-    lake: Lake,
-    target: Lake,
-    identifier: str | None,
-    tables: Sequence[str],
-    overwrite: bool,
-    execute: bool,
-    on_progress: Tell | None,
-) -> SnapshotRestore:
-    started = time.monotonic()
-    store = store_of(lake)
-    snapshot = load(store, identifier)
-    _refuse_stranger(lake, target, snapshot)
-    names = _with_dead_letters(snapshot, tables)
-    chosen = snapshot.only(names)
-    verdict = verify(store, snapshot, names, on_progress=on_progress)
-    require(verdict, "Nothing was restored.")
-    work = _Restoring(store, snapshot, chosen, not tables, target, on_progress)
-    planned = work.plan(verdict)
-    if not execute:
-        return replace(planned, seconds=round(time.monotonic() - started, 3))
-    if (newer := [table for table in planned.tables if table.newer]) and not overwrite:
-        raise ConfigError(
-            f"{newer[0].table} {newer[0].newer}"
-            + (f", and {len(newer) - 1} more tables likewise" if len(newer) > 1 else "")
-            + ". Nothing was restored. `--overwrite` goes back all the same; the snapshot's age says what that loses."
-        )
-    names = tuple(f"{target.schema_name(table.layer)}.{table.table}" for table in chosen)
-    with leased(target, names, "lakeops snapshot restore"), job_run(target, "snapshot.restore") as run:
-        run.inputs = [Dataset(f"snapshot/{table.name}", store.url) for table in chosen]
-        replaced = work.do(planned)
-        run.outputs = [dataset(target, t.layer, t.table, t.rows, t.bytes) for t in chosen]
-    return replace(planned, executed=True, replaced=replaced, seconds=round(time.monotonic() - started, 3))
+        started = time.monotonic()
+        store = store_of(lake)
+        snapshot = load(store, identifier)
+        _refuse_stranger(lake, target, snapshot)
+        names = _with_dead_letters(snapshot, tables)
+        chosen = snapshot.only(names)
+        verdict = verify(store, snapshot, names, on_progress=on_progress)
+        require(verdict, "Nothing was restored.")
+        work = _Restoring(store, snapshot, chosen, not tables, target, on_progress)
+        planned = work.plan(verdict)
+        if not execute:
+            return replace(planned, seconds=round(time.monotonic() - started, 3))
+        if (newer := [table for table in planned.tables if table.newer]) and not overwrite:
+            told = listed([f"{table.table} {table.newer}" for table in newer], 1)
+            raise ConfigError(
+                f"{told}. Nothing was restored. `--overwrite` goes back all the same; the snapshot's age says what that "
+                "loses."
+            )
+        names = tuple(f"{target.schema_name(table.layer)}.{table.table}" for table in chosen)
+        with leased(target, names, "lakeops snapshot restore"), job_run(target, "snapshot.restore") as run:
+            run.inputs = [Dataset(f"snapshot/{table.name}", store.url) for table in chosen]
+            replaced = work.do(planned)
+            run.outputs = [dataset(target, t.layer, t.table, t.rows, t.bytes) for t in chosen]
+        return replace(planned, executed=True, replaced=replaced, seconds=round(time.monotonic() - started, 3))
 
 
 def _refuse_stranger(lake: Lake, target: Lake, snapshot: Snapshot) -> None:

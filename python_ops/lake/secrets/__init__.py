@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from python_ops.lake.errors import ConfigError
@@ -109,27 +109,24 @@ class Secrets:
             use: What needs it, such as opening a connection.
             is_refused: Whether an exception means that the credentials were refused; any other is raised at once.
         """
-        first = self.get(name)
-        try:
-            return use(first)
-        except Exception as exc:
-            if not is_refused(exc):
-                raise
-            refused = exc
-        self._kept.pop(name, None)
-        candidates = [self.get(name), self.previous(name)]
-        tried = {first.reveal()}
-        for secret in candidates:
+        tried: dict[str, Exception] = {}
+        for secret in self._candidates(name):
             if secret is None or secret.reveal() in tried:
                 continue
-            tried.add(secret.reveal())
             try:
                 return use(secret)
             except Exception as exc:
                 if not is_refused(exc):
                     raise
-                refused = exc
-        raise refused
+                tried[secret.reveal()] = exc
+        raise list(tried.values())[-1]
+
+    def _candidates(self, name: str) -> Iterator[Secret | None]:
+        """A secret as it is known, as it is now, and as it was before."""
+        yield self.get(name)
+        self._kept.pop(name, None)
+        yield self.get(name)
+        yield self.previous(name)
 
 
 def mask(text: str) -> str:

@@ -16,9 +16,9 @@ from python_ops.jobs.ingest.dead_letters import rows_in
 from python_ops.lake.artifacts import Manifest, Model
 from python_ops.lake.delta import exists, open_log, query
 from python_ops.lake.erasure import Hashing, Subject
-from python_ops.lake.errors import OpsError, first_line
 from python_ops.lake.lake import Lake
 from python_ops.lake.lock import check_held
+from python_ops.lake.spark import run
 from python_ops.lake.sql import literal
 from python_ops.run.erasure.people import Seeker
 
@@ -157,16 +157,10 @@ def erase_letters(spark: SparkSession, table: str, letters: Sequence[tuple[int, 
 
 
 def _run(spark: SparkSession, table: str, statements: Sequence[str]) -> None:
-    from pyspark.errors import PySparkException
-
     for statement in statements:
         check_held(table)
-        try:
-            spark.sql(statement).collect()
-        except PySparkException as exc:
-            raise OpsError(
-                f"{table} was not erased: {first_line(exc)} What was done before stays done; run the command again."
-            ) from exc
+        then = "What was done before stays done; run the command again."
+        run(spark, statement, f"{table} was not erased", then)
 
 
 def letters_of(lake: Lake, seeker: Seeker) -> Iterator[tuple[int, str, int]]:
