@@ -140,8 +140,8 @@ def restore(
         if (newer := [table for table in planned.tables if table.newer]) and not overwrite:
             told = listed([f"{table.table} {table.newer}" for table in newer], 1)
             raise ConfigError(
-                f"{told}. Nothing was restored. `--overwrite` goes back all the same; the snapshot's age says what that "
-                "loses."
+                f"{told}. Nothing was restored. `--overwrite` goes back all the same; the snapshot's age says what "
+                "that loses."
             )
         names = tuple(f"{target.schema_name(table.layer)}.{table.table}" for table in chosen)
         with leased(target, names, "lakeops snapshot restore"), job_run(target, "snapshot.restore") as run:
