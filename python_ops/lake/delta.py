@@ -153,6 +153,7 @@ def rows_changed_since(path: Path, version: int, or_columns: bool = False) -> bo
     """Whether a commit after `version` may have changed rows; True if the history does not reach back that far.
 
     Args:
+        path: Folder of the table.
         version: The version that is known.
         or_columns: A column's changed type or comment counts as well.
     """

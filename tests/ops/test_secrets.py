@@ -163,6 +163,7 @@ def test_what_is_needed_follows_from_the_settings() -> None:
             "not a private key in PEM",
         ),
         ("extract.rest", {"url": "https://x", "token_url": "https://y"}, "has no client_id, client_secret"),
+        ("extract.rest", {"url": "x.example.com", "token": "t"}, "url, the base address of the API, must begin with"),
         ("publish.postgres", {"host": "h", "dbname": "d", "user": "u", "password": "p", "port": "x"}, "port must be"),
         (
             "publish.redshift",

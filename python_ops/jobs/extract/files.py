@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from python_ops.jobs.extract.reader import Row, moment
+from python_ops.jobs.extract.sources import ENDINGS
 from python_ops.lake.contracts import Column, Contract
 from python_ops.lake.errors import OpsError
 from python_ops.lake.files import draft_of, settle
 from python_ops.lake.landing import sha256
 
 _TO_QUOTE = re.compile(r'[",\r\n\\]|^\s|\s$')
-ENDINGS = {"csv": "csv.gz", "jsonl": "jsonl.gz", "parquet": "parquet"}
 
 
 @dataclass(frozen=True)

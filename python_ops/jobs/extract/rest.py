@@ -15,9 +15,10 @@ import requests
 
 from python_ops.jobs.extract.reader import Row
 from python_ops.jobs.extract.sources import Source
-from python_ops.lake.errors import ConfigError, OpsError
+from python_ops.lake.errors import OpsError
 from python_ops.lake.http import Client, RefusedError, place
 from python_ops.lake.secrets import Secret, Secrets
+from python_ops.lake.secrets.forms import checked
 
 PAGE_BYTES = 64 * 1024 * 1024
 
@@ -106,11 +107,8 @@ class RestReader:
         return url
 
     def _address(self) -> str:
-        secret = self.secrets.get(self.source.secret)
-        base = str(secret.json().get("url", "")).rstrip("/")
-        if urlsplit(base).scheme not in ("http", "https"):
-            raise ConfigError(f"Secret {secret.name} needs `url`, the base address of the API: http:// or https://.")
-        return base + self.source.path
+        base = str(checked(self.secrets.get(self.source.secret), "extract.rest")["url"])
+        return base.rstrip("/") + self.source.path
 
     def _get(self, url: str, query: Mapping[str, str]) -> tuple[requests.Response, Any]:
         answer, body = self.secrets.with_rotation(
@@ -122,12 +120,8 @@ class RestReader:
             raise OpsError(f"{self.source.name}: {place(url)} did not answer with JSON. Nothing landed.") from exc
 
     def _ask(self, secret: Secret, url: str, query: Mapping[str, str]) -> tuple[requests.Response, bytes]:
-        fields = secret.json()
-        if "token_url" not in fields:
-            if "token" not in fields:
-                raise ConfigError(
-                    f"Secret {secret.name} needs `token`, or `token_url`, `client_id` and `client_secret`."
-                )
+        fields = checked(secret, "extract.rest")
+        if not fields.get("token_url"):
             return self._ask_with(str(fields["token"]), url, query)
         known = hashlib.sha256(secret.reveal().encode()).hexdigest()
         if token := self.tokens.get(known):

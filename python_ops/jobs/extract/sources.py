@@ -14,7 +14,7 @@ from python_ops.lake.contracts import Contract, load, schema_faults
 from python_ops.lake.errors import ConfigError
 
 FOLDER = Path(__file__).parent
-FORMATS = ("csv", "jsonl", "parquet")  # what files.py writes
+ENDINGS = {"csv": "csv.gz", "jsonl": "jsonl.gz", "parquet": "parquet"}  # of landing files, by format
 FX_COLUMNS = ("rate_date", "currency", "units_per_eur")
 
 
@@ -117,8 +117,8 @@ def _misfits(source: Source) -> list[str]:
         faults.append(f"the contract has no column {source.watermark}, the watermark")
     elif columns[source.watermark].type not in ("timestamp", "date"):
         faults.append(f"the watermark {source.watermark} is a {columns[source.watermark].type}, not a timestamp")
-    if contract.format not in FORMATS:
-        faults.append(f"the contract wants {contract.format}; an extraction writes {', '.join(FORMATS)}")
+    if contract.format not in ENDINGS:
+        faults.append(f"the contract wants {contract.format}; an extraction writes {', '.join(ENDINGS)}")
     if source.system == "fx" and tuple(columns) != FX_COLUMNS:
         faults.append(f"the contract of a file of rates has the columns {', '.join(FX_COLUMNS)}")
     return faults

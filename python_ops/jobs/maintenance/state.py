@@ -6,7 +6,9 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from deltalake import DeltaTable
 
 from python_ops.lake.buckets import Entry
 from python_ops.lake.delta import open_log
@@ -55,7 +57,7 @@ class TableState:
 class _File(NamedTuple):
     path: str
     bytes: int
-    written_at: int  # milliseconds
+    written_at: Any
     rows: int | None
 
 
@@ -63,6 +65,7 @@ def read_state(path: Path, retain_hours: float) -> TableState:
     """Reads a table's state.
 
     Args:
+        path: Folder of the table.
         retain_hours: What its policy keeps.
 
     Raises:
@@ -82,9 +85,8 @@ def read_state(path: Path, retain_hours: float) -> TableState:
     )
     small = [file for file in live if file.bytes < SMALL_BYTES]
     total = sum(file.bytes for file in live)
-    optimized = (int(commit["timestamp"]) for commit in table.history() if commit.get("operation") == "OPTIMIZE")
-    last = max(optimized, default=0)
-    since = [file for file in live if file.written_at > last]
+    optimized_at = _last_optimize(table)
+    since = [file for file in live if _millis(file.written_at) > optimized_at]
     log = _Log(path)
     horizon = time.time() - retain_hours * 3600
     known = {file.path for file in live} | log.removed.keys()
@@ -145,3 +147,13 @@ def _data_files(path: Path) -> dict[str, Entry]:
         for name, file in files_under(path).items()
         if not file.name.startswith((".", "_")) and "_delta_log" not in name.split("/")
     }
+
+
+def _last_optimize(table: DeltaTable) -> int:
+    """Time of the last OPTIMIZE in milliseconds; 0 where there was none."""
+    done = (int(commit["timestamp"]) for commit in table.history() if commit.get("operation") == "OPTIMIZE")
+    return max(done, default=0)
+
+
+def _millis(value: Any) -> int:
+    return int(value.timestamp() * 1000) if hasattr(value, "timestamp") else int(value)

@@ -56,6 +56,8 @@ def faults(secret: Secret, form: str) -> list[str]:
         found.append(f"Secret {secret.name} has no {', '.join(missing)}. It needs {needs}.")
     if not _is_port(fields.get("port", 1)):
         found.append(f"Secret {secret.name}: port must be a number from 1 to 65535.")
+    if form == "extract.rest" and _given(fields, "url") and not re.match(r"https?://[^/\s]", str(fields["url"])):
+        found.append(f"Secret {secret.name}: url, the base address of the API, must begin with http:// or https://.")
     if form == "publish.redshift" and _given(fields, "staging") != _given(fields, "iam_role"):
         found.append(f"Secret {secret.name}: staging and iam_role go together; COPY from S3 needs both.")
     if _given(fields, "staging") and not re.fullmatch(r"s3://[^/\s]+(/\S*)?", str(fields["staging"])):
