@@ -82,12 +82,9 @@ def record(settings: Settings) -> None:
     Raises:
         ConfigError: that process made the home another's.
     """
-    if on_bucket(settings.place):
-        with suppress(BusyError):
-            swap(settings.place / STAMP, _stamp(settings), None)
-        require(settings)
-        return
-    write_whole(settings.place / STAMP, _stamp(settings))
+    with suppress(BusyError):
+        swap(settings.place / STAMP, _stamp(settings), None)
+    require(settings)
 
 
 def _stamp(settings: Settings) -> str:

@@ -16,7 +16,7 @@ from python_ops.lake.local_copy import fetch_artifacts
 from python_ops.lake.secrets import Secrets
 from python_ops.lake.secrets.providers import AwsProvider, EnvironmentProvider, FileProvider
 from python_ops.lake.spark import session
-from python_ops.lake.state import BucketStore, DynamoStore, FileStore, Store
+from python_ops.lake.state import DynamoStore, FileStore, Store
 from python_ops.lake.views import restore
 
 if TYPE_CHECKING:
@@ -138,8 +138,7 @@ class Lake:
         """Watermarks, declared generations and leases."""
         if self.settings.state_store == "dynamodb":
             return DynamoStore(self.settings.state_table, self.settings.schema_prefix)
-        folder = self.state / "shared"
-        return BucketStore(folder) if on_bucket(folder) else FileStore(folder)
+        return FileStore(self.state / "shared")
 
     @cached_property
     def secrets(self) -> Secrets:

@@ -16,7 +16,7 @@ from test_cli import lakeops
 from python_ops.lake.buckets import bucket_path
 from python_ops.lake.errors import BusyError, ConfigError, OpsError
 from python_ops.lake.state.dynamodb import DynamoStore
-from python_ops.lake.state.files import BucketStore, FileStore
+from python_ops.lake.state.files import FileStore
 from python_ops.lake.state.leases import Lease, hold
 from python_ops.lake.state.store import Store
 from python_ops.lake.state.watermarks import Watermark, advance, read
@@ -40,7 +40,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     request.getfixturevalue("aws")
     if request.param == "bucket":
         boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="lake")
-        return BucketStore(bucket_path("s3://lake/home/state/shared"))
+        return FileStore(bucket_path("s3://lake/home/state/shared"))
     make_table()
     return DynamoStore("state", "dev")
 

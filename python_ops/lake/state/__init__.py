@@ -10,7 +10,7 @@ written since, the store refuses.
 from __future__ import annotations
 
 from python_ops.lake.state.dynamodb import DynamoStore
-from python_ops.lake.state.files import BucketStore, FileStore
+from python_ops.lake.state.files import FileStore
 from python_ops.lake.state.store import Record, Store
 
-__all__ = ["BucketStore", "DynamoStore", "FileStore", "Record", "Store"]
+__all__ = ["DynamoStore", "FileStore", "Record", "Store"]
