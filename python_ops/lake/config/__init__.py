@@ -136,12 +136,9 @@ class Settings(BaseSettings):
         """
         if not on_bucket(self.place):
             return self.place
-        own = local_path(self.workspace, "The workspace") if self.workspace else Path("target", "homes", self._prefix)
-        return PROJECT_ROOT / own
-
-    @property
-    def _prefix(self) -> str:
-        return str(self.place).removeprefix("s3://")
+        if self.workspace:
+            return PROJECT_ROOT / local_path(self.workspace, "The workspace")
+        return PROJECT_ROOT / "target" / "homes" / str(self.place).removeprefix("s3://")
 
     @property
     def kafka_has_login(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from python_ops.jobs.publish import PublishStatus
 from python_ops.lake.artifacts import Manifest, NodeResult, RunResults, is_test
+from python_ops.lake.errors import listed
 from python_ops.lake.run_record import waits
 from python_ops.watch.alerts import Breach
 from python_ops.watch.status import SourceStatus
@@ -52,7 +53,7 @@ def verdict(
         told = f"The last run did not finish: {broken[0]['name']} {broken[0]['outcome']}."
         return Headline("bad", f"{told} {waiting}." if waiting else told)
     if failed:
-        names = ", ".join(result.unique_id.split(".")[2] for result in failed[:3]) + _more(failed, 3)
+        names = listed([result.unique_id.split(".")[2] for result in failed], 3)
         return Headline("bad", f"{len(failed)} nodes of the last build are not green: {names}.")
     if breaches:
         more = f", and {len(breaches) - 1} more" if len(breaches) > 1 else ""
@@ -60,12 +61,8 @@ def verdict(
     if silent := sorted({table.target for table in published if table.error}):
         return Headline("warn", f"Not answering: {', '.join(silent)}.")
     if behind := [table.table for table in published if table.state not in ("current", "dropped")]:
-        return Headline("warn", f"Not published yet: {', '.join(behind[:5])}{_more(behind, 5)}.")
+        return Headline("warn", f"Not published yet: {listed(behind)}.")
     return Headline("good", "The last run is green, and what it built is served.")
-
-
-def _more(names: Sequence[object], shown: int) -> str:
-    return f" and {len(names) - shown} more" if len(names) > shown else ""
 
 
 def happened(record: Mapping[str, Any] | None, results: RunResults, manifest: Manifest) -> str:
