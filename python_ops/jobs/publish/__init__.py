@@ -19,7 +19,7 @@ from python_ops.jobs.publish.warehouses import published_models, warehouse
 from python_ops.lake.artifacts import Manifest, Model, RunResults, refuse_red
 from python_ops.lake.buckets import on_bucket
 from python_ops.lake.delta import rows_changed_since
-from python_ops.lake.errors import OpsError, listed
+from python_ops.lake.errors import OpsError, listed, together
 from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset, job_run
 from python_ops.lake.run_record import left_out
@@ -278,10 +278,9 @@ def _failed(failures: Mapping[str, OpsError], others: Sequence[str]) -> OpsError
     """One error for all warehouses that failed."""
     if len(failures) == 1 and not others:
         return next(iter(failures.values()))
-    kinds = {type(error) for error in failures.values()}
     told = " ".join(f"{name}: {error}" for name, error in failures.items())
     done = f" Up to date: {', '.join(others)}." if others else ""
-    return (kinds.pop() if len(kinds) == 1 else OpsError)(told + done)
+    return together(list(failures.values()), told + done)
 
 
 def _distinct(lists: Iterable[Sequence[Model]]) -> list[Model]:
