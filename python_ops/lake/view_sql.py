@@ -42,7 +42,6 @@ class View:
 
     def reads(self) -> frozenset[str]:
         """Tables and views that it reads directly, as `schema.name`."""
-
         return frozenset(f"{table.db}.{table.name}" for table in self.query.find_all(exp.Table) if table.db)
 
     def resolved(self, of: Callable[[str], Types]) -> Resolved:
@@ -54,7 +53,6 @@ class View:
         Raises:
             OpsError: a type cannot be told from the text.
         """
-
         schema: dict[str, Any] = {}
         for name in self.reads():
             layer, _, table = name.partition(".")
@@ -156,5 +154,4 @@ def parsed(text: str) -> Iterator[View]:
 
 
 def _comment(column: exp.Expression) -> str:
-
     return next((each.this.name for each in column.find_all(exp.CommentColumnConstraint)), "")

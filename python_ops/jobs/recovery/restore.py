@@ -249,7 +249,7 @@ class _Restoring:
 
     def _swap_all(self, home: Path, versions: Mapping[str, int | None]) -> str | None:
         """Copies every table beside the lake, then swaps them in, one rename each."""
-        free = shutil.disk_usage(_existing(home)).free
+        free = shutil.disk_usage(next(place for place in (home, *home.parents) if place.exists())).free
         if (needed := sum(table.bytes for table in self.tables)) > free:
             raise OpsError(f"{home} has {free} bytes free and {needed} are needed. Nothing was restored.")
         stamp = f"{self.snapshot.id}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:4]}"
@@ -388,7 +388,3 @@ def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
     form = dict(plain["format"])
     plain["format"] = {**form, "options": dict(form.get("options") or {})}
     return plain
-
-
-def _existing(path: Path) -> Path:
-    return path if path.exists() else _existing(path.parent)

@@ -29,6 +29,7 @@ def by_redshift(error: Exception) -> bool:
 
 
 def by_snowflake(error: Exception) -> bool:
+    """By the connector's numbers; one of them is that of a log-in that failed for the network's sake as well."""
     from snowflake.connector import errors
 
     number = getattr(error, "errno", None)
