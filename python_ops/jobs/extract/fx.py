@@ -10,37 +10,30 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from python_ops.jobs.extract.reader import Row
+from python_ops.jobs.extract.reader import HttpReader, Row
 from python_ops.jobs.extract.sources import Source
 from python_ops.lake.errors import OpsError
-from python_ops.lake.http import Client, place
+from python_ops.lake.http import place
 
 FILE_BYTES = 32 * 1024 * 1024
 TEXT_BYTES = 256 * 1024 * 1024
 _ABSENT = ("", "N/A")
 
 
-class FxReader:
+class FxReader(HttpReader):
     """Reads a file of rates: all of it at every pull; only rates that are new or revised land.
 
     Args:
         url: Where the file is: `https://…`, or `file:///…` where another program fetches it.
-        sleep: Waits between tries.
     """
 
-    in_order = False
-
     def __init__(self, source: Source, url: str, sleep: Callable[[float], None]) -> None:
-        self.source, self.url, self.tag = source, url, ""
-        self.client = Client(source.name, source.timeout_seconds, FILE_BYTES, sleep)
+        super().__init__(source, FILE_BYTES, sleep)
+        self.url = url
 
     def now(self) -> datetime:
         """This machine's clock: it is exact enough for days."""
         return datetime.now(UTC)
-
-    def warnings(self, now: datetime) -> list[str]:
-        """None: ingestion checks each rate."""
-        return []
 
     def pages(self, since: datetime | None, until: datetime) -> Iterator[Sequence[Row]]:
         """The file's rates; none if the server says that the file has not changed."""
@@ -54,10 +47,6 @@ class FxReader:
                 yield page
                 page = []
         yield page
-
-    def close(self) -> None:
-        """Ends the connection."""
-        self.client.close()
 
     def _content(self) -> bytes | None:
         if self.url.startswith("file://"):

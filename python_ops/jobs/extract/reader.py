@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, Protocol
 
 from python_ops.jobs.extract.sources import Source
 from python_ops.lake.errors import OpsError
+from python_ops.lake.http import Client
 
 Row = Mapping[str, Any]
 """A row's values by the contract's column names."""
@@ -36,6 +37,27 @@ class Reader(Protocol):
 
     def pages(self, since: datetime | None, until: datetime) -> Iterator[Sequence[Row]]:
         """Rows whose time is from `since` (None: the beginning) to `until`, both included, some thousand at a time."""
+
+
+class HttpReader:
+    """What readers over HTTP have in common: rows in no order, which ingestion checks one by one.
+
+    Args:
+        limit: Bytes of the largest answer that is taken.
+        sleep: Waits between tries.
+    """
+
+    in_order = False
+
+    def __init__(self, source: Source, limit: int, sleep: Callable[[float], None]) -> None:
+        self.source, self.tag = source, ""
+        self.client = Client(source.name, source.timeout_seconds, limit, sleep)
+
+    def warnings(self, now: datetime) -> list[str]:
+        return []
+
+    def close(self) -> None:
+        self.client.close()
 
 
 def moment(value: Any) -> datetime | None:

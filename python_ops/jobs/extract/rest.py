@@ -13,17 +13,17 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 
-from python_ops.jobs.extract.reader import Row
+from python_ops.jobs.extract.reader import HttpReader, Row
 from python_ops.jobs.extract.sources import Source
 from python_ops.lake.errors import OpsError
-from python_ops.lake.http import Client, RefusedError, place
+from python_ops.lake.http import RefusedError, place
 from python_ops.lake.secrets import Secret, Secrets
 from python_ops.lake.secrets.forms import checked
 
 PAGE_BYTES = 64 * 1024 * 1024
 
 
-class RestReader:
+class RestReader(HttpReader):
     """Reads a list of an API, page by page.
 
     The secret has `url`, and `token`; or `token_url`, `client_id` and `client_secret`, for a token that expires
@@ -33,11 +33,9 @@ class RestReader:
     An API's order is not relied on: the watermark moves when the last page has landed.
     """
 
-    in_order = False
-
     def __init__(self, source: Source, secrets: Secrets, sleep: Callable[[float], None]) -> None:
-        self.source, self.secrets, self.tag = source, secrets, ""
-        self.client = Client(source.name, source.timeout_seconds, PAGE_BYTES, sleep)
+        super().__init__(source, PAGE_BYTES, sleep)
+        self.secrets = secrets
         self.tokens: dict[str, str] = {}
 
     def now(self) -> datetime:
@@ -47,10 +45,6 @@ class RestReader:
             return parsedate_to_datetime(answer.headers["Date"]).astimezone(UTC)
         except (KeyError, ValueError):
             return datetime.now(UTC)
-
-    def warnings(self, now: datetime) -> list[str]:
-        """None: ingestion checks each row."""
-        return []
 
     def pages(self, since: datetime | None, until: datetime) -> Iterator[Sequence[Row]]:
         given = self.source
@@ -79,10 +73,6 @@ class RestReader:
                 query = {**parameters, given.next_param: str(following)}
             else:
                 url, query = self._same_server(urljoin(url, str(following)), start), {}
-
-    def close(self) -> None:
-        """Ends the connection."""
-        self.client.close()
 
     def _records(self, answer: Any) -> list[Any]:
         found = _at(answer, self.source.records) if self.source.records else answer

@@ -74,12 +74,7 @@ def history(lake: Lake, table: str, limit: int = 20) -> list[Commit]:
     return _commits(_find(lake, table).path, limit)
 
 
-def diff(
-    lake: Lake,
-    table: str,
-    before: int,
-    after: int | None = None,
-) -> Difference:
+def diff(lake: Lake, table: str, before: int, after: int | None = None) -> Difference:
     """Counts the rows that differ between two versions. `after` None is the newest.
 
     Raises:
@@ -110,12 +105,7 @@ def diff(
     return Difference(policy.table, before, after, added - (changed or 0), removed - (changed or 0), changed)
 
 
-def restore(
-    lake: Lake,
-    table: str,
-    version: int,
-    execute: bool = False,
-) -> TableRestore:
+def restore(lake: Lake, table: str, version: int, execute: bool = False) -> TableRestore:
     """Makes an older version the newest again, by a commit. So nothing is lost, and it can be undone the same way.
 
     Raises:

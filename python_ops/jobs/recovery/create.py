@@ -48,12 +48,7 @@ _TRIES = 3
 _DRAFT_SECONDS = 10.0
 
 
-def create(
-    lake: Lake,
-    tier: int = TIERS[-1],
-    full: bool = False,
-    on_progress: Tell | None = None,
-) -> Snapshot:
+def create(lake: Lake, tier: int = TIERS[-1], full: bool = False, on_progress: Tell | None = None) -> Snapshot:
     """Copies the environment's tables, ledgers and waiting files to its store. Starts no JVM.
 
     Args:
