@@ -259,26 +259,16 @@ def load_manifest(folder: Path) -> Manifest:
     data = _read(folder / "manifest.json")
     try:
         nodes: dict[str, Any] = {**data["nodes"], **data.get("unit_tests", {})}
+        sources, exposures = data.get("sources", {}).values(), data.get("exposures", {}).values()
         return Manifest(
             models={key: _model(node) for key, node in nodes.items() if node["resource_type"] == "model"},
-            parents={key: frozenset(node.get("depends_on", {}).get("nodes", ())) for key, node in nodes.items()},
+            parents={key: _reads(node) for key, node in nodes.items()},
             tests=frozenset(key for key, node in nodes.items() if node["resource_type"] in ("test", "unit_test")),
-            source_meta={
-                source["name"]: source.get("config", {}).get("meta") or {}
-                for source in data.get("sources", {}).values()
-            },
-            source_schema={
-                source["name"]: source["schema"] for source in data.get("sources", {}).values() if "schema" in source
-            },
+            source_meta={source["name"]: _meta(source) for source in sources},
+            source_schema={source["name"]: source["schema"] for source in sources if "schema" in source},
             owners={group["name"]: _owner(group) for group in data.get("groups", {}).values()},
             exposures={
-                exposure["name"]: Exposure(
-                    exposure["name"],
-                    _owner(exposure),
-                    exposure.get("config", {}).get("meta") or {},
-                    frozenset(exposure.get("depends_on", {}).get("nodes", ())),
-                )
-                for exposure in data.get("exposures", {}).values()
+                each["name"]: Exposure(each["name"], _owner(each), _meta(each), _reads(each)) for each in exposures
             },
             metrics={metric["name"]: _metric(metric, data) for metric in data.get("metrics", {}).values()},
         )
@@ -365,6 +355,14 @@ def _counts(response: Mapping[str, Any]) -> dict[str, int]:
 
 def _moment(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
+
+
+def _meta(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    return node.get("config", {}).get("meta") or {}
+
+
+def _reads(node: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset(node.get("depends_on", {}).get("nodes", ()))
 
 
 def _owner(node: Mapping[str, Any]) -> str:
