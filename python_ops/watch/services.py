@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from python_ops.jobs.publish.warehouses import warehouse
 from python_ops.lake import warm
-from python_ops.lake.aws import client
+from python_ops.lake.aws import client, explained
 from python_ops.lake.buckets import on_bucket
 from python_ops.lake.config import is_address
 from python_ops.lake.errors import ConfigError, OpsError
@@ -160,12 +160,5 @@ def check_warehouse(lake: Lake, name: str) -> Check:
     return Check(f"warehouse {name}", Outcome.OK, f"answers; {len(served)} tables are served")
 
 
-@contextmanager
-def _asking(what: str) -> Iterator[None]:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        yield
-    except (BotoCoreError, ClientError) as exc:
-        code = exc.response["Error"]["Code"] if isinstance(exc, ClientError) else type(exc).__name__
-        raise OpsError(f"AWS did not answer for {what} ({code}). Look at its name, AWS_REGION and the role.") from exc
+def _asking(what: str) -> AbstractContextManager[None]:
+    return explained("AWS", what, "Look at its name and at this role.")
