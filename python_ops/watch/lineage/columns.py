@@ -175,7 +175,7 @@ def _touched_columns(model: Model, table: str) -> Iterable[str]:
 
 def _as_served(model: Model, found: Mapping[str, tuple[Origin, ...]]) -> dict[str, tuple[Origin, ...]]:
     """A CDC model's view hides engine columns and adds its own (packages/delta_cdc)."""
-    if not (model.strategy or "").startswith("cdc_scd"):
+    if not model.is_cdc:
         return dict(found)
     config = model.config
     hidden = {*(config.get("except_columns") or ["_op"]), config.get("unsent") or "_unsent", "_batch_id"}
