@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,10 @@ _READING = {"datafusion.execution.parquet.coerce_int96": "us"}
 _SPARK_TYPES = {"byte": "tinyint", "short": "smallint", "integer": "int", "long": "bigint"}
 
 _CHANGES_COLUMNS = frozenset({"CHANGE COLUMN", "CHANGE COLUMNS"})  # a comment, or a type that was widened
+_FILES = (
+    "numFiles", "numRemovedFiles", "numAddedFiles", "numTargetFilesAdded", "numTargetFilesRemoved",
+    "numTargetDeletionVectorsAdded",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -126,16 +131,6 @@ def _spark_type(type_: Any) -> str:
     return f"struct<{fields}>"
 
 
-def current_rows(path: Path) -> int:
-    """Rows of a CDC model that are current, which is its keys that are not deleted; of its table two columns are read.
-
-    Raises:
-        OpsError: only Spark reads the table.
-    """
-    found = query(path, "select count(*) as rows from t where _cdc_visible and _cdc_valid_to is null")
-    return int(found["rows"][0].as_py())
-
-
 def _query_files(opened: DeltaTable, sql: str) -> Any:
     import duckdb
     import pyarrow as pa
@@ -149,53 +144,114 @@ def _query_files(opened: DeltaTable, sql: str) -> Any:
         return engine.register("t", files).sql(sql).to_arrow_table()
 
 
-def rows_changed_since(path: Path, version: int, or_columns: bool = False) -> bool:
-    """Whether a commit after `version` may have changed rows; True if the history does not reach back that far.
+class TableLog:
+    """What a table's log says, for a command that asks several times: each part is read once, when first asked for.
 
-    Args:
-        path: Folder of the table.
-        version: The version that is known.
-        or_columns: A column's changed type or comment counts as well.
+    `Lake.log` gives it. Who writes to the table asks for a new one.
+
+    Raises:
+        OpsError: by whatever reads it: there is no log, or it cannot be read.
     """
-    kept = _KEEPS_ROWS - _CHANGES_COLUMNS if or_columns else _KEEPS_ROWS
-    table = open_log(path)
-    behind = table.version() - version
-    if behind <= 0:
-        return behind < 0
-    commits = table.history(behind)
-    return len(commits) < behind or any(commit.get("operation") not in kept for commit in commits)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._commits: list[dict[str, Any]] | None = None
+
+    @cached_property
+    def exists(self) -> bool:
+        """Whether the folder is a Delta table."""
+        return exists(self.path)
+
+    @cached_property
+    def table(self) -> DeltaTable:
+        """Its newest version."""
+        return open_log(self.path)
+
+    @cached_property
+    def files(self) -> Any:
+        """Its live files, as deltalake's Arrow batch."""
+        try:
+            return self.table.get_add_actions()
+        except Exception as exc:  # deltalake raises a dozen unrelated classes
+            raise OpsError(
+                f"{self.path} cannot be read as a Delta table ({type(exc).__name__}). See docs/runbooks/dr_restore.md."
+            ) from exc
+
+    @cached_property
+    def stored_rows(self) -> int:
+        """Rows in its live files, also those behind deletion vectors."""
+        return sum(int(rows or 0) for rows in self.files.column("num_records").to_pylist())
+
+    @cached_property
+    def deleted_rows(self) -> int | None:
+        """Rows behind deletion vectors, from the checksum that Spark writes beside each commit; None without one."""
+        checksums = sorted((self.path / "_delta_log").glob("*.crc"))
+        if not checksums:
+            return None
+        told = json.loads(checksums[-1].read_text(encoding="utf-8")).get("numDeletedRecordsOpt")
+        return None if told is None else int(told)
+
+    @property
+    def live_rows(self) -> int:
+        """Rows that a reader sees."""
+        return self.stored_rows - (self.deleted_rows or 0)
+
+    @cached_property
+    def current_rows(self) -> int:
+        """Rows of a CDC model that are current, which is its keys that are not deleted; two columns are read.
+
+        Raises:
+            OpsError: only Spark reads the table.
+        """
+        found = query(self.path, "select count(*) as rows from t where _cdc_visible and _cdc_valid_to is null")
+        return int(found["rows"][0].as_py())
+
+    def commits(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """Its commits as deltalake tells them, the newest first; at most so many."""
+        if self._commits is None and limit is not None:
+            return self.table.history(limit)
+        if self._commits is None:
+            self._commits = self.table.history()
+        return self._commits[:limit]
+
+    def rows_changed_since(self, version: int, or_columns: bool = False) -> bool:
+        """Whether a commit after `version` may have changed rows; True if the history does not reach back that far.
+
+        Args:
+            version: The version that is known.
+            or_columns: A column's changed type or comment counts as well.
+        """
+        kept = _KEEPS_ROWS - _CHANGES_COLUMNS if or_columns else _KEEPS_ROWS
+        behind = self.table.version() - version
+        if behind <= 0:
+            return behind < 0
+        commits = self.commits(behind)
+        return len(commits) < behind or any(commit.get("operation") not in kept for commit in commits)
+
+    def last_change(self) -> datetime | None:
+        """When rows last may have changed, UTC; None where the history no longer says."""
+        return next((_at(commit) for commit in self.commits() if commit.get("operation") not in _KEEPS_ROWS), None)
+
+    def written_since(self, began: datetime) -> Written | None:
+        """What the commits since a time wrote, of the last five; None where there is no table."""
+        if not self.exists:
+            return None
+        inserted = updated = deleted = size = files = copied = 0
+        for commit in self.commits(5):
+            if _at(commit) < began:
+                break
+            if commit.get("operation") in _KEEPS_ROWS:
+                continue
+            metrics: dict[str, Any] = commit.get("operationMetrics") or {}
+            is_merge = "numTargetRowsInserted" in metrics
+            inserted += int(metrics.get("numTargetRowsInserted" if is_merge else "numOutputRows", 0))
+            updated += int(metrics.get("numTargetRowsUpdated", 0))
+            deleted += int(metrics.get("numTargetRowsDeleted" if is_merge else "numDeletedRows", 0))
+            size += int(metrics.get("numTargetBytesAdded") or metrics.get("numOutputBytes") or 0)
+            files += sum(int(metrics.get(name, 0)) for name in _FILES)
+            copied += int(metrics.get("numTargetRowsCopied") or metrics.get("numCopiedRows") or 0)
+        return Written(inserted + updated + deleted, size, files, copied, inserted, updated, deleted)
 
 
-def last_change(path: Path) -> datetime | None:
-    """When rows last may have changed, UTC; None where the history no longer says."""
-    for commit in open_log(path).history():
-        if commit.get("operation") not in _KEEPS_ROWS:
-            return datetime.fromtimestamp(int(commit["timestamp"]) / 1000, UTC)
-    return None
-
-
-def written_since(path: Path, began: datetime) -> Written | None:
-    """What the table's commits since a time wrote, of the last five; None where there is no table."""
-    if not exists(path):
-        return None
-    inserted = updated = deleted = size = files = copied = 0
-    for commit in open_log(path).history(5):
-        if datetime.fromtimestamp(int(commit["timestamp"]) / 1000, UTC) < began:
-            break
-        if commit.get("operation") in _KEEPS_ROWS:
-            continue
-        metrics: dict[str, Any] = commit.get("operationMetrics") or {}
-        is_merge = "numTargetRowsInserted" in metrics
-        inserted += int(metrics.get("numTargetRowsInserted" if is_merge else "numOutputRows", 0))
-        updated += int(metrics.get("numTargetRowsUpdated", 0))
-        deleted += int(metrics.get("numTargetRowsDeleted" if is_merge else "numDeletedRows", 0))
-        size += int(metrics.get("numTargetBytesAdded") or metrics.get("numOutputBytes") or 0)
-        files += sum(int(metrics.get(name, 0)) for name in _FILES)
-        copied += int(metrics.get("numTargetRowsCopied") or metrics.get("numCopiedRows") or 0)
-    return Written(inserted + updated + deleted, size, files, copied, inserted, updated, deleted)
-
-
-_FILES = (
-    "numFiles", "numRemovedFiles", "numAddedFiles", "numTargetFilesAdded", "numTargetFilesRemoved",
-    "numTargetDeletionVectorsAdded",
-)  # fmt: skip
+def _at(commit: dict[str, Any]) -> datetime:
+    return datetime.fromtimestamp(int(commit["timestamp"]) / 1000, UTC)

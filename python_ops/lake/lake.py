@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from python_ops.lake.config import Settings
 from python_ops.lake.contracts import Contracts
 from python_ops.lake.ledger import Ledger
 from python_ops.lake.local_copy import fetch_artifacts
+from python_ops.lake.metrics import Metric, read
 from python_ops.lake.secrets import Secrets
 from python_ops.lake.secrets.providers import AwsProvider, EnvironmentProvider, FileProvider
 from python_ops.lake.spark import session
@@ -21,6 +22,8 @@ from python_ops.lake.views import restore
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+    from python_ops.lake.delta import TableLog
 
 
 class Lake:
@@ -113,9 +116,19 @@ class Lake:
             for layer in ("bronze", "dlq"):
                 yield layer, source, manifest.source_meta.get(source, {}), f"source {source}"
 
+    def log(self, path: Path) -> TableLog:
+        """The log of the Delta table in a folder, as it is now."""
+        from python_ops.lake.delta import TableLog  # it imports deltalake, and most commands open no table
+
+        return TableLog(path)
+
     def ledger(self, source: str) -> Ledger:
         """The ledger of a source, as it is now."""
         return Ledger(self.state / "ingest", source)
+
+    def figures(self) -> list[Metric]:
+        """The figures of past runs, in the order of time."""
+        return read(self)
 
     def manifest(self) -> Manifest:
         """What dbt's last command read of the project.
@@ -163,3 +176,12 @@ class Lake:
         if on_bucket(self.home):
             restore(self.artifacts, running)
         return running
+
+
+class LakeAtRest(Lake):
+    """For a command that only looks: each log, ledger and file is read once, however many of its parts ask for it."""
+
+    def __init__(self, lake: Lake) -> None:
+        self.__dict__ |= lake.__dict__  # its folders, contracts and secrets, and what was read if it is at rest
+        for name in ("log", "ledger", "figures", "manifest", "run_results"):
+            self.__dict__.setdefault(name, cache(getattr(super(), name)))

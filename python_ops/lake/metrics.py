@@ -10,9 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from python_ops.lake.files import append_lines
-from python_ops.lake.lake import Lake
+
+if TYPE_CHECKING:
+    from python_ops.lake.lake import Lake
 
 
 @dataclass(frozen=True)

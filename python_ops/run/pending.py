@@ -19,10 +19,9 @@ from python_ops.jobs.publish import Publication
 from python_ops.jobs.publish import status as publish_status
 from python_ops.lake.artifacts import Manifest
 from python_ops.lake.config import PROJECT_ROOT
-from python_ops.lake.delta import exists, open_log, rows_changed_since
 from python_ops.lake.errors import OpsError
 from python_ops.lake.files import write_whole
-from python_ops.lake.lake import Lake
+from python_ops.lake.lake import Lake, LakeAtRest
 
 # What a build's result depends on, besides the data.
 _PROJECT = (
@@ -39,6 +38,7 @@ def remember(lake: Lake) -> None:
 
 def reason_to_run(lake: Lake) -> str | None:
     """The first reason to run: something to do, or something wrong; None if there is none."""
+    lake = LakeAtRest(lake)
     try:
         then = json.loads((lake.state / "green.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -99,7 +99,7 @@ def _changed(lake: Lake, manifest: Manifest, then: dict[str, list[Any]]) -> list
         if name not in now
         or name not in then
         or now[name][0] != then[name][0]
-        or rows_changed_since(paths[name], then[name][1])
+        or lake.log(paths[name]).rows_changed_since(then[name][1])
     )
 
 
@@ -107,9 +107,9 @@ def _tables(lake: Lake, manifest: Manifest) -> dict[str, list[Any]]:
     """Delta identifier and version of every table of the environment that exists."""
     found = {}
     for name, path in _paths(lake, manifest).items():
-        if exists(path):
-            table = open_log(path)
-            found[name] = [str(table.metadata().id), table.version()]
+        log = lake.log(path)
+        if log.exists:
+            found[name] = [str(log.table.metadata().id), log.table.version()]
     return found
 
 

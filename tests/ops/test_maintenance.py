@@ -14,7 +14,7 @@ import pytest
 
 from python_ops.jobs.maintenance import Act, TablePlan, plan, run
 from python_ops.lake.config import Settings
-from python_ops.lake.delta import rows_changed_since
+from python_ops.lake.delta import TableLog
 from python_ops.lake.errors import ConfigError
 from python_ops.lake.lake import Lake
 
@@ -94,12 +94,12 @@ def test_small_files_are_merged_once(lake: KeptLake, clause: str, meta: dict[str
     assert done.after is not None
     assert (done.before.files, done.after.files, done.after.rows) == (5, 1, 50)
     assert lake.rows("small") == before
-    assert not rows_changed_since(path, version), "an OPTIMIZE is no change for readers"
+    assert not TableLog(path).rows_changed_since(version), "an OPTIMIZE is no change for readers"
     commit = lake.spark.sql(f"describe history {lake.schema}.small limit 1").collect()[0]
     assert commit["operation"] == "OPTIMIZE" and statement in f"OPTIMIZE {json.dumps(commit['operationParameters'])}"
     assert run(Lake(lake.settings, artifacts=lake.artifacts, start=no_session))[0].actions == ()
     lake.append("small", 1)
-    assert rows_changed_since(path, version)
+    assert TableLog(path).rows_changed_since(version)
 
 
 @pytest.mark.spark

@@ -6,15 +6,20 @@ import json
 import re
 import shutil
 import subprocess
+from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import artifact_files as files
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
+from python_ops.lake import delta
+from python_ops.lake import lake as lake_module
 from python_ops.lake.artifacts import NodeResult
 from python_ops.lake.config import Settings
 from python_ops.lake.lake import Lake
@@ -82,6 +87,38 @@ def test_a_month_is_priced_as_lakeops_cost_does(lake: Lake, artifacts: Path) -> 
     assert total > known.runs_per_month * known.compute.hour * 0.99, "an hour for each run"
     figure = r"a month, at list prices</span>\s*<b>([^<]*)</b>"
     assert re.findall(figure, page(lake, artifacts)) == [f"{total:.2f} USD"]
+
+
+def test_each_log_ledger_and_file_is_read_once(lake: Lake, artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report of 500 tables took 17 s, because each log was opened five times."""
+    models = files.model("slv_x", layer="silver"), files.model("fct_x", publish_to=["duckdb"])
+    for model in models:
+        model["config"]["meta"] |= {"sla_min_rows": 1, "sla_max_shrink": 0.5}
+    files.write_manifest(artifacts, *models)
+    began = datetime.now(UTC).isoformat()
+    files.write_run_results(artifacts, {model["unique_id"]: "success" for model in models}, began=began)
+    for layer, table in (("silver", "slv_x"), ("gold", "fct_x"), ("dlq", "fx_rates")):
+        rows = pa.table({"reason": ["a"], "replayed_batch": pa.array([None], pa.int64())})
+        write_deltalake(str(lake.table_path(layer, table)), rows)
+    record_figures(lake, [Metric("rows", "table", "gold.fct_x", 1.0, at="2026-03-01T06:00:00+00:00", run="a")])
+    read: Counter[str] = Counter()
+
+    def count(module: Any, name: str, asked: Callable[..., str]) -> None:
+        stock = getattr(module, name)
+
+        def reading(*given: Any, **others: Any) -> Any:
+            read[asked(*given)] += 1
+            return stock(*given, **others)
+
+        monkeypatch.setattr(module, name, reading)
+
+    count(delta, "DeltaTable", lambda path, *_: Path(path).name)
+    count(lake_module, "Ledger", lambda _, source: f"ledger of {source}")
+    for name in ("read", "load_manifest", "load_run_results"):
+        count(lake_module, name, lambda _, name=name: name)
+    gather(Lake(lake.settings.model_copy(update={"publish": ("duckdb",)}), artifacts=artifacts))
+    once = ["slv_x", "fct_x", "fx_rates", "read", "load_manifest", "load_run_results"]
+    assert read == Counter(once + [f"ledger of {source}" for source in lake.contracts.sources])
 
 
 def test_readers_find_marks_engines_and_metrics_of_each_gold_table(lake: Lake, artifacts: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from python_ops.lake.artifacts import Manifest, Model, ModelColumn
-from python_ops.lake.delta import exists, last_change, query
+from python_ops.lake.delta import TableLog, exists, query
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
 
@@ -72,7 +72,8 @@ def feature_tables(lake: Lake) -> list[FeatureTable]:
 
 def changed_at(table: FeatureTable) -> str | None:
     """When rows last may have changed, ISO 8601, UTC; None where there is no table, or its history no longer says."""
-    found = last_change(table.path) if exists(table.path) else None
+    log = TableLog(table.path)
+    found = log.last_change() if log.exists else None
     return found.isoformat(timespec="seconds") if found else None
 
 

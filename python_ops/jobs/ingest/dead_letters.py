@@ -280,7 +280,7 @@ def rows_in(lake: Lake, source: str, columns: list[str]) -> Iterator[dict[str, A
     from pyarrow.dataset import dataset
 
     # The files themselves: raw may not be valid UTF-8, which only a plain read leaves as it is.
-    delta = open_log(table.path)
+    delta = lake.log(table.path).table
     schema = pyarrow.schema(delta.schema().to_arrow())
     known = [name for name in columns if name in schema.names]
     rows: pyarrow.Table = dataset(delta.file_uris(), schema=schema, format="parquet").to_table(columns=known)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from python_ops.jobs.maintenance.state import SMALL_BYTES, TableState, read_state
 from python_ops.lake.artifacts import Manifest
-from python_ops.lake.delta import exists, open_log
+from python_ops.lake.delta import TableLog, open_log
 from python_ops.lake.deltalog import read_version
 from python_ops.lake.erasure import erased_at
 from python_ops.lake.errors import BusyError, ConfigError, OpsError, first_line
@@ -136,7 +136,7 @@ def policies(lake: Lake, manifest: Manifest, tables: Sequence[str] = ()) -> list
             erased=erased.get(policy.table),
         )
         for policy in sorted(found, key=lambda policy: policy.table)
-        if exists(policy.path)
+        if lake.log(policy.path).exists
     ]
     known = {policy.table for policy in found}
     if unknown := sorted(set(tables) - known):
@@ -151,7 +151,7 @@ def plan(lake: Lake, tables: Sequence[str] = ()) -> list[TablePlan]:
         ConfigError: a table is unknown, or a policy is not allowed.
         OpsError: there is no manifest, or a table cannot be read.
     """
-    return [_decide(policy) for policy in policies(lake, lake.manifest(), tables)]
+    return [_decide(policy, lake.log(policy.path)) for policy in policies(lake, lake.manifest(), tables)]
 
 
 def run(
@@ -176,7 +176,7 @@ def run(
     """
     done = []
     for policy in policies(lake, lake.manifest(), tables):
-        planned = _decide(policy)
+        planned = _decide(policy, lake.log(policy.path))
         if planned.actions:
             began = time.monotonic()
             if on_start:
@@ -199,7 +199,7 @@ def run(
 
 def maintain_table(spark: SparkSession, policy: Policy) -> TablePlan:
     """Does what one table needs. `error` says what failed; the table's rows are as they were."""
-    planned = _decide(policy)
+    planned = _decide(policy, TableLog(policy.path))
     try:
         for action in planned.actions:
             check_held(policy.table)
@@ -208,7 +208,7 @@ def maintain_table(spark: SparkSession, policy: Policy) -> TablePlan:
         raise
     except OpsError as exc:
         planned = replace(planned, error=exc)
-    return replace(planned, after=read_state(policy.path, policy.kept_hours))
+    return replace(planned, after=read_state(TableLog(policy.path), policy.kept_hours))
 
 
 def protect(spark: SparkSession, policy: Policy) -> None:
@@ -269,8 +269,8 @@ def _policy(lake: Lake, layer: str, table: str, meta: Any, where: str) -> Policy
     )
 
 
-def _decide(policy: Policy) -> TablePlan:
-    state = read_state(policy.path, policy.kept_hours)
+def _decide(policy: Policy, log: TableLog) -> TablePlan:
+    state = read_state(log, policy.kept_hours)
     actions = []
     if policy.tags and not _KEPT.items() <= _properties(policy).items():
         actions.append(Step(Act.PROTECT, f"tagged {', '.join(policy.tags)}, and its properties keep less"))

@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deltalake import DeltaTable
-
 from python_ops.lake.buckets import Entry
-from python_ops.lake.delta import open_log
-from python_ops.lake.errors import OpsError
+from python_ops.lake.delta import TableLog
 from python_ops.lake.files import files_under, read_all
 
 SMALL_BYTES = 32 * 1024 * 1024
@@ -58,51 +55,43 @@ class _File(NamedTuple):
     path: str
     bytes: int
     written_at: Any
-    rows: int | None
 
 
-def read_state(path: Path, retain_hours: float) -> TableState:
+def read_state(log: TableLog, retain_hours: float) -> TableState:
     """Reads a table's state.
 
     Args:
-        path: Folder of the table.
+        log: The table's.
         retain_hours: What its policy keeps.
 
     Raises:
         OpsError: the log cannot be read.
     """
-    table = open_log(path)
-    try:
-        adds = table.get_add_actions()
-    except Exception as exc:  # deltalake raises a dozen unrelated classes
-        raise OpsError(
-            f"{path} cannot be read as a Delta table ({type(exc).__name__}). See docs/runbooks/dr_restore.md."
-        ) from exc
-    columns = [adds.column(name).to_pylist() for name in ("path", "size_bytes", "modification_time", "num_records")]
+    table, adds = log.table, log.files
+    columns = [adds.column(name).to_pylist() for name in ("path", "size_bytes", "modification_time")]
     live = [_File(*values) for values in zip(*columns, strict=True)]
     places = (
         {str(place) for place in adds.column("partition").to_pylist()} if "partition" in adds.column_names else {""}
     )
     small = [file for file in live if file.bytes < SMALL_BYTES]
     total = sum(file.bytes for file in live)
-    optimized_at = _last_optimize(table)
+    optimized_at = _last_optimize(log)
     since = [file for file in live if _millis(file.written_at) > optimized_at]
-    log = _Log(path)
+    entries = _Entries(log.path)
     horizon = time.time() - retain_hours * 3600
-    known = {file.path for file in live} | log.removed.keys()
-    on_disk = _data_files(path)
-    removed = {name: size for name, (at, size) in log.removed.items() if at / 1000 < horizon and name in on_disk}
+    known = {file.path for file in live} | entries.removed.keys()
+    on_disk = _data_files(log.path)
+    removed = {name: size for name, (at, size) in entries.removed.items() if at / 1000 < horizon and name in on_disk}
     untracked = {n: f for n, f in on_disk.items() if n not in known and not n.endswith(".bin") and f.modified < horizon}
-    rows = sum(int(file.rows or 0) for file in live)
     return TableState(
         version=table.version(),
         files=len(live),
         bytes=total,
-        rows=rows,
+        rows=log.stored_rows,
         compactable_files=max(0, len(small) - len(places)),
-        deleted_share=None if (deleted := log.deleted_rows()) is None else (deleted / rows if rows else 0.0),
+        deleted_share=None if log.deleted_rows is None else log.deleted_rows / (log.stored_rows or 1),
         unclustered_share=sum(file.bytes for file in since) / total if total else 0.0,
-        commits_since_checkpoint=table.version() - log.checkpoint,
+        commits_since_checkpoint=table.version() - entries.checkpoint,
         removable_files=len(removed),
         removable_bytes=sum(removed.values()),
         untracked_files=len(untracked),
@@ -112,8 +101,8 @@ def read_state(path: Path, retain_hours: float) -> TableState:
     )
 
 
-class _Log:
-    """What deltalake does not show: removed files with their times, the last checkpoint, deleted rows."""
+class _Entries:
+    """What deltalake does not show: removed files with their times, and the last checkpoint."""
 
     def __init__(self, path: Path) -> None:
         self.folder = path / "_delta_log"
@@ -131,14 +120,6 @@ class _Log:
                 elif line.startswith('{"add":'):
                     self.removed.pop(json.loads(line)["add"]["path"], None)
 
-    def deleted_rows(self) -> int | None:
-        """Rows behind deletion vectors, from the checksum file that Spark writes beside every commit."""
-        checksums = sorted(self.folder.glob("*.crc"))
-        if not checksums:
-            return None
-        told = json.loads(checksums[-1].read_text(encoding="utf-8")).get("numDeletedRecordsOpt")
-        return None if told is None else int(told)
-
 
 def _data_files(path: Path) -> dict[str, Entry]:
     """Files that VACUUM would consider; it leaves hidden ones, such as Hadoop's checksums, alone."""
@@ -149,9 +130,9 @@ def _data_files(path: Path) -> dict[str, Entry]:
     }
 
 
-def _last_optimize(table: DeltaTable) -> int:
+def _last_optimize(log: TableLog) -> int:
     """Time of the last OPTIMIZE in milliseconds; 0 where there was none."""
-    done = (int(commit["timestamp"]) for commit in table.history() if commit.get("operation") == "OPTIMIZE")
+    done = (int(commit["timestamp"]) for commit in log.commits() if commit.get("operation") == "OPTIMIZE")
     return max(done, default=0)
 
 

@@ -18,7 +18,7 @@ from python_ops.jobs.publish.target import Served, StagedTable, Version, Warehou
 from python_ops.jobs.publish.warehouses import published_models, warehouse
 from python_ops.lake.artifacts import Manifest, Model, RunResults, refuse_red
 from python_ops.lake.buckets import on_bucket
-from python_ops.lake.delta import rows_changed_since
+from python_ops.lake.delta import TableLog
 from python_ops.lake.errors import OpsError, listed, together
 from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset, job_run
@@ -136,7 +136,7 @@ def publish(
     models = _distinct(wanted.values())
     then = "Nothing was published; what was served before is still served. Correct it, run `dbt build`, then publish."
     refuse_red(manifest, last_run, models, then)
-    versions = {model.table: current_version(model, _path(model, lake)) for model in models}
+    versions = {model.table: current_version(model, _log(model, lake)) for model in models}
     failures: dict[str, OpsError] = {}
     plans = []
     for name in wanted:
@@ -190,14 +190,14 @@ def status(lake: Lake) -> list[PublishStatus]:
         built: dict[str, Version] = {}
         for model in chosen:
             with contextlib.suppress(OpsError):
-                built[model.table] = current_version(model, _path(model, lake))
+                built[model.table] = current_version(model, _log(model, lake))
         error, ledger, current = None, {}, set()
         try:
             ledger, treatment = warehouse(lake, name).served(), Treatment(lake, name)
             current = {
                 model.table for model in chosen
                 if model.table in built
-                and _is_served(ledger.get(model.table), built[model.table], _path(model, lake), treatment.note(model))
+                and _is_served(ledger.get(model.table), built[model.table], _log(model, lake), treatment.note(model))
             }  # fmt: skip
         except OpsError as exc:
             error = str(exc)
@@ -240,7 +240,7 @@ def _plan(lake: Lake, name: str, models: Sequence[Model], versions: Mapping[str,
     notes = {model.table: treatment.note(model) for model in models}
     ledger = target.served()
     changed = [
-        m for m in models if not _is_served(ledger.get(m.table), versions[m.table], _path(m, lake), notes[m.table])
+        m for m in models if not _is_served(ledger.get(m.table), versions[m.table], _log(m, lake), notes[m.table])
     ]
     unchanged = [
         PublishResult(name, m.table, versions[m.table].number, ledger[m.table].rows, Action.UNCHANGED, 0.0)
@@ -292,12 +292,16 @@ def _path(model: Model, lake: Lake) -> Path:
     return lake.table_path(model.layer, model.alias)
 
 
+def _log(model: Model, lake: Lake) -> TableLog:
+    return lake.log(_path(model, lake))
+
+
 def _result(target: str, table: StagedTable, action: Action, seconds: float, sent: int) -> PublishResult:
     number, rows = table.version.number, table.rows
     return PublishResult(target, table.model.table, number, rows, action, round(seconds, 3), sent)
 
 
-def _is_served(served: Served | None, built: Version, path: Path, personal: str) -> bool:
+def _is_served(served: Served | None, built: Version, log: TableLog, personal: str) -> bool:
     """Whether what is served has the table's rows and columns, treated alike. (An OPTIMIZE changes the version only.)
 
     Args:
@@ -305,4 +309,4 @@ def _is_served(served: Served | None, built: Version, path: Path, personal: str)
     """
     if served is None or served.version.table_id != built.table_id or served.personal != personal:
         return False
-    return served.version == built or not rows_changed_since(path, served.version.number, or_columns=True)
+    return served.version == built or not log.rows_changed_since(served.version.number, or_columns=True)

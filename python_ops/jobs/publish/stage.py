@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from python_ops.jobs.publish.fingerprint import SPARK, Field
 from python_ops.jobs.publish.target import StagedTable, Version
 from python_ops.lake.artifacts import Model
-from python_ops.lake.delta import exists, open_log
+from python_ops.lake.delta import TableLog
 from python_ops.lake.errors import OpsError, first_line
 
 if TYPE_CHECKING:
@@ -20,19 +20,18 @@ if TYPE_CHECKING:
 _TIMESTAMPS = "spark.sql.parquet.outputTimestampType"  # Spark's default, INT96, is deprecated and has no time zone
 
 
-def current_version(model: Model, path: Path) -> Version:
+def current_version(model: Model, log: TableLog) -> Version:
     """Version of a model's Delta table, read from its log without a JVM.
 
     Raises:
         OpsError: there is no table, or its log cannot be read.
     """
-    if not exists(path):
+    if not log.exists:
         raise OpsError(
-            f"{model.table} ({model.path}) has no Delta table in {path.parent}: run `dbt build --select {model.name}`. "
-            "Views are not published."
+            f"{model.table} ({model.path}) has no Delta table in {log.path.parent}: run `dbt build --select "
+            f"{model.name}`. Views are not published."
         )
-    table = open_log(path)
-    return Version(table_id=str(table.metadata().id), number=table.version())
+    return Version(table_id=str(log.table.metadata().id), number=log.table.version())
 
 
 def stage(spark: SparkSession, model: Model, path: Path, version: Version, folder: Path) -> StagedTable:

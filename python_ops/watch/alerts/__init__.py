@@ -12,17 +12,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 from python_ops.jobs.build.mistakes import explained
-from python_ops.jobs.maintenance.state import read_state
 from python_ops.lake.artifacts import Manifest, Model, NodeResult, RunResults
-from python_ops.lake.delta import current_rows, exists
+from python_ops.lake.delta import TableLog
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
 from python_ops.lake.ledger import Batch
-from python_ops.lake.metrics import history, read, rows_before
+from python_ops.lake.metrics import history, rows_before
 from python_ops.lake.rejections import MISTYPED
 from python_ops.lake.run_record import last_run, waits
 from python_ops.watch.alerts.acknowledged import acknowledged
@@ -257,7 +255,7 @@ def _types(batch: Batch, most: float | None, owner: str) -> Iterator[Breach]:
 
 
 def _models(lake: Lake, manifest: Manifest, results: RunResults | None, now: datetime) -> Iterator[Breach]:
-    figures = read(lake)
+    figures = lake.figures()
     recorded = history(figures, "rows", "table")
     built_at = datetime.fromisoformat(results.generated_at) if results else None
     before = rows_before(figures, results.began(manifest) if results else {})
@@ -266,8 +264,8 @@ def _models(lake: Lake, manifest: Manifest, results: RunResults | None, now: dat
             continue
         owner, build = manifest.owner_of(model), f"`dbt build --select {model.name}`"
         result = results.nodes.get(model.unique_id) if results else None
-        path = lake.table_path(model.layer, model.storage)
-        if not exists(path):
+        log = lake.log(lake.table_path(model.layer, model.storage))
+        if not log.exists:
             if limits.keys() != {"sla_max_shrink"}:  # what never was did not shrink
                 yield Breach(Cause.ROWS, model.name, "a table", "none", owner, build)
             continue
@@ -284,14 +282,14 @@ def _models(lake: Lake, manifest: Manifest, results: RunResults | None, now: dat
             yield Breach(Cause.RUNTIME, model.name, expected, f"{result.seconds:.0f} s", owner, action)
         most, shrank = limits.get("sla_max_shrink"), ""
         if most is not None:
-            shrank = _shrank(model, path, result, before.get(model.stored_table, 0), most)
+            shrank = _shrank(model, log, result, before.get(model.stored_table, 0), most)
         if shrank:
             expected = f"at most {most:.0%} of the rows gone in one build"
             action = f"`lakeops table history {model.schema}.{model.storage}`"
             yield Breach(Cause.SHRINK, model.name, expected, shrank, owner, action)
         if "sla_min_rows" not in limits:
             continue
-        rows = read_state(path, 168).live_rows
+        rows = log.live_rows
         if rows < limits["sla_min_rows"]:
             expected = f"at least {limits['sla_min_rows']:.0f} rows"
             yield Breach(Cause.ROWS, model.name, expected, str(rows), owner, build)
@@ -300,14 +298,14 @@ def _models(lake: Lake, manifest: Manifest, results: RunResults | None, now: dat
             yield from _volume(model.name, [*past, rows], "rows", owner, build)
 
 
-def _shrank(model: Model, path: Path, result: NodeResult | None, before: int, most: float) -> str:
+def _shrank(model: Model, log: TableLog, result: NodeResult | None, before: int, most: float) -> str:
     """How far the rows that readers see became fewer in the last build, where it is further than `most`; else empty.
 
     A CDC model's table never shrinks, and its rows are counted by its build: what it closed beyond what it opened. How
     many are left is asked of the table where enough are gone to matter.
     """
     if not model.is_cdc:
-        left = read_state(path, 168).live_rows
+        left = log.live_rows
         lost = before - left
     else:
         counts = result.counts if result and result.green else {}
@@ -316,7 +314,7 @@ def _shrank(model: Model, path: Path, result: NodeResult | None, before: int, mo
         return ""
     if model.is_cdc:
         try:
-            left = current_rows(path)
+            left = log.current_rows
         except OpsError:
             return f"{lost} gone; only Spark can count what is left: `select count(*) from {model.table}`"
     return f"{lost / (left + lost):.0%} gone: {left} of {left + lost} are left" if lost > most * (left + lost) else ""

@@ -18,7 +18,7 @@ from python_ops.lake.errors import OpsError
 from python_ops.lake.files import files_under
 from python_ops.lake.home import LAYERS
 from python_ops.lake.lake import Lake
-from python_ops.lake.metrics import history, read
+from python_ops.lake.metrics import history
 from python_ops.lake.run_record import last_run
 from python_ops.lake.storage import folder_at
 from python_ops.watch.cost.prices import Prices
@@ -172,7 +172,7 @@ def _requests(lake: Lake, prices: Prices, files: Mapping[str, Entry], tables: li
 
 def _seconds(lake: Lake) -> dict[str, float]:
     """Seconds of a run and of its step `publish`, medians of those recorded; empty where none was."""
-    recorded = history(read(lake), "run_seconds", "job")
+    recorded = history(lake.figures(), "run_seconds", "job")
     whole = recorded.get("run") or recorded.get("demo")
     if not whole:
         return {}

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from python_ops.lake.artifacts import GREEN, Manifest, Model
-from python_ops.lake.delta import written_since
 from python_ops.lake.errors import OpsError
 from python_ops.lake.lake import Lake
 from python_ops.lake.lineage import Dataset, JobRun, current_run
@@ -81,7 +80,7 @@ class NodeEvents:
         if model.storage:
             path = self.lake.table_path(model.layer, model.storage)
             uri = path.as_uri()
-            if written := written_since(path, began):
+            if written := self.lake.log(path).written_since(began):
                 rows, size = written.rows, written.bytes
         try:
             origins = tuple(self._lineage().of(model).items())

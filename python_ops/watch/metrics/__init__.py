@@ -10,7 +10,6 @@ from python_ops.jobs.maintenance.state import read_state
 from python_ops.jobs.publish import status as publish_status
 from python_ops.jobs.recovery.last import snapshot_age
 from python_ops.lake.artifacts import is_test
-from python_ops.lake.delta import written_since
 from python_ops.lake.errors import OpsError
 from python_ops.lake.lake import Lake
 from python_ops.lake.metrics import Metric
@@ -53,8 +52,8 @@ def collect(lake: Lake) -> list[Metric]:
         if model := manifest.models.get(node):
             counts = {f"rows_{name}": float(count) for name, count in result.counts.items()}
             add("model", model.name, build_seconds=result.seconds, **counts)
-            path = lake.table_path(model.layer, model.storage) if model.storage else None
-            if path and result.started_at and (written := written_since(path, result.started_at)):
+            log = lake.log(lake.table_path(model.layer, model.storage)) if model.storage else None
+            if log and result.started_at and (written := log.written_since(result.started_at)):
                 add("model", model.name, rows_applied=written.rows, rows_copied=written.rows_copied,
                     files_touched=written.files, bytes_written=written.bytes)  # fmt: skip
     tested: dict[str, list[bool]] = {}
@@ -64,7 +63,7 @@ def collect(lake: Lake) -> list[Metric]:
     for layer, greens in tested.items():
         add("layer", layer, tests_passed=sum(greens), tests_failed=greens.count(False))
     for policy in policies(lake, manifest):
-        state = read_state(policy.path, policy.kept_hours)
+        state = read_state(lake.log(policy.path), policy.kept_hours)
         add("table", policy.table, rows=state.live_rows, files=state.files, files_compactable=state.compactable_files,
             bytes=state.bytes, bytes_on_disk=state.bytes_on_disk)  # fmt: skip
     lags: dict[str, float] = {}  # of the warehouse that is furthest behind

@@ -24,10 +24,9 @@ from python_ops.jobs.publish import PublishStatus
 from python_ops.jobs.publish import status as publish_status
 from python_ops.jobs.recovery.last import last
 from python_ops.lake.artifacts import Manifest, NodeResult, RunResults, is_test
-from python_ops.lake.delta import last_change, written_since
 from python_ops.lake.files import write_whole
-from python_ops.lake.lake import Lake
-from python_ops.lake.metrics import read, rows_before
+from python_ops.lake.lake import Lake, LakeAtRest
+from python_ops.lake.metrics import rows_before
 from python_ops.lake.run_record import last_run
 from python_ops.watch.alerts import Breach, check, span
 from python_ops.watch.cost import Estimate, estimate
@@ -107,8 +106,9 @@ def gather(lake: Lake) -> Report:
     Raises:
         OpsError: nothing was ever built, or a table's log cannot be read.
     """
-    manifest, results, figures = lake.manifest(), lake.run_results(), read(lake)
-    changed = {policy.table: last_change(policy.path) for policy in policies(lake, manifest)}
+    lake = LakeAtRest(lake)
+    manifest, results, figures = lake.manifest(), lake.run_results(), lake.figures()
+    changed = {policy.table: lake.log(policy.path).last_change() for policy in policies(lake, manifest)}
     tests = [(manifest.layer_of(node), result) for node, result in results.nodes.items() if is_test(node)]
     failed, breaches, record, published = results.failed(), check(lake), last_run(lake), publish_status(lake)
     sources = [source_status(lake, source) for source in lake.contracts.sources]
@@ -194,7 +194,7 @@ def _models(
                 | counts
             )
         elif model.storage and result.green and result.started_at:
-            written = written_since(lake.table_path(model.layer, model.storage), result.started_at)
+            written = lake.log(lake.table_path(model.layer, model.storage)).written_since(result.started_at)
             if written:
                 counts = {"inserted": written.inserted, "updated": written.updated, "deleted": written.deleted}
         table, owner = model.stored_table, manifest.owner_of(model)
