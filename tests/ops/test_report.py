@@ -160,6 +160,14 @@ def test_the_worst_is_said_first(lake: Lake, artifacts: Path) -> None:
     assert "1 nodes of the last build are not green: key_of_x." in red and "0 of 1" in red
 
 
+def test_a_layer_of_which_nothing_was_built_is_neither_good_nor_bad(lake: Lake, artifacts: Path) -> None:
+    """An analyst builds one model of gold by hand; the page said `0 of 0 models` of silver, in green."""
+    files.write_manifest(artifacts, files.model("dim_x"), files.model("slv_x", layer="silver"))
+    files.write_run_results(artifacts, {"model.lakehouse.dim_x": "success"})
+    told = {stage.name: (stage.figure, stage.level) for stage in gather(lake).stages}
+    assert (told["Silver"], told["Gold"]) == (("not built", ""), ("1 of 1 models", "good"))
+
+
 def test_the_page_needs_no_network_and_shows_no_message_of_a_failed_test(lake: Lake, artifacts: Path) -> None:
     """Messages of failed tests may hold row values."""
     record(lake, Step("ingest", "ok"))

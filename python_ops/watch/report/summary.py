@@ -111,7 +111,11 @@ def stages(
         tests = [r for n, r in results.nodes.items() if is_test(n) and manifest.layer_of(n) == layer]
         passed = f"{sum(test.green for test in tests)} of {len(tests)} tests passed"
         level = "good" if green == len(built) and all(test.green for test in tests) else "bad"
-        found.append(Stage(layer.capitalize(), f"{green} of {len(built)} models", passed, level))
+        if not built and not tests:  # a build of one model leaves the other layers as they were
+            level, passed = "", "as it was"
+        found.append(
+            Stage(layer.capitalize(), f"{green} of {len(built)} models" if built else "not built", passed, level)
+        )
     served = [table for table in published if table.state != "dropped"]
     current = sum(table.state == "current" for table in served)
     told = ", ".join(sorted({table.target for table in served})) or "no warehouse"
