@@ -98,6 +98,30 @@ def test_replace_by_and_touched_keys_need_each_other() -> None:
     assert read == "(select 1)", "a unit test has a config of its own, without the model's replace_by"
 
 
+@pytest.mark.parametrize(
+    ("version", "defers", "made"),
+    [("7@b", False, ["gold__t__touched"]), ("7@a", False, []), ("7@a", True, ["gold__t__touched"])],
+)
+def test_a_run_with_nothing_new_makes_no_view_of_touched_keys(version: str, defers: bool, made: list[str]) -> None:
+    """The view was planned before the run said `nothing new`: a fourth of all that `dbt build -s dim_account` did."""
+    read = {"silver.s": {"table": "silver.s", "version": "7@a"}}
+    context = {
+        "execute": True, "context": {}, "model": {"resource_type": "model"}, "config": {"replace_by": "k"},
+        "flags": type("Flags", (), {"WHICH": "build", "EMPTY": False, "DEFER": defers}), "invocation_args_dict": {},
+        "this": type("Relation", (str,), {"schema": "gold", "identifier": "t"})("gold.t"),
+    }  # fmt: skip
+    macros, ran = load("cdc", "merge", context=context), []
+    given = {
+        "is_incremental": lambda: True, "_cdc_drop_temporary": lambda view: "", "model_hash": lambda: "h",
+        "upstreams_applied": lambda: {"sql": "h", "read": read}, "run_query": lambda sql: ran.append(sql.split()[3]),
+        "upstreams": lambda: {"silver.s": {"table": "silver.s", "version": version}},
+    }  # fmt: skip
+    for name, stub in given.items():
+        macros[name] = stub
+    told = macros["touched_keys"]("select k from s")
+    assert (ran, told) == (made, made[0] if made else "(select k from s)")
+
+
 def test_a_new_column_of_a_cdc_model_is_told_to_need_a_refresh() -> None:
     told = load("cdc", context={"this": "silver.slv_x"})["_cdc_text_new_columns"](["domain"])
     assert told.strip().startswith("silver.slv_x: new column(s) domain: NULL for the events that are stored already")

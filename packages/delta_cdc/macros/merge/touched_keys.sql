@@ -7,14 +7,14 @@
        ),
        {% endif %}
 
-     While dbt runs the model it is a cached temporary view, evaluated once; elsewhere (compile, docs, unit tests) the query
-     itself. --#}
+     While dbt runs the model it is a cached temporary view, evaluated once; elsewhere (compile, docs, unit tests, a run with
+     nothing new, which reads no row) the query itself. --#}
 {% macro touched_keys(query) -%}
     {%- if execute and model.resource_type == 'model' and not config.get('replace_by') -%}
         {%- do delta_cdc._cdc_fail('replace_by', 'the key of touched_keys(), whose rows the query replaces', 'nothing', "add replace_by='<key>' to config()") -%}
     {%- endif -%}
     {%- set runs = execute and flags.WHICH in ['run', 'build'] and model.resource_type == 'model' and not context.get('merge_rendering') -%}
-    {%- if runs and delta_cdc.is_incremental() -%}
+    {%- if runs and delta_cdc.is_incremental() and (delta_cdc.leaves_no_mark() or not delta_cdc.upstreams_unchanged(delta_cdc.upstreams())) -%}
         {%- set view = delta_cdc._touched_view(this) -%}
         {%- do delta_cdc._cdc_drop_temporary(view) -%}
         {%- do run_query('cache lazy table ' ~ view ~ ' as select distinct * from (' ~ query ~ ') where ' ~ delta_cdc._all_present(config.get('replace_by'))) -%}
