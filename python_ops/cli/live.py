@@ -15,7 +15,7 @@ _NAMED = 4  # of what runs side by side
 
 def row(verb: str, subject: str, text: str) -> str:
     """A line for one event: what was done, to what, and the rest, each below the one of the line before."""
-    return f"{verb:<7} {subject:<27} {text}"
+    return f"{verb:<7} {subject:<29} {text}"
 
 
 class Live:

@@ -128,7 +128,7 @@ def test_a_halted_batch_keeps_the_source_halted_until_it_is_decided_on(lake: Lak
 
     (result,) = ingest(lake, ["shop_orders"])
     assert result.halted == 3 and "batch 3 is halted, nothing of it is visible: 9 of 9 records." in str(result.error)
-    assert line(result).startswith("ingest  shop_orders                 HALTED")
+    assert line(result).startswith("ingest  shop_orders                   HALTED")
     assert has_new_files(lake, "shop_orders"), "a run must not say that nothing is to be done"
     assert "batch 3 is halted: 9 of 9 records." in lakeops("ingest", "status").stdout
     done = lakeops("ingest", "run", "shop_orders", "--discard", "3")
