@@ -75,11 +75,11 @@ def _terminate(number: int, frame: object) -> None:
 
 def main() -> None:
     """Runs a command; a failure is one message on stderr and its exit code. SIGTERM stops it as Ctrl-C does."""
-    from python_ops.cli.app import app
+    from python_ops.cli.commands import made
 
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app()
+        made(sys.argv[1:])()
     except OpsError as exc:
         typer.echo(f"lakeops: {mask(str(exc))}", err=True)
         if os.environ.get("LAKEHOUSE_DEBUG"):

@@ -17,6 +17,7 @@ import typer
 
 from python_ops.cli import Environment
 from python_ops.cli.app import app
+from python_ops.cli.commands import ALONE, NOUNS
 from python_ops.cli.run import run
 from python_ops.lake.config import environments
 from python_ops.lake.contracts import sources
@@ -50,6 +51,23 @@ def lakeops(home: Path, *arguments: str, **environment: str) -> subprocess.Compl
     return subprocess.run(
         [sys.executable, "-m", "python_ops", *arguments], env=given, capture_output=True, text=True, timeout=60
     )
+
+
+def test_a_call_imports_only_the_command_that_it_names() -> None:
+    """Importing all of them took most of the second of a run with nothing to do."""
+    code = """if True:
+        import json, sys
+        from python_ops.cli.commands import made
+        made(sys.argv[1:])
+        print(json.dumps([name.split(".")[2] for name in sys.modules if name.startswith("python_ops.cli.")]))
+    """
+    found = {}
+    for asked in ("sql", "sla", "no-such-command"):
+        given = [sys.executable, "-c", code, asked, "--help"]
+        found[asked] = set(json.loads(subprocess.run(given, capture_output=True, text=True, check=True).stdout))
+    assert found["sql"] & {*NOUNS, *ALONE.values()} == {"sql"}
+    assert found["sla"] & {*NOUNS, *ALONE.values()} == {"sla"}
+    assert {*NOUNS, *ALONE.values()} <= found["no-such-command"], "which the message names the nearest of"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
