@@ -10,12 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from python_ops.lake.files import append_lines
-
-if TYPE_CHECKING:
-    from python_ops.lake.lake import Lake
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,15 @@ class Metric:
     run: str
 
 
-def record(lake: Lake, metrics: Iterable[Metric]) -> Path:
+class HasState(Protocol):
+    """What has a folder of records, as a lake has."""
+
+    @property
+    def state(self) -> Path:
+        """Folder of its records."""
+
+
+def record(lake: HasState, metrics: Iterable[Metric]) -> Path:
     """Appends figures to the local file; the oldest go when it is full."""
     path = metrics_file(lake)
     append_lines(path, (json.dumps(asdict(metric)) for metric in metrics))
@@ -70,7 +75,7 @@ def rows_before(figures: Iterable[Metric], builds: Mapping[str, datetime]) -> di
     return found
 
 
-def read(lake: Lake) -> list[Metric]:
+def read(lake: HasState) -> list[Metric]:
     """Everything in the local file; a line that a killed process left half-written is skipped."""
     found = []
     path = metrics_file(lake)
@@ -82,6 +87,6 @@ def read(lake: Lake) -> list[Metric]:
     return found
 
 
-def metrics_file(lake: Lake) -> Path:
+def metrics_file(lake: HasState) -> Path:
     """The local file."""
     return lake.state / "metrics" / "metrics.jsonl"
