@@ -7,6 +7,7 @@ Times are integers; `None` as an end is an open version.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -184,7 +185,7 @@ def _versions(states: list[State], options: Options) -> list[tuple[Any, ...]]:
         state.time = latest
     shown = [
         state
-        for state, following in zip(states, [*states[1:], None], strict=True)
+        for state, following in itertools.zip_longest(states, states[1:])
         if following is None or following.time != state.time
     ]
     versions: list[list[Any]] = []

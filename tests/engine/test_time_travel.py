@@ -6,52 +6,28 @@ import datetime as dt
 from typing import Any
 
 import pytest
-from cdc_duck import Duck, transpile
+from cdc_duck import Duck
 from cdc_scenarios import COLUMNS, SCD1, SCD2, SELECT, deleted, event
 from recorded_truth import BATCHES, ENTITIES, Entity, differences, truth_after, truth_history
 from rendering import CompilationError
-from test_recorded_changes import build, in_order, lake, recorded, shuffled, texts
-
-
-def travelled(lab: Duck, macro: str, *arguments: Any, **named: Any) -> list[dict[str, Any]]:
-    sql = lab.travelled(macro, "model", *arguments, **named)
-    return [row.dict() for row in lab.warehouse.select(transpile(f"select * from {sql} as travelled")).rows]
-
+from test_recorded_changes import applied_in_order, by_entity, recorded, texts, travelled
 
 WITHOUT_ARRIVAL = SELECT.replace("_arrived_at, ", "")
-
-by_entity = pytest.mark.parametrize("entity", ENTITIES, ids=lambda entity: entity.table)
 
 
 @by_entity
 def test_what_was_known_after_each_batch_is_what_postgresql_held_then(entity: Entity) -> None:
     """Given all batches applied, Then each earlier state comes back from the events, key changes and truncates too."""
-    lab = lake(entity)
-    for _ in build(lab, entity, in_order(entity)):
-        pass
+    lab, _ = applied_in_order(entity)
     for batch in BATCHES:
         rows = [row for row in travelled(lab, "as_known_at", batch=batch + 1) if row.get("is_current", True)]
         wrong = differences(truth_after(entity, batch), entity.by_key(texts(entity, rows)))
         assert not wrong, f"after batch {batch}: {len(wrong)} wrong, the first: {wrong[:3]}"
 
 
-@by_entity
-def test_what_is_known_of_all_is_what_the_view_shows(entity: Entity) -> None:
-    """Given late, repeated and shuffled batches, Then the last state as known equals the view, version for version."""
-    lab = lake(entity)
-    for number in build(lab, entity, shuffled(entity)):
-        known = travelled(lab, "as_known_at", timestamp="2026-01-01") if number % 4 == 3 else None
-        if known is not None:
-            shown = [{name: row[name] for name in known[0]} for row in lab.rows("model")]
-            assert known[0].keys() == lab.rows("model")[0].keys() - {"_batch_id"}
-            assert sorted(map(repr, known)) == sorted(map(repr, shown))
-
-
 @pytest.mark.parametrize("entity", [e for e in ENTITIES if e.history], ids=lambda entity: entity.table)
 def test_as_of_gives_the_state_of_the_audit_at_a_moment(entity: Entity) -> None:
-    lab = lake(entity)
-    for _ in build(lab, entity, in_order(entity)):
-        pass
+    lab, _ = applied_in_order(entity)
     snapshot = max(row[-3] for row in recorded(entity, 0)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     truth = truth_history(entity, snapshot)
     starts = sorted({version[0] for versions in truth.values() for version in versions})
