@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import artifact_files as files
+import programs
 import pytest
 
 from python_ops.lake.artifacts import load_manifest, load_run_results
@@ -86,11 +85,11 @@ def test_what_dbt_writes_is_read(tmp_path: Path) -> None:
         "      - {name: a_id, data_type: int, description: The key., data_tests: [not_null]}\n"
     )
     environment = {**os.environ, "LAKEHOUSE_HOME": str(tmp_path), "LAKEHOUSE_SCHEMA_PREFIX": ""}
-    command = [
-        str(Path(sys.executable).with_name("dbt")), "parse", "--project-dir", str(tmp_path),
+    command = (
+        "dbt", "parse", "--project-dir", str(tmp_path),
         "--profiles-dir", str(PROJECT_ROOT / "profiles"), "--log-path", str(tmp_path / "logs"),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120)
+    )  # fmt: skip
+    done = programs.run(command, environment, tmp_path)
     assert done.returncode == 0, done.stdout
     manifest = load_manifest(tmp_path / "target")
     (model,) = manifest.models.values()

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import programs
 import pytest
 import requests
 from extraction import landed, mark
@@ -215,13 +216,10 @@ class Machine:
         environment = {
             **os.environ, "TMPDIR": str(self.folder / "tmp"), "HOME": str(self.folder / "home"),
             "JAVA_HOME": "/nowhere", "LAKEHOUSE_SCHEMA_PREFIX": "",
-            "LAKEHOUSE_WORKSPACE": str(self.folder / "workspace"), "PYTHONPATH": str(Path.cwd()),
+            "LAKEHOUSE_WORKSPACE": str(self.folder / "workspace"),
             "LAKEHOUSE_SECRET_FX_RATES": json.dumps({"url": self.rates.as_uri()}), **given,
         }  # fmt: skip
-        return subprocess.run(
-            [sys.executable, "-m", "python_ops", *words],
-            cwd=self.folder, env=environment, capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+        return programs.run(("lakeops", *words), environment, self.folder)
 
     def extract(self) -> dict[str, Any]:
         done = self.lakeops("extract", "run", "fx_rates", "--json")

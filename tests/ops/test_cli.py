@@ -7,11 +7,11 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import programs
 import pytest
 import typer
 
@@ -48,9 +48,7 @@ def home(tmp_path: Path) -> Path:
 def lakeops(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs a command in a process of its own."""
     given = {**os.environ, "LAKEHOUSE_HOME": str(home), "LAKEHOUSE_SCHEMA_PREFIX": "", **environment}
-    return subprocess.run(
-        [sys.executable, "-m", "python_ops", *arguments], env=given, capture_output=True, text=True, timeout=60
-    )
+    return programs.run(("lakeops", *arguments), given)
 
 
 def test_a_call_imports_only_the_command_that_it_names() -> None:

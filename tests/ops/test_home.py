@@ -8,11 +8,11 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import artifact_files
+import programs
 import pytest
 
 from python_ops.jobs.build import refuse_other_variables
@@ -36,10 +36,7 @@ def run(folder: Path, place: str | Path, *words: str, **environment: str) -> sub
         "JAVA_HOME": "/nowhere", **environment,
     }  # fmt: skip
     given.pop("DBT_PROFILES_DIR", None)
-    program = str(Path(sys.executable).with_name(words[0]))
-    return subprocess.run(
-        [program, *words[1:]], cwd=PROJECT_ROOT, env=given, capture_output=True, text=True, timeout=60
-    )
+    return programs.run(words, given, PROJECT_ROOT)
 
 
 def lines(done: subprocess.CompletedProcess[str]) -> list[str]:

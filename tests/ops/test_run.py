@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 import artifact_files as files
 import boto3
+import programs
 import pyarrow as pa
 import pytest
 from dbt.exceptions import UninstalledPackagesFoundError
@@ -212,10 +212,9 @@ def test_a_test_that_reads_what_waits_waits_with_it(tmp_path: Path) -> None:
 def test_dbt_by_hand_parses_no_more_than_has_changed_since_lakeops(tmp_path: Path) -> None:
     """Given what `lakeops` gave dbt, which names the target, When a command names none, Then it is not parsed anew."""
     lake = Lake(Settings(home=tmp_path))
-    dbt = str(Path(sys.executable).with_name("dbt"))
     for words in (arguments(["parse"], lake), ["parse", "--log-path", str(tmp_path / "logs")]):
         given = {**os.environ, "LAKEHOUSE_HOME": str(tmp_path)}
-        done = subprocess.run([dbt, *words], env=given, cwd=PROJECT_ROOT, capture_output=True, text=True)
+        done = programs.run(("dbt", *words), given, PROJECT_ROOT)
         assert done.returncode == 0, done.stdout[-2000:]
     log = (tmp_path / "logs" / "dbt.log").read_text()
     assert log.count("Partial parsing enabled: 0 files deleted, 0 files added, 0 files changed") == 1
@@ -226,13 +225,13 @@ def test_dbt_by_hand_parses_no_more_than_has_changed_since_lakeops(tmp_path: Pat
 def test_dbt_leaves_out_exactly_what_reads_the_sources(tmp_path: Path) -> None:
     """Given two broken sources, Then dbt's selection is what python_ops says that waits."""
     broken = ["fx_rates", "crm_opportunities"]
-    command = [
-        str(Path(sys.executable).with_name("dbt")), "--quiet", "ls", "--project-dir", str(PROJECT_ROOT),
+    command = (
+        "dbt", "--quiet", "ls", "--project-dir", str(PROJECT_ROOT),
         "--profiles-dir", str(PROJECT_ROOT / "profiles"), "--target-path", str(tmp_path), "--log-path", str(tmp_path),
         "--output", "json", "--output-keys", "unique_id", "--exclude", *readers_of(broken),
-    ]  # fmt: skip
+    )  # fmt: skip
     given = {**os.environ, "LAKEHOUSE_HOME": str(tmp_path / "lake")}
-    done = subprocess.run(command, env=given, cwd=PROJECT_ROOT, capture_output=True, text=True)
+    done = programs.run(command, given, PROJECT_ROOT)
     assert done.returncode == 0, done.stdout[-2000:]
     listed = {line.split('"')[3] for line in done.stdout.splitlines() if line.startswith("{")}
     manifest = load_manifest(tmp_path)
@@ -252,9 +251,8 @@ def test_dbt_packages_that_are_not_there_are_asked_for_by_name(tmp_path: Path) -
         shutil.copytree(PROJECT_ROOT / name, tmp_path / name)
 
     def dbt(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [str(Path(sys.executable).with_name("dbt")), *words, "--log-path", str(tmp_path / "logs")]
         given = {**os.environ, "LAKEHOUSE_HOME": str(tmp_path / "lake"), "DBT_PROFILES_DIR": "profiles"}
-        return subprocess.run(command, cwd=tmp_path, env=given, capture_output=True, text=True)
+        return programs.run(("dbt", *words, "--log-path", str(tmp_path / "logs")), given, tmp_path)
 
     lacking = dbt("parse", "--no-partial-parse")
     assert lacking.returncode == 2 and 'Run "dbt deps"' in lacking.stdout, lacking

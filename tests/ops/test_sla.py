@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import artifact_files as files
+import programs
 import pytest
 from deltalake import write_deltalake
 
@@ -108,10 +108,7 @@ class Place:
     def lakeops(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs a command in a process of its own that finds no Java."""
         given = {**os.environ, "LAKEHOUSE_HOME": str(self.lake.settings.home), "LAKEHOUSE_SCHEMA_PREFIX": ""}
-        return subprocess.run(
-            [sys.executable, "-m", "python_ops", *arguments],
-            env={**given, "PATH": "/nowhere", "JAVA_HOME": "/nowhere"}, capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+        return programs.run(("lakeops", *arguments), {**given, "PATH": "/nowhere", "JAVA_HOME": "/nowhere"})
 
 
 @pytest.fixture
