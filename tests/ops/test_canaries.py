@@ -73,19 +73,18 @@ def test_commands_that_fail_at_every_system_tell_no_secret(home: Path) -> None:
     assert (home / "state" / "lineage" / "spool.jsonl").exists(), "the commands did turn to the receiver"
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "could not connect to postgresql://ann:{secret}@127.0.0.1/x",
-        "syntax error at or near \"{secret}\": create user ann with password '{secret}'",
-        '{{"password": "{secret}"}} is not accepted',
-    ],
-    ids=["address", "SQL", "JSON"],
-)
+QUOTING = [
+    "could not connect to postgresql://ann:{secret}@127.0.0.1/x",
+    "syntax error at or near \"{secret}\": create user ann with password '{secret}'",
+    '{{"password": "{secret}"}} is not accepted',
+]
+
+
 @pytest.mark.parametrize("kind", ["OpsError", "RuntimeError"])
-def test_an_error_that_quotes_a_secret_is_masked(tmp_path: Path, text: str, kind: str) -> None:
+def test_an_error_that_quotes_a_secret_is_masked(tmp_path: Path, kind: str) -> None:
     """Given a driver that puts a credential into its message, Then the command line masks it, whatever was raised."""
     code = f"""
+import sys
 from python_ops import cli
 from python_ops.cli import doctor
 from python_ops.lake.config import Settings
@@ -93,19 +92,24 @@ from python_ops.lake.errors import OpsError
 
 import python_ops.watch.status, python_ops.cli.run
 
-def fails(lake):
-    secret = lake.secrets.get("postgres").json()["password"]
-    raise {kind}({text!r}.format(secret=secret))
+for text in {QUOTING!r}:
+    def fails(lake):
+        secret = lake.secrets.get("postgres").json()["password"]
+        raise {kind}(text.format(secret=secret))
 
-python_ops.cli.run.read_status = fails
-import sys
-sys.argv = ["lakeops", "status"]
-cli.main()
+    python_ops.cli.run.read_status = fails
+    sys.argv = ["lakeops", "status"]
+    try:
+        cli.main()
+    except SystemExit as exc:
+        print("exits", exc.code, file=sys.stderr)
 """
 
     given = {**os.environ, **PLANTED, "LAKEHOUSE_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1 and "***" in done.stderr
+    *told, rest = done.stderr.split("exits 1\n")
+    assert (len(told), rest, done.returncode) == (len(QUOTING), "", 0), done.stderr
+    assert all("***" in text for text in told)
     assert CANARY not in done.stdout + done.stderr
     assert found_in(tmp_path) == []
 
