@@ -37,22 +37,25 @@ def home(tmp_path: Path) -> Path:
     (home / "landing" / "fx_rates" / "a.csv").write_text("rate_date,currency,units_per_eur\n2025-01-02,USD,1.03\n")
     java = tmp_path / "jdk" / "bin" / "java"
     java.parent.mkdir(parents=True)
-    java.write_text('#!/bin/sh\ntouch "$0.started"\nexec sleep 4 >/dev/null 2>&1\n')
+    java.write_text('#!/bin/sh\necho $$ >"$0.id" && mv "$0.id" "$0.started"\nexec sleep 60 >/dev/null 2>&1\n')
     java.chmod(0o755)
     return home
 
 
 def interrupted(home: Path, number: int, *words: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command and sends it a signal while it waits for Java."""
+    """Runs a command and sends it a signal while it waits for Java, which ends after it."""
     jdk = home.parent / "jdk"
+    java = jdk / "bin" / "java.started"
     given = {**os.environ, "LAKEHOUSE_HOME": str(home), "JAVA_HOME": str(jdk), "LAKEHOUSE_SCHEMA_PREFIX": ""}
     command = [sys.executable, "-c", AS_FROM_A_TERMINAL, "-m", "python_ops", *words]
     with subprocess.Popen(command, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
         for _ in range(400):
-            if (jdk / "bin" / "java.started").exists() or job.poll() is not None:
+            if java.exists() or job.poll() is not None:
                 break
             time.sleep(0.1)
         job.send_signal(number)
+        job.wait(timeout=40)
+        os.kill(int(java.read_text()), signal.SIGKILL)
         out, err = job.communicate(timeout=40)
     return subprocess.CompletedProcess(command, job.returncode, out, err)
 
