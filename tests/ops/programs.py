@@ -7,6 +7,7 @@ code of its own, as from a shell; PYTHON* variables alone come too late. Tests o
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import json
 import os
@@ -28,7 +29,7 @@ _one_at_a_time = threading.Lock()
 
 
 def run(
-    words: tuple[str, ...], env: Mapping[str, str], cwd: Path | None = None, timeout: float = 60
+    words: tuple[str, ...], env: Mapping[str, str], cwd: Path | None = None, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
     """Runs `lakeops …` or `dbt …` and returns what it printed.
 
@@ -40,17 +41,17 @@ def run(
         if not _waiting:
             here, there = socket.socketpair()
             with there:
-                _waiting.append((
-                    subprocess.Popen([sys.executable, __file__, str(there.fileno())], pass_fds=[there.fileno()]), here,
-                ))  # fmt: skip
+                process = subprocess.Popen([sys.executable, __file__, str(there.fileno())], pass_fds=[there.fileno()])
+            _waiting.append((process, here))
+            atexit.register(_end, process, here)
         process, line = _waiting[0]
         request = json.dumps(given).encode()
         socket.send_fds(line, [len(request).to_bytes(8, "big")], [out.fileno(), err.fileno()])
         line.sendall(request)
-        pid = int.from_bytes(line.recv(8, socket.MSG_WAITALL), "big")
+        pid = _number(line)
         try:
             line.settimeout(timeout)
-            code = int.from_bytes(line.recv(8, socket.MSG_WAITALL), "big", signed=True)
+            code = _number(line)
         except TimeoutError as exc:
             os.kill(pid, signal.SIGKILL)
             process.kill()
@@ -65,6 +66,17 @@ def run(
     return subprocess.CompletedProcess(words, code, *texts)
 
 
+def _number(line: socket.socket) -> int:
+    told = line.recv(8, socket.MSG_WAITALL)
+    assert told, "the process that has the imports has ended; its own error is on stderr"
+    return int.from_bytes(told, "big", signed=True)
+
+
+def _end(process: subprocess.Popen[bytes], line: socket.socket) -> None:
+    line.close()
+    process.wait()
+
+
 def _wait(line: socket.socket) -> tuple[str, ...]:
     """Forks for each request; returns in the forked process alone, with the words to run."""
     while True:
@@ -77,7 +89,7 @@ def _wait(line: socket.socket) -> tuple[str, ...]:
         if pid := os.fork():
             for stream in streams:
                 os.close(stream)
-            line.sendall(pid.to_bytes(8, "big"))
+            line.sendall(pid.to_bytes(8, "big", signed=True))
             line.sendall(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]).to_bytes(8, "big", signed=True))
             continue
         line.close()
