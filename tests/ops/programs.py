@@ -22,7 +22,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 # What most commands import.
-IMPORTED = ("python_ops.cli.app", "dbt.cli.main", "boto3", "deltalake", "duckdb", "requests")
+IMPORTED = (
+    "python_ops.cli.app", "dbt.cli.main", "boto3", "deltalake", "duckdb", "openlineage.client.event_v2",
+    "openlineage.client.facet_v2", "pyspark.sql", "requests",
+)  # fmt: skip
 JEMALLOC = "jemalloc_bg_thd"  # of deltalake; jemalloc sees to it itself when its process is forked
 _waiting: list[tuple[subprocess.Popen[bytes], socket.socket]] = []
 _one_at_a_time = threading.Lock()
@@ -41,7 +44,9 @@ def run(
         if not _waiting:
             here, there = socket.socketpair()
             with there:
-                process = subprocess.Popen([sys.executable, __file__, str(there.fileno())], pass_fds=[there.fileno()])
+                command = [sys.executable, __file__, str(there.fileno())]
+                alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # numpy would start threads when it is imported
+                process = subprocess.Popen(command, env=alone, pass_fds=[there.fileno()])
             _waiting.append((process, here))
             atexit.register(_end, process, here)
         process, line = _waiting[0]
