@@ -116,37 +116,16 @@ BAD_RECORDS: list[tuple[str, Any, str, str | None]] = [
 ]
 
 
-def test_every_bad_record_goes_to_the_dead_letter_queue_with_its_reason(desk: Callable[..., Desk]) -> None:
-    """Given one good record among bad ones, Then the good one is in bronze, every other is kept as it was received."""
+def test_records_and_files_go_where_they_belong_as_they_were_received(desk: Callable[..., Desk]) -> None:
+    """Given a file of bad records and a good one, a file of odd but good ones (placeholders, extra columns, deletes,
+    truncates, awkward strings and numbers), a broken file and an empty one, Then the good are in bronze exactly, a
+    tombstone is no row, every other is kept as it was received, with its reason, and a broken file is rejected whole.
+    """
     here = desk()
     path = here.write("a.jsonl", *[record for _, record, _, _ in BAD_RECORDS], event(), b"")
-
-    result = here.ingest()
-
-    assert (result.accepted, result.quarantined, result.ignored) == (1, len(BAD_RECORDS), 1)
-    assert result.read == result.accepted + result.quarantined + result.ignored
-    raw = here.spark.table(f"{here.lake.schema_name('dlq')}.crm_accounts").selectExpr(
-        "cast(raw as binary) as raw", "line"
-    )
-    received = path.read_bytes().split(b"\n")
-    assert {row["line"]: bytes(row["raw"]) for row in raw.collect()} == {
-        number: received[number - 1] for number in range(1, len(BAD_RECORDS) + 1)
-    }
-    told = [
-        f"{name}: expected {reason!r} at {column}, got {row['reason']!r} at {row['column']}"
-        for row, (name, _, reason, column) in zip(here.dlq(), BAD_RECORDS, strict=True)
-        if not row["reason"].startswith(reason) or row["column"] != column
-    ]
-    assert not told, "\n".join(told)
-    assert {(row["file"], row["contract_version"], row["_batch_id"]) for row in here.dlq()} == {("a.jsonl", "1.0.0", 1)}
-
-
-def test_what_is_accepted_arrives_exactly(desk: Callable[..., Desk]) -> None:
-    """Placeholders, extra columns, deletes, truncates, awkward strings and numbers; tombstones are no rows."""
-    here = desk()
     awkward = "a\u2028b\u2029c\u0085d 'q' \\ ${env:HOME} \x01"
     here.write(
-        "a.jsonl",
+        "b.jsonl",
         b"\xef\xbb\xbf"
         + json.dumps(event("r", name=awkward, annual_revenue="12345678901234567890.123456789")).encode(),
         event("u", 11, industry=PLACEHOLDER, name=PLACEHOLDER, nickname={"x": [1, 9007199254740993]}),
@@ -154,12 +133,35 @@ def test_what_is_accepted_arrives_exactly(desk: Callable[..., Desk]) -> None:
         {"topic": "t", "key": {"account_id": "A1"}, "value": None},
         event("t", 13),
     )
+    (here.landing / "c.jsonl.gz").write_bytes(gzip.compress(b"{}\n" * 9999)[:-9])
+    (here.landing / "d.jsonl").write_bytes(b"")
 
     result = here.ingest()
 
-    assert (result.accepted, result.quarantined, result.ignored) == (4, 0, 1)
+    assert (result.files, result.error, result.rejected_files) == (4, None, {"c.jsonl.gz": "truncated gzip"})
+    assert (result.accepted, result.quarantined, result.ignored) == (5, len(BAD_RECORDS), 2)
+    assert result.read == result.accepted + result.quarantined + result.ignored
+    raw = (
+        here.spark.table(f"{here.lake.schema_name('dlq')}.crm_accounts")
+        .where("file = 'a.jsonl'")
+        .selectExpr("cast(raw as binary) as raw", "line")
+    )
+    received = path.read_bytes().split(b"\n")
+    assert {row["line"]: bytes(row["raw"]) for row in raw.collect()} == {
+        number: received[number - 1] for number in range(1, len(BAD_RECORDS) + 1)
+    }
+    *bad, broken = here.dlq()
+    told = [
+        f"{name}: expected {reason!r} at {column}, got {row['reason']!r} at {row['column']}"
+        for row, (name, _, reason, column) in zip(bad, BAD_RECORDS, strict=True)
+        if not row["reason"].startswith(reason) or row["column"] != column
+    ]
+    assert not told, "\n".join(told)
+    assert {(row["file"], row["contract_version"], row["_batch_id"]) for row in bad} == {("a.jsonl", "1.0.0", 1)}
+    assert [broken[name] for name in ("file", "line", "raw", "reason")] == ["c.jsonl.gz", None, None, "truncated gzip"]
+
     assert result.extra_columns == ("nickname",)
-    snapshot, update, delete, truncate = here.bronze()
+    _, snapshot, update, delete, truncate = here.bronze()
     assert snapshot["name"] == awkward and snapshot["annual_revenue"] == Decimal("12345678901234567890.1234567890")
     assert snapshot["updated_at"] == datetime(2025, 3, 3, 6, 0, 0, 1) and snapshot["_source_lsn"] == 10
     assert update["_unsent"] == ["name", "industry"] and update["name"] is None and update["industry"] is None
@@ -209,21 +211,6 @@ def test_csv_rows_are_checked_like_events(desk: Callable[..., Desk]) -> None:
     ]  # fmt: skip
 
 
-def test_a_broken_file_is_rejected_whole_and_the_others_are_taken(desk: Callable[..., Desk]) -> None:
-    here = desk()
-    (here.landing / "a.jsonl.gz").write_bytes(gzip.compress(b"{}\n" * 9999)[:-9])
-    (here.landing / "b.jsonl").write_bytes(b"")
-    here.write("c.jsonl", event())
-
-    result = here.ingest()
-
-    assert result.rejected_files == {"a.jsonl.gz": "truncated gzip"}
-    assert (result.files, result.accepted, result.error) == (3, 1, None)
-    assert [(r["file"], r["line"], r["raw"], r["reason"]) for r in here.dlq()] == [
-        ("a.jsonl.gz", None, None, "truncated gzip")
-    ]
-
-
 def test_a_run_that_dies_is_finished_by_the_next(desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch) -> None:
     """Given a run that dies before a step and files that arrive afterwards, When it runs again,
     Then the frozen batch is finished under its number, the new files make the next, and nothing is there twice.
@@ -242,32 +229,40 @@ def test_a_run_that_dies_is_finished_by_the_next(desk: Callable[..., Desk], monk
     def set_state(ledger: Ledger, *args: Any, **changes: Any) -> Any:
         raise OSError("killed")
 
-    for done, where in enumerate(("dead letters", "bronze", "ledger")):
-        here.write(f"{done}a.jsonl", event(lsn=10 + 2 * done), b"garbage")
+    points = ("dead letters", "bronze", "ledger")
+    here.write("0.jsonl", event(lsn=10), b"garbage")
+    for number, where in enumerate(points, 1):
         with monkeypatch.context() as patch:
             if where == "ledger":
                 patch.setattr(Ledger, "set_state", set_state)
             else:
                 patch.setattr(AppendOnlyTable, "append", die_before(where))
             assert "run again to finish it" in str(here.ingest().error), where
-        here.write(f"{done}b.jsonl", event(lsn=11 + 2 * done))
+        here.write(f"{number}.jsonl", event(lsn=10 + number), b"garbage")
 
-        first, second = here.ingest(), here.ingest()
+        result = here.ingest()
 
-        assert (first.batch_id, first.accepted, first.quarantined) == (2 * done + 1, 1, 1), where
-        assert (second.batch_id, second.accepted) == (2 * done + 2, 1), where
+        assert (result.batch_id, result.accepted, result.quarantined) == (number, 1, 1), where
         found = [(r["_batch_id"], r["_source_lsn"]) for r in here.bronze()]
-        assert found == [(number, 9 + number) for number in range(1, 2 * done + 3)], where
-        assert len(here.dlq()) == done + 1, where
-    assert here.ingest().batch_id is None
+        assert found == [(batch, 9 + batch) for batch in range(1, number + 1)], where
+        assert len(here.dlq()) == number, where
+    last = here.ingest()
+    assert (last.batch_id, last.accepted, here.ingest().batch_id) == (len(points) + 1, 1, None)
+    assert [r["_source_lsn"] for r in here.bronze()] == [10, 11, 12, 13] and len(here.dlq()) == 4
 
 
-def test_a_restored_table_gets_its_lost_batches_again(desk: Callable[..., Desk]) -> None:
+def test_a_lost_ledger_is_rebuilt_and_a_restored_table_gets_its_lost_batches_again(desk: Callable[..., Desk]) -> None:
     here = desk()
     table = f"{here.lake.schema_name('bronze')}.crm_accounts"
-    for number in (1, 2, 3):
+    here.write("1.jsonl", event(lsn=1), b"garbage")
+    here.ingest()
+    for manifest in here.ledger().folder.glob("*.json"):
+        manifest.unlink()
+    for number in (2, 3):
         here.write(f"{number}.jsonl", event(lsn=number))
-        assert here.ingest().batch_id == number
+        result = here.ingest()
+        assert (result.batch_id, result.accepted) == (number, 1)
+    assert [r["_source_lsn"] for r in here.bronze()] == [1, 2, 3] and len(here.dlq()) == 1
     here.spark.sql(f"restore table {table} to version as of 1").collect()
 
     result = here.ingest()
@@ -276,20 +271,6 @@ def test_a_restored_table_gets_its_lost_batches_again(desk: Callable[..., Desk])
     assert "no longer holds batch 2, 3" in result.warnings[0]
     assert [r["_source_lsn"] for r in here.bronze()] == [1, 2, 3]
     assert here.ingest().batch_id is None
-
-
-def test_a_lost_ledger_is_rebuilt_from_the_tables(desk: Callable[..., Desk]) -> None:
-    here = desk()
-    here.write("a.jsonl", event(), b"garbage")
-    here.ingest()
-    for manifest in here.ledger().folder.glob("*.json"):
-        manifest.unlink()
-    here.write("b.jsonl", event(lsn=11))
-
-    result = here.ingest()
-
-    assert (result.batch_id, result.accepted) == (2, 1)
-    assert [r["_source_lsn"] for r in here.bronze()] == [10, 11] and len(here.dlq()) == 1
 
 
 def test_a_first_load_never_replaces_what_stands_there(desk: Callable[..., Desk], tmp_path: Path) -> None:
@@ -323,10 +304,21 @@ def test_a_first_load_never_replaces_what_stands_there(desk: Callable[..., Desk]
     assert (here.ingest().accepted, len(here.bronze())) == (1, 3), "the ledger was left as it was"
 
 
-def test_a_replaced_file_is_reported_and_not_read_again(desk: Callable[..., Desk]) -> None:
+def test_a_file_that_changes_stops_its_frozen_batch_and_is_reported_after_it(
+    desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a file of a batch that died, or that was taken, Then another file under its name is told and not read."""
     here = desk()
-    here.write("a.jsonl", event())
-    here.ingest()
+    path = here.write("a.jsonl", event())
+    delivered = path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(batch_module.BatchWriter, "_write", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+        here.ingest()
+    path.write_bytes(delivered * 2)
+    assert "has changed since batch 1" in str(here.ingest().error)
+    path.write_bytes(delivered)
+    assert here.ingest().accepted == 1
+
     for other in ([event(), event(lsn=11)], [event(lsn=11)]):
         here.write("a.jsonl", *other)
 
@@ -336,20 +328,6 @@ def test_a_replaced_file_is_reported_and_not_read_again(desk: Callable[..., Desk
         assert len(here.bronze()) == 1
     here.write("a.jsonl", event())
     assert here.ingest().warnings == (), "it holds again what was taken"
-
-
-def test_a_frozen_file_that_changed_stops_the_batch(desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch) -> None:
-    here = desk()
-    path = here.write("a.jsonl", event())
-    delivered = path.read_bytes()
-    with monkeypatch.context() as patch:
-        patch.setattr(batch_module.BatchWriter, "_write", lambda *_: (_ for _ in ()).throw(OSError("killed")))
-        here.ingest()
-    path.write_bytes(delivered * 2)
-
-    assert "has changed since batch 1" in str(here.ingest().error)
-    path.write_bytes(delivered)
-    assert here.ingest().accepted == 1
 
 
 def test_a_source_that_fails_does_not_stop_the_others(desk: Callable[..., Desk]) -> None:

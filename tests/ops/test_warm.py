@@ -5,12 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -89,8 +88,7 @@ def test_what_does_not_start_says_why(tmp_path: Path) -> None:
 
 @pytest.mark.spark
 def test_commands_use_the_server_and_it_ends_when_nobody_does(tmp_path: Path) -> None:
-    """Given a warm server, Then dbt and lakeops start no Spark of their own; it ends when it is idle, and with the
-    process that watches over it."""
+    """Given a warm server, Then dbt and lakeops start no Spark of their own; it ends when it is idle."""
     started = lakeops(tmp_path, "spark", "start", "--json")
     assert started.returncode == 0, started.stderr
     server = json.loads(started.stdout)
@@ -121,13 +119,35 @@ def test_commands_use_the_server_and_it_ends_when_nobody_does(tmp_path: Path) ->
         while "No Spark server" not in lakeops(tmp_path, "spark", "status").stdout:
             assert time.monotonic() < deadline, "it does not end"
             time.sleep(1)
-        assert lakeops(tmp_path, "spark", "start").returncode == 0
-        again = warm.find(Settings(home=tmp_path))
-        assert again is not None
-        os.kill(again.pid, signal.SIGKILL)
-        deadline = time.monotonic() + 60
-        while subprocess.run(["pgrep", "-f", f"binding.port={again.port}"], capture_output=True).returncode == 0:
-            assert time.monotonic() < deadline, "the server outlives its watcher"
-            time.sleep(0.5)
     finally:
         lakeops(tmp_path, "spark", "stop")
+
+
+@pytest.mark.spark
+def test_a_server_ends_with_the_process_that_watches_over_it(tmp_path: Path) -> None:
+    """Given a server that starts, When its watcher is killed, Then Java ends too."""
+    given = {**os.environ, "LAKEHOUSE_HOME": str(tmp_path), "LAKEHOUSE_SCHEMA_PREFIX": ""}
+    port = str(warm.free_port())
+    watch = subprocess.Popen(
+        [sys.executable, "-m", warm.__name__, "local", port, "5", "-"], cwd=PROJECT_ROOT, env=given
+    )
+
+    def java() -> bool:
+        return (
+            subprocess.run(["pgrep", "-x", "java", "-a"], capture_output=True, text=True).stdout.count(f"port={port} ")
+            > 0
+        )
+
+    try:
+        wait_until(java, "Java does not start")
+    finally:
+        watch.kill()
+        watch.wait()
+    wait_until(lambda: not java(), "the server outlives its watcher")
+
+
+def wait_until(is_so: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.2)
