@@ -16,12 +16,12 @@ from typing import Any
 from python_ops.lake.errors import ConfigError
 from python_ops.lake.keyed_hash import pads
 from python_ops.lake.lake import Lake
+from python_ops.lake.secrets.forms import LEAST_KEY
 
 KIND = "erased"
 """Kind of the records in the state store; a record's name is `<kind of subject>.<hash>`."""
 
 SECRET = "erasure_key"
-_LEAST_KEY = 16  # characters
 
 PSEUDONYM = "erased-"
 """What a column that is keyed anew begins with."""
@@ -74,10 +74,10 @@ def hashing(lake: Lake) -> Hashing:
         ConfigError: the secret is not set, is too short, or is not the key of those who were erased before.
     """
     text = lake.secrets.get(SECRET).reveal().strip()
-    if len(text) < _LEAST_KEY:
+    if len(text) < LEAST_KEY["erasure"]:
         raise ConfigError(
-            f"Secret {SECRET} has fewer than {_LEAST_KEY} characters, so hashes could be guessed. Make one with "
-            "`openssl rand -hex 32` and keep it for good."
+            f"Secret {SECRET} has fewer than {LEAST_KEY['erasure']} characters, so hashes could be guessed. Make one "
+            "with `openssl rand -hex 32` and keep it for good."
         )
     made = Hashing(text.encode())
     for name in lake.store.names(KIND)[:1]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from python_ops.jobs.extract.sources import chosen
 from python_ops.jobs.publish.personal import KEY
+from python_ops.lake.erasure import SECRET, suppressed
 from python_ops.lake.errors import ConfigError
 from python_ops.lake.lake import Lake
 from python_ops.lake.secrets import Secrets
@@ -24,7 +25,9 @@ class Found:
 
 
 def needed(lake: Lake) -> dict[str, dict[str, str]]:
-    """Names of the secrets that the environment's settings ask for; for each, what needs it, and in which form."""
+    """Names of the secrets that the environment's settings, and the people who were erased from it, ask for; for each,
+    what needs it, and in which form.
+    """
     found: dict[str, dict[str, str]] = {}
 
     def need(name: str, by: str, form: str) -> None:
@@ -44,6 +47,8 @@ def needed(lake: Lake) -> dict[str, dict[str, str]]:
             need(source.secret, f"extracting {source.name}", f"extract.{source.system}")
     if lake.settings.kafka_has_login:
         need("kafka", "streams", "kafka")
+    if suppressed(lake):
+        need(SECRET, "keeping out people who were erased", "erasure")
     return found
 
 

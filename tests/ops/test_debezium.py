@@ -382,10 +382,17 @@ def test_documents_of_mongodb(spark: SparkSession) -> None:
         mongodb("value", "c", after=DOCUMENT | {
             "at": {"$date": {"$numberLong": "1741000000123"}}, "raw": {"$binary": {"base64": "AP8=", "subType": "00"}},
             "small": {"$numberInt": "5"}, "name": None}),
+        mongodb("value", "c", after=DOCUMENT | {"amount": {"$numberDouble": "NaN"}}),
+        mongodb("value", "c", after=DOCUMENT | {"amount": {"$numberDecimal": "-Infinity"}}),
+        mongodb("value", "c", after=DOCUMENT | {"amount": {"$numberDouble": "-123.45"}}),
     ]  # fmt: skip
     rows = projected(spark, things_of_mongodb(), events)
     assert [row["_kind"] for row in rows] == [
         *["event"] * 6, "rejected", "event", "event", "rejected", "event", "rejected", "event", "event",
+        *["event"] * 3,
+    ]  # fmt: skip
+    assert [(row["amount"], values.NOT_A_NUMBER in row["_changes"]) for row in rows[14:]] == [
+        (None, True), (None, True), (Decimal("-123.45"), False),
     ]  # fmt: skip
     whole = {
         "id": "596e275826f08b2730779e1f", "name": "é", "amount": Decimal("-123.45"), "at": AT.replace(tzinfo=None),
@@ -495,6 +502,42 @@ def test_the_exported_schema_takes_base64_where_the_contract_does() -> None:
     validator = Draft202012Validator(json_schema(made))
     assert validator.is_valid(shaped("pair", row, source("postgresql")))
     assert not validator.is_valid(shaped("pair", row | {"amount": "-123.45"}, source("postgresql")))
+
+
+def test_the_exported_schema_takes_events_of_every_connector() -> None:
+    validator = Draft202012Validator(json_schema(contract(at=["epoch_us"])))
+    row = {"id": 7, "at": MICROSECONDS}
+    for connector in CONNECTORS:
+        event = shaped("pair", row, source(connector))
+        assert validator.is_valid(event), connector
+        told = event["value"]["source"]
+        for names in (("table",), ("ts_us", "ts_ns", "ts_ms"), ("lsn", "pos", "change_lsn", "commit_lsn", "scn")):
+            less = {name: value for name, value in told.items() if name not in names}
+            assert not validator.is_valid({**event, "value": {**event["value"], "source": less}}), (connector, names)
+    of_documents = Draft202012Validator(json_schema(things_of_mongodb()))
+    for event in (mongodb("pair", "c"), mongodb("pair", "d", after=None), {"key": {"id": '"x"'}, "value": None}):
+        assert of_documents.is_valid(event)
+    for wrong in (
+        mongodb("pair", "c", after=None),
+        mongodb("pair", "u", collection="others"),
+        {"key": {}, "value": None},
+    ):
+        assert not of_documents.is_valid(wrong)
+
+
+@pytest.mark.spark
+def test_a_json_number_has_its_point_whatever_a_text_has(spark: SparkSession) -> None:
+    """`1234.5` is no number with groups: nothing was normalised, and nothing is told."""
+    accepts = ["decimal_comma", "thousands"]
+    given = [1234.5, "1.234,50", 1234]
+    wanted = [(Decimal("1234.50"), False), (Decimal("1234.50"), True), (Decimal(1234), False)]
+    lines = [{"id": n, "amount": amount} for n, amount in enumerate(given)]
+    for made, events in (
+        (replace(contract(amount=accepts), format="jsonl"), lines),
+        (contract(amount=accepts), [shaped("pair", line, source("postgresql")) for line in lines]),
+    ):
+        rows = projected(spark, made, events)
+        assert [(row["amount"], values.THOUSANDS in (row["_changes"] or ())) for row in rows] == wanted
 
 
 def test_a_file_whose_records_carry_their_schema_is_told_by_its_head(tmp_path: Path) -> None:

@@ -289,6 +289,17 @@ def test_times_of_int96_that_nanoseconds_do_not_reach_stay(tmp_path: Path) -> No
     assert left.schema.column(2).physical_type == "INT96"
 
 
+def test_a_file_that_cannot_be_written_again_is_not_called_rejected(tmp_path: Path) -> None:
+    lake, path, seeker = landed(tmp_path, "a.avro", b"", contract("avro"))
+    kinds = {"id": "string", "who": "string", "at": {"type": "long", "logicalType": "timestamp-micros"}}
+    fields = [{"name": name, "type": kind} for name, kind in kinds.items()]
+    with path.open("wb") as out:
+        row = {"id": "1", "who": "C-1", "at": 2**62}
+        fastavro.writer(out, {"type": "record", "name": "r", "fields": fields}, [row])
+    (done,) = erase_files(lake, seeker)
+    assert done.fault and "taken and cannot be written again" in done.fault and "rejected" not in done.fault
+
+
 def test_a_plan_writes_nothing_into_landing(tmp_path: Path) -> None:
     """Else a plan beside a run could take its draft away."""
     text = '{"id": "1", "who": "C-1"}\n'

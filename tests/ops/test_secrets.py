@@ -13,6 +13,7 @@ from test_cli import lakeops
 
 from python_ops.cli import print_json
 from python_ops.lake.config import Settings
+from python_ops.lake.erasure import keep_receipt
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
 from python_ops.lake.secrets import Secret, Secrets, mask
@@ -143,10 +144,13 @@ def test_secrets_manager_out_of_reach_is_one_clear_error(monkeypatch: pytest.Mon
         AwsProvider("lakehouse/").get("x")
 
 
-def test_what_is_needed_follows_from_the_settings() -> None:
+def test_what_is_needed_follows_from_the_settings_and_who_was_erased(tmp_path: Path) -> None:
     assert needed(Lake(Settings())) == {}
     lake = Lake(Settings(alerts=("console", "slack"), publish=("duckdb", "postgres")))
     assert set(needed(lake)) == {"slack_webhook_url", "postgres", "publish_pii_key"}
+    assert faults(Secret("erasure_key", "k" * 15), "erasure") and not faults(Secret("erasure_key", "k" * 16), "erasure")
+    keep_receipt(erased := Lake(Settings(home=tmp_path)), "contact_id.00", {"at": "x"})
+    assert needed(erased) == {"erasure_key": {"keeping out people who were erased": "erasure"}}
     clear = Settings(publish=("postgres",), publish_pii={"postgres": "clear"})
     assert set(needed(Lake(clear))) == {"postgres"}
     assert [type(p).__name__ for p in Lake(Settings(secrets="aws")).secrets.providers] == ["AwsProvider"]

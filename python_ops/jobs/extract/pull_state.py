@@ -123,6 +123,10 @@ class PullState:
         pairs = array("Q", (number for pair in seen.rows.items() for number in pair))
         write_whole(self.folder / "seen.bin", head.encode() + b"\n" + pairs.tobytes())
 
+    def forget(self) -> None:
+        """Drops what was seen: somebody was erased, and a hash without a key can be guessed. The overlap lands anew."""
+        (self.folder / "seen.bin").unlink(missing_ok=True)
+
     def last(self) -> Mapping[str, Any]:
         """What the last run saw; empty before the first."""
         try:

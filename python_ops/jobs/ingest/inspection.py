@@ -71,8 +71,8 @@ def _looked_at(path: Path, name: str, size: int, digest: str, contract: Contract
         fault = "a JSON value over several lines; deliver one object a line"
     elif fault is None and size and kind == "csv":
         line = head.split(text.line_end.encode(), 1)[0]
-        delimiter = _delimiter(line, contract)
-        layout, header, fault = _layout(line, contract, delimiter)
+        delimiter, is_padded = _delimiter(line, contract)
+        layout, header, fault = _layout(line, contract, delimiter[0], is_padded)
     elif contract.format == "debezium_json" and any(word in head for word in SIGNS_OF_WRAPPING):
         schema = WRAPPED
     return LandingFile(
@@ -99,18 +99,22 @@ def _goes_on(head: bytes, line_end: str) -> bool:
     return end > len(lines[0])
 
 
-def _delimiter(line: bytes, contract: Contract) -> str:
-    """What is between the fields of a header line: the one that finds most columns of the contract, or a comma. With a
-    blank after it where the contract's names have blanks around them: then values have them too.
+def _delimiter(line: bytes, contract: Contract) -> tuple[str, bool]:
+    """What is between the fields of a header line: the one that finds most columns of the contract, or a comma; and
+    whether a name of the contract has blanks around it there. With a blank after it where every name but the first
+    has: blanks are how such a writer parts fields, and values have them too. One name with blanks says nothing of them.
     """
     text = line.decode("utf-8-sig", "replace").rstrip("\r").lower()
     wanted = {column.given_name.lower() for column in contract.columns}
     found = max(_DELIMITERS, key=lambda each: len(wanted & {name.strip(' "') for name in text.split(each)}))
-    named = [name for name in text.split(found) if name.strip(' "') in wanted and name.strip('"') not in wanted]
-    return f"{found} " if any(name != name.strip() for name in named) else found
+    named = [name for name in text.split(found)[1:] if name.strip(' "') in wanted]
+    padded = [name for name in named if name != name.strip() and name.strip('"') not in wanted]
+    return f"{found} " if padded and len(padded) == len(named) else found, bool(padded)
 
 
-def _layout(line: bytes, contract: Contract, delimiter: str) -> tuple[tuple[str, ...], bool, str | None]:
+def _layout(
+    line: bytes, contract: Contract, delimiter: str, is_padded: bool
+) -> tuple[tuple[str, ...], bool, str | None]:
     """Names of a csv file's fields, whether its first line is a header, and what is wrong with it.
 
     No word of the line is told but the contract's own: what should be a header may be a record.
@@ -119,14 +123,14 @@ def _layout(line: bytes, contract: Contract, delimiter: str) -> tuple[tuple[str,
         return (), True, f"the first line is longer than {MAX_RECORD_BYTES} bytes"
     text = line.decode("utf-8-sig", "replace").rstrip("\r")
     try:
-        given = next(csv.reader([text], delimiter=delimiter[0], skipinitialspace=bool(delimiter[1:])), [])
+        given = next(csv.reader([text], delimiter=delimiter, skipinitialspace=is_padded), [])
     except csv.Error as exc:
         mixed = "line ends of two kinds, CR alone and LF; write LF or CRLF"
         return (), True, mixed if "\r" in text else f"the first line cannot be parsed ({exc})"
     wanted = [column.given_name for column in contract.columns]
     format_ = format_of(contract)
-    if delimiter[1:]:
-        given = [name.strip() for name in given]
+    if is_padded:
+        given = [name if name in wanted else name.strip() for name in given]
     names = {column.given_name: column.name for column in contract.columns}
     first = [names.get(name, name) for name in folded(given, [*wanted, *format_.fields(contract)])]
     if (found := format_.layout(first, contract)) is not None:

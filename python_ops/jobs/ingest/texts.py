@@ -29,6 +29,9 @@ _PACKED = {
     "bzip2": rb"BZh[1-9]1AY&SY", "xz": rb"\xfd7zXZ\x00", "snappy": rb"\xff\x06\x00\x00sNaPpY", "lz4": rb"\x04\x22M\x18",
 }  # fmt: skip
 
+# Those of them that are read, by the end of the name.
+_READ = {"gzip": ".gz", "zstd": ".zst"}
+
 
 @dataclass(frozen=True)
 class Text:
@@ -176,4 +179,6 @@ def _packed(head: bytes) -> str | None:
     if head[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
         return "UTF-32; deliver UTF-8"
     found = next((name for name, magic in _PACKED.items() if re.match(magic, head)), None)
-    return f"compressed as {found}, which its name does not say; deliver .gz or .zst" if found else None
+    if found in _READ:
+        return f"compressed as {found}, which its name does not say; deliver it as {_READ[found]}"
+    return f"compressed as {found}, which is not read; deliver .gz or .zst" if found else None

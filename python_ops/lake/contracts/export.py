@@ -25,6 +25,13 @@ _DAYS, _MICROSECONDS = (-719162, 2932896), (-719162 * 86_400_000_000, 2932897 * 
 _DATE = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 _MOMENT = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,6})?(Z|[+-][0-9]{2}:?[0-9]{2})$"
 
+# What an event's source must say, in one of the ways of Debezium's connectors: its table, its time, its place.
+_SAID: tuple[tuple[list[str], ...], ...] = (
+    (["table"], ["collection"]),
+    (["ts_us"], ["ts_ns"], ["ts_ms"]),
+    (["lsn"], ["file", "pos"], ["change_lsn"], ["commit_lsn"], ["scn"], ["ts_ms", "ord"]),
+)
+
 COMMAND = "lakeops contracts export --dbt"
 
 Json = dict[str, Any]
@@ -117,6 +124,11 @@ def _envelope(contract: Contract) -> Json:
     keys = [column for column in contract.columns if column.name in contract.key]
     moved = {"properties": {"op": {"enum": ["c", "u", "r"]}}, "required": ["op"]}
     deleted = {"properties": {"value": {"type": "object", "properties": {"op": {"const": "d"}}}}}
+    row: Json = {"$ref": "#/$defs/row"}
+    key = _object(keys, _of_key)
+    if [column.given_name for column in keys] == ["_id"]:  # of MongoDB: a document is a text, and so is its key
+        row = {"anyOf": [row, {"type": "string", "contentMediaType": "application/json"}]}
+        key = {"anyOf": [key, {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}}]}
     event = {
         "type": "object",
         "required": ["op", "source"],
@@ -124,17 +136,17 @@ def _envelope(contract: Contract) -> Json:
             "op": {"enum": ["c", "u", "d", "r", "t"]},
             "source": {
                 "type": "object",
-                "required": ["table", "lsn", "ts_us"],
                 "properties": {
-                    "table": {"const": contract.table},
+                    **{name: {"const": contract.table} for name in ("table", "collection")},
                     **({"schema": {"const": contract.schema}} if contract.schema not in (None, ANY_SCHEMA) else {}),
                     "lsn": _integer(*_INTEGERS["bigint"]),
                     "ts_us": _integer(*_MICROSECONDS),
                 },
+                "allOf": [{"anyOf": [{"required": names} for names in ways]} for ways in _SAID],
             },
         },
         "if": moved,
-        "then": {"required": ["after"], "properties": {"after": {"$ref": "#/$defs/row"}}},
+        "then": {"required": ["after"], "properties": {"after": row}},
     }
     return {
         "type": "object",
@@ -147,7 +159,7 @@ def _envelope(contract: Contract) -> Json:
         "then": {"required": ["key"], "properties": {"key": {"$ref": "#/$defs/key"}}},
         "$defs": {
             "event": event,
-            "key": _object(keys, _of_key),
+            "key": key,
             "row": _object(contract.columns, lambda column: (_of_key if column in keys else _of_sent_or_not)(column)),
         },
     }

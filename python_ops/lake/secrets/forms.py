@@ -29,9 +29,11 @@ FORMS: Mapping[str, Form] = {
     "address": (),
     "text": (),
     "key": (),
+    "erasure": (),
 }
 
-_KEY = 32  # hexadecimal digits of 128 bits
+LEAST_KEY = {"key": 32, "erasure": 16}
+"""Characters that a key has at least, by its form."""
 
 
 def faults(secret: Secret, form: str) -> list[str]:
@@ -40,8 +42,8 @@ def faults(secret: Secret, form: str) -> list[str]:
         text = secret.reveal()
         if form == "address" and not re.fullmatch(r"https?://\S+", text):
             return [f"Secret {secret.name} is not an address that begins with https://."]
-        if form == "key" and len(text.strip()) < _KEY:
-            return [f"Secret {secret.name} is too short for a key: it needs {_KEY} characters, made at random."]
+        if len(text.strip()) < (least := LEAST_KEY.get(form, 0)):
+            return [f"Secret {secret.name} is too short for a key: it needs {least} characters, made at random."]
         return [] if text.strip() else [f"Secret {secret.name} is blank."]
     try:
         fields = secret.json()

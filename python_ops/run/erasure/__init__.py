@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from python_ops.jobs.extract.pull_state import PullState
 from python_ops.jobs.maintenance import policies
 from python_ops.lake.artifacts import Manifest
 from python_ops.lake.delta import exists, query
@@ -199,7 +200,7 @@ def _seen(lake: Lake, manifest: Manifest, people: Sequence[Subject], key: Hashin
         for file in erase_files(lake, seeker):
             name = f"landing/{file.source}/{file.name}"
             if file.fault is not None:
-                search.unreached.append(f"{name} was rejected as a whole ({file.fault}): look at it, or remove it")
+                search.unreached.append(f"{name} {file.fault}: look at it, or remove it")
             search.note(name, file.found, "write again")
         seeker = Seeker(contract, people, key)
         _ = list(tables.letters_of(lake, seeker))
@@ -265,7 +266,8 @@ def _erase(
         contract = lake.contracts.load(source)
         seeker = Seeker(contract, people, key)
         for file in erase_files(lake, seeker, execute=True):
-            tell(f"landing  {source}/{file.name}: {file.found.total()} records")
+            tell(f"landing  {source}/{file.name}: {file.fault or f'{file.found.total()} records'}")
+        PullState(lake.state / "extract", source).forget()
         if letters := list(tables.letters_of(lake, seeker := Seeker(contract, people, key))):
             tables.erase_letters(session, f"{lake.schema_name('dlq')}.{source}", letters)
             tell(f"dlq      {source}: {len(letters)} dead letters")

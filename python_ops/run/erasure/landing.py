@@ -31,7 +31,7 @@ from python_ops.run.erasure.people import GONE, Seeker, csv_fields
 
 @dataclass(frozen=True)
 class Rewritten:
-    """A file with people in it, or one that nobody can read (`fault`).
+    """A file with people in it, or one that was not searched, or that stays as it is, with the reason (`fault`).
 
     Attributes:
         found: Records by subject.
@@ -58,7 +58,7 @@ def erase_files(lake: Lake, seeker: Seeker, execute: bool = False) -> Iterator[R
         for name in landing.names(folder, seeker.contract):
             file = taken.get(name) or inspect(folder, name, seeker.contract)
             if file.fault is not None:
-                yield Rewritten(source, name, Counter(), file.fault)
+                yield Rewritten(source, name, Counter(), f"was rejected as a whole ({file.fault})")
                 continue
             seeker.found = Counter()
             draft = draft_of(folder / name) if execute else Path(scratch, "counted")  # a plan touches nothing there
@@ -71,7 +71,9 @@ def erase_files(lake: Lake, seeker: Seeker, execute: bool = False) -> Iterator[R
                     _tell_ledger(lake, source, settled)  # first: a crash in between is mended by the next run
                     settle(draft, folder / name)
             except (OverflowError, ValueError) as exc:  # a time beyond Python's, in Avro
-                yield Rewritten(source, name, Counter(), f"cannot be written again: {type(exc).__name__}")
+                yield Rewritten(
+                    source, name, Counter(), f"was taken and cannot be written again ({type(exc).__name__})"
+                )
                 continue
             finally:
                 draft.unlink(missing_ok=True)

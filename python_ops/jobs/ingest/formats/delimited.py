@@ -64,7 +64,7 @@ def delimited(
         )
     typed = named.selectExpr(
         "*", *[f"{_clean(c)} as `{c.name}`" for c in format_.read_as(contract).columns]
-    ).selectExpr("*", changes(contract, "contains(_raw, '\\0')"))  # fmt: skip
+    ).selectExpr("*", changes(contract, "contains(_raw, '\\0')", is_json=False))  # fmt: skip
     checks: list[Check] = [
         *check_text(),
         Check("_is_corrupt or length(_raw) - length(replace(_raw, '\"', '')) & 1 = 1",

@@ -36,11 +36,13 @@ def _plain(value: str) -> str:
     )
     moment = f"date_format({from_epoch(number, 'epoch_ms')}, 'yyyy-MM-dd\\'T\\'HH:mm:ss.SSSXXX')"
     of_binary = f"try_variant_get({value}, '$[\"$binary\"].base64', 'string')"
+    floating = inside("numberDouble")
     plain = {
         "oid": f"cast({inside('oid')} as variant)",
         "numberLong": f"try_parse_json({inside('numberLong')})",
         "numberInt": f"try_parse_json({inside('numberInt')})",
-        "numberDouble": f"try_parse_json({inside('numberDouble')})",
+        # NaN and Infinity are no JSON: as texts they are taken for NULL and counted, as everywhere.
+        "numberDouble": f"coalesce(try_parse_json({floating}), cast({floating} as variant))",
         "numberDecimal": f"cast({inside('numberDecimal')} as variant)",
         "date": f"cast(coalesce({moment}, {inside('date')}) as variant)",
         "binary": f"cast(coalesce({of_binary}, {inside('binary')}) as variant)",

@@ -67,7 +67,8 @@ class Encoding:
         """The typed value, or NULL where it is of another kind or does not fit. `text` is what `text` gave."""
         number = f"try_variant_get({value}, '$', 'bigint')"
         if column.precision_and_scale:
-            floating = replace(column, accepts=(*column.accepts, "exponent"))
+            ways = (*(way for way in column.accepts if way != "decimal_comma"), "exponent")
+            floating = replace(column, accepts=ways)  # a JSON number has its point
             return (
                 f"case when {kind} = 'STRING' or {kind} like 'OBJECT<%' then {from_text(column, text)}"
                 f" when {kind} in ('BIGINT', 'DOUBLE') or {kind} like 'DECIMAL%' then {from_text(floating, text)} end"

@@ -172,17 +172,21 @@ def _typed(column: Column, encoding: Encoding | None) -> str:
     return (encoding.value if encoding else from_variant)(column, value, kind, text)
 
 
-def changes(contract: Contract, has_nul: str, others: Mapping[str, str] | None = None) -> str:
+def changes(
+    contract: Contract, has_nul: str, others: Mapping[str, str] | None = None, is_json: bool = True
+) -> str:  # fmt: skip
     """SQL of `_changes`: the names of what was changed to take the row.
 
     Args:
         contract: The source's contract.
         has_nul: SQL of whether the record has NUL characters.
         others: What its format may change besides: names with conditions in SQL.
+        is_json: Values have a `_kind_…`; otherwise each is a text.
     """
     found = [(NUL, has_nul), *(others or {}).items()]
     for column in contract.columns:
-        found += normalised(column, f"`_text_{column.name}`", f"`{column.name}`")
+        is_text = f"`_kind_{column.name}` = 'STRING'" if is_json else "true"
+        found += normalised(column, f"`_text_{column.name}`", f"`{column.name}`", is_text)
     return f"{names_of(found, 'cast(array() as array<string>)')} as _changes"
 
 

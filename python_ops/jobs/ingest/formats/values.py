@@ -203,14 +203,21 @@ def taken_as_null(column: Column, text: str) -> str:
     return "false"
 
 
-def normalised(column: Column, text: str, value: str) -> list[tuple[str, str]]:
-    """Changes of a value's writing when it is taken: their names, and SQL of the conditions."""
+def normalised(column: Column, text: str, value: str, is_text: str = "true") -> list[tuple[str, str]]:
+    """Changes of a value's writing when it is taken: their names, and SQL of the conditions.
+
+    Args:
+        column: What is wanted.
+        text: SQL of the value's text.
+        value: SQL of the typed value.
+        is_text: SQL of whether it was delivered as a text: a JSON number has its point, whatever the contract accepts.
+    """
     found = []
     if column.type == "boolean":
         found.append((LISTED_BOOLEAN, f"{value} is not null and lower({text}) not in ('true', 'false')"))
     if "thousands" in column.accepts:
         group = "." if "decimal_comma" in column.accepts else ","
-        found.append((THOUSANDS, f"{value} is not null and contains({text}, '{group}')"))
+        found.append((THOUSANDS, f"{is_text} and {value} is not null and contains({text}, '{group}')"))
     if "decimal_comma" in column.accepts:
         found.append((COMMA, f"{value} is not null and contains({text}, ',')"))
     if "exponent" in column.accepts:
