@@ -47,7 +47,7 @@ conf=("${conf[@]:2}")
 if [ -n "$master" ]; then
     driver=${LAKEHOUSE_DRIVER_HOST:-$(hostname -f)}
     conf+=(--conf "spark.master=$master" --conf "spark.driver.host=$driver" --conf "spark.driver.bindAddress=$driver"
-        --conf spark.executor.extraJavaOptions=-Duser.timezone=UTC)
+        --conf "spark.executor.extraJavaOptions=-Duser.timezone=UTC -XX:-DontCompileHugeMethods")
 fi
 if [ -z "${SPARK_CONNECT_AUTHENTICATE_TOKEN:-}" ]; then
     [ -s "$workspace/connect.token" ] || "$python" -c 'import secrets; print(secrets.token_urlsafe(32))' >"$workspace/connect.token"

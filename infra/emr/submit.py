@@ -63,10 +63,10 @@ def spark_parameters(home: str, archive: str, jars: list[str], variables: dict[s
         "spark.jars": ",".join(jars),
         "spark.driver.cores": cores,
         "spark.driver.memory": memory,
-        "spark.driver.extraJavaOptions": "-Duser.timezone=UTC",
+        "spark.driver.extraJavaOptions": "-Duser.timezone=UTC -XX:-DontCompileHugeMethods",
         "spark.executor.cores": executor_cores,
         "spark.executor.memory": executor_memory,
-        "spark.executor.extraJavaOptions": "-Duser.timezone=UTC",
+        "spark.executor.extraJavaOptions": "-Duser.timezone=UTC -XX:-DontCompileHugeMethods",
         "spark.dynamicAllocation.maxExecutors": most,
         # One task per core of the largest cluster; adaptive execution joins the small ones.
         "spark.sql.shuffle.partitions": str(int(executor_cores) * int(most)),

@@ -16,7 +16,7 @@ from python_ops.jobs.ingest.reading import Records, read
 from python_ops.jobs.ingest.reasons import is_of_the_machine, reason_of
 from python_ops.jobs.ingest.repair import Fault, compare, repair
 from python_ops.jobs.ingest.result import IngestResult, together
-from python_ops.jobs.ingest.rows import compute, dead_letters, find, implied_deletes, rows_of
+from python_ops.jobs.ingest.rows import compute, dead_letters, find, implied_deletes, rows_of, stamped
 from python_ops.jobs.ingest.snapshots import Delivery, deleted_keys, deliveries, living_keys, missing_keys
 from python_ops.jobs.ingest.suppression import Suppression, suppression
 from python_ops.jobs.ingest.tables import AppendOnlyTable
@@ -245,11 +245,11 @@ class BatchWriter:
             if letters is not None:
                 self.dlq.append(letters, manifest.batch_id)
             if rows is not None and (found.counts["accepted"] or found.counts["generated"]):
-                good = rows.where("_kind = 'event'")
+                good = stamped(rows.where("_kind = 'event'"), manifest)
                 if missing is not None and found.counts["generated"]:
                     implied = implied_deletes(missing, self.contract, manifest, found.positions)
                     good = good.unionByName(implied, allowMissingColumns=True)
-                self.bronze.append(good, manifest.batch_id)
+                self.bronze.append(good, manifest.batch_id, found.counts["accepted"] + found.counts["generated"])
         finally:
             if rows is not None:
                 rows.unpersist()

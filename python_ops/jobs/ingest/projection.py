@@ -8,6 +8,7 @@ from python_ops.jobs.ingest.formats import format_of
 from python_ops.jobs.ingest.formats.delimited import delimited
 from python_ops.jobs.ingest.formats.envelopes import debezium
 from python_ops.jobs.ingest.formats.objects import objects
+from python_ops.jobs.ingest.formats.pipe import Pipe
 from python_ops.lake.contracts import Contract
 
 if TYPE_CHECKING:
@@ -32,10 +33,12 @@ def project(
         `_unknown_version`, `_changes`: what was changed to take the record, `_raw`, `_origin` (schema of its table),
         then the contract's columns and METADATA up to `_line`.
     """
+    records, format_ = Pipe(lines), format_of(contract)
     if contract.format == "debezium_json":
-        return debezium(lines, contract, is_wrapped)
-    format_ = format_of(contract)
-    if layout or contract.format == "csv":
+        rows = debezium(records, contract, is_wrapped)
+    elif layout or contract.format == "csv":
         names = layout or tuple(column.name for column in contract.columns)
-        return delimited(lines, contract, names, format_, delimiter)
-    return objects(lines, contract, format_)
+        rows = delimited(records, contract, names, format_, delimiter)
+    else:
+        rows = objects(records, contract, format_)
+    return rows.frame()

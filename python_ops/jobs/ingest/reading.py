@@ -79,7 +79,8 @@ def read(spark: SparkSession, folder: Path, files: Sequence[LandingFile], genera
             if alike.multiline:
                 lines = _joined(lines, alike)
             if len(paths) < tasks and sum(file.bytes for file in members) > _SPREAD_ABOVE:
-                lines = lines.repartition(tasks)
+                # By a hash: rows that are dealt out in turn are sorted before, so that a second try deals them alike.
+                lines = lines.repartition(tasks, "_line")
         wrapped = alike.schema == WRAPPED
         found.append(Records(lines, alike.layout, generation, is_wrapped=wrapped, delimiter=alike.delimiter))
     return found

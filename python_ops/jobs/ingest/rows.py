@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def rows_of(
     records: Sequence[Records], contract: Contract, manifest: Batch, kept_out: Suppression | None = None
 ) -> DataFrame | None:
-    """Records of a batch as `project` gives them, with the batch's own columns; None when there are none."""
+    """Records of a batch as `project` gives them; None when there are none. `stamped` adds the batch's own columns."""
     frames = [_rows(part, contract, manifest) for part in records]
     rows = reduce(lambda one, other: one.unionByName(other), frames) if frames else None
     return rows if rows is None or kept_out is None else kept_out.apply(rows)
@@ -45,11 +45,17 @@ def _rows(records: Records, contract: Contract, manifest: Batch) -> DataFrame:
     if manifest.snapshot_at is not None:
         special["_source_ts"] = f"coalesce(_source_ts, timestamp '{manifest.snapshot_at}') as _source_ts"
     return projected.selectExpr(
-        *[special.get(name, f"`{name}`") for name in projected.columns],
+        *[special.get(name, f"`{name}`") for name in projected.columns], f"{str(records.again).lower()} as _again"
+    )
+
+
+def stamped(rows: DataFrame, manifest: Batch) -> DataFrame:
+    """Rows with what is one value for the whole batch, which a cache would keep for each of them."""
+    return rows.selectExpr(
+        "*",
         f"'{manifest.contract_version}' as _contract_version",
         f"timestamp '{manifest.arrived_at}' as _arrived_at",
         f"cast({manifest.batch_id} as bigint) as _batch_id",
-        f"{str(records.again).lower()} as _again",
     )
 
 
@@ -81,10 +87,7 @@ def find(rows: DataFrame | None) -> Findings:
         "array_sort(collect_set(case when _kind = 'event' then _origin end)) as origins",
         "min(case when _kind = 'event' then _source_lsn end) as low",
         "max(case when _kind = 'event' then _source_lsn end) as high",
-        *[
-            f"count_if(_kind = 'event' and array_contains(_changes, '{name}')) as `change_{number}`"
-            for number, name in enumerate(NORMALISATIONS)
-        ],
+        "count_if(_kind = 'event' and size(_changes) > 0) as changed",
     ).collect()[0]
     counts |= {name: int(total[name]) for name in ("read", "accepted", "quarantined", "ignored")}
     counts |= {"suppressed": int(total["suppressed"])} if total["suppressed"] else {}
@@ -92,11 +95,14 @@ def find(rows: DataFrame | None) -> Findings:
     if counts["quarantined"]:
         told = rows.where(f"{bad} and not _again").groupBy("_reason_kind", "_reason", "_column").count().collect()
         rejected = tuple(Rejection(Kind(kind), reason, column, int(count)) for kind, reason, column, count in told)
-    changes = {name: int(total[f"change_{number}"]) for number, name in enumerate(NORMALISATIONS)}
+    changes: dict[str, int] = {}
+    if total["changed"]:
+        names = rows.where("_kind = 'event'").selectExpr("explode(_changes) as name")
+        changes = {row["name"]: int(row["count"]) for row in names.groupBy("name").count().collect()}
     return Findings(
         counts,
         rejected,
-        {name: count for name, count in changes.items() if count},
+        {name: changes[name] for name in NORMALISATIONS if name in changes},
         tuple(total["extra"]),
         tuple(total["unknown"]),
         None if total["low"] is None else (int(total["low"]), int(total["high"])),
@@ -110,7 +116,8 @@ def dead_letters(
     """Rejected records and files, as the dead-letter table has them."""
     dead = None
     if rows is not None:
-        dead = rows.where("_kind in ('rejected', 'unknown') and not _again").selectExpr(
+        bad = rows.where("_kind in ('rejected', 'unknown') and not _again")
+        dead = stamped(bad, manifest).selectExpr(
             "_batch_id", "_file as file", "_line as line", "_raw as raw", "_reason_kind as kind", "_reason as reason",
             "_column as column", "_contract_version as contract_version", "_arrived_at as arrived_at",
         )  # fmt: skip

@@ -19,6 +19,9 @@ from python_ops.lake.sql import escaped
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+# So many rows keep a core busy for a second; fewer are not worth another file.
+_ROWS_OF_A_FILE = 100_000
+
 
 class AppendOnlyTable:
     """A Delta table that one batch number is appended to at most once.
@@ -120,10 +123,16 @@ class AppendOnlyTable:
         properties = f" tblproperties ({self.properties})" if self.properties else ""
         spark.sql(f"create table {self.name} ({columns}) using delta comment '{escaped(self.comment)}'{properties}")
 
-    def append(self, rows: DataFrame, batch_id: int) -> None:
-        """Appends a batch in one commit. Delta skips it when this number was appended before."""
+    def append(self, rows: DataFrame, batch_id: int, count: int = 0) -> None:
+        """Appends a batch in one commit. Delta skips it when this number was appended before.
+
+        Args:
+            rows: Its rows.
+            batch_id: Its number.
+            count: How many rows, where there may be many: they are then written to several files, side by side.
+        """
         names = [f"`{column.name}`" for column in self.columns]
-        writer = rows.selectExpr(*names).coalesce(1).write.format("delta").mode("append")
+        writer = rows.selectExpr(*names).coalesce(1 + count // _ROWS_OF_A_FILE).write.format("delta").mode("append")
         writer.option("txnAppId", self.writer_id).option("txnVersion", batch_id).save(str(self.path))
 
     def holds(self, spark: SparkSession, batch_id: int, rows: int) -> bool:

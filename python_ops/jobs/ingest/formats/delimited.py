@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from python_ops.jobs.ingest.formats.format import Format
+from python_ops.jobs.ingest.formats.pipe import Pipe
 from python_ops.jobs.ingest.formats.rows import changes, check_text, finish
 from python_ops.jobs.ingest.formats.values import (
     MAX_RECORD_BYTES,
@@ -18,9 +17,6 @@ from python_ops.lake.contracts import Column, Contract
 from python_ops.lake.rejections import Kind
 from python_ops.lake.sql import escaped
 
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
 # The parser fails, and the batch with it, on a record of more fields.
 _MAX_FIELDS = 100_000
 
@@ -32,9 +28,7 @@ _OPTIONS = (
 )
 
 
-def delimited(
-    lines: DataFrame, contract: Contract, layout: tuple[str, ...], format_: Format, delimiter: str = ","
-) -> DataFrame:
+def delimited(lines: Pipe, contract: Contract, layout: tuple[str, ...], format_: Format, delimiter: str = ",") -> Pipe:
     """Parses and checks csv records, as python_ops.jobs.ingest.projection.project says.
 
     Args:
@@ -44,10 +38,10 @@ def delimited(
         format_: The contract's.
         delimiter: What is between the fields; with a blank after it, blanks around a value are not part of it.
     """
-    split = lines.selectExpr("*", f"{parsed('_raw', layout, delimiter)} as _fields")
+    split = lines.select("*", f"{parsed('_raw', layout, delimiter)} as _fields")
     wanted = {column.name for column in contract.columns} | set(format_.fields(contract))
     extra = [(name, number) for number, name in enumerate(layout) if name not in wanted]
-    named = split.selectExpr(
+    named = split.select(
         "_raw", "_file", "_line", "_fields is null or _fields._corrupt is not null as _is_corrupt",
         "cast(null as string) as _unknown_version",
         *[f"{_field(column.name, layout)} as `_text_{column.name}`" for column in contract.columns],
@@ -55,16 +49,16 @@ def delimited(
         *format_.given(contract, lambda name: _field(name, layout), lambda name: str(name in layout).lower()),
     )  # fmt: skip
     if positions := format_.positions(contract):
-        named = named.selectExpr("*", *positions)
+        named = named.select("*", *positions)
     if null_text := contract.null_text or format_.null_text:
         texts = [f"`_text_{column.name}`" for column in contract.columns]
-        named = named.selectExpr(
+        named = named.select(
             f"* except ({', '.join(texts)})",
             *[f"nullif({text}, '{escaped(null_text)}') as {text}" for text in texts],
         )
-    typed = named.selectExpr(
+    typed = named.select(
         "*", *[f"{_clean(c)} as `{c.name}`" for c in format_.read_as(contract).columns]
-    ).selectExpr("*", changes(contract, "contains(_raw, '\\0')", is_json=False))  # fmt: skip
+    ).select("*", changes(contract, "contains(_raw, '\\0')", is_json=False))  # fmt: skip
     checks: list[Check] = [
         *check_text(),
         Check("_is_corrupt or length(_raw) - length(replace(_raw, '\"', '')) & 1 = 1",

@@ -11,18 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from python_ops.jobs.ingest.formats.format import Format
+from python_ops.jobs.ingest.formats.pipe import Pipe
 from python_ops.jobs.ingest.formats.rows import names_of
 from python_ops.jobs.ingest.formats.values import CUT, Check, from_text
 from python_ops.lake.contracts import Column, Contract
 from python_ops.lake.contracts.dms import CHANGES, FULL_LOAD, OPERATION
 from python_ops.lake.rejections import Kind
 from python_ops.lake.sql import escaped
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
 
 _FILE_TIME = "regexp_extract(_file, '([0-9]{8}-[0-9]{9})[0-9]?', 1)"
 _IS_LOAD = f"_file rlike '{FULL_LOAD.pattern}'"
@@ -126,16 +123,16 @@ class Dms(Format):
             return "_op <> 'd'"
         return f"_op <> 'd' and not `_text_{column.name}` <=> '{escaped(contract.csv_no_sup_value)}'"
 
-    def as_sent(self, typed: DataFrame, contract: Contract) -> DataFrame:
+    def as_sent(self, typed: Pipe, contract: Contract) -> Pipe:
         """Deletes with their key alone, as all formats have them, and a delete of the key that an update left."""
         if contract.lob_max_kb is not None:
-            typed = typed.selectExpr("* except (_changes)", f"{_changes(contract, contract.lob_max_kb)} as _changes")
+            typed = typed.select("* except (_changes)", f"{_changes(contract, contract.lob_max_kb)} as _changes")
         if contract.before_image_prefix is not None:
             typed = _with_keys_left(typed, self.read_as(contract))
         others = {c.name: self.is_sent(contract, c) for c in contract.columns if c.name not in contract.key}
         missing = _missing(others) if others and contract.csv_no_sup_value else "cast(null as array<string>)"
         kept = "* except (" + ", ".join(f"`{name}`" for name in others) + ")" if others else "*"
-        return typed.selectExpr(
+        return typed.select(
             kept,
             *[f"case when {is_sent} then `{name}` end as `{name}`" for name, is_sent in others.items()],
             f"{missing} as _missing",
@@ -186,14 +183,14 @@ def _changes(contract: Contract, kibibytes: int) -> str:
     return f"case when {cut or 'false'} then array_append(_changes, '{CUT}') else _changes end"
 
 
-def _with_keys_left(typed: DataFrame, contract: Contract) -> DataFrame:
+def _with_keys_left(typed: Pipe, contract: Contract) -> Pipe:
     """Rows with, for an update that changed its key, a delete of the old key: its row would else live for ever."""
     old = {column.name: from_text(column, f"_before.`{column.name}`") for column in _key(contract)}
     moved = " or ".join(f"{value} <> `{name}`" for name, value in old.items())
     left = f"_op = 'u' and _source_ts is not null and ({moved})"
-    return typed.selectExpr(
+    return typed.select(
         "*", f"explode(case when {left} then array(false, true) else array(false) end) as _is_left"
-    ).selectExpr(
+    ).select(
         "* except (_op, _is_left, " + ", ".join(f"`{name}`" for name in old) + ")",
         "case when _is_left then 'd' else _op end as _op",
         *[f"case when _is_left then coalesce({value}, `{name}`) else `{name}` end as `{name}`"

@@ -13,10 +13,9 @@ events.py takes them apart. Source: Debezium's pages of the connectors, "Data ch
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from python_ops.jobs.ingest.formats.encodings import Encoding
 from python_ops.jobs.ingest.formats.events import events
+from python_ops.jobs.ingest.formats.pipe import Pipe
 from python_ops.jobs.ingest.formats.rows import (
     NUL_IN_JSON,
     changes,
@@ -38,9 +37,6 @@ from python_ops.lake.contracts import ANY_SCHEMA, Column, Contract
 from python_ops.lake.rejections import Kind
 from python_ops.lake.sql import escaped
 
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
 _BASE64 = "^[A-Za-z0-9+/]*[A-Z+/][A-Za-z0-9+/]*={0,2}$"
 _WHOLE = "for MongoDB: capture.mode=change_streams_update_full"
 _ADD = "for ExtractNewRecordState: add.fields=op,table,lsn,source.ts_us"
@@ -48,7 +44,7 @@ SIGNS_OF_WRAPPING = (b'"payload"', b'"specversion"')
 """What the head of a file with wrapped events has in it: only then is each of its records looked at for that."""
 
 
-def debezium(lines: DataFrame, contract: Contract, is_wrapped: bool) -> DataFrame:
+def debezium(lines: Pipe, contract: Contract, is_wrapped: bool) -> Pipe:
     """Parses and checks Debezium events, as python_ops.jobs.ingest.projection.project says.
 
     Args:
@@ -64,18 +60,21 @@ def debezium(lines: DataFrame, contract: Contract, is_wrapped: bool) -> DataFram
         "_source_at", "_source_tx",
     ]  # fmt: skip
     encoding = Encoding(has_schemas=is_wrapped)
-    columns = value_columns(
-        rows,
-        contract,
-        [*carried, *(["_types"] if is_wrapped else [])],
-        encoding=encoding,
-        hidden="(_is_flat and startswith(name, '__'))",
-    ).selectExpr(
-        "*",
-        changes(contract, NUL_IN_JSON, {FLOATING: _is_floating(contract)}),
-        *[_is_unsent(c) for c in contract.columns],
+    typed = (
+        value_columns(
+            rows,
+            contract,
+            [*carried, *(["_types"] if is_wrapped else [])],
+            encoding=encoding,
+            hidden="(_is_flat and startswith(name, '__'))",
+        )
+        .select(
+            "*",
+            changes(contract, NUL_IN_JSON, {FLOATING: _is_floating(contract)}),
+            *[_is_unsent(c) for c in contract.columns],
+        )
+        .select(*_without_values_of_deletes(contract))
     )
-    typed = columns.selectExpr(*_without_values_of_deletes(columns.columns, contract))
     checks = [c for column in contract.columns for c in _column_checks(contract, column, encoding)]
     unsent = [(column.name, f"`_unsent_{column.name}`") for column in contract.columns]
     return finish(
@@ -123,12 +122,11 @@ def _ignored_tables(contract: Contract) -> str:
     return others + "))"
 
 
-def _without_values_of_deletes(columns: list[str], contract: Contract) -> list[str]:
+def _without_values_of_deletes(contract: Contract) -> list[str]:
     """The columns, with NULL for what a delete says beside the key: the connector invents it (replica identity)."""
-    invented = {column.name for column in contract.columns} - set(contract.key)
-    return [
-        f"case when _op <> 'd' then `{name}` end as `{name}`" if name in invented else f"`{name}`" for name in columns
-    ]
+    invented = [f"`{column.name}`" for column in contract.columns if column.name not in contract.key]
+    others = f"* except ({', '.join(invented)})" if invented else "*"
+    return [others, *[f"case when _op <> 'd' then {name} end as {name}" for name in invented]]
 
 
 def _column_checks(contract: Contract, column: Column, encoding: Encoding) -> list[Check]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from python_ops.jobs.ingest.formats.pipe import Pipe
 from python_ops.jobs.ingest.formats.values import Check
 from python_ops.lake.contracts import Column, Contract
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
 
 
 class Format:
@@ -83,7 +80,7 @@ class Format:
         """SQL of whether a row carries a value of the column, which is checked only then."""
         return "true"
 
-    def as_sent(self, typed: DataFrame, contract: Contract) -> DataFrame:
+    def as_sent(self, typed: Pipe, contract: Contract) -> Pipe:
         """Rows without values that they do not really carry."""
         return typed
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from python_ops.jobs.ingest.formats.encodings import Encoding
+from python_ops.jobs.ingest.formats.pipe import Pipe
 from python_ops.jobs.ingest.formats.values import (
     MAX_EXTRA_COLUMNS,
     MAX_RECORD_BYTES,
@@ -29,15 +29,11 @@ from python_ops.lake.contracts import Column, Contract
 from python_ops.lake.rejections import Kind
 from python_ops.lake.sql import escaped
 
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-
 NUL_IN_JSON = "contains(_raw, '\\\\u0000')"
 """SQL of whether a JSON record has NUL characters."""
 
 
-def parse_json(lines: DataFrame) -> DataFrame:
+def parse_json(lines: Pipe) -> Pipe:
     """Adds `_event`, the one JSON value of the line, and `_is_object`."""
     # In brackets before a word that nobody can guess, because the parser stops at the end of the first value: what
     # follows it on the line, another value or a bracket of the file's own, would be lost.
@@ -47,13 +43,13 @@ def parse_json(lines: DataFrame) -> DataFrame:
     marked = "startswith(_raw, '\\uFEFF')"
     text = f"case when {marked} then substr(_raw, 2) else _raw end"
     whole = f"octet_length(_raw) <= {MAX_RECORD_BYTES} and is_valid_utf8(_raw)"
-    return lines.selectExpr("*", f"case when {whole} then {text} end as _text").selectExpr(
+    return lines.select("*", f"case when {whole} then {text} end as _text").select(
         "*", f"try_parse_json(concat('[', _text, ',\"{end}\"]')) as _parsed"
-    ).selectExpr(
+    ).select(
         "*",
         f"case when try_variant_get(_parsed, '$[1]', 'string') = '{end}'"
         " then try_variant_get(_parsed, '$[0]', 'variant') end as _event",
-    ).selectExpr(
+    ).select(
         "*", "_event is not null and startswith(trim(leading ' \\t\\r\\n' from _text), '{') as _is_object"
     )  # fmt: skip
 
@@ -61,7 +57,7 @@ def parse_json(lines: DataFrame) -> DataFrame:
 def check_record() -> list[Check]:
     """What every JSON line must be."""
     return [
-        *check_text(),
+        *(check._replace(condition=f"not coalesce(_is_object, false) and {check.condition}") for check in check_text()),
         Check("not coalesce(_is_object, false)", Kind.RECORD, "not one JSON object, or a key is there twice"),
         Check(
             "size(_recased) > 0 and _folded is null", Kind.RECORD, "a column is there twice, in upper and lower case"
@@ -100,13 +96,13 @@ def column_checks(contract: Contract, column: Column, applies: str) -> list[Chec
 
 
 def value_columns(
-    rows: DataFrame,
+    rows: Pipe,
     contract: Contract,
     carried: Sequence[str],
     known: Sequence[str] = (),
     encoding: Encoding | None = None,
     hidden: str = "false",
-) -> DataFrame:
+) -> Pipe:
     """From `_row`, a JSON object: `_kind_…` and `_text_…` of each column, its typed value, `_extra`, `_changes`.
 
     A column is found under the name that the source gives it; in another case where the object lacks that.
@@ -128,30 +124,30 @@ def value_columns(
     is_clear = f"size(_recased) > 0 and {spelled} = size(_recased)"
     # Functions with lambdas are interpreted: only rows that have other fields than the contract's come to them.
     found = " + ".join(f"int(`_value_{name}` is not null)" for name in given)
-    values = rows.selectExpr(*carried, "try_cast(_row as map<string, variant>) as _fields").selectExpr(
+    values = rows.select(*carried, "try_cast(_row as map<string, variant>) as _fields").select(
         *carried, "_fields",
         *[f"try_element_at(_fields, '{of_source}') as `_value_{name}`" for name, of_source in given.items()],
-    ).selectExpr(
+    ).select(
         "*",
         f"case when size(_fields) > {found} then map_filter(_fields,"
         f" (name, _) -> not (array_contains(array({names}), name) or {hidden})) end as _others",
-    ).selectExpr(
+    ).select(
         "*",
         f"case when exists(map_keys(_others), name -> {lower}) then map_filter(_others, (name, _) -> {lower}"
         f" and not map_contains_key(_fields, {own}[lower(name)])) end as _recased",
-    ).selectExpr("*", f"case when {is_clear} then map_from_entries({folded}) end as _folded")  # fmt: skip
+    ).select("*", f"case when {is_clear} then map_from_entries({folded}) end as _folded")  # fmt: skip
     others = "case when size(_recased) > 0 then map_filter(_others, (name, _) -> not map_contains_key(_recased, name))"
     others += " else _others end"
-    kinds = values.selectExpr(
+    kinds = values.select(
         *carried, "_others", "_recased", "_folded",
         f"case when size(_others) > coalesce(size(_recased), 0) then to_json({others}) end as _extra",
         *[
             f"coalesce(`_value_{name}`, try_element_at(_folded, lower('{of_source}'))) as `_value_{name}`"
             for name, of_source in given.items()
         ],
-    ).selectExpr("*", *[f"schema_of_variant(`_value_{name}`) as `_kind_{name}`" for name in given])  # fmt: skip
-    texts = kinds.selectExpr("*", *[f"{_text(c, encoding)} as `_text_{c.name}`" for c in contract.columns])
-    return texts.selectExpr("*", *[f"{_typed(c, encoding)} as `{c.name}`" for c in contract.columns])
+    ).select("*", *[f"schema_of_variant(`_value_{name}`) as `_kind_{name}`" for name in given])  # fmt: skip
+    texts = kinds.select("*", *[f"{_text(c, encoding)} as `_text_{c.name}`" for c in contract.columns])
+    return texts.select("*", *[f"{_typed(c, encoding)} as `{c.name}`" for c in contract.columns])
 
 
 def member(record: str, given_name: str) -> str:
@@ -207,10 +203,10 @@ def unknown_version(contract: Contract) -> str:
 
 
 def finish(
-    typed: DataFrame, contract: Contract, checks: list[Check], *, ignored: str, op: str, lsn: str = "null",
+    typed: Pipe, contract: Contract, checks: list[Check], *, ignored: str, op: str, lsn: str = "null",
     position: str = "null", at: str = "null", transaction: str = "null", unsent: str = "null", extra: str = "_extra",
     origin: str = "null",
-) -> DataFrame:  # fmt: skip
+) -> Pipe:  # fmt: skip
     """The verdict, and the columns in their order. The arguments are the SQL of METADATA's columns.
 
     Args:
@@ -221,7 +217,7 @@ def finish(
         origin: The schema, or database, whose table the record is of.
     """
     verdict = f"case when {ignored} or _unknown_version is not null then null else {first_of(checks)} end"
-    return typed.selectExpr("*", f"{verdict} as _verdict").selectExpr(
+    return typed.select("*", f"{verdict} as _verdict").select(
         f"case when {ignored} then 'ignored' when _unknown_version is not null then 'unknown' when _verdict is null"
         " then 'event' else 'rejected' end as _kind",
         f"case when _unknown_version is not null then '{Kind.LAYOUT}' else _verdict.kind end as _reason_kind",
