@@ -302,15 +302,15 @@ def test_how_a_csv_file_is_written_is_seen(
             "An error occurred while calling o9.load.\n: org.apache.spark.sql.avro.IncompatibleSchemaException: \n"
             "Found recursive reference in Avro schema:\n{}\n\tSuppressed: org.apache.spark.util."
             "Utils$OriginalTryStackTraceException: Full stacktrace of original doTryWithCallerStacktrace caller",
-            "IncompatibleSchemaException: Found recursive reference in Avro schema:",
+            "Found recursive reference in Avro schema",
         ),
-        ("x.Y: boom\nCaused by: a.B: middle\n at z\nCaused by: java.io.C: deepest\n at y", "C: deepest"),
-        ("[UNSUPPORTED_TIME_TYPE] No TIME. SQLSTATE: 0A000\n at x", "[UNSUPPORTED_TIME_TYPE] No TIME. SQLSTATE: 0A000"),
+        ("x.Y: boom\nCaused by: a.B: middle\n at z\nCaused by: java.io.CException: deepest\n at y", "deepest"),
+        ("[UNSUPPORTED_TIME_TYPE] No TIME. SQLSTATE: 0A000\n at x", "No TIME."),
         ("An error occurred while calling o5.load.\n: org.x.SchemaException: Found recursion\n at y\n Suppressed: "
          "org.y.Utils$OriginalTryStackTraceException: Full\n at z\nCaused by: org.y.Utils$OriginalTryStackTrace",
-         "SchemaException: Found recursion"),
+         "Found recursion"),
         ("plain\nmore", "plain"),
-        ("[CAST_INVALID_INPUT] The value 'anna@x.example' is bad", "[CAST_INVALID_INPUT] The value '…' is bad"),
+        ("[CAST_INVALID_INPUT] The value 'anna@x.example' is bad", "The value '…' is bad"),
         ("", "ValueError"),
     ],
 )  # fmt: skip

@@ -155,7 +155,8 @@ def _ingest_safely(
 
 def _failed(lake: Lake, contract: Contract, error: Exception) -> IngestResult:
     """The message of an unexpected failure."""
-    name = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
+    is_told = isinstance(error, OSError) or type(error).__module__.startswith(("py4j", "pyspark"))
+    name = "" if is_told else f"{type(error).__name__}: "
     failure = OpsError(
         f"{contract.source}: {name}{reason_of(error)}. The batch is not finished: run again to finish it. If it "
         f"fails again, {lake.workspace / 'logs' / 'spark.log'} has the details; the other sources go on."

@@ -11,17 +11,21 @@ _MACHINE = (
 _CONDITION = r"\[[A-Z][A-Z0-9_.]+\] .+"
 # Spark wraps a failure in itself, with this for the inner cause. A message may begin on the next line.
 _CAUSE = r"Caused by: (?!\S*OriginalTryStackTrace).+"
+# What is for who looks a message up: the names of a condition, a class and a state. The log has them.
+_NAMES = r"^\[[A-Z][A-Z0-9_.]+\] |^[\w$]*(Exception|Error): |\s*SQLSTATE: \w+\.?$|\s*:$"
 _RAISED = r"(?<![\w.$])(?!\S*OriginalTryStackTrace)[\w.$]+(?:Exception|Error):\s+\S.*"
 
 
 def reason_of(error: Exception) -> str:
-    """One line: Spark's error condition where there is one, or the deepest cause. Quoted values are left out."""
+    """One line: what Spark says of its error condition where there is one, or of the deepest cause. Names of conditions
+    and classes, and quoted values, are left out.
+    """
     text = str(error).strip()
     for pattern in (_CONDITION, _CAUSE, _RAISED, r".+"):
         if found := re.findall(pattern, text):
             line = found[-1] if pattern == _CAUSE else found[0]
             line = " ".join(re.sub(r"^(Caused by: )?([\w$]+\.)*", "", line).split())
-            return re.sub(r"'[^']*'", "'…'", line)[:200]
+            return re.sub(r"'[^']*'", "'…'", re.sub(_NAMES, "", line))[:200] or type(error).__name__
     return type(error).__name__
 
 
