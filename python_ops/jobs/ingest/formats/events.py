@@ -55,7 +55,7 @@ def _values(events: Pipe, is_wrapped: bool) -> Pipe:
 def _with_source(values: Pipe) -> Pipe:
     """Adds `_is_flat`, `_op`, and `_told`: the fields of the event's source, in its envelope, a flattened row's `__…`,
     or a CloudEvent's attributes. They are taken out at once, because each way through a variant costs; an envelope's
-    as a map of the few that it has, which is half of what a struct of all that are read costs.
+    as a map, because it has few of those that are looked for.
     """
     flat_op, deleted = (f"try_variant_get(_value, '$.{name}', 'string')" for name in ("__op", "__deleted"))
     of_cloud = "try_variant_get(_given, '$.iodebeziumop', 'string')"
