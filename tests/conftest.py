@@ -27,8 +27,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # Tests run most of Spark's code a few times; the JVM's second compiler costs more than it saves. A session and three
 # small MERGEs took 50 s of processor time with it, and 28 s without (2026-11-28). Spark's generated code stays: without
-# it a wide projection is sent to its tasks as trees of objects, which took ingestion's tests longer.
-os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:ParallelGCThreads=1")
+# it a wide projection is sent to its tasks as trees of objects, which took ingestion's tests longer. A heap and a
+# metaspace that begin small grow by full collections, six in the first two hundred seconds.
+os.environ.setdefault(
+    "SPARK_SUBMIT_OPTS",
+    "-XX:TieredStopAtLevel=1 -XX:ParallelGCThreads=1 -XX:InitialRAMPercentage=10 -XX:MetaspaceSize=512m",
+)
 
 for folder in ("e2e", "engine", "macros", "ops"):
     sys.path.insert(0, str(Path(__file__).parent / folder))

@@ -19,6 +19,7 @@ from cdc_sets import METADATA
 from pyspark.sql import SparkSession
 
 ROOT = Path(__file__).resolve().parents[2]
+PRODUCTION, SMALL = ROOT / "profiles", Path(__file__).parent / "profiles"  # folders of dbt's profile
 
 Watcher = Callable[[Any, str], str | None]  # takes dbt's cursor and a statement before it runs; may give another
 FULL_REFRESH, MAY_FAIL = "full refresh", "may fail"
@@ -49,12 +50,14 @@ class Lab:
         spark: The session that dbt is to share.
         folder: Where the dbt project is written.
         schema: Name of the schema for bronze and models alike.
+        profiles: PRODUCTION, or SMALL, which has settings for tables of a few rows.
     """
 
-    def __init__(self, spark: SparkSession, folder: Path, schema: str) -> None:
+    def __init__(self, spark: SparkSession, folder: Path, schema: str, profiles: Path = PRODUCTION) -> None:
         self.spark = spark
         self.folder = folder
         self.schema = schema
+        self.profiles = profiles
         (folder / "models").mkdir(parents=True, exist_ok=True)
         install_package(folder)
         (folder / "dbt_project.yml").write_text(PROJECT.format(macros=ROOT / "macros", schema=schema))
@@ -125,7 +128,7 @@ class Lab:
         from dbt.cli.main import dbtRunner
 
         line = [
-            "--quiet", command, "--project-dir", str(self.folder), "--profiles-dir", str(ROOT / "profiles"),
+            "--quiet", command, "--project-dir", str(self.folder), "--profiles-dir", str(self.profiles),
             "--target-path", str(self.folder / target), "--log-path", str(self.folder / "logs"),
             *(["--select", *select] if select else []),
             *(["--full-refresh"] if full_refresh else []), *arguments,
@@ -155,7 +158,7 @@ class Lab:
         line = [
             "--quiet", "run-operation", "cdc_explain", "--args",
             json.dumps({"model": f"{self.prefix}{model}", "key": key, **arguments}),
-            "--project-dir", str(self.folder), "--profiles-dir", str(ROOT / "profiles"),
+            "--project-dir", str(self.folder), "--profiles-dir", str(self.profiles),
             "--target-path", str(self.folder / "target"), "--log-path", str(self.folder / "logs"),
         ]  # fmt: skip
         result = dbtRunner(callbacks=[note]).invoke(line)

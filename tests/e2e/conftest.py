@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from cdc_lab import Lab, play
+from cdc_lab import SMALL, Lab, play
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def lab(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Lab]:
     """A laboratory of the module."""
-    made = Lab(spark, tmp_path_factory.mktemp("lab"), request.module.__name__.removeprefix("test_"))
+    profiles = getattr(request.module, "PROFILES", SMALL)
+    made = Lab(spark, tmp_path_factory.mktemp("lab"), request.module.__name__.removeprefix("test_"), profiles)
     yield made
     spark.sql(f"drop schema {made.schema} cascade")
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 for folder in ("", "tests/e2e", "tests/engine"):
     sys.path.insert(0, str(Path(__file__).parents[2] / folder))
 
-from cdc_lab import Lab  # noqa: E402
+from cdc_lab import SMALL, Lab  # noqa: E402
 from cdc_scenarios import COLUMNS, SELECT, deleted, event, states  # noqa: E402
 from cdc_sets import SCD1  # noqa: E402
 from pyspark.errors import PySparkException  # noqa: E402
@@ -36,7 +36,7 @@ BATCHES = (
 def build(spark: SparkSession, folder: str) -> dict[str, Any]:
     """Loads and merges a CDC model by dbt; appends to the tables `lost` and `contested`,
     whose commits the server answers as S3 sometimes does."""
-    lab = Lab(spark, Path(folder), "silver")
+    lab = Lab(spark, Path(folder), "silver", SMALL)
     lab.bronze("t", COLUMNS)
     lab.model("m", "t", SELECT, **SCD1)
     for batch in BATCHES:

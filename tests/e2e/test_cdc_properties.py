@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cdc_fold import Event
 from cdc_histories import deliveries, histories, later_updates
-from cdc_lab import Lab
+from cdc_lab import PRODUCTION, SMALL, Lab
 from cdc_sets import MODELS, add_models, bronze_row, differences, expected, result, stored_twice
 
 pytestmark = pytest.mark.spark
@@ -22,8 +22,8 @@ SEED = int(os.environ.get("LAKEHOUSE_TEST_SEED", "20250303"))
 class Applied:
     """All models after random deliveries and, last, one in order; one dbt run per batch."""
 
-    def __init__(self, spark: Any, folder: Path, keys: int, batches: int) -> None:
-        self.lab = Lab(spark, folder, f"properties_{keys}")
+    def __init__(self, spark: Any, folder: Path, keys: int, batches: int, profiles: Path = SMALL) -> None:
+        self.lab = Lab(spark, folder, f"properties_{keys}", profiles)
         self.batches = batches
         self.in_order: list[set[str]] = []
         add_models(self.lab, *MODELS)
@@ -52,7 +52,7 @@ class Applied:
 
 @pytest.fixture(scope="module")
 def many(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Applied:
-    return Applied(spark, tmp_path_factory.mktemp("lab"), keys=2000, batches=4)
+    return Applied(spark, tmp_path_factory.mktemp("lab"), keys=2000, batches=4, profiles=PRODUCTION)
 
 
 def test_one_pass_of_every_option_set_equals_the_fold(spark: Any, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cdc_lab import Lab
+from cdc_lab import SMALL, Lab
 from test_cdc_scenarios import SCD1, SELECT, event
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Desk(Lab):
     """A lab with macros and seeds of its own and a table `base` (k, n) that is a source."""
 
     def __init__(self, spark: SparkSession, folder: Path, schema: str) -> None:
-        super().__init__(spark, folder, schema)
+        super().__init__(spark, folder, schema, SMALL)
         self.write("dbt_project.yml", (folder / "dbt_project.yml").read_text() + PROJECT.format(schema))
         self.write("models/_raw.yml", f"sources: [{{name: raw, schema: {schema}, tables: [{{name: base}}]}}]\n")
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cdc_lab import ROOT, Lab, install_package
+from cdc_lab import PRODUCTION, ROOT, Lab, install_package
 
 pytestmark = pytest.mark.campaign
+PROFILES = PRODUCTION  # generated code may say another word than what stands in for it
 
 PEOPLE = "select 1 as id, 'ada@example.com' as email, '2025-13-01' as born, 'it''s me' as name, 10 as amount, 0 as none"
 ROW_NUMBER = "row_number() over (partition by id)"
