@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import json
 from collections.abc import Generator
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cdc_lab import FULL_REFRESH, MAY_FAIL, Lab, Scenario
@@ -26,6 +27,10 @@ from cdc_scenarios import (
     versions,
 )
 from cdc_sets import SCD1, SCD2
+from rendering import load
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 pytestmark = pytest.mark.spark
 
@@ -135,20 +140,28 @@ HOSTILE = {
 }
 
 
-@scenario
-def hostile_keys_of_every_type_find_their_stored_rows(lab: Lab) -> Steps:
-    for key_type in HOSTILE:
-        lab.bronze(f"keys_{key_type[:7]}", f"k {key_type}, a string, c string")
-        lab.model(f"history_{key_type[:7]}", f"keys_{key_type[:7]}", SELECT, **SCD2)
-    for batch, (seq, a) in enumerate([(10, "A"), (20, "B")], 1):
-        for key_type, keys in HOSTILE.items():
-            lab.deliver(f"keys_{key_type[:7]}", [event(key, seq, a, batch) for key in keys])
-        yield None
-    for key_type, keys in HOSTILE.items():
-        model = f"history_{key_type[:7]}"
-        assert versions(lab, model) == dict.fromkeys(keys, A_THEN_B["k"]), key_type
-        history = lab.spark.sql(f"describe history {lab.table(model)}__cdc").where("operation = 'MERGE'")
-        assert history.collect()[0]["operationMetrics"]["numTargetRowsUpdated"] == str(len(keys)), key_type
+def hostile_keys(*key_types: str) -> Scenario:
+    """A history by keys of each type, and a second event of every key."""
+
+    def steps(lab: Lab) -> Steps:
+        for key_type in key_types:
+            lab.bronze(f"keys_{key_type[:7]}", f"k {key_type}, a string, c string")
+            lab.model(f"history_{key_type[:7]}", f"keys_{key_type[:7]}", SELECT, **SCD2)
+        for batch, (seq, a) in enumerate([(10, "A"), (20, "B")], 1):
+            for key_type in key_types:
+                lab.deliver(f"keys_{key_type[:7]}", [event(key, seq, a, batch) for key in HOSTILE[key_type]])
+            yield None
+        for key_type in key_types:
+            model, keys = f"history_{key_type[:7]}", HOSTILE[key_type]
+            assert versions(lab, model) == dict.fromkeys(keys, A_THEN_B["k"]), key_type
+            history = lab.spark.sql(f"describe history {lab.table(model)}__cdc").where("operation = 'MERGE'")
+            assert history.collect()[0]["operationMetrics"]["numTargetRowsUpdated"] == str(len(keys)), key_type
+
+    return steps
+
+
+scenario(hostile_keys("string"), "hostile_texts_find_their_stored_rows")
+scenario(hostile_keys(*HOSTILE), "hostile_keys_of_every_type_find_their_stored_rows")
 
 
 @scenario
@@ -320,6 +333,8 @@ def a_restored_storage_table_catches_up(lab: Lab) -> Steps:
     assert versions(lab, "history") == {"k": [("A", 10, None)]}
     yield None
     assert versions(lab, "history") == A_THEN_B
+    first, second, third = lab.explain("history", "k")[2:]
+    assert "duplicate" in third and "duplicate" not in first + second
 
 
 @scenario
@@ -543,7 +558,8 @@ def an_earlier_state_is_read_by_version_by_batch_and_by_time(lab: Lab) -> Steps:
     assert versions(lab, "plain")["z"] == [("Y", 15, 30), ("Z", 30, 40)]
 
 
-# `make test` has these by DuckDB (tests/engine/test_scenarios.py) or by rendering (tests/macros).
+# `make test` has these by DuckDB (tests/engine) or by rendering (tests/macros); of the hostile keys the texts, and the
+# literals of every type.
 PROVEN_WITHOUT_SPARK = {
     "documented",
     "documented_truncates",
@@ -552,6 +568,9 @@ PROVEN_WITHOUT_SPARK = {
     a_mark_beyond_the_source_is_refused_with_both_numbers.__name__,
     what_is_applied_is_read_from_the_last_commit_and_from_the_rows_after_any_other.__name__,
     a_wrong_configuration_says_expected_got_and_fix.__name__,
+    "hostile_keys_of_every_type_find_their_stored_rows",
+    f"{EDITED}_and_are_kept",
+    an_explanation_says_what_became_of_each_event.__name__,
 }
 
 
@@ -562,6 +581,17 @@ PROVEN_WITHOUT_SPARK = {
 def test_scenario(name: str, ended: dict[str, Exception | None]) -> None:
     if (exception := ended[name]) is not None:
         raise exception
+
+
+@pytest.mark.parametrize("key_type", HOSTILE)
+def test_ranges_of_hostile_keys_are_literals_that_hold_them(spark: SparkSession, key_type: str) -> None:
+    """What a MERGE is limited by, as Spark reads it: the one place where a key's type matters."""
+    macros = load("cdc", context={"fromjson": json.loads})
+    spark.createDataFrame([(key,) for key in HOSTILE[key_type]], f"k {key_type}").createOrReplaceTempView("hostile")
+    found = spark.sql(macros["cdc_key_ranges"]("k", key_type, "hostile")).collect()[0]["ranges"]
+    ranges = macros["_cdc_listed_ranges"](found)
+    predicate = macros["cdc_range_predicate"]("k", key_type, ranges, "hostile")
+    assert len(ranges) > 1 and spark.table("hostile").where(predicate).count() == len(HOSTILE[key_type]), predicate
 
 
 def test_a_listing_that_fails_is_no_first_load(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
