@@ -1,4 +1,7 @@
-"""The two commands as a user runs them, in processes of their own: the demo, and then the daily run."""
+"""The two commands as a user runs them, in processes of their own: the demo, and then the daily run.
+
+The demo starts its own Spark, with the settings of production. After it the runs share a warm server on the same home.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +25,6 @@ import sqlglot
 from canaries import PLANTED, found_in
 from cdc_lab import install_package
 from deltalake import DeltaTable
-from recorded_truth import ENTITIES
 from recording import wrong_rows
 from sqlglot import exp
 from typer.testing import CliRunner
@@ -47,6 +49,15 @@ pytestmark = pytest.mark.spark
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def warm(home: Path) -> Iterator[None]:
+    """A Spark server on the home: no command after this starts a JVM, until it is stopped."""
+    started = lakeops(home, "spark", "start")
+    assert started.returncode == 0, started.stderr
+    yield
+    lakeops(home, "spark", "stop")
 
 
 def lakeops(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -254,6 +265,9 @@ def test_a_new_file_a_restored_table_and_a_red_run_are_reasons_to_run(home: Path
     assert new.returncode == 1 and "because: new files of fx_rates" in new.stdout
     assert lakeops(home, "run", **NO_JVM).returncode == 1, "a run that failed is not forgotten"
 
+
+def test_a_halted_source_is_left_out_until_its_batch_is_discarded(home: Path, warm: None) -> None:
+    """Given a batch that is bad as a whole, When the job runs, Then it fails, and all that does not read it is done."""
     (home / "landing" / "crm_opportunities" / "bad.jsonl").write_text('{"op": "x"}\n' * 20)
     done = lakeops(home, "run")
     assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-3000:]
@@ -299,36 +313,7 @@ def test_every_model_has_column_lineage_and_every_job_its_events(home: Path) -> 
     assert rows[0] == 5000, "the first build writes every order once"
 
 
-@pytest.fixture(scope="module")
-def copy(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the demo's lake, adopted."""
-    copied = tmp_path_factory.mktemp("copied") / "lake"
-    shutil.copytree(home, copied)
-    refused = lakeops(copied, "run")
-    assert refused.returncode == 2 and f"{copied} is registered at {home}" in refused.stderr, refused.stderr
-    assert lakeops(copied, "home", "adopt", "--execute").returncode == 0
-    return copied
-
-
-def test_dbt_typed_by_hand_is_quiet_and_reads_the_copy_alone(home: Path, copy: Path, tmp_path: Path) -> None:
-    """Given a copy of the lake, When it is adopted and the lake is away, Then dbt reads the copy and finds it whole."""
-    before, away = versions(copy), home.with_name("away")
-    home.rename(away)
-    try:
-        typed = subprocess.run(
-            [str(Path(sys.executable).with_name("dbt")), "build", "--select", "slv_fx_rates"], cwd=PROJECT_ROOT,
-            env={**os.environ, "LAKEHOUSE_HOME": str(copy), "DBT_LOG_PATH": str(tmp_path / "logs")},
-            capture_output=True, text=True,
-        )  # fmt: skip
-    finally:
-        away.rename(home)
-    assert typed.returncode == 0 and "nothing new" in typed.stdout, typed.stdout[-3000:]
-    assert "full parse" not in typed.stdout, "what `lakeops run` has parsed is taken"
-    assert "resolution" not in typed.stderr + typed.stdout and len(typed.stdout.splitlines()) < 30, typed.stdout
-    assert versions(copy) == before
-
-
-# The analyses, then the guide's commands, on one Spark. Says the rows of each analysis, and what the guide speaks of.
+# The analyses, then the guide's commands. Says the rows of each analysis, and what the guide speaks of.
 ANALYST = """
 import json, sys
 from dbt.cli.main import dbtRunner
@@ -336,7 +321,7 @@ from dbt.cli.main import dbtRunner
 from python_ops.lake.config import Settings
 from python_ops.lake.spark import session
 
-home, project, folder, *silver = sys.argv[1:]
+home, project, folder = sys.argv[1:]
 spark = session(Settings(home=home))
 places = ["--log-path", folder, "--target-path", f"{folder}/target"]
 
@@ -347,7 +332,6 @@ def dbt(*line):
     return done.result
 
 
-dbt("run", "--select", *silver)  # the copy's views
 compiled = dbt("compile", "--select", "resource_type:analysis")
 count = lambda query: spark.sql(query).count()
 analyses = {result.node.name: count(result.node.compiled_code) for result in compiled}
@@ -367,7 +351,7 @@ print(json.dumps({
 """
 
 
-def test_the_analyses_run_and_the_analysts_guide_does_what_it_says(copy: Path, tmp_path: Path) -> None:
+def test_the_analyses_run_and_the_analysts_guide_does_what_it_says(home: Path, warm: None, tmp_path: Path) -> None:
     """Given the project, When the guide's edits are made and its commands run, Then both tables hold what it says."""
     project = tmp_path / "project"
     for name in ("dbt_project", "macros", "tests/contracts"):
@@ -375,13 +359,11 @@ def test_the_analyses_run_and_the_analysts_guide_does_what_it_says(copy: Path, t
     shutil.copy(PROJECT_ROOT / "dbt_project.yml", project)
     install_package(project)
     apply_guide(project)
-    silver = [model for entity in ENTITIES for model in (entity.history, entity.current) if model]
-    silver += ["slv_fx_rates", "slv_fx_rates_daily"]
     asked = consumption.questions().values()
     assert '.venv/bin/dbt show --limit -1 --inline "$(cat question.sql)"' in consumption.places()["Spark SQL"]
     done = subprocess.run(
-        [sys.executable, "-c", ANALYST, str(copy), str(project), str(tmp_path), *silver], cwd=PROJECT_ROOT,
-        env={**os.environ, "LAKEHOUSE_HOME": str(copy), "LAKEHOUSE_SCHEMA_PREFIX": ""}, capture_output=True, text=True,
+        [sys.executable, "-c", ANALYST, str(home), str(project), str(tmp_path)], cwd=PROJECT_ROOT,
+        env={**os.environ, "LAKEHOUSE_HOME": str(home), "LAKEHOUSE_SCHEMA_PREFIX": ""}, capture_output=True, text=True,
         input=json.dumps([sql for sql, _ in asked]),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -411,6 +393,36 @@ def apply_guide(project: Path) -> None:
         else:
             with path.open("a", encoding="utf-8") as end:
                 end.write(text)
+
+
+@pytest.fixture(scope="module")
+def copy(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the demo's lake, adopted. No server is up any more: it would write to what is copied."""
+    lakeops(home, "spark", "stop")
+    copied = tmp_path_factory.mktemp("copied") / "lake"
+    shutil.copytree(home, copied)
+    refused = lakeops(copied, "run")
+    assert refused.returncode == 2 and f"{copied} is registered at {home}" in refused.stderr, refused.stderr
+    assert lakeops(copied, "home", "adopt", "--execute").returncode == 0
+    return copied
+
+
+def test_dbt_typed_by_hand_is_quiet_and_reads_the_copy_alone(home: Path, copy: Path, tmp_path: Path) -> None:
+    """Given a copy of the lake, When it is adopted and the lake is away, Then dbt reads the copy and finds it whole."""
+    before, away = versions(copy), home.with_name("away")
+    home.rename(away)
+    try:
+        typed = subprocess.run(
+            [str(Path(sys.executable).with_name("dbt")), "build", "--select", "slv_fx_rates"], cwd=PROJECT_ROOT,
+            env={**os.environ, "LAKEHOUSE_HOME": str(copy), "DBT_LOG_PATH": str(tmp_path / "logs")},
+            capture_output=True, text=True,
+        )  # fmt: skip
+    finally:
+        away.rename(home)
+    assert typed.returncode == 0 and "nothing new" in typed.stdout, typed.stdout[-3000:]
+    assert "full parse" not in typed.stdout, "what `lakeops run` has parsed is taken"
+    assert "resolution" not in typed.stderr + typed.stdout and len(typed.stdout.splitlines()) < 30, typed.stdout
+    assert versions(copy) == before
 
 
 def test_no_secret_is_in_any_artifact(home: Path) -> None:
