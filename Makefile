@@ -5,10 +5,10 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 # Two parts run at a time (tests/run.py). Each part with Spark has a session of its own, so there are few of them; the
-# long ones come first.
+# long ones come first. The kills need no session beside those that they kill, so they fill the end.
 OWN_PROCESSES := tests/e2e/test_demo.py tests/e2e/test_kills.py
-PARTS := "tests/e2e $(OWN_PROCESSES:%=--ignore=%)" "tests/ops -m spark" "$(OWN_PROCESSES)" \
-	"tests/ops -m 'not spark'" "tests/engine tests/macros"
+PARTS := "tests/ops -m spark" "tests/e2e $(OWN_PROCESSES:%=--ignore=%)" "tests/ops -m 'not spark'" \
+	tests/e2e/test_demo.py "tests/engine tests/macros" tests/e2e/test_kills.py
 export DBT_PROFILES_DIR := profiles
 
 .DEFAULT_GOAL := help
