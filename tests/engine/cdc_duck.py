@@ -35,6 +35,8 @@ create macro spark_json(name, value) as case
 create macro timestamp_micros(micros) as make_timestamp(micros);
 create macro raise_error(message) as error(message);
 create macro conv(digits, base, other) as ('0x' || digits)::ubigint::varchar;
+create macro xxhash64(value) as (hash(value) >> 1)::bigint;
+create macro bit_at(value, place) as (value >> place) & 1;
 """
 
 
@@ -108,6 +110,7 @@ class Table:
 @lru_cache(maxsize=2000)
 def transpile(sql: str) -> str:
     """Spark's SQL as DuckDB's."""
+    sql = re.sub(r"\bsession\.(\w+)", r"getvariable('\1')", sql).replace("getbit(", "bit_at(")
     parsed = sqlglot.parse_one(sql, dialect="spark")
     for node in list(parsed.find_all(*_OTHER_IN_DUCKDB)):
         if isinstance(node, exp.DataType) and node.this is exp.DataType.Type.TIMESTAMPTZ:
@@ -276,6 +279,11 @@ class Warehouse:
     def _own_session(self) -> Result:
         return Result.of({"key": "dbt.session.own", "value": "true"})
 
+    def _declare(self) -> None: ...
+
+    def _set_variable(self, name: str, sql: str) -> None:
+        self.connection.execute(f"set variable {name} = ({transpile(sql)})")
+
     def _set(self, name: str, value: str) -> None:
         self.settings[name] = value
 
@@ -304,6 +312,8 @@ _STATEMENTS = [
         (r"(?P<sql>(?P<kind>merge|insert) into (?P<table>\S+)\s.*)", Warehouse._write),
         (r"begin(?P<sql>(?:\s+execute immediate '(?:\\.|[^'])*';)+)\s+end$", Warehouse._script),
         (r"set dbt\.session\.own$", Warehouse._own_session),
+        (r"declare or replace variable ", Warehouse._declare),
+        (r"set var (?P<name>\S+) = \((?P<sql>.*)\)$", Warehouse._set_variable),
         (r"set (?P<name>[\w.]+) = (?P<value>.*)", Warehouse._set),
         (r"reset (?P<name>[\w.]+)$", Warehouse._reset),
     )
@@ -369,6 +379,7 @@ class Duck:
         self.warnings: list[str] = []
         self.lines: list[str] = []
         self.vars: dict[str, Any] = {}
+        self.post_hooks: list[str] = []
         self._edit = edit
 
     def bronze(self, name: str, columns: str) -> None:
@@ -500,6 +511,7 @@ class Duck:
                 "unrendered_config": model.config,
             },
             "modules": {"datetime": DATETIME, "re": re},
+            "post_hooks": self.post_hooks,
             "render": lambda text: text,
             "run_query": warehouse.query,
             "should_full_refresh": lambda: full_refresh,

@@ -441,8 +441,7 @@ def test_a_reach_is_that_of_todays_options() -> None:
     }  # fmt: skip
 
 
-def test_the_short_way_takes_ten_statements_and_a_run_without_news_six() -> None:
-    """The engine's own, and dbt's: one that describes the storage table, without news one that describes the source."""
+def test_the_short_way_takes_seven_statements_and_a_run_without_news_three() -> None:
     lab = made()
 
     def asked() -> list[str]:
@@ -456,10 +455,45 @@ def test_the_short_way_takes_ten_statements_and_a_run_without_news_six() -> None
         lab.deliver("t", [event("k", 10 * batch, "A", batch)])
         statements = asked()
     assert statements == [
-        "describe query", "describe history", "cache lazy", "with events", "show tblproperties",
-        "begin execute", "merge into", "begin execute",
+        "describe query", "describe history", "select rows_read,", "cache lazy", "with events",
+        "begin execute", "merge into",
     ]  # fmt: skip
-    assert asked() == ["describe query", "describe history", "cache lazy", "with events", "select concat('=',"]
+    assert asked() == ["describe query", "describe history", "select rows_read,"]
+
+
+def test_a_hook_never_writes_under_the_number_of_the_merge() -> None:
+    """Given a session of the node's own, Then the number ends with it, but where a hook is still to run before."""
+    for hooks, after in (([], []), (["optimize t"], ["begin execute"])):
+        lab = made()
+        lab.post_hooks += hooks
+        for batch in (1, 2):
+            lab.deliver("t", [event("k", 10 * batch, "A", batch)])
+            lab.warehouse.statements.clear()
+            lab.build()
+        kinds = [" ".join(statement.split()[:2]) for statement in lab.warehouse.statements]
+        merged, released = kinds.index("merge into"), len(kinds) - kinds[::-1].index("begin execute") - 1
+        assert kinds[merged + 1 : released] == after
+
+
+def test_a_source_that_changes_under_a_first_load_stops_it() -> None:
+    """Given an event that is there twice when it is written, and was there once before, Then no row is written."""
+    lab = made()
+    lab.deliver("t", [event("k", 10, "A")])
+    query = lab.warehouse.query
+
+    def deliver_again(sql: str) -> Any:
+        if sql.startswith("create table"):
+            lab.deliver("t", [event("k", 10, "A")])
+        return query(sql)
+
+    lab.warehouse.query = deliver_again  # type: ignore[method-assign]
+    with pytest.raises(duckdb.Error, match=r"the source changed while it was read\. No row was written"):
+        lab.build()
+    assert lab.rows("history__cdc") == []
+    lab.warehouse.query = query  # type: ignore[method-assign]
+    lab.build()
+    assert versions(lab, "history") == {"k": [("A", 10, None)]}
+    assert lab.messages["history"].startswith("read 2, duplicates 1, inserted 1")
 
 
 @pytest.mark.parametrize("change", [{"on_schema_change": "fail"}, {"track_history": "a"}])

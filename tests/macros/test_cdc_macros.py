@@ -381,7 +381,8 @@ def test_a_note_that_spark_would_read_otherwise_is_left_out(sequence: str) -> No
     run = {
         "o": options(), "storage": api_relation("x__cdc"), "marks": {"high_text": "3", "truncates": False},
         "profile": {"truncates": 0, "reach": "=" + json.dumps([sequence, "9"])},
-        "stored": {"properties": {"lakehouse.cdc.options": "{}", "lakehouse.cdc.views": "0a"}},
+        "stored": {"properties": {"lakehouse.cdc.options": "{}", "lakehouse.cdc.views": "0a"}, "schema": 1},
+        "applied": {"rows": 7}, "inserted": 2, "is_as_noted": False, "sources": {"source.p.a": True},
     }  # fmt: skip
     context = {"fromjson": json.loads, "tojson": json.dumps, "local_md5": lambda text: f"hash of {text}"}
     note = load("cdc", context=context)["cdc_note"](run, 4)
@@ -390,7 +391,7 @@ def test_a_note_that_spark_would_read_otherwise_is_left_out(sequence: str) -> No
         return
     assert json.loads(note)["lakehouse.cdc"] == {
         "table": "s.x__cdc", "version": 4, "mark": "=3", "run": None, "truncates": 0, "reach": ["5", "9"],
-        "model": "hash of {}|0a|append_new_columns",
+        "model": "hash of {}|0a|append_new_columns", "schema": 1, "source": {"source.p.a": True}, "rows": 9,
     }  # fmt: skip
 
 
@@ -448,9 +449,28 @@ def test_the_merge_is_insert_only_when_no_stored_row_changes() -> None:
     o = options()
     assert "when matched" not in MACROS["cdc_merge"](o, "s.x__cdc", "diff", "true", [])
     both = squeeze(MACROS["cdc_merge"](o, "s.x__cdc", "diff", "true", ["_cdc_visible"]))
-    assert (
-        "on stored.`k` <=> changed.`k` and stored.`seq` <=> changed.`seq` and true when matched then update set" in both
-    )
+    assert "on stored.`k` = changed.`k` and stored.`seq` = changed.`seq` and true when matched then update set" in both
+
+
+def test_only_where_a_truncate_has_no_key_is_it_compared_null_safe() -> None:
+    merge = squeeze(MACROS["cdc_merge"](options(truncate_when="_op = 't'"), "s.x__cdc", "diff", "true", []))
+    assert "on stored.`k` <=> changed.`k` and stored.`seq` <=> changed.`seq` and true" in merge
+
+
+def test_the_news_are_counted_beside_the_sources_end() -> None:
+    news = squeeze(MACROS["cdc_news"](options(), "select 1", "3L", "bronze.t"))
+    assert "(select max(`_batch_id`) from bronze.t) as ending" in news and "ending < 3L as is_behind" in news
+    assert news.count("bronze.t") == 1
+    assert "3L as ending" in squeeze(MACROS["cdc_news"](options(), "select 1", "3L", None)), "it reads a model"
+
+
+def test_a_bitmap_of_touched_keys_is_read_where_it_was_written() -> None:
+    declared, filled = MACROS["cdc_touched_keys"](options(), "v", "(select 1)", 8192)
+    assert declared == "declare or replace variable v array<bigint>"
+    assert "sequence(0, 255)" in filled and "cast(xxhash64(staged.`k`) & 8191L as int)" in filled
+    place = "cast(xxhash64(stored.`k`) & 8191L as int)"
+    condition = squeeze(MACROS["cdc_perhaps_touched"](options(), "v", 8192, "stored"))
+    assert condition == f"getbit(session.v[shiftright({place}, 5)], {place} % 32) = 1"
 
 
 def test_key_sequence_batch_and_derived_columns_come_first() -> None:

@@ -7,6 +7,70 @@ set dbt.session.own;
 
 show tables in lab like 'states_moved__cdc';
 
+with events as (
+    select
+        *,
+        coalesce(lag(struct(`seq`)) over in_sequence = struct(`seq`), false) as _cdc_repeats,
+        lead(struct(`seq`)) over in_sequence is null as _cdc_is_last,
+        false as _cdc_clamped
+    from (
+select
+    `k`, `a`, `b`, `c`, `seq`, `_move`, `_unsent`, `_arrived_at`, `_batch_id`,
+    coalesce(_op = 'd', false) as _cdc_deleted,
+    coalesce(_op = 't', false) as _cdc_truncate,
+    `_arrived_at` as _cdc_arrived_at
+from (
+select k, a, b, c, _op, seq, move as _move, _unsent, _arrived_at, _batch_id from lab.clean
+) as _cdc_source
+) as staged
+    window
+        in_sequence as (partition by `k` order by `seq`),
+        so_far as (partition by `k` order by `seq` rows between unbounded preceding and 1 preceding)
+),
+ranges as (
+    select
+        cast(null as struct<lowest: string, highest: string>) as _cdc_range,
+        count(*) as _cdc_events,
+        cast(null as double) as _cdc_width,
+        count_if(_cdc_is_last and not _cdc_deleted) as _cdc_opened,
+        count_if(_cdc_truncate) as _cdc_truncates,
+        count_if(_cdc_deleted) as _cdc_deletes,
+        count_if(not (not _cdc_deleted and not coalesce(array_contains(`_unsent`, 'a'), false)) or not (not _cdc_deleted and not coalesce(array_contains(`_unsent`, 'b'), false)) or not (not _cdc_deleted and not coalesce(array_contains(`_unsent`, 'c'), false))) as _cdc_moves,
+        count_if(_cdc_clamped) as _cdc_clamped,
+        count_if(not _cdc_truncate and (`k` is null)) as _cdc_null_keys,
+        count_if(`seq` is null) as _cdc_null_sequences,
+        count_if(false) as _cdc_null_effective,
+        count_if(false) as _cdc_in_future,
+        count_if(`_batch_id` is null) as _cdc_null_watermarks,
+        max(_cdc_repeats) as _cdc_repeats,
+        min(`_batch_id`) as _cdc_first_batch,
+        max(`_batch_id`) as _cdc_last_batch,
+        min(struct(`seq`)) as _cdc_first,
+        max(struct(`seq`)) as _cdc_last
+    from events
+)
+select
+    coalesce(sum(_cdc_events), 0) as rows_read,
+    coalesce(sum(_cdc_opened), 0) as opened,
+    coalesce(sum(_cdc_width) > 16 * sum(_cdc_events), true) as is_scattered,
+    coalesce(sum(_cdc_truncates), 0) as truncates,
+    coalesce(sum(_cdc_deletes), 0) as deletes,
+    coalesce(sum(_cdc_clamped), 0) as clamped,
+    coalesce(sum(_cdc_null_keys), 0) as null_keys,
+    coalesce(sum(_cdc_null_sequences), 0) as null_sequences,
+    coalesce(sum(_cdc_null_effective), 0) as null_effective,
+    coalesce(sum(_cdc_in_future), 0) as in_future,
+    coalesce(sum(_cdc_null_watermarks), 0) as null_watermarks,
+    concat('=', cast(min(_cdc_first_batch) as string)) as first_batch,
+    concat('=', cast(max(_cdc_last_batch) as string)) as last_batch,
+    coalesce(
+        not max(_cdc_repeats)
+        and sum(_cdc_truncates + _cdc_moves + _cdc_null_keys + _cdc_null_sequences + _cdc_null_effective + _cdc_in_future + _cdc_null_watermarks) = 0,
+        false) as in_order,
+    concat('=', to_json(array(cast(max(_cdc_last).`seq` as string)))) as reach,
+    concat('=', to_json(collect_list(case when _cdc_range.lowest is not null then _cdc_range end))) as ranges
+from ranges;
+
 cache lazy table lab__states_moved__cdc_90a62bb8_staged as select
     `k`, `a`, `b`, `c`, `seq`, `_move`, `_unsent`, `_arrived_at`, `_batch_id`,
     coalesce(_op = 'd', false) as _cdc_deleted,
@@ -15,19 +79,6 @@ cache lazy table lab__states_moved__cdc_90a62bb8_staged as select
 from (
 select k, a, b, c, _op, seq, move as _move, _unsent, _arrived_at, _batch_id from lab.clean
 ) as _cdc_source;
-
-select
-    count(*) as rows_read,
-    count_if(_cdc_truncate) as truncates,
-    count_if(not _cdc_truncate and (`k` is null)) as null_keys,
-    count_if(`seq` is null) as null_sequences,
-    count_if(false) as null_effective,
-    count_if(false) as in_future,
-    count_if(`_batch_id` is null) as null_watermarks,
-    concat('=', cast(min(`_batch_id`) as string)) as first_batch,
-    concat('=', cast(max(`_batch_id`) as string)) as last_batch,
-    concat('=', to_json(array(cast(max(struct(`seq`)).`seq` as string)))) as reach
-from lab__states_moved__cdc_90a62bb8_staged;
 
 cache lazy table lab__states_moved__cdc_90a62bb8_moves as with events as (
     select `k`, `a`, `b`, `c`, `seq`, `_move`, `_unsent`, `_arrived_at`, `_batch_id`, _cdc_deleted, _cdc_truncate from (select * from lab__states_moved__cdc_90a62bb8_staged where `_batch_id` <= 1L) as staged
@@ -201,7 +252,7 @@ select `k`, `seq`, `_batch_id`, `_cdc_batch_id`, `_cdc_valid_from`, `_cdc_valid_
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states_moved__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 1';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_moved__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30"], "model": "b50bf92fa85df0e6b81d1e0b63b8cf2d"}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_moved__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30"], "model": "b50bf92fa85df0e6b81d1e0b63b8cf2d", "schema": 0, "source": {"source.lab.bronze.clean": true}, "rows": 3}}';
 end;
 
 insert into lab.states_moved__cdc
@@ -276,7 +327,22 @@ set dbt.session.own;
 
 describe history lab.states_moved__cdc limit 1;
 
-cache lazy table lab__states_moved__cdc_e8ec1699_staged as select
+select
+    rows_read,
+    concat('=', cast(ending as string)) as batch,
+    ending < 1L as is_behind,
+    cast(1L as string) as mark
+from (
+    select
+        count(*) as rows_read,
+        (select max(`_batch_id`) from lab.clean) as ending
+    from (
+select k, a, b, c, _op, seq, move as _move, _unsent, _arrived_at, _batch_id from lab.clean
+    ) as _cdc_source
+    where `_batch_id` > 1L or `_batch_id` is null
+) as _cdc_news;
+
+cache lazy table lab__states_moved__cdc_e8ec1699_staged as select /*+ coalesce(1) */
     `k`, `a`, `b`, `c`, `seq`, `_move`, `_unsent`, `_arrived_at`, `_batch_id`,
     coalesce(_op = 'd', false) as _cdc_deleted,
     coalesce(_op = 't', false) as _cdc_truncate,
@@ -290,36 +356,15 @@ with events as (
     select
         *,
         coalesce(lag(struct(`seq`)) over in_sequence = struct(`seq`), false) as _cdc_repeats,
+        lead(struct(`seq`)) over in_sequence is null as _cdc_is_last,
         false as _cdc_clamped
     from lab__states_moved__cdc_e8ec1699_staged
     window
         in_sequence as (partition by `k` order by `seq`),
         so_far as (partition by `k` order by `seq` rows between unbounded preceding and 1 preceding)
 ),
-by_key as (
-    select
-        `k`,
-        count(*) as _cdc_events,
-        count_if(_cdc_truncate) as _cdc_truncates,
-        count_if(_cdc_deleted) as _cdc_deletes,
-        count_if(not _cdc_truncate and (`k` is null)) as _cdc_null_keys,
-        count_if(`seq` is null) as _cdc_null_sequences,
-        count_if(false) as _cdc_null_effective,
-        count_if(false) as _cdc_in_future,
-        count_if(`_batch_id` is null) as _cdc_null_watermarks,
-        count_if(not (not _cdc_deleted and not coalesce(array_contains(`_unsent`, 'a'), false)) or not (not _cdc_deleted and not coalesce(array_contains(`_unsent`, 'b'), false)) or not (not _cdc_deleted and not coalesce(array_contains(`_unsent`, 'c'), false))) as _cdc_moves,
-        count_if(_cdc_clamped) as _cdc_clamped,
-        max(_cdc_repeats) as _cdc_repeats,
-        max_by(_cdc_deleted, struct(`seq`)) as _cdc_ends_deleted,
-        min(`_batch_id`) as _cdc_first_batch,
-        max(`_batch_id`) as _cdc_last_batch,
-        min(struct(`seq`)) as _cdc_first,
-        max(struct(`seq`)) as _cdc_last
-    from events
-    group by `k`
-),
 ends as (
-    select *, min(`k`) over () as _cdc_lowest, max(`k`) over () as _cdc_highest from by_key
+    select *, min(`k`) over () as _cdc_lowest, max(`k`) over () as _cdc_highest from events
 ),
 positions as (
     select *, cast(conv(rpad(left(hex(substr(`k`, 1 + coalesce(nullif(array_position(transform(
@@ -342,27 +387,29 @@ bucketed as (
 ranges as (
     select
         struct(cast(min(`k`) as string) as lowest, cast(max(`k`) as string) as highest) as _cdc_range,
-        count_if(not _cdc_ends_deleted) as _cdc_opened,
-        sum(_cdc_events) as _cdc_events,
-        sum(_cdc_truncates) as _cdc_truncates,
-        sum(_cdc_deletes) as _cdc_deletes,
-        sum(_cdc_moves) as _cdc_moves,
-        sum(_cdc_clamped) as _cdc_clamped,
-        sum(_cdc_null_keys) as _cdc_null_keys,
-        sum(_cdc_null_sequences) as _cdc_null_sequences,
-        sum(_cdc_null_effective) as _cdc_null_effective,
-        sum(_cdc_in_future) as _cdc_in_future,
-        sum(_cdc_null_watermarks) as _cdc_null_watermarks,
-        min(_cdc_first_batch) as _cdc_first_batch,
-        min(_cdc_first) as _cdc_first,
-        max(_cdc_last_batch) as _cdc_last_batch,
-        max(_cdc_last) as _cdc_last,
-        max(_cdc_repeats) as _cdc_repeats
+        count(*) as _cdc_events,
+        max(_cdc_position) - min(_cdc_position) as _cdc_width,
+        count_if(_cdc_is_last and not _cdc_deleted) as _cdc_opened,
+        count_if(_cdc_truncate) as _cdc_truncates,
+        count_if(_cdc_deleted) as _cdc_deletes,
+        count_if(not (not _cdc_deleted and not coalesce(array_contains(`_unsent`, 'a'), false)) or not (not _cdc_deleted and not coalesce(array_contains(`_unsent`, 'b'), false)) or not (not _cdc_deleted and not coalesce(array_contains(`_unsent`, 'c'), false))) as _cdc_moves,
+        count_if(_cdc_clamped) as _cdc_clamped,
+        count_if(not _cdc_truncate and (`k` is null)) as _cdc_null_keys,
+        count_if(`seq` is null) as _cdc_null_sequences,
+        count_if(false) as _cdc_null_effective,
+        count_if(false) as _cdc_in_future,
+        count_if(`_batch_id` is null) as _cdc_null_watermarks,
+        max(_cdc_repeats) as _cdc_repeats,
+        min(`_batch_id`) as _cdc_first_batch,
+        max(`_batch_id`) as _cdc_last_batch,
+        min(struct(`seq`)) as _cdc_first,
+        max(struct(`seq`)) as _cdc_last
     from bucketed group by _cdc_bucket
 )
 select
     coalesce(sum(_cdc_events), 0) as rows_read,
     coalesce(sum(_cdc_opened), 0) as opened,
+    coalesce(sum(_cdc_width) > 16 * sum(_cdc_events), true) as is_scattered,
     coalesce(sum(_cdc_truncates), 0) as truncates,
     coalesce(sum(_cdc_deletes), 0) as deletes,
     coalesce(sum(_cdc_clamped), 0) as clamped,
@@ -733,7 +780,7 @@ select coalesce(sum(_cdc_new_copies), 0) - count_if(_cdc_insert) as duplicates, 
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states_moved__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 2';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_moved__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30"], "model": "b50bf92fa85df0e6b81d1e0b63b8cf2d"}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_moved__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30"], "model": "b50bf92fa85df0e6b81d1e0b63b8cf2d", "schema": 0, "source": {"source.lab.bronze.clean": true}, "rows": 5}}';
 end;
 
 merge into lab.states_moved__cdc as stored
@@ -745,12 +792,6 @@ using (
 on stored.`k` <=> changed.`k` and stored.`seq` <=> changed.`seq`
     and (stored.`k` = 'k1' or stored.`k` = 'k2')
 when not matched then insert (`k`, `seq`, `_batch_id`, `_cdc_batch_id`, `_cdc_valid_from`, `_cdc_valid_to`, `_cdc_visible`, `_cdc_deleted`, `_cdc_truncate`, `_cdc_schema`, `a`, `b`, `c`, `_move`, `_unsent`, `_arrived_at`, `_cdc_filled`) values (changed.`k`, changed.`seq`, changed.`_batch_id`, changed.`_cdc_batch_id`, changed.`_cdc_valid_from`, changed.`_cdc_valid_to`, changed.`_cdc_visible`, changed.`_cdc_deleted`, changed.`_cdc_truncate`, changed.`_cdc_schema`, changed.`a`, changed.`b`, changed.`c`, changed.`_move`, changed.`_unsent`, changed.`_arrived_at`, changed.`_cdc_filled`);
-
-begin
-    execute immediate 'reset spark.databricks.delta.write.txnAppId';
-    execute immediate 'reset spark.databricks.delta.write.txnVersion';
-    execute immediate 'reset spark.databricks.delta.commitInfo.userMetadata';
-end;
 
 show tables in lab like 'states_moved__cdc_scratch_*';
 
@@ -781,7 +822,22 @@ set dbt.session.own;
 
 describe history lab.states_moved__cdc limit 1;
 
-cache lazy table lab__states_moved__cdc_7238202c_staged as select
+select
+    rows_read,
+    concat('=', cast(ending as string)) as batch,
+    ending < 2L as is_behind,
+    cast(2L as string) as mark
+from (
+    select
+        count(*) as rows_read,
+        (select max(`_batch_id`) from lab.clean) as ending
+    from (
+select k, a, b, c, _op, seq, move as _move, _unsent, _arrived_at, _batch_id from lab.clean
+    ) as _cdc_source
+    where `_batch_id` > 2L or `_batch_id` is null
+) as _cdc_news;
+
+cache lazy table lab__states_moved__cdc_7238202c_staged as select /*+ coalesce(1) */
     `k`, `a`, `b`, `c`, `seq`, `_move`, `_unsent`, `_arrived_at`, `_batch_id`,
     coalesce(_op = 'd', false) as _cdc_deleted,
     coalesce(_op = 't', false) as _cdc_truncate,
@@ -795,36 +851,15 @@ with events as (
     select
         *,
         coalesce(lag(struct(`seq`)) over in_sequence = struct(`seq`), false) as _cdc_repeats,
+        lead(struct(`seq`)) over in_sequence is null as _cdc_is_last,
         false as _cdc_clamped
     from lab__states_moved__cdc_7238202c_staged
     window
         in_sequence as (partition by `k` order by `seq`),
         so_far as (partition by `k` order by `seq` rows between unbounded preceding and 1 preceding)
 ),
-by_key as (
-    select
-        `k`,
-        count(*) as _cdc_events,
-        count_if(_cdc_truncate) as _cdc_truncates,
-        count_if(_cdc_deleted) as _cdc_deletes,
-        count_if(not _cdc_truncate and (`k` is null)) as _cdc_null_keys,
-        count_if(`seq` is null) as _cdc_null_sequences,
-        count_if(false) as _cdc_null_effective,
-        count_if(false) as _cdc_in_future,
-        count_if(`_batch_id` is null) as _cdc_null_watermarks,
-        count_if(not (not _cdc_deleted and not coalesce(array_contains(`_unsent`, 'a'), false)) or not (not _cdc_deleted and not coalesce(array_contains(`_unsent`, 'b'), false)) or not (not _cdc_deleted and not coalesce(array_contains(`_unsent`, 'c'), false))) as _cdc_moves,
-        count_if(_cdc_clamped) as _cdc_clamped,
-        max(_cdc_repeats) as _cdc_repeats,
-        max_by(_cdc_deleted, struct(`seq`)) as _cdc_ends_deleted,
-        min(`_batch_id`) as _cdc_first_batch,
-        max(`_batch_id`) as _cdc_last_batch,
-        min(struct(`seq`)) as _cdc_first,
-        max(struct(`seq`)) as _cdc_last
-    from events
-    group by `k`
-),
 ends as (
-    select *, min(`k`) over () as _cdc_lowest, max(`k`) over () as _cdc_highest from by_key
+    select *, min(`k`) over () as _cdc_lowest, max(`k`) over () as _cdc_highest from events
 ),
 positions as (
     select *, cast(conv(rpad(left(hex(substr(`k`, 1 + coalesce(nullif(array_position(transform(
@@ -847,27 +882,29 @@ bucketed as (
 ranges as (
     select
         struct(cast(min(`k`) as string) as lowest, cast(max(`k`) as string) as highest) as _cdc_range,
-        count_if(not _cdc_ends_deleted) as _cdc_opened,
-        sum(_cdc_events) as _cdc_events,
-        sum(_cdc_truncates) as _cdc_truncates,
-        sum(_cdc_deletes) as _cdc_deletes,
-        sum(_cdc_moves) as _cdc_moves,
-        sum(_cdc_clamped) as _cdc_clamped,
-        sum(_cdc_null_keys) as _cdc_null_keys,
-        sum(_cdc_null_sequences) as _cdc_null_sequences,
-        sum(_cdc_null_effective) as _cdc_null_effective,
-        sum(_cdc_in_future) as _cdc_in_future,
-        sum(_cdc_null_watermarks) as _cdc_null_watermarks,
-        min(_cdc_first_batch) as _cdc_first_batch,
-        min(_cdc_first) as _cdc_first,
-        max(_cdc_last_batch) as _cdc_last_batch,
-        max(_cdc_last) as _cdc_last,
-        max(_cdc_repeats) as _cdc_repeats
+        count(*) as _cdc_events,
+        max(_cdc_position) - min(_cdc_position) as _cdc_width,
+        count_if(_cdc_is_last and not _cdc_deleted) as _cdc_opened,
+        count_if(_cdc_truncate) as _cdc_truncates,
+        count_if(_cdc_deleted) as _cdc_deletes,
+        count_if(not (not _cdc_deleted and not coalesce(array_contains(`_unsent`, 'a'), false)) or not (not _cdc_deleted and not coalesce(array_contains(`_unsent`, 'b'), false)) or not (not _cdc_deleted and not coalesce(array_contains(`_unsent`, 'c'), false))) as _cdc_moves,
+        count_if(_cdc_clamped) as _cdc_clamped,
+        count_if(not _cdc_truncate and (`k` is null)) as _cdc_null_keys,
+        count_if(`seq` is null) as _cdc_null_sequences,
+        count_if(false) as _cdc_null_effective,
+        count_if(false) as _cdc_in_future,
+        count_if(`_batch_id` is null) as _cdc_null_watermarks,
+        max(_cdc_repeats) as _cdc_repeats,
+        min(`_batch_id`) as _cdc_first_batch,
+        max(`_batch_id`) as _cdc_last_batch,
+        min(struct(`seq`)) as _cdc_first,
+        max(struct(`seq`)) as _cdc_last
     from bucketed group by _cdc_bucket
 )
 select
     coalesce(sum(_cdc_events), 0) as rows_read,
     coalesce(sum(_cdc_opened), 0) as opened,
+    coalesce(sum(_cdc_width) > 16 * sum(_cdc_events), true) as is_scattered,
     coalesce(sum(_cdc_truncates), 0) as truncates,
     coalesce(sum(_cdc_deletes), 0) as deletes,
     coalesce(sum(_cdc_clamped), 0) as clamped,
@@ -887,15 +924,10 @@ select
     concat('=', to_json(collect_list(case when _cdc_range.lowest is not null then _cdc_range end))) as ranges
 from ranges;
 
-show tblproperties lab.states_moved__cdc;
-
-describe query
-select _cdc_filled.* from lab.states_moved__cdc;
-
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states_moved__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 3';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_moved__cdc", "version": 3, "mark": "=4", "run": null, "truncates": 0, "reach": ["50"], "model": "b50bf92fa85df0e6b81d1e0b63b8cf2d"}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_moved__cdc", "version": 3, "mark": "=4", "run": null, "truncates": 0, "reach": ["50"], "model": "b50bf92fa85df0e6b81d1e0b63b8cf2d", "schema": 0, "source": {"source.lab.bronze.clean": true}, "rows": 6}}';
 end;
 
 merge into lab.states_moved__cdc as stored
@@ -927,8 +959,8 @@ events as (
     select
         `k`, `a`, `b`, `c`, `seq`, `_move`, `_unsent`, `_arrived_at`, `_batch_id`,
         _cdc_deleted,
-        cast(null as struct<`a`:string, `b`:string, `c`:string>),
-        false
+        cast(null as struct<`a`:string, `b`:string, `c`:string>) as _cdc_filled,
+        false as _cdc_stored
     from (select * from lab__states_moved__cdc_7238202c_staged where `_batch_id` <= 4L)
 ),
 segmented as (
@@ -992,12 +1024,6 @@ when matched then update set
     `_cdc_visible` = changed.`_cdc_visible`,
     `_cdc_filled` = changed.`_cdc_filled`
 when not matched then insert (`k`, `seq`, `_batch_id`, `_cdc_batch_id`, `_cdc_valid_from`, `_cdc_valid_to`, `_cdc_visible`, `_cdc_deleted`, `_cdc_truncate`, `_cdc_schema`, `a`, `b`, `c`, `_move`, `_unsent`, `_arrived_at`, `_cdc_filled`) values (changed.`k`, changed.`seq`, changed.`_batch_id`, changed.`_cdc_batch_id`, changed.`_cdc_valid_from`, changed.`_cdc_valid_to`, changed.`_cdc_visible`, changed.`_cdc_deleted`, changed.`_cdc_truncate`, changed.`_cdc_schema`, changed.`a`, changed.`b`, changed.`c`, changed.`_move`, changed.`_unsent`, changed.`_arrived_at`, changed.`_cdc_filled`);
-
-begin
-    execute immediate 'reset spark.databricks.delta.write.txnAppId';
-    execute immediate 'reset spark.databricks.delta.write.txnVersion';
-    execute immediate 'reset spark.databricks.delta.commitInfo.userMetadata';
-end;
 
 begin
     execute immediate 'reset spark.databricks.delta.write.txnAppId';

@@ -16,54 +16,84 @@
     {%- do delta_cdc._cdc_refuse_what_cannot_work(o) -%}
     {%- do delta_cdc.cdc_check_contract(o, model_sql) -%}
     {%- set run = delta_cdc._cdc_begin(o) -%}
+    {%- set is_old_news = run.is_as_noted and run.sources is not none and delta_cdc._cdc_find_news(run, model_sql) == 0 -%}
     {%- do delta_cdc._cdc_lap(clock, 'marks') -%}
 
-    {%- do delta_cdc._cdc_stage_events(run, model_sql) -%}
-    {%- set profile = run_query(
-        delta_cdc.cdc_survey(o, run.staged, run.applied.reach) if o.watermark and not run.first_load else delta_cdc.cdc_stage_profile(o, run.staged)).rows[0].dict() -%}
+    {%- set profile = {'rows_read': 0} if is_old_news else delta_cdc._cdc_stage_events(run, model_sql) -%}
     {%- if o.watermark and not run.first_load and profile['rows_read'] == 0 and not run.stored.rederive -%}
-        {%- if run.low is not none -%}{%- do delta_cdc._cdc_refuse_a_mark_ahead(o, run.low) -%}{%- endif -%}
-        {%- do delta_cdc._cdc_drop_temporary(run.staged) -%}
+        {%- if not is_old_news and run.low is not none -%}{%- do delta_cdc._cdc_find_news(run, model_sql) -%}{%- endif -%}
         {%- do delta_cdc.cdc_alter_storage(run) -%}
         {%- do delta_cdc.cdc_keep_views(run) -%}
+        {%- if not is_old_news -%}{%- do delta_cdc._cdc_drop_staged(run) -%}{%- endif -%}
         {{ return({'counts': {'read': 0}, 'message': 'nothing new' ~ delta_cdc._cdc_seconds(clock), 'views': delta_cdc._cdc_views(o, run.storage, run.stored).statements}) }}
     {%- endif -%}
-    {%- if run.is_as_noted -%}
-        {%- do run.update({'stored': delta_cdc.cdc_reconcile_storage(o, run.storage, run.commit), 'is_as_noted': false}) -%}
-    {%- endif -%}
     {%- do run.update({'profile': profile, 'marks': delta_cdc._cdc_marks(o, run.applied, run.low, profile)}) -%}
-    {%- do run.update({'stage': delta_cdc.cdc_bounded_stage(o, run.staged, run.marks.high)}) -%}
+    {%- do run.update({'stage': delta_cdc.cdc_bounded_stage(o, run.events, run.marks.high)}) -%}
     {%- do delta_cdc._cdc_stop_on_bad_events(run) -%}
     {%- if o.full_extracts -%}{%- do delta_cdc._cdc_stop_on_bad_extracts(run) -%}{%- endif -%}
+    {%- set in_order = delta_cdc.cdc_may_go_in_order(run) -%}
+    {%- if run.is_as_noted and not (in_order and delta_cdc._cdc_is_schema_noted(run)) -%}
+        {%- do run.update({'stored': delta_cdc.cdc_reconcile_storage(o, run.storage, run.commit), 'is_as_noted': false}) -%}
+    {%- endif -%}
+    {%- if o.watermark and run.sources is none -%}{%- do run.update({'sources': delta_cdc.cdc_source_with_mark(o)}) -%}{%- endif -%}
     {%- do delta_cdc._cdc_lap(clock, 'stage') -%}
 
-    {%- set in_order = delta_cdc.cdc_may_go_in_order(run) -%}
     {%- set counts = delta_cdc.cdc_apply_in_order(run) if in_order else delta_cdc.cdc_apply_timeline(run, clock) -%}
     {%- do delta_cdc.cdc_alter_storage(run) -%}
     {%- do delta_cdc._cdc_lap(clock, 'write') -%}
 
     {%- do delta_cdc._cdc_remember_mark(run, counts.newest) -%}
     {%- do delta_cdc.cdc_keep_views(run) -%}
-    {%- do delta_cdc._cdc_drop_temporary(run.staged) -%}
-    {%- for name in ['_members', '_rows'] if o.full_extracts -%}{%- do delta_cdc._cdc_drop_temporary(run.staged ~ name) -%}{%- endfor -%}
+    {%- do delta_cdc._cdc_drop_staged(run) -%}
     {%- do delta_cdc._cdc_lap(clock, 'views') -%}
     {%- set told = delta_cdc._cdc_told(counts) -%}
     {{ return({
-        'counts': told, 'message': delta_cdc._cdc_message(told) ~ (', in order' if in_order) ~ delta_cdc._cdc_seconds(clock),
+        'counts': told, 'message': delta_cdc._cdc_message(told) ~ ((', in one pass' if run.first_load else ', in order') if in_order) ~ delta_cdc._cdc_seconds(clock),
         'views': delta_cdc._cdc_views(o, run.storage, run.stored).statements,
     }) }}
 {%- endmacro %}
 
 
-{#-- Caches the new events. Rows and keys of full extracts are cached by themselves, so that source and storage are read once. --#}
+{#-- How many new events there are; a mark beyond the source's end stops the run. --#}
+{% macro _cdc_find_news(run, model_sql) -%}
+    {%- set o = run.o -%}
+    {%- if run.sources is none -%}{%- do run.update({'sources': delta_cdc.cdc_source_with_mark(o)}) -%}{%- endif -%}
+    {%- set marked = run.sources.items() | selectattr(1) | map('first') | list -%}
+    {%- set source = delta_cdc._cdc_source(marked[0]) if marked else none -%}
+    {%- set news = run_query(delta_cdc.cdc_news(o, model_sql, run.low, source)).rows[0] -%}
+    {%- if news['rows_read'] == 0 -%}{%- do delta_cdc._cdc_refuse_a_mark_ahead(o, source, news) -%}{%- endif -%}
+    {%- do run.update({'is_small': news['rows_read'] <= 20000}) -%}
+    {{ return(news['rows_read']) }}
+{%- endmacro %}
+
+
+{#-- Caches the new events and returns their profile. Those of a first load are surveyed as they are: in order, they are read once
+     more by the statement that writes them, and no million rows wait in memory. Rows and keys of full extracts are cached by
+     themselves, so that source and storage are read once. --#}
 {% macro _cdc_stage_events(run, model_sql) -%}
-    {%- set arrived = run.staged ~ ('_rows' if run.o.full_extracts else '') -%}
-    {%- do run_query('cache lazy table ' ~ arrived ~ ' as ' ~ delta_cdc.cdc_stage(run.o, model_sql, run.low)) -%}
-    {%- if run.o.full_extracts -%}
-        {%- set members, stored = run.staged ~ '_members', none if run.first_load else delta_cdc.cdc_stored_rows(run) -%}
-        {%- do run_query('cache lazy table ' ~ members ~ ' as ' ~ delta_cdc.cdc_extract_members(run.o, arrived, stored)) -%}
-        {%- do run_query('cache lazy table ' ~ run.staged ~ ' as ' ~ delta_cdc.cdc_extracted_events(run.o, arrived, members)) -%}
+    {%- set o = run.o -%}
+    {%- set query = delta_cdc.cdc_stage(o, model_sql, run.low, run.is_small) -%}
+    {%- if run.first_load and o.watermark and not o.full_extracts -%}
+        {%- do run.update({'events': '(\n' ~ query ~ '\n) as staged'}) -%}
+        {%- set profile = run_query(delta_cdc.cdc_survey(o, run.events, none, is_first=true)).rows[0].dict() -%}
+        {%- if profile['in_order'] -%}{{ return(profile) }}{%- endif -%}
     {%- endif -%}
+    {%- set arrived = run.staged ~ ('_rows' if o.full_extracts else '') -%}
+    {%- do run_query('cache lazy table ' ~ arrived ~ ' as ' ~ query) -%}
+    {%- do run.update({'events': run.staged}) -%}
+    {%- if o.full_extracts -%}
+        {%- set members, stored = run.staged ~ '_members', none if run.first_load else delta_cdc.cdc_stored_rows(run) -%}
+        {%- do run_query('cache lazy table ' ~ members ~ ' as ' ~ delta_cdc.cdc_extract_members(o, arrived, stored)) -%}
+        {%- do run_query('cache lazy table ' ~ run.staged ~ ' as ' ~ delta_cdc.cdc_extracted_events(o, arrived, members)) -%}
+    {%- endif -%}
+    {{ return(profile or run_query(
+        delta_cdc.cdc_survey(o, run.staged, run.applied.reach) if o.watermark and not run.first_load else delta_cdc.cdc_stage_profile(o, run.staged)).rows[0].dict()) }}
+{%- endmacro %}
+
+
+{#-- Drops what is cached of the new events. --#}
+{% macro _cdc_drop_staged(run) -%}
+    {%- for name in [''] + (['_members', '_rows'] if run.o.full_extracts else []) -%}{%- do delta_cdc._cdc_drop_temporary(run.staged ~ name) -%}{%- endfor -%}
 {%- endmacro %}
 
 
@@ -77,9 +107,9 @@
     {%- set note = {} if first_load else delta_cdc.cdc_read_note(commit, storage) -%}
     {%- set is_as_noted = not first_load and delta_cdc.cdc_is_as_noted(o, storage, note) -%}
     {%- if first_load -%}
-        {%- set stored, applied = {'schemas': [o.payload], 'version': none}, {'mark': none, 'run': 1, 'truncates': 0, 'reach': none} -%}
+        {%- set stored, applied = {'schemas': [o.payload], 'schema': 0, 'version': none}, {'mark': none, 'run': 1, 'truncates': 0, 'reach': none, 'rows': 0} -%}
     {%- elif is_as_noted -%}
-        {%- set stored, applied = {'version': note.version, 'properties': {}, 'rederive': false}, dict(note, is_noted=true) -%}
+        {%- set stored, applied = {'version': note.version, 'properties': {}, 'rederive': false, 'schema': note.get('schema')}, dict(note, is_noted=true) -%}
     {%- else -%}
         {%- set stored = delta_cdc.cdc_reconcile_storage(o, storage, commit) -%}
         {%- set applied = delta_cdc.cdc_applied(o, storage, stored) -%}
@@ -87,7 +117,8 @@
     {%- set temporary = this.schema ~ '__' ~ this.identifier ~ '__cdc_' ~ local_md5(invocation_id ~ this)[:8] -%}
     {{ return({
         'o': o, 'storage': storage, 'exists': exists, 'first_load': first_load, 'stored': stored, 'version': stored.version,
-        'applied': applied, 'marks': none, 'is_as_noted': is_as_noted, 'commit': commit,
+        'applied': applied, 'marks': none, 'is_as_noted': is_as_noted, 'commit': commit, 'is_small': false, 'inserted': 0, 'is_guarded': false,
+        'sources': note.get('source') if delta_cdc._cdc_reads_as_noted(note.get('source')) else none,
         'low': delta_cdc._cdc_low(o, applied, stored), 'staged': temporary ~ '_staged', 'diff': temporary ~ '_diff', 'found': temporary ~ '_moves',
     }) }}
 {%- endmacro %}
@@ -95,26 +126,47 @@
 
 {#-- Whether a run goes the short way: never after a commit that is not a noted one, which may have changed rows by hand. --#}
 {% macro cdc_may_go_in_order(run) -%}
+    {%- if run.first_load -%}{{ return(run.profile.get('in_order')) }}{%- endif -%}
     {#- MERGE cannot plan a source whose events were found by reading its own target, as deletes of full extracts are. -#}
     {{ return(run.profile.get('in_order') and run.applied.is_noted and not run.stored.rederive and not run.stored.get('alters') and not run.o.full_extracts) }}
+{%- endmacro %}
+
+
+{#-- Whether the note of the last commit tells all of the table that the short way asks: the number of its schema, and that the
+     stored struct of filled values is today's. --#}
+{% macro _cdc_is_schema_noted(run) -%}
+    {%- if run.stored.schema is none -%}{{ return(false) }}{%- endif -%}
+    {%- do run.o.update({'filled': delta_cdc._cdc_fields_to_fill(run.o)}) -%}
+    {{ return(true) }}
 {%- endmacro %}
 
 
 {#-- The short way: every open version of a touched key is closed or, as a run goes on, hidden; so the counts are those of MERGE. --#}
 {% macro cdc_apply_in_order(run) -%}
     {%- set o, profile = run.o, run.profile -%}
+    {%- set counts = {
+        'read': profile['rows_read'], 'inserted': profile['rows_read'], 'updated': 0, 'opened': profile['opened'], 'closed': 0,
+        'deletes': profile['deletes'], 'clamped': profile['clamped'], 'newest': run.marks.high_text,
+    } -%}
+    {%- if run.first_load and should_full_refresh() and run.exists -%}{%- do delta_cdc._cdc_refuse_lossy_refresh(o, run.storage, delta_cdc._cdc_text(profile['first_batch'])) -%}{%- endif -%}
+    {%- do counts.update({'warned': delta_cdc.cdc_hold_to_limits(o, counts)}) -%}
+    {%- do run.update({'inserted': counts.inserted}) -%}
+    {%- if run.first_load -%}
+        {%- do run.stored.update({'properties': delta_cdc._cdc_new_properties(o, run.storage, run.stored)}) -%}
+        {%- do delta_cdc._cdc_load_all(run, '(\n' ~ delta_cdc.cdc_timeline_in_order(run, none) ~ '\n) as timeline', is_placed=true) -%}
+        {{ return(counts) }}
+    {%- endif -%}
     {%- set predicate = delta_cdc.cdc_range_predicate(delta_cdc._cdc_range_key(o), o.types[delta_cdc._cdc_range_key(o)], delta_cdc._cdc_listed_ranges(profile['ranges']), 'stored') -%}
+    {%- set touched = delta_cdc._cdc_find_touched(run) -%}
+    {%- if touched -%}{%- set predicate = predicate ~ ' and ' ~ touched -%}{%- endif -%}
     {%- set timeline = delta_cdc.cdc_timeline_in_order(run, predicate) -%}
     {#- Few rows are sent to where the table's are; MERGE cannot know how few, and would sort the table's for the join. -#}
     {%- set source = '(select ' ~ ('/*+ broadcast(timeline) */ ' if profile['rows_read'] <= 100000) ~ '* from (\n' ~ timeline ~ '\n) as timeline)' -%}
     {%- set derived = ['_cdc_batch_id', '_cdc_valid_from', '_cdc_valid_to', '_cdc_visible'] + (['_cdc_filled'] if o.fill else []) -%}
-    {%- set warned = delta_cdc.cdc_hold_to_limits(o, {'read': profile['rows_read'], 'clamped': profile['clamped']}) -%}
     {%- set merged = delta_cdc._cdc_merge_once(run, delta_cdc.cdc_merge(o, run.storage, source, predicate, derived)) -%}
-    {{ return({
-        'read': profile['rows_read'], 'inserted': merged['num_inserted_rows'], 'updated': merged['num_updated_rows'],
-        'opened': profile['opened'], 'closed': merged['num_updated_rows'], 'deletes': profile['deletes'], 'clamped': profile['clamped'],
-        'warned': warned, 'newest': run.marks.high_text,
-    }) }}
+    {%- if touched and not delta_cdc._cdc_has_own_session() -%}{%- do run_query('drop temporary variable ' ~ run.staged ~ '_keys') -%}{%- endif -%}
+    {%- do counts.update({'inserted': merged['num_inserted_rows'], 'updated': merged['num_updated_rows'], 'closed': merged['num_updated_rows']}) -%}
+    {{ return(counts) }}
 {%- endmacro %}
 
 
@@ -128,10 +180,11 @@
         {%- do run_query('cache lazy table ' ~ run.diff ~ ' as ' ~ delta_cdc.cdc_timeline(run, plan)) -%}
         {%- do counts.update(delta_cdc._cdc_count_diff(o, run.diff, delta_cdc.cdc_tied_columns(o, plan.state, run.stage, run.diff))) -%}
         {%- do counts.update({'warned': delta_cdc.cdc_hold_to_limits(o, counts)}) -%}
+        {%- do run.update({'inserted': counts.inserted}) -%}
         {%- do delta_cdc._cdc_lap(clock, 'timeline') -%}
         {%- if run.first_load -%}
             {%- do stored.update({'properties': delta_cdc._cdc_new_properties(o, run.storage, stored)}) -%}
-            {%- do delta_cdc._cdc_load_all(run) -%}
+            {%- do delta_cdc._cdc_load_all(run, run.diff) -%}
         {%- elif counts.inserted + counts.updated > 0 -%}
             {%- do delta_cdc._cdc_merge_once(run, delta_cdc.cdc_merge(o, run.storage, run.diff, plan.predicate, delta_cdc._cdc_physical_columns(o) if counts.updated > 0 else [])) -%}
         {%- endif -%}

@@ -55,6 +55,16 @@
 {%- endmacro %}
 
 
+{#-- Equality of keys, or of keys and sequences, which only a truncate leaves NULL. Spark joins by `=` in half the time. --#}
+{% macro _cdc_same(o, names, left, right) -%}
+    {%- if o.truncate_when -%}{{ delta_cdc._cdc_equal(names, left, right) }}{%- else -%}
+    {%- for name in names -%}
+        {{ left }}.`{{ name }}` = {{ right }}.`{{ name }}`{{ ' and ' if not loop.last }}
+    {%- endfor -%}
+    {%- endif -%}
+{%- endmacro %}
+
+
 {#-- Text from a query, as it was: such queries put a `=` in front, because dbt's result tables turn '' and 'null' into NULL
      and text that looks like a date or a number into one. --#}
 {% macro _cdc_text(value) -%}

@@ -1,7 +1,8 @@
 {#-- What is applied, kept in the note of the commit that applied it (`userMetadata`): the table's name and version, the highest
      watermark (`mark`) or number of the next run, whether truncates are stored, how far sequence and effective time `reach`,
-     and what `model` the table and its views are of. While that commit is the table's last, all of it is known without
-     reading a row. --#}
+     what `model` the table and its views are of, the number of the `schema` of new rows (none where the table has more than
+     the model), how many `rows` it has, and which `source` is read and whether it has the watermark itself. While that commit
+     is the table's last, all of it is known without reading a row. --#}
 
 {#-- What the note says; after any other commit, maintenance, RESTORE and statements by hand among them, in a copy of another
      table, and where options have changed what a reach is, what the rows say. `is_noted`: every stored row is as this engine
@@ -42,6 +43,7 @@ select
     {{ "concat('=', cast(max(`" ~ o.watermark ~ "`) as string))" if o.watermark else 'cast(null as string)' }} as mark,
     {{ 'cast(null as bigint)' if o.watermark else 'coalesce(max(_cdc_batch_id), 0) + 1' }} as run,
     {{ delta_cdc._cdc_reach_of_rows(o) }} as reach,
+    count(*) as rows,
     count_if(`{{ o.unique_key[0] }}` is null) as truncates
 from {{ storage }}
 {%- endmacro %}
@@ -146,7 +148,10 @@ struct({% for name in o.sequence %}{{ delta_cdc._cdc_from_lasting_text(reach[loo
         'run': none if run.o.watermark else (marks.high_or_run + 1) | int,
         'truncates': 1 if marks.truncates or profile['truncates'] > 0 else 0,
         'reach': delta_cdc._cdc_read_reach(profile),
-        'model': delta_cdc._cdc_model_of(run.o, properties.get('lakehouse.cdc.options'), properties.get('lakehouse.cdc.views')),
+        'model': run.applied.model if run.is_as_noted else delta_cdc._cdc_model_of(run.o, properties.get('lakehouse.cdc.options'), properties.get('lakehouse.cdc.views')),
+        'schema': run.stored.schema if run.o.filled | map(attribute='name') | list in [[], run.o.fill] else none,
+        'source': run.sources,
+        'rows': (run.applied.rows + run.inserted) | int if run.applied.get('rows') is not none else none,
     } -%}
     {%- set text = tojson({'lakehouse.cdc': note}) -%}
     {{ return(text if (note.mark or note.run) and ';' not in text and '$' not in text else none) }}
@@ -166,6 +171,7 @@ struct({% for name in o.sequence %}{{ delta_cdc._cdc_from_lasting_text(reach[loo
      have been skipped for that of another run: there the next run asks the rows. --#}
 {% macro _cdc_commit_properties(run, properties) -%}
     {%- set note = delta_cdc._cdc_note_setting(run, run.version + 1) if run.marks and (run.exists or not run.first_load) else {} -%}
+    {%- if run.is_guarded -%}{%- do delta_cdc._cdc_reset_session() -%}{%- do run.update({'is_guarded': false}) -%}{%- endif -%}
     {%- do delta_cdc._cdc_set_session(note) -%}
     {%- do run_query(delta_cdc.cdc_set_properties(run.storage, properties)) -%}
     {%- do run.update({'version': run.version + 1}) -%}

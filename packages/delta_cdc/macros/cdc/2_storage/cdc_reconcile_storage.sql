@@ -47,7 +47,7 @@
     {%- endif -%}
     {{ return({
         'version': commit['version'] | int, 'commit': commit,
-        'properties': properties, 'schemas': schemas, 'rederive': rederive.needed,
+        'properties': properties, 'schemas': schemas, 'schema': schemas | length - 1, 'rederive': rederive.needed,
         'columns': o.stored + (gone if o.on_schema_change != 'sync_all_columns' else []),
         'alters': alters + added, 'lacking': delta_cdc._cdc_lacking(o, types, filled) if alters + added else none,
     }) }}

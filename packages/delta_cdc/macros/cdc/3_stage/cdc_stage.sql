@@ -1,6 +1,7 @@
-{#-- The new events: the model's SELECT above the highest arrival watermark that was applied, a literal or none. --#}
-{% macro cdc_stage(o, model_sql, low) -%}
-select
+{#-- The new events: the model's SELECT above the highest arrival watermark that was applied, a literal or none.
+     Few of them are in one partition, so that no window over them is preceded by a shuffle. --#}
+{% macro cdc_stage(o, model_sql, low, is_small=false) -%}
+select{{ ' /*+ coalesce(1) */' if is_small }}
     {{ delta_cdc._cdc_columns(o.stored) }},
     coalesce({{ o.delete_when or 'false' }}, false) as _cdc_deleted,
     coalesce({{ o.truncate_when or 'false' }}, false) as _cdc_truncate,
@@ -11,6 +12,26 @@ from (
 {%- if o.watermark and low is not none %}
 where `{{ o.watermark }}` > {{ low }} or `{{ o.watermark }}` is null
 {%- endif %}
+{%- endmacro %}
+
+
+{#-- One row about a model whose last commit is a noted one: how many new events there are and, where a source has the watermark,
+     its end: `batch`, and whether that `is_behind` the `mark`. Delta knows a column's highest value without reading it. --#}
+{% macro cdc_news(o, model_sql, low, source) -%}
+select
+    rows_read,
+    concat('=', cast(ending as string)) as batch,
+    ending < {{ low }} as is_behind,
+    cast({{ low }} as string) as mark
+from (
+    select
+        count(*) as rows_read,
+        {{ '(select max(`' ~ o.watermark ~ '`) from ' ~ source ~ ')' if source else low }} as ending
+    from (
+{{ model_sql }}
+    ) as _cdc_source
+    where `{{ o.watermark }}` > {{ low }} or `{{ o.watermark }}` is null
+) as _cdc_news
 {%- endmacro %}
 
 

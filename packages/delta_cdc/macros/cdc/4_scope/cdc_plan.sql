@@ -35,7 +35,7 @@
 (
     select stored.*
     from {{ stored }} as stored
-    left semi join {{ plan.touched }} as touched on {{ delta_cdc._cdc_equal(key, 'stored', 'touched') }}
+    left semi join {{ plan.touched }} as touched on {{ delta_cdc._cdc_same(run.o, key, 'stored', 'touched') }}
     where {{ plan.predicate }}
     {%- if plan.has_truncates %}
     union all

@@ -26,19 +26,32 @@ select
         when _cdc_now_visible then _cdc_filled
     end as _cdc_filled,
     {% endif -%}
-    {{ run.stored.schemas | length - 1 }} as _cdc_schema,
+    {{ run.stored.schema }} as _cdc_schema,
     not _cdc_stored as _cdc_insert,
     _cdc_stored as _cdc_update
 from placed_in_time
 {%- endmacro %}
 
 
-{#-- CTEs from the open versions and the new events to `segmented`. A stored row above the mark means that another run applied
+{#-- Whether the event is a truncate: none is, here. A first load reads its source twice; an event that was one then and is two
+     now stops it. --#}
+{% macro _cdc_still_once(run) -%}
+{%- set sequence = delta_cdc._cdc_columns(run.o.sequence) -%}
+case
+            when lag(struct({{ sequence }})) over (partition by {{ delta_cdc._cdc_columns(run.o.unique_key) }} order by {{ sequence }}) = struct({{ sequence }})
+                then raise_error('{{ this }}: the source changed while it was read. No row was written. Fix: run the model again.')
+            else false
+        end
+{%- endmacro %}
+
+
+{#-- CTEs from the open versions and the new events to `segmented`; of a first load there are only these, placed by their key. A stored row above the mark means that another run applied
      some of these events after this one had looked. --#}
 {% macro _cdc_open_and_new(run, predicate) -%}
 {%- set o = run.o -%}
 {%- set keys, sequence = delta_cdc._cdc_columns(o.unique_key), delta_cdc._cdc_columns(o.sequence) -%}
 events as (
+    {%- if not run.first_load %}
     select
         {%- for name in o.stored %}
         {{ delta_cdc._cdc_of_open_version(o, name) }} as `{{ name }}`,
@@ -51,22 +64,24 @@ events as (
             else true
         end as _cdc_stored
     from {{ run.storage }} as stored
-    left semi join {{ run.stage }} as touched on {{ delta_cdc._cdc_equal(o.unique_key, 'stored', 'touched') }}
+    left semi join {{ run.stage }} as touched on {{ delta_cdc._cdc_same(o, o.unique_key, 'stored', 'touched') }}
     where {{ predicate }} and stored._cdc_visible{{ ' and stored._cdc_valid_to is null' if o.scd2 }}
     union all
+    {%- endif %}
     select
+        {{- delta_cdc._cdc_placed_by_key(o, run.profile['rows_read']) if run.first_load }}
         {{ delta_cdc._cdc_columns(o.stored) }},
         _cdc_deleted,
-        {{ 'cast(`' ~ o.effective_at ~ '` as timestamp),' if o.scd2 }}
-        {{ 'cast(null as ' ~ delta_cdc._cdc_filled_type(o) ~ '),' if o.fill }}
-        false
+        {{ 'cast(`' ~ o.effective_at ~ '` as timestamp) as _cdc_earliest_at,' if o.scd2 }}
+        {{ 'cast(null as ' ~ delta_cdc._cdc_filled_type(o) ~ ') as _cdc_filled,' if o.fill }}
+        false as _cdc_stored
     from {{ run.stage }}
 ),
 
 segmented as (
     select
         *,
-        false as _cdc_truncate,
+        {{ delta_cdc._cdc_still_once(run) if run.first_load else 'false' }} as _cdc_truncate,
         false as _cdc_overridden,
         false as _cdc_synthetic,
         max(case when not _cdc_stored then `{{ o.watermark }}` end) over (partition by {{ keys }}) as _cdc_key_batch,

@@ -8,7 +8,7 @@ using (
     from {{ source }}
     where _cdc_insert or _cdc_update
 ) as changed
-on {{ delta_cdc._cdc_equal(o.unique_key + o.sequence, 'stored', 'changed') }}
+on {{ delta_cdc._cdc_same(o, o.unique_key + o.sequence, 'stored', 'changed') }}
     and {{ predicate }}
 {% if updates -%}
 when matched then update set
@@ -32,6 +32,14 @@ case when _cdc_filled is not null then named_struct(
 {%- endmacro %}
 
 
+{#-- The fields of that struct where the model had no other columns before. --#}
+{% macro _cdc_fields_to_fill(o) -%}
+    {%- set fields = [] -%}
+    {%- for name in o.fill -%}{%- do fields.append({'name': name, 'type': o.types[name]}) -%}{%- endfor -%}
+    {{ return(fields) }}
+{%- endmacro %}
+
+
 {% macro cdc_create_storage(o, storage, rows, properties, replace=false) -%}
 create {{ 'or replace ' if replace }}table {{ storage }}
 using delta
@@ -44,17 +52,24 @@ as
 
 
 {#-- First load, or a full refresh: the same rows, clustered by key so that files cover narrow ranges. `count` of them decides
-     the number of files; none gives the columns without a row. --#}
-{% macro cdc_first_rows(o, source, count) -%}
+     the number of files; none gives the columns without a row. Where the source `is_placed` already it is not shuffled again. --#}
+{% macro cdc_first_rows(o, source, count, is_placed=false) -%}
 {%- if count is none -%}
 select {{ delta_cdc._cdc_columns(delta_cdc._cdc_physical_columns(o)) }} from {{ source }} where false
 {%- else -%}
-select {{ '/*+ repartition_by_range(' ~ [1, count // 500000] | max ~ ', ' ~ delta_cdc._cdc_columns(o.unique_key) ~ ') */' }}
+select
+    {{- delta_cdc._cdc_placed_by_key(o, count) if not is_placed }}
     {{ delta_cdc._cdc_columns(delta_cdc._cdc_physical_columns(o)) }}
 from {{ source }}
 where _cdc_insert
 sort by {{ delta_cdc._cdc_columns(o.unique_key) }}
 {%- endif -%}
+{%- endmacro %}
+
+
+{#-- The hint that does it. Partitions of key ranges are also those that windows over a key need. --#}
+{% macro _cdc_placed_by_key(o, count) -%}
+    {{ return(' /*+ repartition_by_range(' ~ [1, count // 500000] | max ~ ', ' ~ delta_cdc._cdc_columns(o.unique_key) ~ ') */') }}
 {%- endmacro %}
 
 

@@ -2,16 +2,16 @@
      there is one, and inserts into it. (`create table … as` alone would not do: it refuses the files that a killed one left.)
      Killed in between, the next run finds an empty table. The insert is guarded like a MERGE: if another run has filled the
      table first, Delta skips it, and that run has read as much of the source or more. --#}
-{% macro _cdc_load_all(run) -%}
+{% macro _cdc_load_all(run, source, is_placed=false) -%}
     {%- set o, storage, properties = run.o, run.storage, run.stored.properties -%}
-    {%- set rows = delta_cdc.cdc_first_rows(o, run.diff, run.profile['rows_read']) -%}
+    {%- set rows = delta_cdc.cdc_first_rows(o, source, run.profile['rows_read'], is_placed) -%}
     {%- if run.exists -%}
         {%- do run.update({'version': run_query('describe history ' ~ storage ~ ' limit 1').rows[0]['version'] | int + 1}) -%}
         {%- do delta_cdc._cdc_set_session(delta_cdc._cdc_note_setting(run, run.version)) -%}
         {%- do run_query(delta_cdc.cdc_create_storage(o, storage, rows, properties, replace=true)) -%}
         {%- do delta_cdc._cdc_reset_session() -%}
     {%- else -%}
-        {%- do run_query(delta_cdc.cdc_create_storage(o, storage, delta_cdc.cdc_first_rows(o, run.diff, none), properties)) -%}
+        {%- do run_query(delta_cdc.cdc_create_storage(o, storage, delta_cdc.cdc_first_rows(o, source, none), properties)) -%}
         {%- if run.profile['rows_read'] > 0 -%}
             {%- do delta_cdc._cdc_set_session(dict(delta_cdc._cdc_guard(storage, 1), **delta_cdc._cdc_note_setting(run, 1))) -%}
             {%- do run_query('insert into ' ~ storage ~ '\n' ~ rows) -%}
@@ -29,7 +29,10 @@
     {%- do run.update({'version': run.version + 1}) -%}
     {%- do delta_cdc._cdc_set_session(dict(delta_cdc._cdc_guard(run.storage, run.version), **delta_cdc._cdc_note_setting(run, run.version))) -%}
     {%- set merged = run_query(merge) -%}
-    {%- do delta_cdc._cdc_reset_session() -%}
+    {#- A session of the node's own ends with it: nothing but a hook could still write under this number. -#}
+    {%- if delta_cdc._cdc_has_own_session() and not (post_hooks is defined and post_hooks) -%}{%- do run.update({'is_guarded': true}) -%}
+    {%- else -%}{%- do delta_cdc._cdc_reset_session() -%}
+    {%- endif -%}
     {%- if merged.rows | length == 0 -%}{%- do exceptions.raise_compiler_error(delta_cdc._cdc_rival_text(run.storage)) -%}{%- endif -%}
     {{ return(merged.rows[0]) }}
 {%- endmacro %}
