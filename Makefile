@@ -127,8 +127,12 @@ emr-archive: installed ## What a job on EMR Serverless carries: target/emr/lakeh
 	$(BIN)/python infra/emr/archive.py target/emr/lakehouse.tar.gz
 
 .PHONY: bench-cdc
-bench-cdc: setup ## An incremental CDC model against a MERGE by hand, and dbt snapshot (about eleven minutes)
-	$(BIN)/python bench/cdc.py
+bench-cdc: setup ## An incremental CDC model against a MERGE by hand, and dbt snapshot (about ten minutes)
+	$(BIN)/python bench/cdc.py && $(BIN)/python bench/cdc_table.py
+
+.PHONY: bench-cdc-large
+bench-cdc-large: setup ## The same with 8 and 32 million rows, first load and full refresh (about twenty minutes)
+	$(BIN)/python bench/cdc.py --large && $(BIN)/python bench/cdc_table.py
 
 .PHONY: bench-maintenance
 bench-maintenance: setup ## Micro-merges with and without maintenance (about ten minutes)

@@ -1,18 +1,22 @@
 """One incremental CDC model against the MERGE that a team would write by hand: seconds, jobs, statements, rows written.
 
-    make bench-cdc                                  # the standard cases, up to a million rows: about eleven minutes
-    python bench/cdc.py --rows 8000000 --trace      # one case, printed only, with every statement of the last round
+    make bench-cdc                                  # up to a million rows: about twelve minutes
+    make bench-cdc-large                            # 8 and 32 million: first load, full refresh, growth
+    python bench/cdc.py --rows 8000000 --trace      # one table, printed only, with every statement of the last round
+    python bench/cdc.py --large --scale 0.01        # a trial of the large cases, printed only
 
 Both sides read the same bronze batches in turn (A B, B A, …) and must end in identical rows, or the figures are void.
 The engine's side is the whole warm dbt model: validation, marks, tie check, views. The other side is Delta's documented
 recipe (scd2: the updates united with themselves under a NULL merge key; scd1: update where newer, else insert). It is
-told which batch to read, and it is right only because every batch here is whole and in order.
-The goals: no slower than the recipe on a small table; with a thousandth of 8 million rows changed, three times as fast
-for the newest keys and 1.5 times for scattered ones; scd1 twice as fast; at most two rows written for each one changed.
+told which batch to read, and it is right only because every batch here is whole and in order. Its first load, a plain
+clustered CTAS, is what the engine's first load and full refresh are held to.
 
 One case is compared with what dbt offers besides: `dbt snapshot` (check strategy, hard deletes) of a table that holds
-the source's current rows, and the model's own full refresh. Goals: five and ten times as fast. The snapshot's versions
-begin when it runs, so what must be equal are the values of the current rows and the number of versions.
+the source's current rows, and the model's own full refresh. The snapshot's versions begin when it runs, so what must be
+equal are the values of the current rows and the number of versions.
+
+Every case has its goal, and the statements of its last run: what a missed goal is made of. bench/cdc_table.py writes
+the table of docs/cdc.md from the results.
 """
 
 from __future__ import annotations
@@ -24,11 +28,12 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from figures import machine, save
+from figures import RESULTS, machine, write
 
 from python_ops.lake.config import PROJECT_ROOT, Settings
 from python_ops.lake.spark import session
@@ -36,268 +41,239 @@ from python_ops.lake.spark import session
 sys.path.insert(0, str(PROJECT_ROOT / "tests" / "engine"))
 sys.path.insert(0, str(PROJECT_ROOT / "tests" / "e2e"))
 from cdc_lab import Lab
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
-VALUES = ("name", "email", "city", "status", "note")
-COLUMNS = (*VALUES, "amount")
-LISTED = ", ".join(("id", *COLUMNS, "seq", "ts"))
-WARM_UP = 2
+from cdc_sides import Meter, Recipe, Run, Snapshot, bronze, deliver, model, run_model
 
 
 @dataclass(frozen=True)
-class Case:
-    """What is measured. `rows`: keys of the table. `changed`: updates per batch, one per key."""
+class Table:
+    """What is measured on one table. `rows`: its keys. `changed`: updates per batch, one per key."""
 
     rows: int
     changed: int
-    locality: str
-    strategy: str
-    with_dbt: bool = False
+    strategy: str = "cdc_scd2"
+    localities: tuple[str, ...] = ("local",)
+    with_dbt: bool = False  # dbt snapshot, and a full refresh
+    with_loads: bool = False  # first load and full refresh beside CTAS
+    with_nothing: bool = False  # runs without news
 
 
 STANDARD = (
-    Case(10_000, 100, "uniform", "cdc_scd2"),
-    Case(1_000_000, 1_000, "local", "cdc_scd2", with_dbt=True),
-    Case(1_000_000, 1_000, "uniform", "cdc_scd2"),
-    Case(1_000_000, 1_000, "local", "cdc_scd1"),
+    Table(10_000, 100, localities=("uniform",), with_nothing=True),
+    Table(1_000_000, 1_000, localities=("local", "uniform"), with_dbt=True),
+    Table(1_000_000, 1_000, strategy="cdc_scd1"),
 )
+LARGE = (
+    Table(500_000, 8_000, localities=("local", "uniform")),
+    Table(8_000_000, 8_000, localities=("local", "uniform"), with_loads=True),
+    Table(32_000_000, 32_000),
+)
+
+# (kind, strategy, locality, rows): the other side's seconds divided by the engine's, at least. Kinds without rows are
+# the engine's seconds divided by the other's, at most.
+GOALS = {
+    ("changes", "cdc_scd2", "uniform", 10_000): 0.9,
+    ("changes", "cdc_scd2", "local", 1_000_000): 1.2,
+    ("changes", "cdc_scd2", "uniform", 1_000_000): 1.2,
+    ("changes", "cdc_scd1", "local", 1_000_000): 1.0,
+    ("changes", "cdc_scd2", "local", 8_000_000): 2.0,
+    ("changes", "cdc_scd2", "uniform", 8_000_000): 2.0,
+    ("changes", "cdc_scd2", "local", 32_000_000): 4.0,
+    ("snapshot", "cdc_scd2", "local", 1_000_000): 5.0,
+    ("rebuild", "cdc_scd2", "local", 1_000_000): 10.0,
+}
+AT_MOST = {"first load": 2.0, "full refresh": 2.0, "growth, local": 1.5, "growth, uniform": 4.0}
 
 
 def main() -> None:
-    """Runs one case, or the standard ones, which are written to bench/results/cdc.json."""
+    """Runs the standard or the large cases, which are kept in bench/results/cdc.json, or one table, or a trial."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, help="rows of one case's table")
+    parser.add_argument("--large", action="store_true", help="the large cases")
+    parser.add_argument("--scale", type=float, default=1, help="this share of the rows, printed only")
+    parser.add_argument("--rows", type=int, help="rows of one table, printed only")
     parser.add_argument("--changed", type=int, help="changed rows per batch (default: a thousandth)")
-    parser.add_argument("--locality", choices=["local", "outlier", "uniform"], default="local")
+    parser.add_argument("--locality", choices=["local", "outlier", "uniform"], nargs="+", default=["local"])
     parser.add_argument("--strategy", choices=["cdc_scd1", "cdc_scd2"], default="cdc_scd2")
-    parser.add_argument("--with-dbt", action="store_true", help="compare with dbt snapshot and a full refresh too")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--trace", action="store_true", help="print the statements of the last round")
+    for name in ("with-dbt", "with-loads", "with-nothing"):
+        parser.add_argument(f"--{name}", action="store_true")
+    parser.add_argument("--rounds", type=int, help="counted rounds (5; 4 of the large tables)")
+    parser.add_argument("--trace", action="store_true", help="print the statements of each case")
     given = parser.parse_args()
-    changed = given.changed or (given.rows or 0) // 1000
-    cases = [Case(given.rows, changed, given.locality, given.strategy, given.with_dbt)] if given.rows else STANDARD
+    tables: tuple[Table, ...] = LARGE if given.large else STANDARD
+    if given.rows:
+        rest = (given.with_dbt, given.with_loads, given.with_nothing)
+        changed = given.changed or given.rows // 1000
+        tables = (Table(given.rows, changed, given.strategy, tuple(given.locality), *rest),)
+    is_kept = not given.rows and given.scale == 1
     (PROJECT_ROOT / "target").mkdir(exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix="bench", dir=PROJECT_ROOT / "target"))
-    found = []
+    found: list[dict[str, Any]] = []
     try:
         spark = session(Settings(home=home))
-        for number, case in enumerate(cases):
-            lab = Lab(spark, home / f"case_{number}", f"case_{number}")
-            found.append(compare(lab, case, given.rounds, given.trace))
-            print(json.dumps(found[-1]), flush=True)
+        for number, table in enumerate(tables):
+            lab = Lab(spark, home / f"table_{number}", f"table_{number}")
+            made = Bench(lab, table, given.scale, given.rounds or (4 if given.large else 5), 1 if given.large else 2)
+            for case in made.cases():
+                found.append(case)
+                _show(case, given.trace)
             spark.sql(f"drop schema {lab.schema} cascade")
+            shutil.rmtree(home / f"table_{number}")
     finally:
         shutil.rmtree(home, ignore_errors=True)
-    if given.rows:
-        return
-    result = machine() | {
-        "rounds": given.rounds,
-        "cases": found,
-    }
-    save("cdc", result)
+        for case in growth(found, given.scale):
+            found.append(case)
+            _show(case, given.trace)
+        if is_kept:
+            keep(found)
 
 
-def compare(lab: Lab, case: Case, rounds: int, trace: bool) -> dict[str, Any]:
-    """A first load on both sides, then rounds of one batch each, the first two not counted."""
-    lab.bronze("events", "id bigint, " + ", ".join(f"{name} string" for name in VALUES) + ", amount decimal(18,2)")
-    lab.model(
-        "slv_events", "events", f"{LISTED}, _op, _arrived_at, _batch_id",
-        incremental_strategy=case.strategy, unique_key="id", sequence_by="seq", effective_at="ts",
-        delete_when="_op = 'd'", except_columns=["_op", "_arrived_at"],
-    )  # fmt: skip
-    deliver(lab, 1, f"range({case.rows})")
-    lab.build()
-    recipe = Recipe(lab, case)
-    snapshot = Snapshot(lab) if case.with_dbt else None
-    seconds: dict[str, list[float]] = {"engine": [], "recipe": [], "snapshot": [], "full_refresh": []}
-    jobs = {"engine": 0, "recipe": 0}
-    statements, message = list[Statement](), ""
-    for number in range(rounds + WARM_UP):
-        batch = number + 2
-        deliver(lab, batch, changed_keys(case, batch))
-        for side in ("engine", "recipe") if number % 2 else ("recipe", "engine"):
-            before, started = jobs_so_far(lab.spark), time.monotonic()
-            if side == "engine":
-                took, statements = traced_build(lab)
-                message = lab.messages["slv_events"]
-            else:
-                recipe.apply(batch)
-                took = time.monotonic() - started
-            seconds[side].append(took)
-            jobs[side] = jobs_so_far(lab.spark) - before
-        if snapshot:
-            seconds["snapshot"].append(snapshot.apply(batch))
-    if snapshot and (difference := snapshot.difference()):
-        raise SystemExit(f"void: the snapshot differs in {difference} rows")
-    if difference := recipe.difference():
-        raise SystemExit(f"void: the two sides differ in {difference} rows")
-    if trace:
-        for one in statements:
-            print(f"{one.seconds:6.2f} s {one.jobs:3} jobs  {' '.join(one.text.split())[:130]}")
-    merge = lab.spark.sql(f"describe history {lab.schema}.slv_events__cdc limit 1").collect()[0]["operationMetrics"]
-    written = sum(int(merge[f"numTargetRows{kind}"]) for kind in ("Inserted", "Updated", "Copied"))
-    for _ in range(rounds + WARM_UP if case.with_dbt else 0):
-        seconds["full_refresh"].append(float(lab.build(full_refresh=True)[0].execution_time))
-    counted = {side: took[WARM_UP:] for side, took in seconds.items() if took}
-    middle = {side: statistics.median(took) for side, took in counted.items()}
-    return vars(case) | {
-        **{f"{side}_seconds": round(took, 2) for side, took in middle.items()},
-        **{f"{side}_over_engine": round(took / middle["engine"], 2) for side, took in [*middle.items()][1:]},
-        "engine_statements": len(statements),
-        "engine_jobs": jobs["engine"],
-        "recipe_jobs": jobs["recipe"],
-        "rows_written_per_change": round(written / case.changed, 2),
-        "seconds": {side: [round(one, 2) for one in took] for side, took in counted.items()},
-        "last_message": message,
-    }
+def keep(found: list[dict[str, Any]]) -> None:
+    """Puts these cases in the place of those of an earlier run; the others stay."""
+    path, names = RESULTS / "cdc.json", {case["case"] for case in found}
+    before = json.loads(path.read_text(encoding="utf-8"))["cases"] if path.exists() else []
+    write("cdc", {"cases": [case for case in before if case.get("case") not in names | {None}] + found})
 
 
-def changed_keys(case: Case, batch: int) -> str:
-    """The keys of one batch: the newest, the newest and one far away, or scattered over all."""
-    newest = f"(select id + {case.rows - case.changed} as id from range({case.changed}))"
-    scattered = f"pmod(id * 7919 + {batch * 104729}, {case.rows})"
-    return {
-        "local": newest,
-        "outlier": f"(select * from {newest} union all select {batch} as id)",
-        "uniform": f"(select distinct {scattered} as id from range({case.changed}))",
-    }[case.locality]
-
-
-def deliver(lab: Lab, batch: int, keys: str) -> None:
-    """Appends one batch: one event for each key."""
-    texts = ", ".join(f"concat('{name} ', id % 9973, ' ', {batch}) as {name}" for name in VALUES)
-    at = f"timestamp '2026-01-01' + make_dt_interval({batch})"
-    lab.spark.sql(
-        f"insert into {lab.schema}.events select id, {texts}, cast(id % 1000 + {batch} as decimal(18,2)) as amount,"
-        f" '{'c' if batch == 1 else 'u'}' as _op, {batch} as seq, {at} as ts, cast(null as array<string>) as _unsent,"
-        f" cast(null as bigint) as move, {at} as _arrived_at, {batch} as _batch_id from {keys}"
+def _show(case: dict[str, Any], with_statements: bool) -> None:
+    print(
+        json.dumps({name: value for name, value in case.items() if name not in ("statements", "machine")}), flush=True
     )
+    if with_statements or case["met"] is False:
+        for one in case["statements"]:
+            seconds, processor = one["seconds"], one["processor_seconds"]
+            print(f"  {seconds:7.2f} s {processor:7.2f} cpu {one['jobs']:3} jobs  {one['sql']}", flush=True)
 
 
-class Recipe:
-    """The other side: https://docs.delta.io/delta-update/, section on SCD type 2, and its upsert."""
+class Bench:
+    """One table, filled on both sides, and rounds of one batch each, of which the first are not counted."""
 
-    def __init__(self, lab: Lab, case: Case) -> None:
-        self.spark, self.history = lab.spark, case.strategy == "cdc_scd2"
-        self.target, self.events, self.view = (f"{lab.schema}.{name}" for name in ("recipe", "events", "slv_events"))
-        versions = ", ts as valid_from, cast(null as timestamp) as valid_to, true as is_current" if self.history else ""
-        self.spark.sql(
-            f"create table {self.target} using delta cluster by (id) as"
-            f" select /*+ repartition_by_range({max(1, case.rows // 500_000)}, id) */ {LISTED}{versions}"
-            f" from {self.events} where _batch_id = 1 sort by id"
+    def __init__(self, lab: Lab, table: Table, scale: float, rounds: int, warm_up: int) -> None:
+        self.lab, self.table, self.rounds, self.warm_up = lab, table, rounds, warm_up
+        self.rows, self.changed = int(table.rows * scale), max(1, int(table.changed * scale))
+        self.meter, self.recipe = Meter(lab.spark), Recipe(lab, table.strategy)
+        self.batch = 1
+
+    def cases(self) -> Iterator[dict[str, Any]]:
+        """Measures."""
+        bronze(self.lab)
+        model(self.lab, self.table.strategy)
+        deliver(self.lab, 1, f"range({self.rows})")
+        loaded = run_model(self.lab)
+        plain = [self._timed(lambda: self.recipe.load(self.rows))]
+        if self.table.with_loads:
+            refreshed = run_model(self.lab, full_refresh=True)
+            plain.append(self._timed(lambda: self.recipe.load(self.rows)))
+            self._must_be_equal()
+            yield self._case("first load", "CTAS", [loaded], plain)
+            yield self._case("full refresh", "CTAS", [refreshed], plain)
+        for locality in self.table.localities:
+            yield from self._changes(locality)
+        if self.table.with_nothing:
+            runs = [run_model(self.lab) for _ in range(self.rounds + self.warm_up)]
+            case = self._case("nothing new", None, runs[self.warm_up :], [])
+            yield case | {
+                "goal": "≤ 0.3 s, 3 statements",
+                "met": case["engine"] <= 0.3 and case["engine_statements"] <= 3,
+            }
+
+    def _changes(self, locality: str) -> Iterator[dict[str, Any]]:
+        with_dbt = self.table.with_dbt and locality == "local"
+        snapshot, taken = Snapshot(self.lab) if with_dbt else None, list[float]()
+        runs, plain, jobs = list[Run](), list[float](), 0
+        for number in range(self.rounds + self.warm_up):
+            self.batch += 1
+            deliver(self.lab, self.batch, self._keys(locality))
+            for side in ("engine", "recipe") if number % 2 else ("recipe", "engine"):
+                if side == "engine":
+                    runs.append(run_model(self.lab))
+                else:
+                    before = self.meter.read()[1]
+                    plain.append(self._timed(lambda: self.recipe.apply(self.batch)))
+                    jobs = self.meter.read()[1] - before
+            if snapshot:
+                taken.append(snapshot.apply(self.batch))
+        if snapshot and (difference := snapshot.difference()):
+            raise SystemExit(f"void: the snapshot differs in {difference} rows")
+        self._must_be_equal()
+        counted = runs[self.warm_up :]
+        case = self._case("changes", "recipe", counted, plain[self.warm_up :], locality)
+        yield case | {"other_jobs": jobs, "rows_written_per_change": self._written()}
+        if snapshot:
+            yield self._case("snapshot", "dbt snapshot", counted, taken[self.warm_up :], locality)
+            again = [run_model(self.lab, full_refresh=True).seconds for _ in range(3)]
+            yield self._case("rebuild", "full refresh", counted, again[1:], locality)
+
+    def _timed(self, run: Callable[[], None]) -> float:
+        started = time.monotonic()
+        run()
+        return time.monotonic() - started
+
+    def _must_be_equal(self) -> None:
+        if difference := self.recipe.difference():
+            raise SystemExit(f"void: the two sides differ in {difference} rows")
+
+    def _keys(self, locality: str) -> str:
+        """The keys of one batch: the newest, the newest and one far away, or scattered over all."""
+        newest = f"(select id + {self.rows - self.changed} as id from range({self.changed}))"
+        scattered = f"pmod(id * 7919 + {self.batch * 104729}, {self.rows})"
+        return {
+            "local": newest,
+            "outlier": f"(select * from {newest} union all select {self.batch} as id)",
+            "uniform": f"(select distinct {scattered} as id from range({self.changed}))",
+        }[locality]
+
+    def _written(self) -> float:
+        history = self.lab.spark.sql(f"describe history {self.lab.schema}.slv_events__cdc limit 1").collect()
+        metrics = history[0]["operationMetrics"]
+        return round(
+            sum(int(metrics[f"numTargetRows{kind}"]) for kind in ("Inserted", "Updated", "Copied")) / self.changed, 2
         )
 
-    def apply(self, batch: int) -> None:
-        """One batch."""
-        updates = f"(select {LISTED} from {self.events} where _batch_id = {batch})"
-        if not self.history:
-            self.spark.sql(
-                f"merge into {self.target} as target using {updates} as changed on target.id = changed.id"
-                " when matched and changed.seq > target.seq then update set * when not matched then insert *"
-            ).collect()
-            return
-        differs = "(" + " or ".join(f"changed.{name} <> target.{name}" for name in COLUMNS) + ")"
-        self.spark.sql(
-            f"merge into {self.target} as target using ("
-            f" select changed.id as merge_key, changed.* from {updates} as changed"
-            f" union all select null as merge_key, changed.* from {updates} as changed"
-            f"  join {self.target} as target on changed.id = target.id where target.is_current and {differs}"
-            ") as changed on target.id = changed.merge_key"
-            f" when matched and target.is_current and {differs}"
-            " then update set is_current = false, valid_to = changed.ts"
-            f" when not matched then insert ({LISTED}, valid_from, valid_to, is_current)"
-            f" values ({', '.join(f'changed.{name}' for name in LISTED.split(', '))}, changed.ts, null, true)"
-        ).collect()
-
-    def difference(self) -> int:
-        """Rows that only one side shows."""
-        shown = LISTED + (", valid_from, valid_to, is_current" if self.history else "")
-        one, other = (f"select {shown} from {name}" for name in (self.view, self.target))
-        found = self.spark.sql(
-            f"select (select count(*) from ({one} except all {other}))"
-            f" + (select count(*) from ({other} except all {one})) as n"
-        ).collect()
-        return int(found[0]["n"])
+    def _case(
+        self, kind: str, other: str | None, runs: list[Run], plain: list[float], locality: str = ""
+    ) -> dict[str, Any]:
+        last, ours = runs[-1], statistics.median(run.seconds for run in runs)
+        theirs = statistics.median(plain) if plain else None
+        at_most = AT_MOST.get(kind)
+        goal = at_most or GOALS.get((kind, self.table.strategy, locality, self.table.rows))
+        ratio = None if theirs is None else round(ours / theirs if at_most else theirs / ours, 2)
+        changed = f", {self.changed} changed" if kind in ("changes", "snapshot", "rebuild") else ""
+        return {
+            "case": f"{kind}: {self.table.strategy[4:]}, {self.rows} rows{changed}{', ' if locality else ''}{locality}",
+            "kind": kind, "strategy": self.table.strategy[4:], "rows": self.rows, "changed": self.changed,
+            "locality": locality, "engine": round(ours, 2), "other": None if theirs is None else round(theirs, 2),
+            "other_is": other, "ratio": ratio, "goal": goal and f"{'≤' if at_most else '≥'} {goal:g}",
+            "met": None if goal is None or ratio is None else ratio <= goal if at_most else ratio >= goal,
+            "engine_jobs": last.jobs, "engine_statements": len(last.statements),
+            "processor_seconds": round(last.processor_seconds, 2),
+            "last_message": last.message,
+            "seconds": {"engine": [round(run.seconds, 2) for run in runs], "other": [round(one, 2) for one in plain]},
+            "machine": machine(),
+            "statements": [
+                {"seconds": round(one.seconds, 2), "processor_seconds": round(one.processor_seconds, 2),
+                 "jobs": one.jobs, "sql": one.text[:110]}
+                for one in last.statements
+            ],
+        }  # fmt: skip
 
 
-SNAPSHOT = """
-snapshots:
-  - name: snapshot_of_events
-    relation: source('bronze', 'current_events')
-    config: {strategy: check, unique_key: id, check_cols: [CHECKED], hard_deletes: invalidate, file_format: delta,
-      schema: SCHEMA}
-"""
+def growth(found: list[dict[str, Any]], scale: float) -> Iterator[dict[str, Any]]:
+    """The same change in sixteen times the rows: the engine's seconds there and here."""
+    few, many = (int(table.rows * scale) for table in LARGE[:2])
+    by_rows = {(case["rows"], case["locality"]): case for case in found if case["kind"] == "changes"}
+    for locality in ("local", "uniform"):
+        if (few, locality) in by_rows and (many, locality) in by_rows:
+            small, large = by_rows[few, locality], by_rows[many, locality]
+            kind, ratio = f"growth, {locality}", round(large["engine"] / small["engine"], 2)
+            yield replace_case(large, small, kind, ratio)
 
 
-class Snapshot:
-    """`dbt snapshot` of the source's current rows, which are kept apart; keeping them is not counted."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.lab, self.current, self.events = lab, f"{lab.schema}.current_events", f"{lab.schema}.events"
-        lab.bronze("current_events", "id bigint")
-        lab.spark.sql(
-            f"create or replace table {self.current} using delta as select {LISTED} from {self.events}"
-            " where _batch_id = 1"
-        )
-        (lab.folder / "snapshots").mkdir()
-        (lab.folder / "snapshots" / "snapshots.yml").write_text(
-            SNAPSHOT.replace("CHECKED", ", ".join(COLUMNS)).replace("SCHEMA", lab.schema)
-        )
-        self._run()
-
-    def apply(self, batch: int) -> float:
-        """One batch: its seconds as dbt tells them."""
-        self.lab.spark.sql(
-            f"merge into {self.current} as t using (select {LISTED} from {self.events} where _batch_id = {batch}) as s"
-            " on t.id = s.id when matched then update set * when not matched then insert *"
-        ).collect()
-        return self._run()
-
-    def _run(self) -> float:
-        return float(self.lab.build(command="snapshot")[0].execution_time)
-
-    def difference(self) -> int:
-        """Rows that only one side shows, and versions that it has more or less."""
-        values = ", ".join(("id", *COLUMNS))
-        view, taken = f"{self.lab.schema}.slv_events", f"{self.lab.schema}.snapshot_of_events"
-        one = f"select {values} from {view} where is_current"
-        other = f"select {values} from {taken} where dbt_valid_to is null"
-        found = self.lab.spark.sql(
-            f"select (select count(*) from ({one} except all {other})) + (select count(*) from ({other} except all"
-            f" {one})) + abs((select count(*) from {view}) - (select count(*) from {taken})) as n"
-        ).collect()
-        return int(found[0]["n"])
-
-
-@dataclass(frozen=True)
-class Statement:
-    """A statement of the model; seconds and Spark jobs until the next one."""
-
-    text: str
-    seconds: float
-    jobs: int
-
-
-def traced_build(lab: Lab) -> tuple[float, list[Statement]]:
-    """A `dbt run`: the model's seconds as dbt tells them, and its statements."""
-    sent: list[tuple[str, float, int]] = []
-
-    def listen(event: Any) -> None:
-        if event.info.name == "SQLQuery" and event.data.conn_name.startswith("model."):
-            sent.append((event.data.sql.split("*/", 1)[-1], time.monotonic(), jobs_so_far(lab.spark)))
-
-    models = lab.build(callbacks=[listen])
-    ends = [*sent[1:], ("", time.monotonic(), jobs_so_far(lab.spark))]
-    return float(models[0].execution_time), [
-        Statement(text, end - at, last - first) for (text, at, first), (_, end, last) in zip(sent, ends, strict=True)
-    ]
-
-
-def jobs_so_far(spark: SparkSession) -> int:
-    """Jobs that this Spark has started."""
-    return int(spark._jsc.sc().dagScheduler().numTotalJobs())
+def replace_case(large: dict[str, Any], small: dict[str, Any], kind: str, ratio: float) -> dict[str, Any]:
+    """The large case, with the small one as its other side."""
+    return large | {
+        "case": f"{kind}: {large['strategy']}, {small['rows']} to {large['rows']} rows, {large['changed']} changed",
+        "kind": kind, "other": small["engine"], "other_is": f"{small['rows']} rows", "other_jobs": small["engine_jobs"],
+        "ratio": ratio, "goal": f"≤ {AT_MOST[kind]:g}", "met": ratio <= AT_MOST[kind],
+    }  # fmt: skip
 
 
 if __name__ == "__main__":
