@@ -455,10 +455,13 @@ def test_the_short_way_takes_seven_statements_and_a_run_without_news_three() -> 
         lab.deliver("t", [event("k", 10 * batch, "A", batch)])
         statements = asked()
     assert statements == [
-        "describe query", "describe history", "select rows_read,", "cache lazy", "with events",
+        "describe query", "describe history", "select count_if(`_batch_id`", "cache lazy", "with events",
         "begin execute", "merge into",
     ]  # fmt: skip
-    assert asked() == ["describe query", "describe history", "select rows_read,"]
+    assert asked() == ["describe query", "describe history", "select count_if(`_batch_id`"]
+    lab.execute("delete from lab.t where _batch_id = 2")
+    with pytest.raises(AssertionError, match=r"applied up to 2 and lab\.t ends at 1"):
+        asked()
 
 
 def test_a_hook_never_writes_under_the_number_of_the_merge() -> None:

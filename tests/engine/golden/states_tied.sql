@@ -156,7 +156,7 @@ from placed_in_time
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states_tied__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 1';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_tied__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30"], "model": "38cabb82e25d03b8120f88e9c142a47e", "schema": 0, "source": {"source.lab.bronze.tied": true}, "rows": 3}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_tied__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30"], "model": "38cabb82e25d03b8120f88e9c142a47e", "schema": 0, "rows": 3}}';
 end;
 
 insert into lab.states_tied__cdc
@@ -296,19 +296,12 @@ set dbt.session.own;
 describe history lab.states_tied__cdc limit 1;
 
 select
-    rows_read,
-    concat('=', cast(ending as string)) as batch,
-    ending < 1L as is_behind,
-    cast(1L as string) as mark
+    count_if(`_batch_id` > 1L or `_batch_id` is null) as rows_read,
+    count_if(`_batch_id` = 1L) as rows_at_mark
 from (
-    select
-        count(*) as rows_read,
-        (select max(`_batch_id`) from lab.tied) as ending
-    from (
 select k, a, b, c, _op, seq, _arrived_at, _batch_id from lab.tied
-    ) as _cdc_source
-    where `_batch_id` > 1L or `_batch_id` is null
-) as _cdc_news;
+) as _cdc_source
+where `_batch_id` > 1L or `_batch_id` is null or `_batch_id` = 1L;
 
 cache lazy table lab__states_tied__cdc_1ad85cb3_staged as select /*+ coalesce(1) */
     `k`, `a`, `b`, `c`, `seq`, `_arrived_at`, `_batch_id`,
@@ -545,7 +538,7 @@ select coalesce(sum(_cdc_new_copies), 0) - count_if(_cdc_insert) as duplicates, 
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states_tied__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 2';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_tied__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30"], "model": "38cabb82e25d03b8120f88e9c142a47e", "schema": 0, "source": {"source.lab.bronze.tied": true}, "rows": 5}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_tied__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30"], "model": "38cabb82e25d03b8120f88e9c142a47e", "schema": 0, "rows": 5}}';
 end;
 
 merge into lab.states_tied__cdc as stored
@@ -580,19 +573,12 @@ set dbt.session.own;
 describe history lab.states_tied__cdc limit 1;
 
 select
-    rows_read,
-    concat('=', cast(ending as string)) as batch,
-    ending < 2L as is_behind,
-    cast(2L as string) as mark
+    count_if(`_batch_id` > 2L or `_batch_id` is null) as rows_read,
+    count_if(`_batch_id` = 2L) as rows_at_mark
 from (
-    select
-        count(*) as rows_read,
-        (select max(`_batch_id`) from lab.tied) as ending
-    from (
 select k, a, b, c, _op, seq, _arrived_at, _batch_id from lab.tied
-    ) as _cdc_source
-    where `_batch_id` > 2L or `_batch_id` is null
-) as _cdc_news;
+) as _cdc_source
+where `_batch_id` > 2L or `_batch_id` is null or `_batch_id` = 2L;
 
 cache lazy table lab__states_tied__cdc_06023e3d_staged as select /*+ coalesce(1) */
     `k`, `a`, `b`, `c`, `seq`, `_arrived_at`, `_batch_id`,
@@ -863,7 +849,7 @@ select coalesce(sum(_cdc_new_copies), 0) - count_if(_cdc_insert) as duplicates, 
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states_tied__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 3';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_tied__cdc", "version": 3, "mark": "=3", "run": null, "truncates": 1, "reach": ["40"], "model": "38cabb82e25d03b8120f88e9c142a47e", "schema": 0, "source": {"source.lab.bronze.tied": true}, "rows": 6}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_tied__cdc", "version": 3, "mark": "=3", "run": null, "truncates": 1, "reach": ["40"], "model": "38cabb82e25d03b8120f88e9c142a47e", "schema": 0, "rows": 6}}';
 end;
 
 merge into lab.states_tied__cdc as stored
@@ -914,19 +900,12 @@ set dbt.session.own;
 describe history lab.states_tied__cdc limit 1;
 
 select
-    rows_read,
-    concat('=', cast(ending as string)) as batch,
-    ending < 3L as is_behind,
-    cast(3L as string) as mark
+    count_if(`_batch_id` > 3L or `_batch_id` is null) as rows_read,
+    count_if(`_batch_id` = 3L) as rows_at_mark
 from (
-    select
-        count(*) as rows_read,
-        (select max(`_batch_id`) from lab.tied) as ending
-    from (
 select k, a, b, c, _op, seq, _arrived_at, _batch_id from lab.tied
-    ) as _cdc_source
-    where `_batch_id` > 3L or `_batch_id` is null
-) as _cdc_news;
+) as _cdc_source
+where `_batch_id` > 3L or `_batch_id` is null or `_batch_id` = 3L;
 
 cache lazy table lab__states_tied__cdc_fe07807c_staged as select /*+ coalesce(1) */
     `k`, `a`, `b`, `c`, `seq`, `_arrived_at`, `_batch_id`,
@@ -1018,7 +997,7 @@ from ranges;
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states_tied__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 4';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_tied__cdc", "version": 4, "mark": "=4", "run": null, "truncates": 1, "reach": ["50"], "model": "38cabb82e25d03b8120f88e9c142a47e", "schema": 0, "source": {"source.lab.bronze.tied": true}, "rows": 7}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_tied__cdc", "version": 4, "mark": "=4", "run": null, "truncates": 1, "reach": ["50"], "model": "38cabb82e25d03b8120f88e9c142a47e", "schema": 0, "rows": 7}}';
 end;
 
 merge into lab.states_tied__cdc as stored

@@ -16,12 +16,12 @@
     {%- do delta_cdc._cdc_refuse_what_cannot_work(o) -%}
     {%- do delta_cdc.cdc_check_contract(o, model_sql) -%}
     {%- set run = delta_cdc._cdc_begin(o) -%}
-    {%- set is_old_news = run.is_as_noted and run.sources is not none and delta_cdc._cdc_find_news(run, model_sql) == 0 -%}
+    {%- set is_old_news = delta_cdc._cdc_is_old_news(run, model_sql) -%}
     {%- do delta_cdc._cdc_lap(clock, 'marks') -%}
 
     {%- set profile = {'rows_read': 0} if is_old_news else delta_cdc._cdc_stage_events(run, model_sql) -%}
     {%- if o.watermark and not run.first_load and profile['rows_read'] == 0 and not run.stored.rederive -%}
-        {%- if not is_old_news and run.low is not none -%}{%- do delta_cdc._cdc_find_news(run, model_sql) -%}{%- endif -%}
+        {%- if not is_old_news and run.low is not none -%}{%- do delta_cdc._cdc_refuse_a_mark_ahead(o, run.low) -%}{%- endif -%}
         {%- do delta_cdc.cdc_alter_storage(run) -%}
         {%- do delta_cdc.cdc_keep_views(run) -%}
         {%- if not is_old_news -%}{%- do delta_cdc._cdc_drop_staged(run) -%}{%- endif -%}
@@ -35,7 +35,6 @@
     {%- if run.is_as_noted and not (in_order and delta_cdc._cdc_is_schema_noted(run)) -%}
         {%- do run.update({'stored': delta_cdc.cdc_reconcile_storage(o, run.storage, run.commit), 'is_as_noted': false}) -%}
     {%- endif -%}
-    {%- if o.watermark and run.sources is none -%}{%- do run.update({'sources': delta_cdc.cdc_source_with_mark(o)}) -%}{%- endif -%}
     {%- do delta_cdc._cdc_lap(clock, 'stage') -%}
 
     {%- set counts = delta_cdc.cdc_apply_in_order(run) if in_order else delta_cdc.cdc_apply_timeline(run, clock) -%}
@@ -54,16 +53,13 @@
 {%- endmacro %}
 
 
-{#-- How many new events there are; a mark beyond the source's end stops the run. --#}
-{% macro _cdc_find_news(run, model_sql) -%}
-    {%- set o = run.o -%}
-    {%- if run.sources is none -%}{%- do run.update({'sources': delta_cdc.cdc_source_with_mark(o)}) -%}{%- endif -%}
-    {%- set marked = run.sources.items() | selectattr(1) | map('first') | list -%}
-    {%- set source = delta_cdc._cdc_source(marked[0]) if marked else none -%}
-    {%- set news = run_query(delta_cdc.cdc_news(o, model_sql, run.low, source)).rows[0] -%}
-    {%- if news['rows_read'] == 0 -%}{%- do delta_cdc._cdc_refuse_a_mark_ahead(o, source, news) -%}{%- endif -%}
+{#-- Whether nothing is new, by one look at the source, where the table and its views are of this very model. --#}
+{% macro _cdc_is_old_news(run, model_sql) -%}
+    {%- if not run.is_as_noted or run.low is none -%}{{ return(false) }}{%- endif -%}
+    {%- set news = run_query(delta_cdc.cdc_news(run.o, model_sql, run.low)).rows[0] -%}
+    {%- if news['rows_read'] == 0 and news['rows_at_mark'] == 0 -%}{%- do delta_cdc._cdc_refuse_a_mark_ahead(run.o, run.low) -%}{%- endif -%}
     {%- do run.update({'is_small': news['rows_read'] <= 20000}) -%}
-    {{ return(news['rows_read']) }}
+    {{ return(news['rows_read'] == 0) }}
 {%- endmacro %}
 
 
@@ -118,7 +114,6 @@
     {{ return({
         'o': o, 'storage': storage, 'exists': exists, 'first_load': first_load, 'stored': stored, 'version': stored.version,
         'applied': applied, 'marks': none, 'is_as_noted': is_as_noted, 'commit': commit, 'is_small': false, 'inserted': 0, 'is_guarded': false,
-        'sources': note.get('source') if delta_cdc._cdc_reads_as_noted(note.get('source')) else none,
         'low': delta_cdc._cdc_low(o, applied, stored), 'staged': temporary ~ '_staged', 'diff': temporary ~ '_diff', 'found': temporary ~ '_moves',
     }) }}
 {%- endmacro %}

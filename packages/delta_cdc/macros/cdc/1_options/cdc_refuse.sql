@@ -29,40 +29,24 @@
 {%- endmacro %}
 
 
-{#-- The source of a model and whether it has the watermark's column itself, {id: true or false}; asked behind views and
-     ephemeral models too. Nothing where the model reads another model. Of a source that does not stand dbt says no columns. --#}
-{% macro cdc_source_with_mark(o) -%}
-    {%- set found = {} -%}
-    {%- for id in delta_cdc.cdc_feeds(model.depends_on.nodes, graph) if id in graph.sources -%}
-        {%- do found.update({id: o.watermark in (adapter.get_columns_in_relation(delta_cdc._cdc_source(id)) | map(attribute='name') | list)}) -%}
-    {%- endfor -%}
-    {{ return(found) }}
-{%- endmacro %}
-
-
-{#-- A source's relation by its id. --#}
-{% macro _cdc_source(id) -%}
-    {{ return(api.Relation.create(schema=graph.sources[id].schema, identifier=graph.sources[id].identifier)) }}
-{%- endmacro %}
-
-
-{#-- Whether what a note says is still what the model reads. --#}
-{% macro _cdc_reads_as_noted(sources) -%}
-    {%- set ids = delta_cdc.cdc_feeds(model.depends_on.nodes, graph) | select('in', graph.sources) | list -%}
-    {{ return(sources is mapping and sources.keys() | list == ids) }}
-{%- endmacro %}
-
-
 {#-- A mark beyond the source's end hides every batch up to it: it was set by hand, or the source was emptied and made anew.
-     Only where nothing was read. `end` is a row of cdc_news. --#}
-{% macro _cdc_refuse_a_mark_ahead(o, source, end) -%}
-    {%- if end['is_behind'] -%}
-        {%- do exceptions.raise_compiler_error(this ~ ': ' ~ o.watermark ~ ' is applied up to ' ~ end['mark'] ~ ' and ' ~ source
-            ~ ' ends at ' ~ delta_cdc._cdc_text(end['batch']) ~ ': what comes below would never be read. Nothing was written. Fix, one of:\n'
-            ~ '  - ' ~ source ~ ' was restored: `lakeops ingest run` takes its lost batches again, under higher numbers.\n'
-            ~ '  - it was made anew: run this model with --full-refresh.\n'
-            ~ "  - the mark was set by hand: `alter table " ~ delta_cdc._cdc_sibling(this, 'cdc') ~ " unset tblproperties ('lakehouse.cdc.watermark')`.") -%}
-    {%- endif -%}
+     Asked only where nothing was read, of the sources behind views and ephemeral models too, where a source itself has the column. --#}
+{% macro _cdc_refuse_a_mark_ahead(o, low) -%}
+    {%- for id in delta_cdc.cdc_feeds(model.depends_on.nodes, graph) if id in graph.sources -%}
+        {%- set source = api.Relation.create(schema=graph.sources[id].schema, identifier=graph.sources[id].identifier) -%}
+        {#- Of a source that does not stand dbt says no columns. -#}
+        {%- if o.watermark in (adapter.get_columns_in_relation(source) | map(attribute='name') | list) -%}
+            {%- set end = run_query("select concat('=', cast(max(`" ~ o.watermark ~ "`) as string)) as batch, max(`" ~ o.watermark
+                ~ "`) < " ~ low ~ ' as is_behind, cast(' ~ low ~ ' as string) as mark from ' ~ source).rows[0] -%}
+            {%- if end['is_behind'] -%}
+                {%- do exceptions.raise_compiler_error(this ~ ': ' ~ o.watermark ~ ' is applied up to ' ~ end['mark'] ~ ' and ' ~ source
+                    ~ ' ends at ' ~ delta_cdc._cdc_text(end['batch']) ~ ': what comes below would never be read. Nothing was written. Fix, one of:\n'
+                    ~ '  - ' ~ source ~ ' was restored: `lakeops ingest run` takes its lost batches again, under higher numbers.\n'
+                    ~ '  - it was made anew: run this model with --full-refresh.\n'
+                    ~ "  - the mark was set by hand: `alter table " ~ delta_cdc._cdc_sibling(this, 'cdc') ~ " unset tblproperties ('lakehouse.cdc.watermark')`.") -%}
+            {%- endif -%}
+        {%- endif -%}
+    {%- endfor -%}
 {%- endmacro %}
 
 

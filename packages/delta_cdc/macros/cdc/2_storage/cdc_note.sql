@@ -1,8 +1,7 @@
 {#-- What is applied, kept in the note of the commit that applied it (`userMetadata`): the table's name and version, the highest
      watermark (`mark`) or number of the next run, whether truncates are stored, how far sequence and effective time `reach`,
      what `model` the table and its views are of, the number of the `schema` of new rows (none where the table has more than
-     the model), how many `rows` it has, and which `source` is read and whether it has the watermark itself. While that commit
-     is the table's last, all of it is known without reading a row. --#}
+     the model) and how many `rows` it has. While that commit is the table's last, all of it is known without reading a row. --#}
 
 {#-- What the note says; after any other commit, maintenance, RESTORE and statements by hand among them, in a copy of another
      table, and where options have changed what a reach is, what the rows say. `is_noted`: every stored row is as this engine
@@ -150,7 +149,6 @@ struct({% for name in o.sequence %}{{ delta_cdc._cdc_from_lasting_text(reach[loo
         'reach': delta_cdc._cdc_read_reach(profile),
         'model': run.applied.model if run.is_as_noted else delta_cdc._cdc_model_of(run.o, properties.get('lakehouse.cdc.options'), properties.get('lakehouse.cdc.views')),
         'schema': run.stored.schema if run.o.filled | map(attribute='name') | list in [[], run.o.fill] else none,
-        'source': run.sources,
         'rows': (run.applied.rows + run.inserted) | int if run.applied.get('rows') is not none else none,
     } -%}
     {%- set text = tojson({'lakehouse.cdc': note}) -%}

@@ -15,23 +15,17 @@ where `{{ o.watermark }}` > {{ low }} or `{{ o.watermark }}` is null
 {%- endmacro %}
 
 
-{#-- One row about a model whose last commit is a noted one: how many new events there are and, where a source has the watermark,
-     its end: `batch`, and whether that `is_behind` the `mark`. Delta knows a column's highest value without reading it. --#}
-{% macro cdc_news(o, model_sql, low, source) -%}
+{#-- One row about a model whose last commit is a noted one: how many new events there are, and how many of the batch that was
+     applied last. Where there are some of these, the source is not behind the mark. --#}
+{% macro cdc_news(o, model_sql, low) -%}
+{%- set is_new -%}`{{ o.watermark }}` > {{ low }} or `{{ o.watermark }}` is null{%- endset -%}
 select
-    rows_read,
-    concat('=', cast(ending as string)) as batch,
-    ending < {{ low }} as is_behind,
-    cast({{ low }} as string) as mark
+    count_if({{ is_new }}) as rows_read,
+    count_if(`{{ o.watermark }}` = {{ low }}) as rows_at_mark
 from (
-    select
-        count(*) as rows_read,
-        {{ '(select max(`' ~ o.watermark ~ '`) from ' ~ source ~ ')' if source else low }} as ending
-    from (
 {{ model_sql }}
-    ) as _cdc_source
-    where `{{ o.watermark }}` > {{ low }} or `{{ o.watermark }}` is null
-) as _cdc_news
+) as _cdc_source
+where {{ is_new }} or `{{ o.watermark }}` = {{ low }}
 {%- endmacro %}
 
 
