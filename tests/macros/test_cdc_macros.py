@@ -462,7 +462,7 @@ def test_the_news_are_counted_beside_the_batch_that_was_applied_last() -> None:
     assert news.startswith(
         "select count_if(`_batch_id` > 3L or `_batch_id` is null) as rows_read, count_if(`_batch_id` = 3L)"
     )
-    assert news.endswith("where `_batch_id` > 3L or `_batch_id` is null or `_batch_id` = 3L")
+    assert news.endswith("where `_batch_id` >= 3L or `_batch_id` is null")
 
 
 def test_a_bitmap_of_touched_keys_is_read_where_it_was_written() -> None:

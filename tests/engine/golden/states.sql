@@ -273,7 +273,7 @@ select
 from (
 select k, a, b, c, _op, seq, _arrived_at, _batch_id from lab.clean
 ) as _cdc_source
-where `_batch_id` > 1L or `_batch_id` is null or `_batch_id` = 1L;
+where `_batch_id` >= 1L or `_batch_id` is null;
 
 cache lazy table lab__states__cdc_94fa9c18_staged as select /*+ coalesce(1) */
     `k`, `a`, `b`, `c`, `seq`, `_arrived_at`, `_batch_id`,
@@ -534,7 +534,7 @@ select
 from (
 select k, a, b, c, _op, seq, _arrived_at, _batch_id from lab.clean
 ) as _cdc_source
-where `_batch_id` > 2L or `_batch_id` is null or `_batch_id` = 2L;
+where `_batch_id` >= 2L or `_batch_id` is null;
 
 cache lazy table lab__states__cdc_4adfbd92_staged as select /*+ coalesce(1) */
     `k`, `a`, `b`, `c`, `seq`, `_arrived_at`, `_batch_id`,

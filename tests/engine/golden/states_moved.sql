@@ -333,7 +333,7 @@ select
 from (
 select k, a, b, c, _op, seq, move as _move, _unsent, _arrived_at, _batch_id from lab.clean
 ) as _cdc_source
-where `_batch_id` > 1L or `_batch_id` is null or `_batch_id` = 1L;
+where `_batch_id` >= 1L or `_batch_id` is null;
 
 cache lazy table lab__states_moved__cdc_e8ec1699_staged as select /*+ coalesce(1) */
     `k`, `a`, `b`, `c`, `seq`, `_move`, `_unsent`, `_arrived_at`, `_batch_id`,
@@ -821,7 +821,7 @@ select
 from (
 select k, a, b, c, _op, seq, move as _move, _unsent, _arrived_at, _batch_id from lab.clean
 ) as _cdc_source
-where `_batch_id` > 2L or `_batch_id` is null or `_batch_id` = 2L;
+where `_batch_id` >= 2L or `_batch_id` is null;
 
 cache lazy table lab__states_moved__cdc_7238202c_staged as select /*+ coalesce(1) */
     `k`, `a`, `b`, `c`, `seq`, `_move`, `_unsent`, `_arrived_at`, `_batch_id`,

@@ -301,7 +301,7 @@ select
 from (
 select k, a, b, c, _op, seq, _arrived_at, _batch_id from lab.tied
 ) as _cdc_source
-where `_batch_id` > 1L or `_batch_id` is null or `_batch_id` = 1L;
+where `_batch_id` >= 1L or `_batch_id` is null;
 
 cache lazy table lab__states_tied__cdc_1ad85cb3_staged as select /*+ coalesce(1) */
     `k`, `a`, `b`, `c`, `seq`, `_arrived_at`, `_batch_id`,
@@ -578,7 +578,7 @@ select
 from (
 select k, a, b, c, _op, seq, _arrived_at, _batch_id from lab.tied
 ) as _cdc_source
-where `_batch_id` > 2L or `_batch_id` is null or `_batch_id` = 2L;
+where `_batch_id` >= 2L or `_batch_id` is null;
 
 cache lazy table lab__states_tied__cdc_06023e3d_staged as select /*+ coalesce(1) */
     `k`, `a`, `b`, `c`, `seq`, `_arrived_at`, `_batch_id`,
@@ -905,7 +905,7 @@ select
 from (
 select k, a, b, c, _op, seq, _arrived_at, _batch_id from lab.tied
 ) as _cdc_source
-where `_batch_id` > 3L or `_batch_id` is null or `_batch_id` = 3L;
+where `_batch_id` >= 3L or `_batch_id` is null;
 
 cache lazy table lab__states_tied__cdc_fe07807c_staged as select /*+ coalesce(1) */
     `k`, `a`, `b`, `c`, `seq`, `_arrived_at`, `_batch_id`,

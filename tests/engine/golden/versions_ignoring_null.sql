@@ -367,7 +367,7 @@ select
 from (
 select k, a, b, c, _op, seq, ts, _arrived_at, _batch_id from lab.clean
 ) as _cdc_source
-where `_batch_id` > 1L or `_batch_id` is null or `_batch_id` = 1L;
+where `_batch_id` >= 1L or `_batch_id` is null;
 
 cache lazy table lab__versions_ignoring_null__cdc_e5e0947d_staged as select /*+ coalesce(1) */
     `k`, `a`, `b`, `c`, `seq`, `ts`, `_arrived_at`, `_batch_id`,
@@ -696,7 +696,7 @@ select
 from (
 select k, a, b, c, _op, seq, ts, _arrived_at, _batch_id from lab.clean
 ) as _cdc_source
-where `_batch_id` > 2L or `_batch_id` is null or `_batch_id` = 2L;
+where `_batch_id` >= 2L or `_batch_id` is null;
 
 cache lazy table lab__versions_ignoring_null__cdc_c38ff8c2_staged as select /*+ coalesce(1) */
     `k`, `a`, `b`, `c`, `seq`, `ts`, `_arrived_at`, `_batch_id`,

@@ -376,7 +376,7 @@ select
 from (
 select k, a, b, c, _op, seq, ts, move as _move, _unsent, _arrived_at, _batch_id from lab.clean
 ) as _cdc_source
-where `_batch_id` > 1L or `_batch_id` is null or `_batch_id` = 1L;
+where `_batch_id` >= 1L or `_batch_id` is null;
 
 cache lazy table lab__versions_moved__cdc_ef73002c_staged as select /*+ coalesce(1) */
     `k`, `a`, `b`, `c`, `seq`, `ts`, `_move`, `_unsent`, `_arrived_at`, `_batch_id`,
@@ -920,7 +920,7 @@ select
 from (
 select k, a, b, c, _op, seq, ts, move as _move, _unsent, _arrived_at, _batch_id from lab.clean
 ) as _cdc_source
-where `_batch_id` > 2L or `_batch_id` is null or `_batch_id` = 2L;
+where `_batch_id` >= 2L or `_batch_id` is null;
 
 cache lazy table lab__versions_moved__cdc_cba145c5_staged as select /*+ coalesce(1) */
     `k`, `a`, `b`, `c`, `seq`, `ts`, `_move`, `_unsent`, `_arrived_at`, `_batch_id`,

@@ -371,7 +371,7 @@ select
 from (
 select k, a, b, c, _op, seq, ts, move as _move, _unsent, _arrived_at, _batch_id from lab.tied
 ) as _cdc_source
-where `_batch_id` > 1L or `_batch_id` is null or `_batch_id` = 1L;
+where `_batch_id` >= 1L or `_batch_id` is null;
 
 cache lazy table lab__versions_tied__cdc_2d0a224a_staged as select /*+ coalesce(1) */
     `k`, `a`, `b`, `c`, `seq`, `ts`, `_move`, `_unsent`, `_arrived_at`, `_batch_id`,
@@ -706,7 +706,7 @@ select
 from (
 select k, a, b, c, _op, seq, ts, move as _move, _unsent, _arrived_at, _batch_id from lab.tied
 ) as _cdc_source
-where `_batch_id` > 2L or `_batch_id` is null or `_batch_id` = 2L;
+where `_batch_id` >= 2L or `_batch_id` is null;
 
 cache lazy table lab__versions_tied__cdc_74a19738_staged as select /*+ coalesce(1) */
     `k`, `a`, `b`, `c`, `seq`, `ts`, `_move`, `_unsent`, `_arrived_at`, `_batch_id`,

@@ -341,7 +341,7 @@ select
 from (
 select k, a, b, c, _op, seq, ts, _arrived_at, _batch_id from lab.clean
 ) as _cdc_source
-where `_batch_id` > 1L or `_batch_id` is null or `_batch_id` = 1L;
+where `_batch_id` >= 1L or `_batch_id` is null;
 
 cache lazy table lab__versions_untracked__cdc_4ece490f_staged as select /*+ coalesce(1) */
     `k`, `a`, `b`, `c`, `seq`, `ts`, `_arrived_at`, `_batch_id`,
@@ -654,7 +654,7 @@ select
 from (
 select k, a, b, c, _op, seq, ts, _arrived_at, _batch_id from lab.clean
 ) as _cdc_source
-where `_batch_id` > 2L or `_batch_id` is null or `_batch_id` = 2L;
+where `_batch_id` >= 2L or `_batch_id` is null;
 
 cache lazy table lab__versions_untracked__cdc_cdc2cf1f_staged as select /*+ coalesce(1) */
     `k`, `a`, `b`, `c`, `seq`, `ts`, `_arrived_at`, `_batch_id`,

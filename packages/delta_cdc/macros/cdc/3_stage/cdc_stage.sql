@@ -25,7 +25,7 @@ select
 from (
 {{ model_sql }}
 ) as _cdc_source
-where {{ is_new }} or `{{ o.watermark }}` = {{ low }}
+where `{{ o.watermark }}` >= {{ low }} or `{{ o.watermark }}` is null
 {%- endmacro %}
 
 
