@@ -339,7 +339,7 @@ def test_the_commands(tmp_path: Path, command: Command) -> None:
     rates.write_text(DAY_ONE)
     given = {"LAKEHOUSE_SECRET_FX_RATES": json.dumps({"url": rates.as_uri()}), "LAKEHOUSE_EXTRACT": '["fx_rates"]'}
     code, out, err = command("extract", "run", **given)
-    assert (code, err) == (0, "") and "extract fx_rates                    2 rows" in out
+    assert (code, err) == (0, "") and "extract fx_rates                      2 rows" in out
     rates.write_text(DAY_TWO)
     (result,) = json.loads(command("extract", "run", "--json", **given)[1])
     assert (result["rows"], result["watermark"][0]) == (2, "2025-01-03T00:00:00.000000+00:00")

@@ -56,8 +56,8 @@ def test_each_event_is_one_aligned_line_and_a_warning_is_said_once(capsys: pytes
         "gold.fct_orders",
     ]
     told_of = [line for line in lines if not line.startswith(("run ", " "))]
-    assert [line[8:35].strip() for line in told_of] == subjects
-    assert all(re.fullmatch(r"\w+ +", line[:8]) and line[35] == " " and line[36] != " " for line in told_of)
+    assert [line[8:37].strip() for line in told_of] == subjects
+    assert all(re.fullmatch(r"\w+ +", line[:8]) and line[37] == " " and line[38] != " " for line in told_of)
     assert out.count("its positions end behind") == 1
     assert "(2.5 s)" in told_of[0] and "(1.5 s)" in told_of[4]
     assert "2 rows break the test. Fix: " in told_of[5]
