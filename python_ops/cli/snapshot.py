@@ -135,7 +135,7 @@ def restore(
         done = restore_snapshot(lake, target, snapshot, table or (), overwrite, execute, tick)
         created = {each.table for each in done.tables if each.move is Move.CREATE}
         if execute and created and with_catalog and _has_catalog(target, to is not None):
-            home.register(target.settings, target.spark)
+            home.register(target.settings, target.spark, created)
     if as_json:
         print_json(done)
     else:

@@ -170,8 +170,9 @@ class TableLog:
     @cached_property
     def files(self) -> Any:
         """Its live files, as deltalake's Arrow batch."""
+        table = self.table
         try:
-            return self.table.get_add_actions()
+            return table.get_add_actions()
         except Exception as exc:  # deltalake raises a dozen unrelated classes
             raise OpsError(
                 f"{self.path} cannot be read as a Delta table ({type(exc).__name__}). See docs/runbooks/dr_restore.md."

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -137,8 +137,11 @@ def tables(settings: Settings) -> Iterator[tuple[str, str, Path]]:
             yield schema.removesuffix(".db"), table, warehouse / schema / table
 
 
-def register(settings: Settings, spark: SparkSession) -> int:
-    """Makes known to the session's metastore what lies under a home in a bucket and was made on another machine.
+def register(settings: Settings, spark: SparkSession, only: Set[str] | None = None) -> int:
+    """Makes known to the session's metastore what lies under a home and was made by another one.
+
+    Args:
+        only: Names of tables, with their schemas; every table of a layer otherwise.
 
     Returns:
         Tables that were registered.
@@ -147,7 +150,7 @@ def register(settings: Settings, spark: SparkSession) -> int:
     known: dict[str, set[str]] = {}
     made = 0
     for schema, name, folder in tables(settings):
-        if schema not in own:
+        if schema not in own if only is None else f"{schema}.{name}" not in only:
             continue
         if schema not in known:
             spark.sql(f"create schema if not exists `{schema}`")

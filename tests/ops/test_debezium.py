@@ -433,9 +433,12 @@ WIDE = ["99999999999999999999999999999999999999", "-9999999999999999999999999999
 
 @pytest.mark.spark
 def test_precise_decimals_of_every_size(spark: SparkSession) -> None:
-    """Also `{scale, value}` of a NUMERIC without a scale; digits that look like base64 are never a number by chance."""
-    made = contract(amount=["precise"])
-    made = replace(made, columns=(*made.columns, Column("wide", "decimal(38,0)", "Any number.")))
+    """Also `{scale, value}` of a NUMERIC without a scale. Digits that look like base64 are never a number by chance; what
+    the contract accepts of texts says nothing of their point.
+    """
+    made = contract(amount=["precise", "decimal_comma"])
+    wide_column = Column("wide", "decimal(38,0)", "Any number.", accepts=("decimal_comma", "thousands"))
+    made = replace(made, columns=(*made.columns, wide_column))
     narrow = [unscaled(Decimal(number)) for number in NUMBERS]
     events = [shaped("value", {"id": 7, "amount": text}, source("postgresql")) for text in [*narrow, "0123", "9999"]]
     wide = [{"scale": 0, "value": unscaled(Decimal(number), 0)} for number in WIDE]

@@ -282,6 +282,8 @@ HEADER = "rate_date,currency,units_per_eur"
         (HEADER.replace(",", ' ; "').replace("y ;", 'y" ;') + '"\n', "utf-8", ("; ", "\n", "UTF-8", False)),
         (HEADER.replace("currency", " currency ") + "\n", "utf-8", (",", "\n", "UTF-8", False)),
         (HEADER + " \n", "utf-8", (",", "\n", "UTF-8", False)),
+        (" " + HEADER + "\n", "utf-8", (",", "\n", "UTF-8", False)),
+        (HEADER.replace("rate_date", ' "rate_date" ') + "\n", "utf-8", (",", "\n", "UTF-8", False)),
     ],
 )
 def test_how_a_csv_file_is_written_is_seen(
@@ -306,6 +308,7 @@ def test_how_a_csv_file_is_written_is_seen(
         ),
         ("x.Y: boom\nCaused by: a.B: middle\n at z\nCaused by: java.io.CException: deepest\n at y", "deepest"),
         ("[UNSUPPORTED_TIME_TYPE] No TIME. SQLSTATE: 0A000\n at x", "No TIME."),
+        ("[INVALID_EXTRACT] No struct. SQLSTATE: 42000; line 1 pos 35\n at x", "No struct."),
         ("An error occurred while calling o5.load.\n: org.x.SchemaException: Found recursion\n at y\n Suppressed: "
          "org.y.Utils$OriginalTryStackTraceException: Full\n at z\nCaused by: org.y.Utils$OriginalTryStackTrace",
          "Found recursion"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from python_ops.lake.config import PROJECT_ROOT, Settings
-from python_ops.lake.errors import ConfigError
+from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
 from python_ops.lake.secrets import Secrets
 from python_ops.lake.state import DynamoStore, FileStore
@@ -29,6 +29,15 @@ def test_parts_are_made_once_and_only_when_asked_for(tmp_path: Path) -> None:
     assert started == [] and not lake.home.exists()
     assert (lake.spark, lake.spark, started) == (None, None, ["spark"])
     assert isinstance(lake.with_settings(state_store="dynamodb").store, DynamoStore)
+
+
+def test_a_log_that_cannot_be_read_says_why_whichever_part_is_asked_first(tmp_path: Path) -> None:
+    (tmp_path / "t" / "_delta_log").mkdir(parents=True)
+    (tmp_path / "t" / "_delta_log" / f"{0:020}.json").write_text("garbled\n")
+    lake = Lake(Settings(home=tmp_path))
+    for ask in (lambda log: log.table, lambda log: log.live_rows, lambda log: log.files):
+        with pytest.raises(OpsError, match=r"The Delta log of .*t cannot be read \("):
+            ask(lake.log(tmp_path / "t"))
 
 
 def test_parts_that_are_given_take_the_place_of_the_environments(tmp_path: Path) -> None:

@@ -175,6 +175,8 @@ def test_a_missing_table_and_a_broken_file_are_explained(aws: str, tmp_path: Pat
     (tmp_path / "watermark" / "s.json").write_text("{")
     with pytest.raises(OpsError, match=r"s\.json is not a record of state"):
         files.get("watermark", "s")
+    (tmp_path / "watermark" / "s.json").write_text("")
+    assert files.names("watermark") == ["s"], "a record that is damaged is not one that was removed"
 
 
 @pytest.mark.parametrize("kind", ["file", "dynamodb"])

@@ -234,7 +234,7 @@ class BatchWriter:
         Returns:
             What was found, or the result of a halted batch, of which nothing was written.
         """
-        rows, found = self._projected(manifest, dead)
+        rows, found = self.projected(manifest, dead)
         try:
             found, missing = self._deletes(manifest, rows, found)
             if self._is_judged(manifest) and (why := reasons_to_halt(self.contract, self.ledger, manifest, found)):
@@ -255,7 +255,7 @@ class BatchWriter:
                 rows.unpersist()
         return found
 
-    def _projected(self, manifest: Batch, dead: Sequence[Records]) -> tuple[DataFrame | None, Findings]:
+    def projected(self, manifest: Batch, dead: Sequence[Records]) -> tuple[DataFrame | None, Findings]:
         """A batch's rows, cached, and what is in them. Nothing is written yet."""
         with _naming_failures():
             rows = rows_of([*self.delivered(manifest), *dead], self.contract, manifest, self.kept_out)

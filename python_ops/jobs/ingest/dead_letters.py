@@ -17,7 +17,6 @@ from python_ops.jobs.ingest.batch import BatchWriter
 from python_ops.jobs.ingest.inspection import inspect
 from python_ops.jobs.ingest.reading import Records, session_for_files
 from python_ops.jobs.ingest.result import IngestResult
-from python_ops.jobs.ingest.rows import find, rows_of
 from python_ops.jobs.ingest.tables import AppendOnlyTable
 from python_ops.lake import landing
 from python_ops.lake.delta import open_log
@@ -234,8 +233,10 @@ def _freeze(batch: BatchWriter, batches: Sequence[int]) -> Batch | None:
     broken = batch.broken(files, draft)
     files = [file for file in files if file.name not in broken]
     if not files:
-        rows = rows_of(_records(batch, draft), batch.contract, draft, batch.kept_out)
-        if not find(rows).counts["accepted"]:
+        rows, found = batch.projected(draft, _records(batch, draft))
+        if rows is not None:
+            rows.unpersist()
+        if not found.counts["accepted"]:
             return None
     return batch.freeze(files, replays=replays)
 

@@ -101,15 +101,17 @@ def _goes_on(head: bytes, line_end: str) -> bool:
 
 def _delimiter(line: bytes, contract: Contract) -> tuple[str, bool]:
     """What is between the fields of a header line: the one that finds most columns of the contract, or a comma; and
-    whether a name of the contract has blanks around it there. With a blank after it where every name but the first
-    has: blanks are how such a writer parts fields, and values have them too. One name with blanks says nothing of them.
+    whether any name has blanks around it. With a blank after it where every name but the first has: blanks are how
+    such a writer parts fields, and values have them too. One name with blanks says nothing of them.
     """
     text = line.decode("utf-8-sig", "replace").rstrip("\r").lower()
     wanted = {column.given_name.lower() for column in contract.columns}
     found = max(_DELIMITERS, key=lambda each: len(wanted & {name.strip(' "') for name in text.split(each)}))
-    named = [name for name in text.split(found)[1:] if name.strip(' "') in wanted]
+    names = text.split(found)
+    named = [name for name in names[1:] if name.strip(' "') in wanted]
     padded = [name for name in named if name != name.strip() and name.strip('"') not in wanted]
-    return f"{found} " if padded and len(padded) == len(named) else found, bool(padded)
+    parted = f"{found} " if padded and len(padded) == len(named) else found
+    return parted, any(name != name.strip() for name in names)
 
 
 def _layout(

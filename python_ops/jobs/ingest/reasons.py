@@ -12,7 +12,7 @@ _CONDITION = r"\[[A-Z][A-Z0-9_.]+\] .+"
 # Spark wraps a failure in itself, with this for the inner cause. A message may begin on the next line.
 _CAUSE = r"Caused by: (?!\S*OriginalTryStackTrace).+"
 # What is for who looks a message up: the names of a condition, a class and a state. The log has them.
-_NAMES = r"^\[[A-Z][A-Z0-9_.]+\] |^[\w$]*(Exception|Error): |\s*SQLSTATE: \w+\.?$|\s*:$"
+_NAMES = r"^\[[A-Z][A-Z0-9_.]+\] |^[\w$]*(Exception|Error): |\s*SQLSTATE: \w+\.?(;.*)?$|\s*:$"
 _RAISED = r"(?<![\w.$])(?!\S*OriginalTryStackTrace)[\w.$]+(?:Exception|Error):\s+\S.*"
 
 

@@ -61,7 +61,7 @@ def stamped(rows: DataFrame, manifest: Batch) -> DataFrame:
 
 def compute(rows: DataFrame | None) -> None:
     """Computes every value and keeps none, to see whether the rows can be read. `find` is for cached rows: of others,
-    Spark would put its conditions into the projection, which then takes a minute to plan (Spark 4.1).
+    Spark would put its conditions into the projection, which then takes minutes to plan (Spark 4.1).
     """
     if rows is not None:
         rows.write.format("noop").mode("overwrite").save()
@@ -97,7 +97,7 @@ def find(rows: DataFrame | None) -> Findings:
         rejected = tuple(Rejection(Kind(kind), reason, column, int(count)) for kind, reason, column, count in told)
     changes: dict[str, int] = {}
     if total["changed"]:
-        names = rows.where("_kind = 'event'").selectExpr("explode(_changes) as name")
+        names = rows.where("_kind = 'event'").selectExpr("explode(array_distinct(_changes)) as name")
         changes = {row["name"]: int(row["count"]) for row in names.groupBy("name").count().collect()}
     return Findings(
         counts,

@@ -40,7 +40,7 @@ def faults(secret: Secret, form: str) -> list[str]:
     """What is wrong with a secret, as sentences that hold no value; none where it has its form."""
     if not FORMS[form]:
         text = secret.reveal()
-        if form == "address" and not re.fullmatch(r"https?://\S+", text):
+        if form == "address" and not re.fullmatch(r"(?i)https?://\S+", text):
             return [f"Secret {secret.name} is not an address that begins with https://."]
         if len(text.strip()) < (least := LEAST_KEY.get(form, 0)):
             return [f"Secret {secret.name} is too short for a key: it needs {least} characters, made at random."]
@@ -58,7 +58,7 @@ def faults(secret: Secret, form: str) -> list[str]:
         found.append(f"Secret {secret.name} has no {', '.join(missing)}. It needs {needs}.")
     if not _is_port(fields.get("port", 1)):
         found.append(f"Secret {secret.name}: port must be a number from 1 to 65535.")
-    if form == "extract.rest" and _given(fields, "url") and not re.match(r"https?://[^/\s]", str(fields["url"])):
+    if form == "extract.rest" and _given(fields, "url") and not re.match(r"(?i)https?://[^/\s]", str(fields["url"])):
         found.append(f"Secret {secret.name}: url, the base address of the API, must begin with http:// or https://.")
     if form == "publish.redshift" and _given(fields, "staging") != _given(fields, "iam_role"):
         found.append(f"Secret {secret.name}: staging and iam_role go together; COPY from S3 needs both.")

@@ -38,9 +38,12 @@ class FileStore:
         return self._given(kind, name)[0]
 
     def names(self, kind: str) -> list[str]:
+        """Names of records. In a bucket one that was removed is an empty object; on a disk an empty file is damage."""
         files = files_under(self.folder / kind).items()
         return sorted(
-            unquote(name.removesuffix(".json")) for name, file in files if file.bytes and name[-5:] == ".json"
+            unquote(name.removesuffix(".json"))
+            for name, file in files
+            if name.endswith(".json") and (file.bytes or not on_bucket(self.folder))
         )
 
     def put(

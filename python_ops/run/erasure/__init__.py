@@ -17,7 +17,7 @@ from python_ops.jobs.extract.pull_state import PullState
 from python_ops.jobs.maintenance import policies
 from python_ops.lake.artifacts import Manifest
 from python_ops.lake.delta import exists, query
-from python_ops.lake.erasure import Hashing, Subject, hashing, keep_receipt, receipts, suppressed
+from python_ops.lake.erasure import KIND, Hashing, Subject, hashing, keep_receipt, suppressed
 from python_ops.lake.errors import ConfigError, OpsError
 from python_ops.lake.lake import Lake
 from python_ops.lake.lock import PUBLISH, leased
@@ -120,7 +120,7 @@ def run(lake: Lake, people: Sequence[Subject], report: Report, tell: Tell) -> Er
         at = _now()
         names = [f"{person.kind}.{key.digest(person)}" for person in people]
         receipt = {"at": at, "key_check": key.check(), "state": "begun", "tables": touched}
-        before = receipts(lake)
+        before = {name: record.value for name in names if (record := lake.store.get(KIND, name))}
         for name in names:
             keep_receipt(lake, name, {**before.get(name, {}), **receipt})
         _ = [*others.texts(lake, values, execute=True)]  # while bronze still says what is to be looked for

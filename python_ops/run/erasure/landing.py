@@ -71,9 +71,7 @@ def erase_files(lake: Lake, seeker: Seeker, execute: bool = False) -> Iterator[R
                     _tell_ledger(lake, source, settled)  # first: a crash in between is mended by the next run
                     settle(draft, folder / name)
             except (OverflowError, ValueError) as exc:  # a time beyond Python's, in Avro
-                yield Rewritten(
-                    source, name, Counter(), f"was taken and cannot be written again ({type(exc).__name__})"
-                )
+                yield Rewritten(source, name, Counter(), f"cannot be written again ({type(exc).__name__})")
                 continue
             finally:
                 draft.unlink(missing_ok=True)

@@ -67,11 +67,15 @@ class Encoding:
         """The typed value, or NULL where it is of another kind or does not fit. `text` is what `text` gave."""
         number = f"try_variant_get({value}, '$', 'bigint')"
         if column.precision_and_scale:
-            ways = (*(way for way in column.accepts if way != "decimal_comma"), "exponent")
-            floating = replace(column, accepts=ways)  # a JSON number has its point
+            # A JSON number and one made of unscaled bytes have their point, whatever the contract accepts of texts.
+            ways = (way for way in column.accepts if way not in ("decimal_comma", "thousands"))
+            exact = replace(column, accepts=(*ways, "exponent"))
+            is_number = f"{kind} in ('BIGINT', 'DOUBLE') or {kind} like 'DECIMAL%' or {kind} like 'OBJECT<%'"
+            if is_base64 := self.is_base64(column):
+                is_number += f" or {kind} = 'STRING' and {is_base64}"
             return (
-                f"case when {kind} = 'STRING' or {kind} like 'OBJECT<%' then {from_text(column, text)}"
-                f" when {kind} in ('BIGINT', 'DOUBLE') or {kind} like 'DECIMAL%' then {from_text(floating, text)} end"
+                f"case when {is_number} then {from_text(exact, text)}"
+                f" when {kind} = 'STRING' then {from_text(column, text)} end"
             )
         if column.type == "date":
             in_range = f"{number} between {FIRST_DAY} and {LAST_DAY}"
