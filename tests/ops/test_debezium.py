@@ -433,8 +433,9 @@ WIDE = ["99999999999999999999999999999999999999", "-9999999999999999999999999999
 
 @pytest.mark.spark
 def test_precise_decimals_of_every_size(spark: SparkSession) -> None:
-    """Also `{scale, value}` of a NUMERIC without a scale. Digits that look like base64 are never a number by chance; what
-    the contract accepts of texts says nothing of their point.
+    """Also `{scale, value}` of a NUMERIC without a scale. Digits that look like base64 are never a number by chance.
+
+    What the contract accepts of texts says nothing of their point.
     """
     made = contract(amount=["precise", "decimal_comma"])
     wide_column = Column("wide", "decimal(38,0)", "Any number.", accepts=("decimal_comma", "thousands"))
