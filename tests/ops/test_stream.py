@@ -166,10 +166,10 @@ def test_a_batch_that_was_cut_off_is_finished_with_the_same_records(
     append, set_state = AppendOnlyTable.append, Ledger.set_state
 
     def cut_append(where: str) -> Any:
-        def appending(self: AppendOnlyTable, rows: Any, batch_id: int) -> None:
+        def appending(self: AppendOnlyTable, *given: Any) -> None:
             if where == "before anything is written" or self.schema.endswith("bronze"):
                 raise OSError("cut off")
-            append(self, rows, batch_id)
+            append(self, *given)
 
         return appending
 
