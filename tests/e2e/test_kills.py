@@ -64,10 +64,10 @@ def die_at_the_first_file(folder):
 append, execute = AppendOnlyTable.append, dbt_session.Cursor.execute
 
 
-def append_or_die(self, rows, batch_id):
+def append_or_die(self, *given):
     if (self.schema, point) == ("bronze", "before the commit"):
         threading.Thread(target=die_at_the_first_file, args=(self.path,)).start()
-    append(self, rows, batch_id)
+    append(self, *given)
     if (self.schema, point) in (("dlq", "after the dead letters"), ("bronze", "before the ledger")):
         die()
 

@@ -219,10 +219,10 @@ def test_a_run_that_dies_is_finished_by_the_next(desk: Callable[..., Desk], monk
     real_append = AppendOnlyTable.append
 
     def die_before(where: str) -> Any:
-        def append(table: AppendOnlyTable, rows: Any, batch_id: int) -> None:
+        def append(table: AppendOnlyTable, *given: Any) -> None:
             if where == ("dead letters" if ".crm_accounts" in table.name and "dlq" in table.schema else "bronze"):
                 raise OSError("killed")
-            real_append(table, rows, batch_id)
+            real_append(table, *given)
 
         return append
 

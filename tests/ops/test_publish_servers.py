@@ -321,7 +321,7 @@ def test_status_tells_each_warehouse_and_which_does_not_answer(
     path = lake.table_path("gold", "dim_a")
     write_deltalake(str(path), pyarrow.table({"id": [1], "text": ["a"]}))
     files.write_manifest(tmp_path / "target", files.model("dim_a", publish_to=["duckdb", "postgres", "redshift"]))
-    version = current_version(load_manifest(tmp_path / "target").models["model.lakehouse.dim_a"], path)
+    version = current_version(load_manifest(tmp_path / "target").models["model.lakehouse.dim_a"], lake.log(path))
     publish_to(on_postgres.target(), replace(dim(tmp_path, 0, "(1, 'a')"), version=version))
 
     told = {s.target: (s.state, s.rows) for s in status(lake)}

@@ -415,8 +415,8 @@ from python_ops.jobs.ingest.tables import AppendOnlyTable
 
 append = AppendOnlyTable.append
 
-def append_and_die(self, rows, batch_id):
-    append(self, rows, batch_id)
+def append_and_die(self, rows, batch_id, *count):
+    append(self, rows, batch_id, *count)
     if self.schema == "bronze" and batch_id == 2:
         os.kill(os.getpid(), signal.SIGKILL)
 
