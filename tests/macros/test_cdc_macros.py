@@ -391,7 +391,7 @@ def test_a_note_that_spark_would_read_otherwise_is_left_out(sequence: str) -> No
         return
     assert json.loads(note)["lakehouse.cdc"] == {
         "table": "s.x__cdc", "version": 4, "mark": "=3", "run": None, "truncates": 0, "reach": ["5", "9"],
-        "model": "hash of {}|0a|append_new_columns", "schema": 1, "rows": 9,
+        "model": 'hash of {}|0a|append_new_columns|["a", "c"]', "schema": 1, "rows": 9,
     }  # fmt: skip
 
 

@@ -84,7 +84,10 @@ with
 events as (
     select /*+ repartition_by_range(1, `k`) */
         `k`, `a`, `b`, `c`, `seq`, `_arrived_at`, `_batch_id`,
-        _cdc_deleted,
+        case
+            when _cdc_truncate or not _cdc_truncate and (`k` is null) or `seq` is null or false or false or `_batch_id` is null or struct(`seq`) > struct(30L as `seq`) then raise_error('lab.states: the source changed while it was read. No row was written. Fix: run the model again.')
+            else _cdc_deleted
+        end as _cdc_deleted,
         false as _cdc_stored
     from (select * from (
 select
@@ -142,7 +145,7 @@ from placed_in_time
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 1';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30"], "model": "93fa5ece9a5a59b17fe648d740352486", "schema": 0, "rows": 3}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30"], "model": "03782d8639bee071bdee4c67a804ae7d", "schema": 0, "rows": 3}}';
 end;
 
 insert into lab.states__cdc
@@ -153,7 +156,10 @@ with
 events as (
     select /*+ repartition_by_range(1, `k`) */
         `k`, `a`, `b`, `c`, `seq`, `_arrived_at`, `_batch_id`,
-        _cdc_deleted,
+        case
+            when _cdc_truncate or not _cdc_truncate and (`k` is null) or `seq` is null or false or false or `_batch_id` is null or struct(`seq`) > struct(30L as `seq`) then raise_error('lab.states: the source changed while it was read. No row was written. Fix: run the model again.')
+            else _cdc_deleted
+        end as _cdc_deleted,
         false as _cdc_stored
     from (select * from (
 select
@@ -494,7 +500,7 @@ select coalesce(sum(_cdc_new_copies), 0) - count_if(_cdc_insert) as duplicates, 
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 2';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30"], "model": "93fa5ece9a5a59b17fe648d740352486", "schema": 0, "rows": 5}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30"], "model": "03782d8639bee071bdee4c67a804ae7d", "schema": 0, "rows": 5}}';
 end;
 
 merge into lab.states__cdc as stored
@@ -626,7 +632,7 @@ from ranges;
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 3';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states__cdc", "version": 3, "mark": "=4", "run": null, "truncates": 0, "reach": ["50"], "model": "93fa5ece9a5a59b17fe648d740352486", "schema": 0, "rows": 6}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states__cdc", "version": 3, "mark": "=4", "run": null, "truncates": 0, "reach": ["50"], "model": "03782d8639bee071bdee4c67a804ae7d", "schema": 0, "rows": 6}}';
 end;
 
 merge into lab.states__cdc as stored

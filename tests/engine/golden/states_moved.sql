@@ -80,6 +80,19 @@ from (
 select k, a, b, c, _op, seq, move as _move, _unsent, _arrived_at, _batch_id from lab.clean
 ) as _cdc_source;
 
+select
+    count(*) as rows_read,
+    count_if(_cdc_truncate) as truncates,
+    count_if(not _cdc_truncate and (`k` is null)) as null_keys,
+    count_if(`seq` is null) as null_sequences,
+    count_if(false) as null_effective,
+    count_if(false) as in_future,
+    count_if(`_batch_id` is null) as null_watermarks,
+    concat('=', cast(min(`_batch_id`) as string)) as first_batch,
+    concat('=', cast(max(`_batch_id`) as string)) as last_batch,
+    concat('=', to_json(array(cast(max(struct(`seq`)).`seq` as string)))) as reach
+from lab__states_moved__cdc_90a62bb8_staged;
+
 cache lazy table lab__states_moved__cdc_90a62bb8_moves as with events as (
     select `k`, `a`, `b`, `c`, `seq`, `_move`, `_unsent`, `_arrived_at`, `_batch_id`, _cdc_deleted, _cdc_truncate from (select * from lab__states_moved__cdc_90a62bb8_staged where `_batch_id` <= 1L) as staged
 ),
@@ -252,7 +265,7 @@ select `k`, `seq`, `_batch_id`, `_cdc_batch_id`, `_cdc_valid_from`, `_cdc_valid_
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states_moved__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 1';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_moved__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30"], "model": "b50bf92fa85df0e6b81d1e0b63b8cf2d", "schema": 0, "rows": 3}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_moved__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30"], "model": "79fdcd67f3f20efe0950da879413928f", "schema": 0, "rows": 3}}';
 end;
 
 insert into lab.states_moved__cdc
@@ -773,7 +786,7 @@ select coalesce(sum(_cdc_new_copies), 0) - count_if(_cdc_insert) as duplicates, 
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states_moved__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 2';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_moved__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30"], "model": "b50bf92fa85df0e6b81d1e0b63b8cf2d", "schema": 0, "rows": 5}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_moved__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30"], "model": "79fdcd67f3f20efe0950da879413928f", "schema": 0, "rows": 5}}';
 end;
 
 merge into lab.states_moved__cdc as stored
@@ -913,7 +926,7 @@ from ranges;
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states_moved__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 3';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_moved__cdc", "version": 3, "mark": "=4", "run": null, "truncates": 0, "reach": ["50"], "model": "b50bf92fa85df0e6b81d1e0b63b8cf2d", "schema": 0, "rows": 6}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_moved__cdc", "version": 3, "mark": "=4", "run": null, "truncates": 0, "reach": ["50"], "model": "79fdcd67f3f20efe0950da879413928f", "schema": 0, "rows": 6}}';
 end;
 
 merge into lab.states_moved__cdc as stored

@@ -84,7 +84,10 @@ with
 events as (
     select /*+ repartition_by_range(1, `k`) */
         `k`, `a`, `b`, `c`, `seq`, `_arrived_at`, `_batch_id`,
-        _cdc_deleted,
+        case
+            when _cdc_truncate or not _cdc_truncate and (`k` is null) or `seq` is null or false or false or `_batch_id` is null or struct(`seq`) > struct(30L as `seq`) then raise_error('lab.states_tied: the source changed while it was read. No row was written. Fix: run the model again.')
+            else _cdc_deleted
+        end as _cdc_deleted,
         cast(null as struct<`a`:string, `b`:string, `c`:string>) as _cdc_filled,
         false as _cdc_stored
     from (select * from (
@@ -156,7 +159,7 @@ from placed_in_time
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states_tied__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 1';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_tied__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30"], "model": "38cabb82e25d03b8120f88e9c142a47e", "schema": 0, "rows": 3}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_tied__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30"], "model": "e0f9d1763e4382a40951c11b745109ae", "schema": 0, "rows": 3}}';
 end;
 
 insert into lab.states_tied__cdc
@@ -167,7 +170,10 @@ with
 events as (
     select /*+ repartition_by_range(1, `k`) */
         `k`, `a`, `b`, `c`, `seq`, `_arrived_at`, `_batch_id`,
-        _cdc_deleted,
+        case
+            when _cdc_truncate or not _cdc_truncate and (`k` is null) or `seq` is null or false or false or `_batch_id` is null or struct(`seq`) > struct(30L as `seq`) then raise_error('lab.states_tied: the source changed while it was read. No row was written. Fix: run the model again.')
+            else _cdc_deleted
+        end as _cdc_deleted,
         cast(null as struct<`a`:string, `b`:string, `c`:string>) as _cdc_filled,
         false as _cdc_stored
     from (select * from (
@@ -538,7 +544,7 @@ select coalesce(sum(_cdc_new_copies), 0) - count_if(_cdc_insert) as duplicates, 
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states_tied__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 2';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_tied__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30"], "model": "38cabb82e25d03b8120f88e9c142a47e", "schema": 0, "rows": 5}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_tied__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30"], "model": "e0f9d1763e4382a40951c11b745109ae", "schema": 0, "rows": 5}}';
 end;
 
 merge into lab.states_tied__cdc as stored
@@ -849,7 +855,7 @@ select coalesce(sum(_cdc_new_copies), 0) - count_if(_cdc_insert) as duplicates, 
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states_tied__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 3';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_tied__cdc", "version": 3, "mark": "=3", "run": null, "truncates": 1, "reach": ["40"], "model": "38cabb82e25d03b8120f88e9c142a47e", "schema": 0, "rows": 6}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_tied__cdc", "version": 3, "mark": "=3", "run": null, "truncates": 1, "reach": ["40"], "model": "e0f9d1763e4382a40951c11b745109ae", "schema": 0, "rows": 6}}';
 end;
 
 merge into lab.states_tied__cdc as stored
@@ -997,7 +1003,7 @@ from ranges;
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.states_tied__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 4';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_tied__cdc", "version": 4, "mark": "=4", "run": null, "truncates": 1, "reach": ["50"], "model": "38cabb82e25d03b8120f88e9c142a47e", "schema": 0, "rows": 7}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.states_tied__cdc", "version": 4, "mark": "=4", "run": null, "truncates": 1, "reach": ["50"], "model": "e0f9d1763e4382a40951c11b745109ae", "schema": 0, "rows": 7}}';
 end;
 
 merge into lab.states_tied__cdc as stored

@@ -86,7 +86,10 @@ with
 events as (
     select /*+ repartition_by_range(1, `k`) */
         `k`, `a`, `b`, `c`, `seq`, `ts`, `_arrived_at`, `_batch_id`,
-        _cdc_deleted,
+        case
+            when _cdc_truncate or not _cdc_truncate and (`k` is null) or `seq` is null or `ts` is null or `ts` > _cdc_arrived_at + interval 1 day or `_batch_id` is null or struct(`seq`) > struct(30L as `seq`) or `ts` > timestamp_micros(1735797600000000L) then raise_error('lab.versions_ignoring_null: the source changed while it was read. No row was written. Fix: run the model again.')
+            else _cdc_deleted
+        end as _cdc_deleted,
         cast(`ts` as timestamp) as _cdc_earliest_at,
         cast(null as struct<`a`:string, `c`:string>) as _cdc_filled,
         false as _cdc_stored
@@ -186,7 +189,7 @@ from placed_in_time
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.versions_ignoring_null__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 1';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_ignoring_null__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"], "model": "9679400ef2139d2d8b2ed3f9b4629433", "schema": 0, "rows": 3}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_ignoring_null__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"], "model": "ebc29086c95f426ba82d3c09ce267718", "schema": 0, "rows": 3}}';
 end;
 
 insert into lab.versions_ignoring_null__cdc
@@ -197,7 +200,10 @@ with
 events as (
     select /*+ repartition_by_range(1, `k`) */
         `k`, `a`, `b`, `c`, `seq`, `ts`, `_arrived_at`, `_batch_id`,
-        _cdc_deleted,
+        case
+            when _cdc_truncate or not _cdc_truncate and (`k` is null) or `seq` is null or `ts` is null or `ts` > _cdc_arrived_at + interval 1 day or `_batch_id` is null or struct(`seq`) > struct(30L as `seq`) or `ts` > timestamp_micros(1735797600000000L) then raise_error('lab.versions_ignoring_null: the source changed while it was read. No row was written. Fix: run the model again.')
+            else _cdc_deleted
+        end as _cdc_deleted,
         cast(`ts` as timestamp) as _cdc_earliest_at,
         cast(null as struct<`a`:string, `c`:string>) as _cdc_filled,
         false as _cdc_stored
@@ -639,7 +645,7 @@ select coalesce(sum(_cdc_new_copies), 0) - count_if(_cdc_insert) as duplicates, 
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.versions_ignoring_null__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 2';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_ignoring_null__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"], "model": "9679400ef2139d2d8b2ed3f9b4629433", "schema": 0, "rows": 5}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_ignoring_null__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"], "model": "ebc29086c95f426ba82d3c09ce267718", "schema": 0, "rows": 5}}';
 end;
 
 merge into lab.versions_ignoring_null__cdc as stored
@@ -791,7 +797,7 @@ from ranges;
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.versions_ignoring_null__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 3';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_ignoring_null__cdc", "version": 3, "mark": "=4", "run": null, "truncates": 0, "reach": ["50", "1735869600000000"], "model": "9679400ef2139d2d8b2ed3f9b4629433", "schema": 0, "rows": 6}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_ignoring_null__cdc", "version": 3, "mark": "=4", "run": null, "truncates": 0, "reach": ["50", "1735869600000000"], "model": "ebc29086c95f426ba82d3c09ce267718", "schema": 0, "rows": 6}}';
 end;
 
 merge into lab.versions_ignoring_null__cdc as stored

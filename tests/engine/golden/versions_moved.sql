@@ -82,6 +82,19 @@ from (
 select k, a, b, c, _op, seq, ts, move as _move, _unsent, _arrived_at, _batch_id from lab.clean
 ) as _cdc_source;
 
+select
+    count(*) as rows_read,
+    count_if(_cdc_truncate) as truncates,
+    count_if(not _cdc_truncate and (`k` is null)) as null_keys,
+    count_if(`seq` is null) as null_sequences,
+    count_if(`ts` is null) as null_effective,
+    count_if(`ts` > _cdc_arrived_at + interval 1 day) as in_future,
+    count_if(`_batch_id` is null) as null_watermarks,
+    concat('=', cast(min(`_batch_id`) as string)) as first_batch,
+    concat('=', cast(max(`_batch_id`) as string)) as last_batch,
+    concat('=', to_json(array(cast(max(struct(`seq`)).`seq` as string), cast(unix_micros(max(`ts`)) as string)))) as reach
+from lab__versions_moved__cdc_0a36ac18_staged;
+
 cache lazy table lab__versions_moved__cdc_0a36ac18_moves as with events as (
     select `k`, `a`, `b`, `c`, `seq`, `ts`, `_move`, `_unsent`, `_arrived_at`, `_batch_id`, _cdc_deleted, _cdc_truncate from (select * from lab__versions_moved__cdc_0a36ac18_staged where `_batch_id` <= 1L) as staged
 ),
@@ -287,7 +300,7 @@ select `k`, `seq`, `_batch_id`, `_cdc_batch_id`, `_cdc_valid_from`, `_cdc_valid_
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.versions_moved__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 1';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_moved__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"], "model": "cb60c18fd1e1f289ba100ebf5b7e0d3a", "schema": 0, "rows": 3}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_moved__cdc", "version": 1, "mark": "=1", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"], "model": "2330e041fe6403b098cfc68a2a2c6577", "schema": 0, "rows": 3}}';
 end;
 
 insert into lab.versions_moved__cdc
@@ -853,7 +866,7 @@ select coalesce(sum(_cdc_new_copies), 0) - count_if(_cdc_insert) as duplicates, 
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.versions_moved__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 2';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_moved__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"], "model": "cb60c18fd1e1f289ba100ebf5b7e0d3a", "schema": 0, "rows": 5}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_moved__cdc", "version": 2, "mark": "=2", "run": null, "truncates": 0, "reach": ["30", "1735797600000000"], "model": "2330e041fe6403b098cfc68a2a2c6577", "schema": 0, "rows": 5}}';
 end;
 
 merge into lab.versions_moved__cdc as stored
@@ -1015,7 +1028,7 @@ from ranges;
 begin
     execute immediate 'set spark.databricks.delta.write.txnAppId = cdc:lab.versions_moved__cdc';
     execute immediate 'set spark.databricks.delta.write.txnVersion = 3';
-    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_moved__cdc", "version": 3, "mark": "=4", "run": null, "truncates": 0, "reach": ["50", "1735869600000000"], "model": "cb60c18fd1e1f289ba100ebf5b7e0d3a", "schema": 0, "rows": 6}}';
+    execute immediate 'set spark.databricks.delta.commitInfo.userMetadata = {"lakehouse.cdc": {"table": "lab.versions_moved__cdc", "version": 3, "mark": "=4", "run": null, "truncates": 0, "reach": ["50", "1735869600000000"], "model": "2330e041fe6403b098cfc68a2a2c6577", "schema": 0, "rows": 6}}';
 end;
 
 merge into lab.versions_moved__cdc as stored

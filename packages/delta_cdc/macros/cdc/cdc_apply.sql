@@ -69,7 +69,7 @@
 {% macro _cdc_stage_events(run, model_sql) -%}
     {%- set o = run.o -%}
     {%- set query = delta_cdc.cdc_stage(o, model_sql, run.low, run.is_small) -%}
-    {%- if run.first_load and o.watermark and not o.full_extracts -%}
+    {%- if run.first_load and o.watermark and not o.full_extracts and delta_cdc._cdc_has_reach(o) -%}
         {%- do run.update({'events': '(\n' ~ query ~ '\n) as staged'}) -%}
         {%- set profile = run_query(delta_cdc.cdc_survey(o, run.events, none, is_first=true)).rows[0].dict() -%}
         {%- if profile['in_order'] -%}{{ return(profile) }}{%- endif -%}
@@ -82,7 +82,7 @@
         {%- do run_query('cache lazy table ' ~ members ~ ' as ' ~ delta_cdc.cdc_extract_members(o, arrived, stored)) -%}
         {%- do run_query('cache lazy table ' ~ run.staged ~ ' as ' ~ delta_cdc.cdc_extracted_events(o, arrived, members)) -%}
     {%- endif -%}
-    {{ return(profile or run_query(
+    {{ return(run_query(
         delta_cdc.cdc_survey(o, run.staged, run.applied.reach) if o.watermark and not run.first_load else delta_cdc.cdc_stage_profile(o, run.staged)).rows[0].dict()) }}
 {%- endmacro %}
 

@@ -33,7 +33,7 @@
 
 {#-- The model that a note tells of: options and views as the table's properties have them, not as the run is about to write. --#}
 {% macro _cdc_model_of(o, options, views) -%}
-    {{ return(local_md5([options, views, o.on_schema_change] | join('|'))) }}
+    {{ return(local_md5([options, views, o.on_schema_change, tojson(o.payload | sort)] | join('|'))) }}
 {%- endmacro %}
 
 
@@ -148,7 +148,7 @@ struct({% for name in o.sequence %}{{ delta_cdc._cdc_from_lasting_text(reach[loo
         'truncates': 1 if marks.truncates or profile['truncates'] > 0 else 0,
         'reach': delta_cdc._cdc_read_reach(profile),
         'model': run.applied.model if run.is_as_noted else delta_cdc._cdc_model_of(run.o, properties.get('lakehouse.cdc.options'), properties.get('lakehouse.cdc.views')),
-        'schema': run.stored.schema if run.o.filled | map(attribute='name') | list in [[], run.o.fill] else none,
+        'schema': run.stored.schema if not properties.get('changed') and run.o.filled | map(attribute='name') | list in [[], run.o.fill] else none,
         'rows': (run.applied.rows + run.inserted) | int if run.applied.get('rows') is not none else none,
     } -%}
     {%- set text = tojson({'lakehouse.cdc': note}) -%}

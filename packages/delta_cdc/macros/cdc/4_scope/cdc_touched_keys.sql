@@ -38,9 +38,12 @@ getbit(session.{{ variable }}[shiftright({{ place }}, 5)], {{ place }} % 32) = 1
 {%- endmacro %}
 
 
-{#-- Runs it where it pays: returns a condition, or none. --#}
+{#-- Runs it where it pays: returns a condition, or none. A column `session` would be taken for the session's variables, and keys
+     that a collation finds equal have other hashes. --#}
 {% macro _cdc_find_touched(run) -%}
     {%- set profile, rows = run.profile, run.applied.get('rows') -%}
+    {%- if 'session' in run.o.stored | map('lower') -%}{{ return(none) }}{%- endif -%}
+    {%- for name in run.o.unique_key if 'collate' in run.o.types[name] | lower -%}{{ return(none) }}{%- endfor -%}
     {%- if not profile['is_scattered'] or profile['rows_read'] > 100000 or (rows is not none and rows < 200000) -%}{{ return(none) }}{%- endif -%}
     {%- set size = namespace(places=8192) -%}
     {%- for step in range(9) if size.places < 32 * profile['rows_read'] -%}{%- set size.places = size.places * 2 -%}{%- endfor -%}

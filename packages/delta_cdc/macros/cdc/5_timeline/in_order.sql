@@ -39,9 +39,31 @@ from placed_in_time
 {%- set sequence = delta_cdc._cdc_columns(run.o.sequence) -%}
 case
             when lag(struct({{ sequence }})) over (partition by {{ delta_cdc._cdc_columns(run.o.unique_key) }} order by {{ sequence }}) = struct({{ sequence }})
-                then raise_error('{{ this }}: the source changed while it was read. No row was written. Fix: run the model again.')
+                then raise_error('{{ delta_cdc._cdc_changed_source_text() }}')
             else false
         end
+{%- endmacro %}
+
+
+{#-- Whether the event is a delete. One that the survey of a first load cannot have seen stops it: a truncate, a bad event, or one
+     that lies after all that were there. --#}
+{% macro _cdc_as_surveyed(run) -%}
+{%- set o, reach = run.o, delta_cdc._cdc_read_reach(run.profile) -%}
+{%- set unseen = ['_cdc_truncate'] + (delta_cdc._cdc_bad(o).values() | list) -%}
+{%- if reach -%}
+    {%- do unseen.append('struct(' ~ delta_cdc._cdc_columns(o.sequence) ~ ') > ' ~ delta_cdc._cdc_reached_sequence(o, reach)) -%}
+    {%- if o.scd2 -%}{%- do unseen.append('`' ~ o.effective_at ~ '` > ' ~ delta_cdc._cdc_reached_time(o, reach)) -%}{%- endif -%}
+{%- endif -%}
+case
+            when {{ unseen | join(' or ') }} then raise_error('{{ delta_cdc._cdc_changed_source_text() }}')
+            else _cdc_deleted
+        end
+{%- endmacro %}
+
+
+{#-- The error where a first load's source is another at its second reading. --#}
+{% macro _cdc_changed_source_text() -%}
+    {{ return(this ~ ': the source changed while it was read. No row was written. Fix: run the model again.') }}
 {%- endmacro %}
 
 
@@ -71,7 +93,7 @@ events as (
     select
         {{- delta_cdc._cdc_placed_by_key(o, run.profile['rows_read']) if run.first_load }}
         {{ delta_cdc._cdc_columns(o.stored) }},
-        _cdc_deleted,
+        {{ delta_cdc._cdc_as_surveyed(run) ~ ' as _cdc_deleted' if run.first_load else '_cdc_deleted' }},
         {{ 'cast(`' ~ o.effective_at ~ '` as timestamp) as _cdc_earliest_at,' if o.scd2 }}
         {{ 'cast(null as ' ~ delta_cdc._cdc_filled_type(o) ~ ') as _cdc_filled,' if o.fill }}
         false as _cdc_stored
