@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cdc_lab import Lab
+from figures import jvm_seconds
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -74,13 +73,11 @@ class Meter:
     """What this process's Spark has done so far."""
 
     def __init__(self, spark: SparkSession) -> None:
-        self._scheduler = spark._jsc.sc().dagScheduler()
-        self._stat = Path(f"/proc/{spark._jvm.java.lang.ProcessHandle.current().pid()}/stat")
+        self._spark, self._scheduler = spark, spark._jsc.sc().dagScheduler()
 
     def read(self) -> tuple[float, int, float]:
         """Clock, jobs, processor seconds of the JVM, which is driver and executor."""
-        ticks = self._stat.read_text(encoding="utf-8").rsplit(")", 1)[1].split()[11:13]
-        return time.monotonic(), int(self._scheduler.numTotalJobs()), sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+        return time.monotonic(), int(self._scheduler.numTotalJobs()), jvm_seconds(self._spark)
 
 
 def run_model(lab: Lab, full_refresh: bool = False) -> Run:

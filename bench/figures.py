@@ -8,9 +8,12 @@ import re
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from python_ops.lake.config import PROJECT_ROOT
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 RESULTS = PROJECT_ROOT / "bench" / "results"
 _NAMED = ("pyspark", "delta-spark", "dbt-core", "dbt-spark", "duckdb")
@@ -27,6 +30,13 @@ def machine() -> dict[str, Any]:
         "load_average": round(os.getloadavg()[0], 1),
         "versions": {name: found[name] for name in _NAMED if name in found},
     }
+
+
+def jvm_seconds(spark: SparkSession) -> float:
+    """Processor seconds that this process's Spark, driver and executor in one JVM, has used so far."""
+    assert spark._jvm is not None
+    stat = Path(f"/proc/{spark._jvm.java.lang.ProcessHandle.current().pid()}/stat").read_text(encoding="utf-8")
+    return sum(map(int, stat.rsplit(")", 1)[1].split()[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def save(name: str, figures: dict[str, Any], **raw: Any) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyspark
-from figures import machine, save
+from figures import jvm_seconds, machine, save
 
 from python_ops.jobs.ingest.batch import BatchWriter
 from python_ops.jobs.ingest.reading import session_for_files
@@ -105,10 +105,8 @@ def deliver(lake: Lake, number: int, rows: int) -> Path:
 
 def processor_seconds(spark: SparkSession) -> float:
     """What this process and its JVM have used so far."""
-    assert spark._jvm is not None
-    jvm = Path(f"/proc/{spark._jvm.java.lang.ProcessHandle.current().pid()}/stat").read_text().rsplit(")", 1)[1].split()
     own = os.times()
-    return own.user + own.system + (int(jvm[11]) + int(jvm[12])) / os.sysconf("SC_CLK_TCK")
+    return own.user + own.system + jvm_seconds(spark)
 
 
 def take(side: str, lake: Lake, spark: SparkSession, path: Path) -> None:

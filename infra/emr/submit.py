@@ -56,6 +56,7 @@ def spark_parameters(home: str, archive: str, jars: list[str], variables: dict[s
     cores, memory = driver.split(":")
     executor_cores, executor_memory, most = executors.split(":")
     profile = spark_settings(Settings(metastore=variables.get("LAKEHOUSE_METASTORE", "")))
+    java = "-Duser.timezone=UTC -XX:-DontCompileHugeMethods"  # of what the profile says, what holds elsewhere too
     settings = {
         **{name: value for name, value in profile.items() if not name.startswith(_OWN)},
         "spark.sql.warehouse.dir": f"{home}/warehouse",
@@ -63,10 +64,10 @@ def spark_parameters(home: str, archive: str, jars: list[str], variables: dict[s
         "spark.jars": ",".join(jars),
         "spark.driver.cores": cores,
         "spark.driver.memory": memory,
-        "spark.driver.extraJavaOptions": "-Duser.timezone=UTC -XX:-DontCompileHugeMethods",
+        "spark.driver.extraJavaOptions": java,
         "spark.executor.cores": executor_cores,
         "spark.executor.memory": executor_memory,
-        "spark.executor.extraJavaOptions": "-Duser.timezone=UTC -XX:-DontCompileHugeMethods",
+        "spark.executor.extraJavaOptions": java,
         "spark.dynamicAllocation.maxExecutors": most,
         # One task per core of the largest cluster; adaptive execution joins the small ones.
         "spark.sql.shuffle.partitions": str(int(executor_cores) * int(most)),

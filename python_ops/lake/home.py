@@ -150,7 +150,8 @@ def register(settings: Settings, spark: SparkSession, only: Set[str] | None = No
     known: dict[str, set[str]] = {}
     made = 0
     for schema, name, folder in tables(settings):
-        if schema not in own if only is None else f"{schema}.{name}" not in only:
+        is_asked = schema in own if only is None else f"{schema}.{name}" in only
+        if not is_asked:
             continue
         if schema not in known:
             spark.sql(f"create schema if not exists `{schema}`")

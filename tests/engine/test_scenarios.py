@@ -478,15 +478,22 @@ def test_a_hook_never_writes_under_the_number_of_the_merge() -> None:
         assert kinds[merged + 1 : released] == after
 
 
-def test_a_source_that_changes_under_a_first_load_stops_it() -> None:
-    """Given an event that is there twice when it is written, and was there once before, Then no row is written."""
+@pytest.mark.parametrize(
+    ("late", "after", "counts"),
+    [
+        (event("k", 10, "A"), [("A", 10, None)], "read 2, duplicates 1, inserted 1"),
+        (event("k", 20, "B"), [("A", 10, 20), ("B", 20, None)], "read 2, inserted 2"),
+    ],
+)
+def test_a_source_that_changes_under_a_first_load_stops_it(late: Any, after: Any, counts: str) -> None:
+    """Given an event that is there when rows are written, and was there once or not at all before, Then none is."""
     lab = made()
     lab.deliver("t", [event("k", 10, "A")])
     query = lab.warehouse.query
 
     def deliver_again(sql: str) -> Any:
         if sql.startswith("create table"):
-            lab.deliver("t", [event("k", 10, "A")])
+            lab.deliver("t", [late])
         return query(sql)
 
     lab.warehouse.query = deliver_again  # type: ignore[method-assign]
@@ -495,8 +502,8 @@ def test_a_source_that_changes_under_a_first_load_stops_it() -> None:
     assert lab.rows("history__cdc") == []
     lab.warehouse.query = query  # type: ignore[method-assign]
     lab.build()
-    assert versions(lab, "history") == {"k": [("A", 10, None)]}
-    assert lab.messages["history"].startswith("read 2, duplicates 1, inserted 1")
+    assert versions(lab, "history") == {"k": after}
+    assert lab.messages["history"].startswith(counts)
 
 
 @pytest.mark.parametrize("change", [{"on_schema_change": "fail"}, {"track_history": "a"}])

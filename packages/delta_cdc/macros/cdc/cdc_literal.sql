@@ -47,21 +47,17 @@
 {%- endmacro %}
 
 
-{#-- Null-safe equality of the same columns of two aliases. --#}
-{% macro _cdc_equal(names, left, right) -%}
+{#-- Equality of the same columns of two aliases, null-safe unless another operator is given. --#}
+{% macro _cdc_equal(names, left, right, operator='<=>') -%}
     {%- for name in names -%}
-        {{ left }}.`{{ name }}` <=> {{ right }}.`{{ name }}`{{ ' and ' if not loop.last }}
+        {{ left }}.`{{ name }}` {{ operator }} {{ right }}.`{{ name }}`{{ ' and ' if not loop.last }}
     {%- endfor -%}
 {%- endmacro %}
 
 
 {#-- Equality of keys, or of keys and sequences, which only a truncate leaves NULL. Spark joins by `=` in half the time. --#}
 {% macro _cdc_same(o, names, left, right) -%}
-    {%- if o.truncate_when -%}{{ delta_cdc._cdc_equal(names, left, right) }}{%- else -%}
-    {%- for name in names -%}
-        {{ left }}.`{{ name }}` = {{ right }}.`{{ name }}`{{ ' and ' if not loop.last }}
-    {%- endfor -%}
-    {%- endif -%}
+    {{ return(delta_cdc._cdc_equal(names, left, right, '<=>' if o.truncate_when else '=')) }}
 {%- endmacro %}
 
 

@@ -168,9 +168,7 @@ def _typed(column: Column, encoding: Encoding | None) -> str:
     return (encoding.value if encoding else from_variant)(column, value, kind, text)
 
 
-def changes(
-    contract: Contract, has_nul: str, others: Mapping[str, str] | None = None, is_json: bool = True
-) -> str:  # fmt: skip
+def changes(contract: Contract, has_nul: str, others: Mapping[str, str] | None = None, is_json: bool = True) -> str:
     """SQL of `_changes`: the names of what was changed to take the row.
 
     Args:

@@ -67,8 +67,8 @@ case
 {%- endmacro %}
 
 
-{#-- CTEs from the open versions and the new events to `segmented`; of a first load there are only these, placed by their key. A stored row above the mark means that another run applied
-     some of these events after this one had looked. --#}
+{#-- CTEs from the open versions and the new events to `segmented`; of a first load there are only these, placed by their key. A
+     stored row above the mark means that another run applied some of these events after this one had looked. --#}
 {% macro _cdc_open_and_new(run, predicate) -%}
 {%- set o = run.o -%}
 {%- set keys, sequence = delta_cdc._cdc_columns(o.unique_key), delta_cdc._cdc_columns(o.sequence) -%}
